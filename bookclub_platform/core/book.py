@@ -1,0 +1,82 @@
+"""The two shapes of a row: page -> RawBook (as found) -> cleaning -> Book (as kept) -> table.
+
+What belongs here: the fields, their types and units. What does not: how a page is read (sources/), how a field is
+mended (cleaning.py), how a row is stored (core/tables.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A category of a shop. `slug` is the partition key (`science-fiction`), `url` its first listing page."""
+
+    slug: str
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class RawBook:
+    """One book as its page says it: text as found, None where the page has no such element."""
+
+    source: str
+    url: str
+    category: str
+    category_name: str | None
+    upc: str | None
+    title: str | None
+    price: str | None
+    rating: str | None
+    availability: str | None
+    description: str | None
+    num_reviews: str | None
+    image_url: str | None
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """One book as the table keeps it.
+
+    Attributes:
+        source: name of the shop, as its file in sources/ is called.
+        source_id: the shop's own key for the book: the UPC where there is one, else its URL.
+        category: slug; `category_name` is what the shop shows.
+        price: in units of `currency` (ISO 4217), two decimals.
+        rating: stars, 1 to 5; None where the shop shows none.
+        stock: copies at hand; None where the shop says only whether there are any.
+        seen_at: when the page was fetched, UTC.
+    """
+
+    source: str
+    source_id: str
+    upc: str | None
+    title: str
+    category: str
+    category_name: str
+    price: Decimal
+    currency: str
+    rating: int | None
+    stock: int | None
+    in_stock: bool
+    description: str | None
+    num_reviews: int | None
+    url: str
+    image_url: str | None
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedBook:
+    """A page that gave no Book: kept, with the reason, so that nothing is lost silently."""
+
+    source: str
+    category: str
+    url: str
+    reason: str
+    seen_at: datetime

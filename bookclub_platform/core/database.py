@@ -1,0 +1,103 @@
+"""One Postgres address -> the three databases on it (books, Dagster's, MLflow's), made and migrated.
+
+    urls = database_urls("postgresql://user:password@host/bookclub")
+    ensure_databases(urls); migrate(urls.books)
+
+Dagster and MLflow both bring tables called `alembic_version` and `runs`, so each of the three has its own database.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from bookclub_platform.core.errors import DatabaseUnavailable
+from bookclub_platform.core.tables import SCHEMA
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+_MIGRATION_LOCK = 0x626F6F6B  # "book": any number that no other program on the server uses
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrls:
+    """Addresses with their driver: psycopg 3 is ours; Dagster's and MLflow's storage need psycopg2
+    (SQLAlchemy 2.1 would take psycopg 3 for a bare `postgresql://`, on which dagster-postgres breaks)."""
+
+    books: str
+    dagster: str
+    mlflow: str
+
+
+def database_urls(url: str) -> DatabaseUrls:
+    """`url` with a driver named, and its two neighbours `<database>_dagster` and `<database>_mlflow`."""
+    base = sa.make_url(url.replace("postgres://", "postgresql://", 1))
+
+    def named(driver: str, suffix: str) -> str:
+        return base.set(drivername=f"postgresql+{driver}", database=f"{base.database or 'bookclub'}{suffix}").render_as_string(
+            hide_password=False
+        )
+
+    return DatabaseUrls(named("psycopg", ""), named("psycopg2", "_dagster"), named("psycopg2", "_mlflow"))
+
+
+def ensure_databases(urls: DatabaseUrls) -> None:
+    """Create those of the three databases that are missing.
+
+    Raises:
+        DatabaseUnavailable: the server does not answer, or this role may not create a database.
+    """
+    wanted = [sa.make_url(url).database for url in (urls.books, urls.dagster, urls.mlflow)]
+    server = sa.make_url(urls.books)
+    engine = sa.create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    try:
+        with engine.connect() as connection:
+            present = set(connection.scalars(sa.text("SELECT datname FROM pg_database")))
+            for name in wanted:
+                if name not in present:
+                    quoted = connection.dialect.identifier_preparer.quote(str(name))
+                    connection.execute(sa.text(f"CREATE DATABASE {quoted}"))
+    except sa.exc.DBAPIError as error:
+        raise DatabaseUnavailable(
+            f"Postgres at {server.host}:{server.port or 5432} cannot give the databases {', '.join(map(str, wanted))}: "
+            f"{str(error.orig).strip()}. Start the server, or create them by hand and grant them to {server.username}."
+        ) from error
+
+
+def migrate(url: str) -> None:
+    """Bring the schema `bookclub` to the newest revision; two callers at once queue up."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as lock, lock.begin():
+        lock.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+            connection.commit()
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def wait_until_up(url: str, timeout_s: float = 30.0) -> None:
+    """Return once the server at `url` takes connections.
+
+    Raises:
+        DatabaseUnavailable: it did not within `timeout_s`.
+    """
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with engine.connect():
+                return
+        except sa.exc.OperationalError as error:
+            if time.monotonic() > deadline:
+                place = sa.make_url(url).render_as_string(hide_password=True)
+                raise DatabaseUnavailable(
+                    f"Postgres at {place} did not answer for {timeout_s:.0f} s: {error.orig}"
+                ) from error
+            time.sleep(0.05)

@@ -1,0 +1,95 @@
+"""Environment and `.env` -> Settings: every variable that the platform reads, typed, in one place.
+
+    python -c "from bookclub_platform.core.settings import Settings; print(Settings())"
+
+A composition root (cli.py, definitions.py, serving/app.py) reads it once and hands on what is needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bookclub_platform.core.errors import ConfigurationError
+
+POLITE_DELAY_S = 0.5
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _http_url(url: str) -> str:
+    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        raise ValueError("must be an address such as http://books.toscrape.com")
+    return url.rstrip("/")
+
+
+def _postgres_url(url: str | None) -> str | None:
+    if url is not None and not url.startswith(("postgresql://", "postgresql+", "postgres://")):
+        raise ValueError("must be an address such as postgresql://user:password@host:5432/bookclub")
+    return url
+
+
+class Settings(BaseSettings):
+    """All settings; `.env.example` explains each to the operator (a test compares the two)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BOOKCLUB_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    home: Annotated[Path, AfterValidator(_absolute)] = Path(".bookclub")
+    shop_url: Annotated[str, AfterValidator(_http_url)] = "http://books.toscrape.com"
+    database_url: Annotated[str | None, AfterValidator(_postgres_url)] = None
+    mlflow_tracking_uri: str | None = Field(default=None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI"))
+    api_host: str = "127.0.0.1"
+    api_port: Port = 8000
+    dagster_port: Port = 3000
+    mlflow_port: Port = 5000
+    sandbox_port: Port = 8765
+    sandbox_books: Annotated[int, Field(ge=1)] = 1000
+    sandbox_seed: int = 0
+    crawl_delay_s: Annotated[float | None, Field(ge=0)] = None
+    crawl_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
+    model_poll_s: Annotated[float, Field(gt=0)] = 2.0
+
+    @property
+    def is_shop_local(self) -> bool:
+        return urlsplit(self.shop_url).hostname in LOOPBACK
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds between two requests to the shop; none is needed on loopback."""
+        if self.crawl_delay_s is not None:
+            return self.crawl_delay_s
+        return 0.0 if self.is_shop_local else POLITE_DELAY_S
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment and `.env`.
+
+    Raises:
+        ConfigurationError: names every variable that is wrong, and why.
+    """
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        raise ConfigurationError(f"Settings are wrong (environment or .env): {faults}") from error
+    if settings.delay_s == 0 and not settings.is_shop_local:
+        raise ConfigurationError(
+            f"BOOKCLUB_CRAWL_DELAY_S=0 is allowed for a shop on loopback alone, and {settings.shop_url} is none."
+        )
+    return settings
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    name = str(location[0])
+    return name if name.isupper() else f"BOOKCLUB_{name.upper()}"

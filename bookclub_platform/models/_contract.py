@@ -1,0 +1,80 @@
+"""What a model is: rows of text -> fit -> recommend -> a folder of plain files -> load -> recommend.
+
+A model is one file in this folder with one class that keeps to `Model`. Its saved form holds arrays (.npy), JSON and a
+manifest with hashes, never a pickle: loading a pickle runs code, and breaks when its module is renamed. `load` and
+`recommend` need NumPy alone, so that serving stays light; what `fit` needs is imported inside `fit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BookText(NamedTuple):
+    """What a content model may know of a book, as `core.tables.select_training_rows` gives it."""
+
+    id: int
+    title: str
+    description: str | None
+    category: str
+    category_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that two books share, and its share of the score, 0..1; the shares of a full list add up to 1.
+
+    Attributes:
+        kind: `term` or `category` so far.
+        value: the term as readers would write it, or the category's name.
+    """
+
+    kind: str
+    value: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A neighbour of a book. `score` is 0..1, higher is nearer; `why` holds the largest reasons first."""
+
+    book_id: int
+    score: float
+    why: list[Reason]
+
+
+class Model(Protocol):
+    """Attributes:
+    name: the model's name in the registry.
+    book_ids: (n,) int64, ascending: the books it can recommend.
+    """
+
+    name: str
+    book_ids: NDArray[np.int64]
+
+    def fit(self, rows: Sequence[BookText]) -> Self:
+        """Learn from `rows` and return self."""
+
+    def recommend(self, book_id: int, limit: int) -> list[Recommendation]:
+        """The `limit` nearest other books, nearest first, never the book itself; fewer if fewer share anything.
+
+        Raises:
+            KeyError: the model does not know `book_id`.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write the files and `manifest.json` (format, counts, sha256 of each file) into the empty `folder`."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The model saved in `folder`, arrays memory-mapped.
+
+        Raises:
+            ArtifactInvalid: a file is missing, altered, of another format, or does not fit the others.
+        """

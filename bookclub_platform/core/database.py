@@ -83,12 +83,12 @@ def migrate(url: str) -> None:
 
 
 def wait_until_up(url: str, timeout_s: float = 30.0) -> None:
-    """Return once the server at `url` takes connections.
+    """Return once the server at `url` takes connections, whether or not the database is there yet.
 
     Raises:
         DatabaseUnavailable: it did not within `timeout_s`.
     """
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg", database="postgres"), poolclass=sa.NullPool)
     deadline = time.monotonic() + timeout_s
     while True:
         try:

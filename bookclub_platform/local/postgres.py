@@ -1,0 +1,260 @@
+"""A folder -> a Postgres server that lives exactly as long as somebody uses it.
+
+    with leased(home) as url: ...            # this process uses the server until the block ends
+    lease(home)                              # ... until the process ends, however it ends
+
+Everyone who needs the server holds a shared lock on one file. The first starts a supervisor, a process of its own, that
+runs Postgres, restarts it after a crash on the same port, and ends it once it can take that lock for itself, that is,
+once nobody holds it. The kernel drops a dead process's lock, so kill -9 of a user leaves nothing running.
+
+The server takes TCP on loopback only, with a password that lies in `<home>/postgres/password`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import sqlalchemy as sa
+
+from bookclub_platform.core.database import database_urls, ensure_databases, migrate, wait_until_up
+from bookclub_platform.core.errors import ConfigurationError, DatabaseUnavailable
+from bookclub_platform.local import postgres_binaries as binaries
+
+ROLE = "bookclub"
+START_TIMEOUT_S = 60.0
+POLL_S = 0.1
+
+
+def lease(home: Path) -> str:
+    """The address of the running server of `home`, kept up until this process ends.
+
+    Raises:
+        DatabaseUnavailable: it did not start; the text names the log.
+    """
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(leased(home))
+
+
+@contextlib.contextmanager
+def leased(home: Path) -> Iterator[str]:
+    """The address of the running server of `home`, with its databases made and migrated; kept up inside the block."""
+    folder = home / "postgres"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "leases.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)  # waits while a supervisor is about to end
+        url = _running(folder)
+        urls = database_urls(url)
+        ensure_databases(urls)
+        migrate(urls.books)
+        yield url
+
+
+def is_running(home: Path) -> bool:
+    """Whether a supervisor runs for `home`."""
+    return _is_held(home / "postgres" / "supervisor.lock")
+
+
+def _running(folder: Path) -> str:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    supervisor: subprocess.Popen[bytes] | None = None
+    while time.monotonic() < deadline:
+        if _is_held(folder / "supervisor.lock"):
+            with contextlib.suppress(FileNotFoundError, DatabaseUnavailable):  # not yet: ask again until the deadline
+                url = _url(folder)
+                wait_until_up(url, timeout_s=1.0)
+                return url
+        elif supervisor is None:
+            supervisor = _spawn_supervisor(folder)
+        elif supervisor.poll() is not None:
+            break
+        time.sleep(0.03)
+    log = folder / "postgres.log"
+    raise DatabaseUnavailable(f"The embedded Postgres did not start. The end of {log}:\n{_tail(log)}")
+
+
+def _spawn_supervisor(folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "postgres.log").open("ab") as log:
+        # A session of its own: Ctrl-C on the terminal must reach the platform first, which still needs the server.
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__, str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+
+
+def _url(folder: Path) -> str:
+    """The server's address; FileNotFoundError before it first came up."""
+    port = json.loads((folder / "server.json").read_text())["port"]
+    password = (folder / "password").read_text().strip()
+    return sa.URL.create("postgresql", ROLE, password, "127.0.0.1", port, "bookclub").render_as_string(
+        hide_password=False
+    )
+
+
+def supervise(folder: Path) -> None:
+    """Run the server of `folder` until nobody holds a lease on it. Returns at once if another supervisor does."""
+    with (folder / "supervisor.lock").open("w") as mine:
+        try:
+            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        _end_orphan(folder)
+        _initialise(folder)
+        port = _free_port(_last_port(folder))
+        asked_to_end: list[int] = []
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            asked_to_end.append(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, ask)
+        server = _start(folder, port)
+        with (folder / "leases.lock").open("w") as leases:
+            while not asked_to_end and not _take(leases):
+                if server.poll() is not None:
+                    print(f"Postgres ended with status {server.returncode}: starting it again", flush=True)
+                    time.sleep(POLL_S)
+                    server = _start(folder, port)
+                time.sleep(POLL_S)
+            server.send_signal(signal.SIGINT)  # "fast shutdown": ends sessions, then writes everything out
+            server.wait()
+
+
+def _take(leases: IO[str]) -> bool:
+    try:
+        fcntl.flock(leases, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    settings = {
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+        "unix_socket_directories": "",
+        # Dagster does not pool: a run alone opens 81 to 126 sessions, beside its daemon, MLflow and the API.
+        "max_connections": "300",
+        "shared_buffers": "128MB",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+    }
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    server = subprocess.Popen([*binaries.command("postgres", folder / "data"), "-D", str(folder / "data"), *options], cwd="/")
+    state = folder / "server.json.new"
+    state.write_text(json.dumps({"port": port, "pid": server.pid}))
+    state.replace(folder / "server.json")
+    return server
+
+
+def _initialise(folder: Path) -> None:
+    """initdb, once: into a folder beside the final one, so that a start that is killed half-way leaves no half cluster."""
+    data, fresh = folder / "data", folder / "data.new"
+    if data.exists():
+        return
+    shutil.rmtree(fresh, ignore_errors=True)
+    secret = secrets.token_urlsafe(24)
+    for name in ("password", "password.initdb"):
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_text(secret)
+    fresh.mkdir(mode=0o700)
+    binaries.give(fresh)
+    binaries.give(folder / "password.initdb")  # initdb reads it as the server's user
+    command = [
+        *binaries.command("initdb", fresh),
+        *["-D", str(fresh), "--username", ROLE, "--encoding", "UTF8", "--locale", "C"],
+        *["--auth", "scram-sha-256", "--pwfile", str(folder / "password.initdb"), "--no-sync"],
+    ]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True)
+    (folder / "password.initdb").unlink()
+    if done.returncode:
+        raise ConfigurationError(f"initdb failed in {fresh}: {done.stderr.strip()}")
+    fresh.rename(data)
+
+
+def _end_orphan(folder: Path) -> None:
+    """End a server whose supervisor was killed; its clients reconnect to the one that comes."""
+    try:
+        pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, 0)
+    except (FileNotFoundError, ValueError, IndexError, ProcessLookupError):
+        return
+    if str(folder / "data") not in _command_line(pid):
+        return  # the number went to some other program after a crash
+    print(f"Ending the Postgres {pid} that its supervisor left behind", flush=True)
+    for number, patience_s in ((signal.SIGINT, 5.0), (signal.SIGQUIT, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.05)
+
+
+def _command_line(pid: int) -> str:
+    return subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True).stdout
+
+
+def _last_port(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "server.json").read_text())["port"])
+    except FileNotFoundError:
+        return 0
+
+
+def _free_port(wished: int) -> int:
+    """`wished` if it is free, so that addresses that people noted stay true; else any."""
+    for port in (wished, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ConfigurationError("No free TCP port on 127.0.0.1")
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with path.open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    supervise(parser.parse_args().folder)

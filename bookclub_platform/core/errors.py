@@ -11,7 +11,8 @@
     ├── DatabaseUnavailable         Postgres does not answer: try again later
     └── ModelError                  a model cannot be used
         ├── NoChampion                  ... there is none yet: train one
-        └── ArtifactInvalid             ... its files are damaged or foreign: keep the one in use
+        ├── ArtifactInvalid             ... its files are damaged or foreign: keep the one in use
+        └── RegistryUnavailable         ... MLflow does not answer: keep the one in use, try again later
 
 They become a Dagster Failure, an exit status or an HTTP status at the edge only.
 """
@@ -75,3 +76,7 @@ class NoChampion(ModelError):
 
 class ArtifactInvalid(ModelError):
     """The files of a model are not what its manifest says."""
+
+
+class RegistryUnavailable(ModelError):
+    """MLflow does not answer, or not as it should."""

@@ -1,0 +1,127 @@
+"""A folder of plain files -> sealed by a manifest -> opened again only if it is byte for byte the same.
+
+    seal(folder, "tfidf_model", 1, parameters, counts)     writes manifest.json over the files that lie there
+    manifest = open_sealed(folder)                         every file hashed
+    manifest.expect("tfidf_model", 1, {"idf.npy", ...})
+    idf = read_array(folder / "idf.npy", np.float32)       memory-mapped
+
+A seal shows damage, not malice: who can write the files can write the manifest. So a model still checks what it reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from bookclub_platform.core.errors import ArtifactInvalid
+
+MANIFEST = "manifest.json"
+_MENDING = "Remove that folder to have it fetched again, or train and publish a new version."
+_LIST_OF_TEXT = TypeAdapter(list[str])
+
+
+class Seal(BaseModel):
+    """A file as it was written: its length in bytes, and the hex SHA-256 of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: str
+    version: int
+    parameters: dict[str, Any]
+    counts: dict[str, int]
+    files: dict[str, Seal]
+
+
+def invalid(path: Path, fault: str) -> ArtifactInvalid:
+    """The error for `path`, a file or folder of a model, which has that `fault`."""
+    return ArtifactInvalid(f"The model file {path} {fault}. {_MENDING}")
+
+
+def seal(folder: Path, format: str, version: int, parameters: dict[str, Any], counts: dict[str, int]) -> None:
+    """Write the manifest of all files in `folder`."""
+    files = {path.name: _seal_of(path) for path in sorted(folder.iterdir())}
+    manifest = Manifest(format=format, version=version, parameters=parameters, counts=counts, files=files)
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def open_sealed(folder: Path) -> Manifest:
+    """The manifest of `folder`, once each file that it names has been found to be as it was written.
+
+    Raises:
+        ArtifactInvalid: a file is missing, unreadable or altered, or there is no manifest.
+    """
+    manifest = read_manifest(folder)
+    for name, expected in manifest.files.items():
+        if Path(name).name != name:
+            raise invalid(folder / MANIFEST, f"names {name!r}, which is not a file of its folder")
+        try:
+            found = _seal_of(folder / name)
+        except OSError as error:
+            raise invalid(folder / name, f"cannot be read ({error.strerror})") from error
+        if found != expected:
+            raise invalid(folder / name, f"is not the one that was saved ({found.size} of {expected.size} bytes)")
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of `folder`; the files themselves are not looked at.
+
+    Raises:
+        ArtifactInvalid: it is missing, or not a manifest.
+    """
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise invalid(path, f"cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise invalid(path, f"is no manifest: {error.errors()[0]['msg']} at {error.errors()[0]['loc']}") from error
+
+
+def read_array(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
+    """The one-dimensional array of exactly that `dtype` in `path`, memory-mapped and read-only.
+
+    Raises:
+        ArtifactInvalid: it is something else.
+    """
+    try:
+        # Not np.load, which would take a .zip or a pickle for an answer too.
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise invalid(path, f"is no array: {error}") from error
+    if array.ndim != 1 or array.dtype != np.dtype(dtype):
+        raise invalid(path, f"has shape {array.shape} of {array.dtype}, and must be a list of {np.dtype(dtype)}")
+    return np.asarray(array)  # a plain view of the same pages: slicing a np.memmap costs ten times as much
+
+
+def read_list(path: Path) -> list[str]:
+    """The list of text in the JSON file `path`.
+
+    Raises:
+        ArtifactInvalid: it is something else.
+    """
+    try:
+        return _LIST_OF_TEXT.validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise invalid(path, f"cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise invalid(path, f"is no list of text: {error.errors()[0]['msg']}") from error
+
+
+def _seal_of(path: Path) -> Seal:
+    with path.open("rb") as file:
+        return Seal(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -1,0 +1,97 @@
+"""Unit vectors of books, by row and by column -> cosines of one book with all -> what two books share. NumPy alone.
+
+    index = InvertedIndex(by_book, by_column)
+    index.cosines(7)               ->  (n,) float64
+    index.shared(7, array([3, 9])) ->  the columns that 7 shares with 3 and with 9, and what each adds to the cosine
+
+Exact: only the books that share a column with the one asked for are touched, and all of those are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Compressed(NamedTuple):
+    """A sparse matrix: row i holds `data[indptr[i]:indptr[i + 1]]` in the columns `indices[...]` of the same range."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+
+    def rows(self, chosen: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+        """The entries of the `chosen` rows, one after the other: (place in `chosen`, column, value) of each."""
+        starts, ends = self.indptr[chosen], self.indptr[chosen + 1]
+        lengths = ends - starts
+        owners = np.repeat(np.arange(len(chosen)), lengths)
+        offsets = np.cumsum(lengths) - lengths
+        entries = np.arange(len(owners)) + np.repeat(starts - offsets, lengths)
+        return owners, self.indices[entries], self.data[entries]
+
+    def fault(self, n_rows: int, n_columns: int) -> str | None:
+        """Why these arrays cannot be read as a matrix of that shape, or None: an index out of bounds must not pass."""
+        if len(self.indptr) != n_rows + 1:
+            return f"{len(self.indptr)} row bounds for {n_rows} rows"
+        if self.indptr[0] != 0 or self.indptr[-1] != len(self.indices) or np.any(np.diff(self.indptr) < 0):
+            return "row bounds that do not ascend from 0 to the number of entries"
+        if len(self.indices) != len(self.data):
+            return f"{len(self.indices)} columns for {len(self.data)} values"
+        if len(self.indices) and not (self.indices.min() >= 0 and self.indices.max() < n_columns):
+            return f"a column outside 0..{n_columns - 1}"
+        if not np.all((self.data >= 0) & (self.data <= 1.001)):
+            return "values that are not those of a unit vector"
+        return None
+
+
+class Shared(NamedTuple):
+    """What a pair of books shares, largest first: columns, and what each adds to the cosine."""
+
+    columns: NDArray[np.int32]
+    products: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class InvertedIndex:
+    """The same matrix (n books, m columns) twice: `by_book` has a row a book, `by_column` a row a column."""
+
+    by_book: Compressed
+    by_column: Compressed
+
+    def cosines(self, book: int) -> NDArray[np.float64]:
+        """(n,): the cosine of the book at place `book` with every book, itself too."""
+        _, columns, weights = self.by_book.rows(np.array([book]))
+        owners, books, values = self.by_column.rows(columns)
+        n_books = len(self.by_book.indptr) - 1
+        return np.asarray(np.bincount(books, weights=values * weights[owners], minlength=n_books), dtype=np.float64)
+
+    def shared(self, book: int, others: NDArray[np.integer]) -> list[Shared]:
+        """For each of `others` (places) what it shares with `book`."""
+        _, columns, weights = self.by_book.rows(np.array([book]))
+        weight_of = np.zeros(len(self.by_column.indptr) - 1, dtype=np.float32)
+        weight_of[columns] = weights
+        owners, columns, values = self.by_book.rows(others)
+        products = values * weight_of[columns]
+        kept = np.flatnonzero(products)
+        kept = kept[np.lexsort((columns[kept], -products[kept], owners[kept]))]
+        bounds = np.searchsorted(owners[kept], np.arange(len(others) + 1))
+        return [Shared(columns[kept[start:end]], products[kept[start:end]]) for start, end in pairwise(bounds)]
+
+
+def nearest(scores: NDArray[np.float64], works: NDArray[np.int32], limit: int) -> NDArray[np.int64]:
+    """The places of the `limit` highest scores above 0, highest first, one of each work; of equals, the first place."""
+    sharing = np.flatnonzero(scores)
+    wanted = limit
+    while True:
+        top = sharing
+        if wanted < len(sharing):
+            top = sharing[scores[sharing] >= np.partition(scores[sharing], -wanted)[-wanted]]
+        top = top[np.argsort(-scores[top], kind="stable")]
+        _, first = np.unique(works[top], return_index=True)
+        if len(first) >= limit or len(top) == len(sharing):
+            return top[np.sort(first)[:limit]]
+        wanted *= 2

@@ -1,0 +1,259 @@
+"""A fitted model -> an MLflow run and a registered version -> alias `champion` -> a folder of files on this machine.
+
+    registry = Registry("http://127.0.0.1:5000")
+    version = registry.publish(model, parameters, metrics, tags, artifact_root=None)
+    registry.promote(version)
+    folder = registry.download(registry.champion("tfidf_model"), Path(".bookclub/serving/models"))
+
+The only file that imports mlflow, and not at import; where only models are fetched, mlflow-skinny and http are enough.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, NoChampion, RegistryUnavailable
+from bookclub_platform.models._contract import Model
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
+
+CHAMPION = "champion"
+DATABASE_TIMEOUT_S = 10.0
+
+_ARTIFACT_PATH = "model"
+# MLflow's own defaults would hold a caller for minutes: 7 tries of 120 s each. What the operator sets comes first.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version of a model as the registry knows it. `registered_at` is in UTC; `tags` are the version's own."""
+
+    name: str
+    version: str
+    run_id: str
+    registered_at: datetime
+    tags: dict[str, str]
+
+
+class Registry:
+    """MLflow at `tracking_uri`: an http address, or a database's (`postgresql+psycopg2://...`) where full MLflow is.
+
+    Every method raises RegistryUnavailable when MLflow does not answer, within seconds.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.tracking_uri = tracking_uri
+
+    def publish(
+        self,
+        model: Model,
+        parameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        artifact_root: str | None,
+    ) -> ModelVersion:
+        """One finished run in the experiment of the model's name, and a new version of the model; no alias is moved.
+
+        Args:
+            tags: set on the run and on the version.
+            artifact_root: URI of the folder for the experiment's files, heeded when the experiment is made; None
+                leaves the choice to the server.
+        """
+        with self._asking("publish"):
+            run = self._client.create_run(self._experiment(model.name, artifact_root), tags=dict(tags))
+            run_id = run.info.run_id
+            try:
+                self._log(run_id, parameters, metrics)
+                with tempfile.TemporaryDirectory() as folder:
+                    model.save(Path(folder))
+                    self._client.log_artifacts(run_id, folder, _ARTIFACT_PATH)
+                source = f"{run.info.artifact_uri}/{_ARTIFACT_PATH}"
+                version = self._create_version(model.name, source, run_id, tags)
+                self._client.set_terminated(run_id, "FINISHED")
+            except BaseException as error:
+                self._mark_as_failed(run_id, error)
+                raise
+        return version
+
+    def promote(self, version: ModelVersion) -> None:
+        """Make `version` the champion of its name."""
+        with self._asking("promote"):
+            self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
+
+    def champion(self, name: str) -> ModelVersion:
+        """The champion of the model `name`.
+
+        Raises:
+            NoChampion: there is no such model, or none of its versions was promoted.
+        """
+        with self._asking("name the champion"):
+            from mlflow.exceptions import MlflowException
+
+            try:
+                return _model_version(self._client.get_model_version_by_alias(name, CHAMPION))
+            except MlflowException as error:
+                # An unknown model gives the first, a model without this alias the second.
+                if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                    raise
+                raise NoChampion(
+                    f"MLflow at {self._address} has no champion of {name!r} yet. "
+                    f"Materialise the asset {name}, or run `bookclub build`."
+                ) from error
+
+    def download(self, version: ModelVersion, folder: Path) -> Path:
+        """The files of `version` in a folder of its own below `folder`; what lies there already is not fetched again.
+
+        Raises:
+            ArtifactInvalid: the registry knows the version, and its files are gone.
+        """
+        target = folder / f"{version.version}-{version.run_id}"
+        if target.exists():
+            return target
+        folder.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder))
+        try:
+            with self._asking("give the files of a model"):
+                fetched = self._fetch(version, part)
+            # A whole folder or none appears under the name, also when two processes fetch at once.
+            try:
+                fetched.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return target
+
+    def run_url(self, version: ModelVersion, ui_address: str) -> str:
+        """Where MLflow's pages at `ui_address` show the run behind `version`."""
+        with self._asking("name the experiment of a run"):
+            experiment_id = self._client.get_run(version.run_id).info.experiment_id
+        return f"{ui_address.rstrip('/')}/#/experiments/{experiment_id}/runs/{version.run_id}"
+
+    @property
+    def _address(self) -> str:
+        """The tracking URI for people: a database's may hold a password."""
+        return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", self.tracking_uri)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        from bookclub_platform.core.database import wait_until_up
+
+        for variable, value in _ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+        if self.tracking_uri.startswith("postgresql"):
+            # MLflow itself would try for 50 minutes.
+            wait_until_up(self.tracking_uri, DATABASE_TIMEOUT_S)
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.tracking_uri, self.tracking_uri)
+
+    @contextmanager
+    def _asking(self, request: str) -> Iterator[None]:
+        """What MLflow raises, as ours."""
+        try:
+            yield
+        except Exception as error:
+            from mlflow.exceptions import MlflowException
+            from requests import RequestException
+            from sqlalchemy.exc import SQLAlchemyError
+
+            if not isinstance(error, DatabaseUnavailable | MlflowException | RequestException | SQLAlchemyError):
+                raise
+            raise RegistryUnavailable(
+                f"MLflow at {self._address} did not {request}: {error}. "
+                "See that it runs, and that MLFLOW_TRACKING_URI is right."
+            ) from error
+
+    def _experiment(self, name: str, artifact_root: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if found := self._client.get_experiment_by_name(name):
+            return found.experiment_id
+        try:
+            return self._client.create_experiment(name, artifact_location=artifact_root)
+        except MlflowException as error:
+            found = self._client.get_experiment_by_name(name)  # another process may have been first
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+            return found.experiment_id
+
+    def _log(self, run_id: str, parameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric, Param
+
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, now_ms, 0) for key, value in metrics.items()],
+            params=[Param(key, str(value)) for key, value in parameters.items()],
+        )
+
+    def _create_version(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> ModelVersion:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return _model_version(
+            self._client.create_model_version(name, source, run_id, tags=dict(tags), await_creation_for=0)
+        )
+
+    def _mark_as_failed(self, run_id: str, error: BaseException) -> None:
+        try:
+            self._client.set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:500])
+            self._client.set_terminated(run_id, "FAILED")
+        except Exception as second:
+            error.add_note(f"The MLflow run {run_id} could not be marked as failed either: {second}")
+
+    def _fetch(self, version: ModelVersion, folder: Path) -> Path:
+        """The files in a folder below `folder`."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        source = self._client.get_model_version_download_uri(version.name, version.version)
+        try:
+            fetched = Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self.tracking_uri))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise _files_gone(version, source) from error
+        if not any(fetched.iterdir()):
+            raise _files_gone(version, source)
+        return fetched
+
+
+def _files_gone(version: ModelVersion, source: str) -> ArtifactInvalid:
+    return ArtifactInvalid(
+        f"Version {version.version} of {version.name} is registered, and its files are not at {source}. "
+        "Train and publish a new version."
+    )
+
+
+def _model_version(found: MlflowModelVersion) -> ModelVersion:
+    return ModelVersion(
+        name=found.name,
+        version=str(found.version),
+        run_id=found.run_id or "",
+        registered_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+        tags=dict(found.tags),
+    )

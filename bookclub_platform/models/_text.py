@@ -1,0 +1,46 @@
+"""Text as a shop writes it -> words -> terms: what a content model counts.
+
+    words("in the treetopDon't you know")  ->  ["in", "the", "treetop", "Don't", "you", "know"]
+    [term(word) for word in ...]           ->  [None, None, "treetop", None, None, "know"]
+    work_key("The Star-Touched  QUEEN!")   ->  "the star touched queen"
+
+A term is what inflections have in common (a stem): readers are shown a word, never a term.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+# Three small letters first: "treetopDon't" is two sentences that lost their line break, "McDougall" is a name.
+_GLUED = re.compile(r"(?<=[a-z]{3})(?=[A-Z])")
+# A possessive 's is left outside, as a word of one letter, so that "Harry's" counts as "Harry".
+_WORD = re.compile(r"[^\W_]+(?:'(?![sS]\b)[^\W_]+)*")
+# scikit-learn's list of stop words holds these too, and they do say what a book is about.
+_CONTENT_WORDS = frozenset("bill cry describe detail fire interest mill serious sincere system thick thin".split())
+
+
+def words(text: str) -> list[str]:
+    """The words of `text` in order, in their own case."""
+    return _WORD.findall(_GLUED.sub(" ", text.replace("’", "'")))
+
+
+def work_key(title: str) -> str:
+    """Equal for titles that differ in case, blanks and punctuation alone; the title itself if it has no word."""
+    return " ".join(word.casefold() for word in words(title)) or title
+
+
+def term_of() -> Callable[[str], str | None]:
+    """A function word -> term, or None for a word that says nothing of a book's content."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+    from snowballstemmer import stemmer
+
+    stop_words = ENGLISH_STOP_WORDS - _CONTENT_WORDS
+    stem: Callable[[str], str] = stemmer("english").stemWord
+
+    def term(word: str) -> str | None:
+        lower = word.lower()
+        is_stop = lower in stop_words or lower.endswith("n't") or lower.partition("'")[0] in stop_words
+        return None if is_stop or len(lower) < 2 else stem(lower)
+
+    return term

@@ -1,0 +1,270 @@
+"""Titles, descriptions and categories -> TF-IDF unit vectors -> the nearest books, and why.
+
+    python -c "from bookclub_platform.models import *; print(load_model('FOLDER').recommend(BOOK_ID, limit=10))"
+
+A book's vector has two parts. The first are the terms of its title, description and category name, counted together,
+damped by a logarithm and weighted by rarity. The second is one entry for its category, rarer ones heavier. A category
+that is only a placeholder is no part of either. Parts and weights were chosen on the queries of 201 judged books
+(nDCG@10 all / other authors): TF-IDF of cleaned text 0.268 / 0.134, with the category part 0.321 / 0.189, with the
+category's name and stems too 0.337 / 0.205; the weights stand in the middle of a plateau.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bookclub_platform.core.errors import ModelError
+from bookclub_platform.models import _artifact, _text
+from bookclub_platform.models._contract import BookText, Reason, Recommendation
+from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+UNKNOWN_CATEGORIES = ("default", "add-a-comment")
+REASONS = 5
+
+_VERSION = 1
+_ARRAYS: dict[str, type[np.generic]] = {
+    "book_ids": np.int64,
+    "works": np.int32,
+    "idf": np.float32,
+    "by_book.indptr": np.int64,
+    "by_book.indices": np.int32,
+    "by_book.data": np.float32,
+    "by_column.indptr": np.int64,
+    "by_column.indices": np.int32,
+    "by_column.data": np.float32,
+}
+_VOCABULARY = "vocabulary.json"
+
+
+class Tfidf:
+    """Content-based neighbours by the cosine of weighted terms.
+
+    Args:
+        title_weight: how many times a word of the title counts.
+        category_name_weight: how many times a word of the category's name counts.
+        category_weight: length of the category part of a vector, for a category of average rarity; the text has 1.
+        min_df: terms in fewer books than this are left out.
+        unknown_categories: slugs that a shop gives to books it has not sorted.
+
+    Attributes:
+        book_ids: (n,) int64, ascending.
+        works_: (n,) int32, equal for books that are the same work.
+        vocabulary_: what each of the m columns stands for, as readers would write it: terms, then categories.
+        idf_: (m,) float32, the rarity of each column.
+        index_: the vectors.
+    """
+
+    name = "tfidf_model"
+
+    book_ids: NDArray[np.int64]
+    works_: NDArray[np.int32]
+    vocabulary_: list[str]
+    n_categories_: int
+    idf_: NDArray[np.float32]
+    index_: InvertedIndex
+
+    def __init__(
+        self,
+        *,
+        title_weight: int = 2,
+        category_name_weight: int = 1,
+        category_weight: float = 0.3,
+        min_df: int = 2,
+        unknown_categories: Sequence[str] = UNKNOWN_CATEGORIES,
+    ) -> None:
+        self.title_weight = title_weight
+        self.category_name_weight = category_name_weight
+        self.category_weight = category_weight
+        self.min_df = min_df
+        self.unknown_categories = tuple(unknown_categories)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the constructor was given, by name."""
+        return {
+            "title_weight": self.title_weight,
+            "category_name_weight": self.category_name_weight,
+            "category_weight": self.category_weight,
+            "min_df": self.min_df,
+            "unknown_categories": list(self.unknown_categories),
+        }
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How large what was learned is."""
+        return {
+            "books": len(self.book_ids),
+            "terms": len(self.vocabulary_) - self.n_categories_,
+            "categories": self.n_categories_,
+            "entries": len(self.index_.by_book.data),
+        }
+
+    def fit(self, rows: Sequence[BookText]) -> Self:
+        """Learn from `rows`, in any order; ids must differ.
+
+        Raises:
+            ModelError: no word stands in as many as `min_df` of the books.
+        """
+        from scipy.sparse import hstack
+        from sklearn.preprocessing import normalize
+
+        rows = sorted(rows, key=lambda row: row.id)
+        terms, term_idf, term_names = self._fit_terms(rows)
+        categories, category_idf, category_names = self._fit_categories(rows)
+        vectors = normalize(hstack([terms, categories], format="csr", dtype=np.float32), copy=False)
+        vectors.sort_indices()
+        self.book_ids = np.array([row.id for row in rows], dtype=np.int64)
+        self.works_ = _works([row.title for row in rows])
+        self.vocabulary_ = term_names + category_names
+        self.n_categories_ = len(category_names)
+        self.idf_ = np.concatenate([term_idf, category_idf]).astype(np.float32)
+        self.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
+        return self
+
+    def _is_known(self, category: str) -> bool:
+        return category not in self.unknown_categories
+
+    def _words(self, row: BookText) -> list[str]:
+        category_words = _text.words(row.category_name) if self._is_known(row.category) else []
+        return (
+            _text.words(row.title) * self.title_weight
+            + _text.words(row.description or "")
+            + category_words * self.category_name_weight
+        )
+
+    def _fit_terms(self, rows: Sequence[BookText]) -> tuple[csr_matrix, NDArray[np.float64], list[str]]:
+        """(n, terms) unit vectors of the text, the terms' idf, and the commonest word of each."""
+        from scipy.sparse import csr_matrix
+        from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
+        nothing = ModelError(
+            f"There is nothing to learn from {len(rows)} books: no word is in {self.min_df} of them. Crawl more first."
+        )
+        counter = CountVectorizer(analyzer=self._words, dtype=np.float32)
+        try:
+            word_counts = counter.fit_transform(rows)
+        except ValueError as error:  # no word at all
+            raise nothing from error
+        words = counter.get_feature_names_out()
+        term = _text.term_of()
+        word_terms = [term(word) for word in words]
+        terms = sorted({found for found in word_terms if found is not None})
+        place = {found: at for at, found in enumerate(terms)}
+        pairs = [(at, place[found]) for at, found in enumerate(word_terms) if found is not None]
+        word_at, term_at = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        folding = csr_matrix((np.ones(len(pairs), np.float32), (word_at, term_at)), shape=(len(words), len(terms)))
+        counts = (word_counts @ folding).tocsc()
+        kept = np.flatnonzero(counts.getnnz(axis=0) >= self.min_df)
+        if not len(kept):
+            raise nothing
+        # Rarest first, so that the commonest word of a term is the one that stays; of equals, the one in small letters.
+        order = np.argsort(np.asarray(word_counts.sum(axis=0)).ravel()[word_at], kind="stable")
+        shown = {int(term_at[at]): str(words[word_at[at]]) for at in order}
+        weighting = TfidfTransformer(sublinear_tf=True)
+        vectors = weighting.fit_transform(counts[:, kept].tocsr())
+        return vectors, weighting.idf_, [shown[at] for at in kept.tolist()]
+
+    def _fit_categories(self, rows: Sequence[BookText]) -> tuple[csr_matrix, NDArray[np.float64], list[str]]:
+        """(n, categories) with one entry a book of known category, the categories' idf, and their names."""
+        from scipy.sparse import csr_matrix
+
+        names = {row.category: row.category_name for row in rows if self._is_known(row.category)}
+        place = {slug: at for at, slug in enumerate(sorted(names))}
+        book_at = [at for at, row in enumerate(rows) if row.category in place]
+        category_at = np.array([place[rows[at].category] for at in book_at], dtype=np.int64)
+        idf = np.log((1 + len(rows)) / (1 + np.bincount(category_at, minlength=len(place)))) + 1
+        weights = self.category_weight * idf[category_at] / (idf.mean() if len(idf) else 1.0)
+        vectors = csr_matrix((weights, (book_at, category_at)), shape=(len(rows), len(place)))
+        return vectors, idf, [names[slug] for slug in place]
+
+    def recommend(self, book_id: int, limit: int) -> list[Recommendation]:
+        """See `Model.recommend`. A work stands at most once in a list, and the work asked for never."""
+        at = bisect_left(self.book_ids, book_id)
+        if at == len(self.book_ids) or self.book_ids[at] != book_id:
+            raise KeyError(book_id)
+        scores = self.index_.cosines(at)
+        scores[self.works_ == self.works_[at]] = 0
+        others = nearest(scores, self.works_, limit)
+        shared = self.index_.shared(at, others)
+        return [
+            Recommendation(int(self.book_ids[other]), min(float(scores[other]), 1.0), self._reasons(pair))
+            for other, pair in zip(others, shared, strict=True)
+        ]
+
+    def _reasons(self, pair: Shared) -> list[Reason]:
+        first_category = len(self.vocabulary_) - self.n_categories_
+        total = float(pair.products.sum())
+        largest = zip(pair.columns[:REASONS].tolist(), pair.products[:REASONS].tolist(), strict=True)
+        return [
+            Reason("category" if column >= first_category else "term", self.vocabulary_[column], product / total)
+            for column, product in largest
+        ]
+
+    def save(self, folder: Path) -> None:
+        """See `Model.save`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, NDArray[Any]] = {"book_ids": self.book_ids, "works": self.works_, "idf": self.idf_}
+        for side in ("by_book", "by_column"):
+            arrays |= {f"{side}.{part}": array for part, array in getattr(self.index_, side)._asdict().items()}
+        for array_name, array in arrays.items():
+            np.save(folder / f"{array_name}.npy", array, allow_pickle=False)
+        text = json.dumps(self.vocabulary_, ensure_ascii=False, indent=0)
+        (folder / _VOCABULARY).write_text(text + "\n", encoding="utf-8")
+        _artifact.seal(folder, self.name, _VERSION, self.parameters, self.counts)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """See `Model.load`."""
+        manifest = _artifact.open_sealed(folder)
+        expected = {_VOCABULARY, *(f"{array_name}.npy" for array_name in _ARRAYS)}
+        if (manifest.format, manifest.version, set(manifest.files)) != (cls.name, _VERSION, expected):
+            raise _artifact.invalid(folder, f"is not a {cls.name} of version {_VERSION} with its files")
+        try:
+            model = cls(**manifest.parameters)
+        except TypeError as error:
+            raise _artifact.invalid(folder, f"has parameters that a {cls.name} cannot have: {error}") from error
+        arrays = {key: _artifact.read_array(folder / f"{key}.npy", dtype) for key, dtype in _ARRAYS.items()}
+        model.book_ids, model.works_, model.idf_ = arrays["book_ids"], arrays["works"], arrays["idf"]
+        by_book, by_column = (
+            Compressed(*(arrays[f"{side}.{part}"] for part in Compressed._fields)) for side in ("by_book", "by_column")
+        )
+        model.vocabulary_ = _artifact.read_list(folder / _VOCABULARY)
+        model.n_categories_ = manifest.counts.get("categories", -1)
+        model.index_ = InvertedIndex(by_book, by_column)
+        fault = model._fault()
+        if fault or model.counts != manifest.counts:
+            raise _artifact.invalid(folder, f"does not fit together: {fault or 'the counts differ'}")
+        return model
+
+    def _fault(self) -> str | None:
+        """Why what was loaded cannot be used, or None."""
+        n_books, n_columns = len(self.book_ids), len(self.vocabulary_)
+        if np.any(np.diff(self.book_ids) <= 0):
+            return "the ids of the books do not ascend"
+        if len(self.works_) != n_books:
+            return f"{len(self.works_)} works for {n_books} books"
+        if len(self.idf_) != n_columns:
+            return f"{len(self.idf_)} weights for {n_columns} columns"
+        if not 0 <= self.n_categories_ <= n_columns:
+            return f"{self.n_categories_} categories among {n_columns} columns"
+        return self.index_.by_book.fault(n_books, n_columns) or self.index_.by_column.fault(n_columns, n_books)
+
+
+def _compressed(matrix: csr_matrix) -> Compressed:
+    return Compressed(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
+
+
+def _works(titles: Sequence[str]) -> NDArray[np.int32]:
+    """(n,): for each book the place of the first with the same title."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(_text.work_key(title), at) for at, title in enumerate(titles)], dtype=np.int32)

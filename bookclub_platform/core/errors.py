@@ -6,6 +6,7 @@
     │   └── AlreadyRunning              ... uses or ends what runs already
     ├── SourceError                 a shop did not give what was asked of it
     │   ├── TransientSourceError        ... may heal: try again later
+    │   │   └── ShopUnavailable             ... the shop as a whole is away or wants no visit: stop asking it
     │   └── PermanentSourceError        ... will not heal: report it
     │       └── PageRejected                ... the page came, but is not what its kind looks like: keep it, count it
     ├── DatabaseUnavailable         Postgres does not answer: try again later
@@ -52,6 +53,10 @@ class SourceError(BookclubError):
 
 class TransientSourceError(SourceError):
     """May heal by itself."""
+
+
+class ShopUnavailable(TransientSourceError):
+    """No page of the shop can be had now; asking for the next one would only trouble it."""
 
 
 class PermanentSourceError(SourceError):

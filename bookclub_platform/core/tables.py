@@ -117,29 +117,20 @@ def load_category(
     seen: Sequence[Book],
     rejected: Sequence[RejectedBook],
     crawled_at: datetime,
+    is_complete: bool = True,
 ) -> LoadResult:
-    """Bring `books` to what one complete crawl of one category saw. Running it twice changes nothing.
+    """Bring `books` to what one crawl of one category saw. Running it twice changes nothing.
 
-    Call it inside a transaction: all of it holds or none. Books of the category that the crawl did not see are marked
-    as delisted; one whose page was rejected was seen, so its last good row stays as it is.
+    Call it inside a transaction: all of it holds or none. Books of the category that a complete crawl did not see are
+    marked as delisted; one whose page was rejected was seen, so its last good row stays as it is. A crawl that is not
+    complete proves nothing about what it did not see, and delists nothing.
     """
     _wait_for_turn(connection, f"{source}/{category}")
     incoming = _stage(connection, seen)
     inserted, updated = connection.execute(_count_changes(incoming)).one()
     connection.execute(_upsert(incoming))
     connection.execute(_observe(incoming, crawl_id))
-    delisted = connection.execute(
-        sa.update(books)
-        .where(
-            books.c.source == source,
-            books.c.category == category,
-            books.c.delisted_at.is_(None),
-            books.c.last_seen_at <= crawled_at,
-            books.c.source_id.not_in(sa.select(incoming.c.source_id)),
-            books.c.url.not_in([row.url for row in rejected]),
-        )
-        .values(delisted_at=crawled_at, updated_at=crawled_at)
-    ).rowcount
+    delisted = _delist(connection, source, category, incoming, rejected, crawled_at) if is_complete else 0
     if rejected:
         rows = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
         connection.execute(insert(rejected_books).on_conflict_do_nothing(), rows)
@@ -218,6 +209,27 @@ def _observe(incoming: sa.Table, crawl_id: str) -> sa.Insert:
     ).select_from(incoming.join(books, same_key))
     columns = ["book_id", "crawl_id", "seen_at", "price", "rating", "stock"]
     return insert(book_observations).from_select(columns, seen).on_conflict_do_nothing()
+
+
+def _delist(
+    connection: sa.Connection,
+    source: str,
+    category: str,
+    incoming: sa.Table,
+    rejected: Sequence[RejectedBook],
+    crawled_at: datetime,
+) -> int:
+    unseen = sa.and_(
+        books.c.source == source,
+        books.c.category == category,
+        books.c.delisted_at.is_(None),
+        books.c.last_seen_at <= crawled_at,
+        books.c.source_id.not_in(sa.select(incoming.c.source_id)),
+        books.c.url.not_in([row.url for row in rejected]),
+    )
+    return connection.execute(
+        sa.update(books).where(unseen).values(delisted_at=crawled_at, updated_at=crawled_at)
+    ).rowcount
 
 
 def select_data_version() -> sa.Select[tuple[int]]:

@@ -71,6 +71,11 @@ def is_running(home: Path) -> bool:
     return _is_held(home / "postgres" / "supervisor.lock")
 
 
+def address(home: Path) -> str:
+    """The address of the server of `home`, which must have been up once; starts nothing."""
+    return _url(home / "postgres")
+
+
 def _running(folder: Path) -> str:
     deadline = time.monotonic() + START_TIMEOUT_S
     supervisor: subprocess.Popen[bytes] | None = None

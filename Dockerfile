@@ -1,0 +1,26 @@
+# Two images: `docker build --target serving .` (the API; no Dagster, pandas or scikit-learn) and `--target platform .`
+FROM python:3.12-slim AS base
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
+WORKDIR /app
+COPY setup.py pyproject.toml constraints.txt README.md ./
+COPY bookclub_platform bookclub_platform
+COPY serving serving
+RUN useradd --create-home --uid 10001 bookclub && mkdir /data && chown bookclub /data
+ENV BOOKCLUB_HOME=/data
+
+FROM base AS serving
+RUN pip install -c constraints.txt -e '.[serving]'
+USER bookclub
+ENV BOOKCLUB_API_HOST=0.0.0.0
+EXPOSE 8000
+HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health')"]
+CMD ["bookclub", "serve"]
+
+FROM base AS platform
+RUN pip install -c constraints.txt -e '.[platform]'
+COPY dagster.yaml workspace.yaml ./
+USER bookclub
+ENV DAGSTER_HOME=/app
+EXPOSE 3000
+# The daemon is the same image with the command `dagster-daemon run -w workspace.yaml`.
+CMD ["dagster-webserver", "-h", "0.0.0.0", "-p", "3000", "-w", "workspace.yaml"]

@@ -1,0 +1,37 @@
+# Two commands do all the set-up: `make run` and `make test`. Both install what they need into .venv first.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: help run test lint bench install lock clean
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort
+
+run: $(INSTALLED)  ## everything up on this machine: database, shop, first build, Dagster, MLflow, API
+	@exec $(BIN)/bookclub up
+
+test: $(INSTALLED)  ## the tests
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)  ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+install: $(INSTALLED)  ## install into .venv
+
+$(INSTALLED): setup.py constraints.txt
+	@sh tools/make_venv.sh $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[platform,dev]'
+	@touch $@
+
+lock: $(INSTALLED)  ## write constraints.txt anew from what setup.py allows
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --no-header --upgrade \
+	  --no-emit-index-url --no-emit-find-links -o constraints.txt setup.py
+
+clean:  ## remove the environment and all embedded state
+	rm -rf $(VENV) .bookclub

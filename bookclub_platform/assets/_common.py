@@ -1,0 +1,33 @@
+"""What the assets share: partitions, owners, and how figures become metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+# One set of partitions for every shop: a partition is a category of our catalogue, and each shop fills its own part of
+# it. See docs/decisions/0001-partitions.md.
+categories = dg.DynamicPartitionsDefinition(name="categories")
+ALL_IN_ONE_RUN = dg.BackfillPolicy.single_run()
+DATA_ENGINEERING = "team:data-engineering"
+DATA_SCIENCE = "team:data-science"
+
+
+def preview(rows: Sequence[Mapping[str, Any]], limit: int = 5) -> dg.MetadataValue:
+    """The first rows as a table that the UI shows."""
+    records = [dg.TableRecord({name: _short(str(value)) for name, value in row.items()}) for row in rows[:limit]]
+    columns = [dg.TableColumn(name, "string") for name in (rows[0] if rows else ())]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+
+
+def _short(text: str, width: int = 100) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def range_tags(keys: Sequence[str]) -> dict[str, str]:
+    """Run tags that make one run of all `keys`, which are neighbours in the order of the partitions."""
+    return {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+

@@ -1,0 +1,52 @@
+"""`bookclub build`: shop -> table -> model, everything materialised once in this process, with progress on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import dagster as dg
+
+from bookclub_platform.assets._common import categories, range_tags
+from bookclub_platform.core.errors import BookclubError
+from bookclub_platform.core.progress import Progress
+from bookclub_platform.core.settings import Settings
+from bookclub_platform.definitions import build_definitions
+from bookclub_platform.local.home import dagster_home, mark_built
+from bookclub_platform.resources import ShopFetcher
+from bookclub_platform.sensors import discover
+from bookclub_platform.sources import sources
+
+STAGES = 3  # of each category: crawl, clean, load
+
+
+class BuildFailed(BookclubError):
+    """A run ended in failure; all its events are in Dagster's storage."""
+
+
+def build(settings: Settings, progress_over: Callable[[int], AbstractContextManager[Progress]]) -> None:
+    """Find the categories, then run the jobs `crawl`, all categories in one run, and `retrain`.
+
+    `progress_over(n)` gives the one to tell about the `n` steps to come.
+
+    Raises:
+        BuildFailed: a run failed; the text has the first cause.
+    """
+    with dg.DagsterInstance.from_config(str(dagster_home(settings.home))) as instance:
+        shop = ShopFetcher(delay_s=settings.delay_s, concurrency=settings.crawl_concurrency)
+        instance.add_dynamic_partitions(str(categories.name), discover(instance, sources(settings), shop))
+        keys = instance.get_dynamic_partitions(str(categories.name))
+        with progress_over(len(keys) * STAGES + 1) as progress:
+            definitions = build_definitions(settings, progress)
+            _run(definitions.resolve_job_def("crawl"), instance, range_tags(keys))
+            _run(definitions.resolve_job_def("retrain"), instance, {})
+    mark_built(settings.home)
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
+    result = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    if result.success:
+        return
+    failures = [event for event in result.all_node_events if event.is_step_failure]
+    cause = failures[0].step_failure_data.error_display_string if failures else "no step failed; see the run's events"
+    raise BuildFailed(f"Run {result.run_id} of job {job.name} failed:\n{cause}")

@@ -1,0 +1,140 @@
+"""The command `bookclub`. Exit status: 0, 1 for a failure that is told in a sentence, 2 for wrong usage.
+
+Each command imports what it needs when it runs: `bookclub serve` works where Dagster is not installed.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from bookclub_platform.core.errors import BookclubError, ConfigurationError
+from bookclub_platform.core.progress import Progress
+from bookclub_platform.core.settings import Settings, load_settings
+
+_PACKAGES = ["dagster", "dagster_webserver", "dagster_postgres", "mlflow", "sklearn", "pandas", "bs4", "fastapi", "uvicorn"]
+
+
+class _Group(click.Group):
+    """Tells a failure in a sentence, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BookclubError as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            raise click.ClickException(f"{error}. Install it: `make install`.") from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise click.ClickException(f"The disk is full: {error}. Make room, then start again.") from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bookclub-platform")
+def main() -> None:
+    """Book Club: collects a shop's books, learns which are alike, and recommends."""
+
+
+@main.command()
+def up() -> None:
+    """Start everything on this machine, build it once, and stay until Ctrl-C."""
+    from bookclub_platform.local.up import up as start
+
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(f"Packages are missing: {', '.join(missing)}. Install them: `make install`.")
+    settings = load_settings()
+    start(settings, with_sandbox="shop_url" not in settings.model_fields_set, say=click.echo)
+
+
+@main.command()
+def build() -> None:
+    """Materialise everything once, with a progress bar, then end."""
+    from bookclub_platform.build import build as materialise
+    from bookclub_platform.local.home import settle
+
+    settings = load_settings()
+    if settings.database_url is None:
+        note = settle(settings.home, settings.shop_url)
+        if note:
+            click.echo(note)
+    click.echo(f"Building from {settings.shop_url}")
+    _quieten()
+    materialise(settings, _progress_bar)
+    click.echo("Built: the table is loaded and a champion is published.")
+
+
+@main.command()
+def serve() -> None:
+    """Run the API alone."""
+    from serving.app import run
+
+    settings = load_settings()
+    run(settings, *_addresses(settings))
+
+
+@main.command()
+@click.option("--books", default=1000, show_default=True, type=click.IntRange(1), help="How many books the shop has.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same shop.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+def sandbox(books: int, seed: int, port: int) -> None:
+    """Run the made-up shop alone."""
+    from bookclub_platform.sandbox import serve as run
+
+    run(books=books, seed=seed, host="127.0.0.1", port=port)
+
+
+@main.command()
+def doctor() -> None:
+    """Check every part, and name the mend for each fault."""
+    from bookclub_platform.local.doctor import examine
+
+    findings = list(examine(load_settings()))
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.is_well else 'FAULT'} {finding.part}: {finding.text}")
+    if not all(finding.is_well for finding in findings):
+        sys.exit(1)
+
+
+def _addresses(settings: Settings) -> tuple[str, str]:
+    """(books database, tracking address); opens the embedded ones where none is set."""
+    if settings.database_url is not None and settings.mlflow_tracking_uri is not None:
+        return settings.database_url, settings.mlflow_tracking_uri
+    from bookclub_platform.local.database import open_databases
+
+    urls = open_databases(settings)
+    return urls.books, settings.mlflow_tracking_uri or urls.mlflow
+
+
+def _quieten() -> None:
+    """Leave the terminal to the progress bar; Dagster keeps every event in its storage."""
+    for name in ("dagster", "alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ["MLFLOW_ENABLE_PROGRESS_BAR"] = "false"
+
+
+@contextmanager
+def _progress_bar(steps: int) -> Iterator[Progress]:
+    with click.progressbar(length=steps, item_show_func=lambda item: item, show_pos=True, file=sys.stdout) as bar:
+        yield _Bar(bar)
+
+
+class _Bar:
+    def __init__(self, bar: click._termui_impl.ProgressBar[str]) -> None:
+        self.bar = bar
+
+    def advance(self, stage: str, item: str) -> None:
+        self.bar.update(1, f"{stage} {item}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Dagster's run, event and schedule storage: dagster-postgres on the platform's Postgres, named in dagster.yaml.
+
+`storage.postgres` takes its address from an environment variable without a default, so a plain `dagster dev` in a
+fresh clone could not start. This is the same storage with the address from our settings: BOOKCLUB_DATABASE_URL's
+server, else the embedded one. It also names the driver that dagster-postgres needs (dagster-io/dagster#33958).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+
+from bookclub_platform.core.settings import load_settings
+from bookclub_platform.local.database import open_databases
+
+
+class BookclubStorage(DagsterPostgresStorage):
+    """DagsterPostgresStorage without configuration."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> BookclubStorage:
+        return cls(open_databases(load_settings()).dagster, inst_data=inst_data)

@@ -1,0 +1,122 @@
+"""BOOKCLUB_HOME: which shop it was filled from, and who holds it.
+
+A home holds the books of one shop at a time. When another shop is asked for, what the home held is put aside below
+`other-shops/` and comes back when its shop does; made-up books never mix with real ones, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bookclub_platform.core.errors import AlreadyRunning, ConfigurationError
+from bookclub_platform.local.postgres import is_running
+
+SANDBOX = "sandbox"
+NEEDED_BYTES = 500 * 2**20
+_KEPT_PER_SHOP = ["postgres", "dagster", "mlflow", "raw", "cleaned", "serving", "built.json"]
+
+
+def settle(home: Path, shop: str) -> str | None:
+    """Make `home` the home of `shop` (an address, or `sandbox`); a sentence for people if something was put aside.
+
+    Raises:
+        AlreadyRunning: the home is in use for another shop.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    note = home / "shop"
+    held = note.read_text().strip() if note.exists() else None
+    if held == shop:
+        return None
+    if held is not None:
+        if is_running(home):
+            raise AlreadyRunning(
+                f"{home} is in use for {held}. End what runs there, or set BOOKCLUB_SHOP_URL={held}, "
+                f"or set BOOKCLUB_HOME to another folder for {shop}."
+            )
+        _move(home, home / "other-shops" / _folder_name(held))
+        _move(home / "other-shops" / _folder_name(shop), home)
+    note.write_text(shop + "\n")
+    return held and f"{home} held the books of {held}: they are put aside, and come back when that shop is asked for."
+
+
+def _move(source: Path, target: Path) -> None:
+    for name in _KEPT_PER_SHOP:
+        if (source / name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            (source / name).rename(target / name)
+
+
+def _folder_name(shop: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", shop)
+
+
+def check_disk(home: Path) -> None:
+    """Raise ConfigurationError if too little room is left for the platform to start."""
+    home.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(home).free
+    if free < NEEDED_BYTES:
+        raise ConfigurationError(
+            f"The disk of {home} has {free / 2**20:.0f} MB left, and the platform needs {NEEDED_BYTES / 2**20:.0f} MB. "
+            "Make room, or set BOOKCLUB_HOME to a folder on another disk."
+        )
+
+
+def dagster_home(home: Path) -> Path:
+    """Dagster's own folder, with the project's dagster.yaml in it: what DAGSTER_HOME has to name."""
+    folder = home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(project_file("dagster.yaml"), folder / "dagster.yaml")
+    return folder
+
+
+def project_file(name: str) -> Path:
+    """A file of the project's top level.
+
+    Raises:
+        ConfigurationError: it is neither here nor where the package lies.
+    """
+    here, project = Path.cwd(), Path(__file__).parents[2]
+    for folder in (here, project):
+        if (folder / name).exists():
+            return folder / name
+    raise ConfigurationError(f"{name} is neither in {here} nor in {project}: run this in the project's folder.")
+
+
+def mark_built(home: Path) -> None:
+    """Note that everything has been materialised once."""
+    (home / "built.json").write_text(json.dumps({"built_at": datetime.now(UTC).isoformat()}))
+
+
+def is_built(home: Path) -> bool:
+    return (home / "built.json").exists()
+
+
+@contextmanager
+def held_by_us(home: Path) -> Iterator[None]:
+    """Only one `bookclub up` at a time per home.
+
+    Raises:
+        AlreadyRunning: another one runs; the text has its process id.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise AlreadyRunning(
+                f"The platform already runs on {home} (process {lock.read().strip() or 'unknown'}). "
+                "Use it, or end it with Ctrl-C there, or set BOOKCLUB_HOME and the ports for a second one."
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

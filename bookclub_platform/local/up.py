@@ -1,0 +1,214 @@
+"""`bookclub up`, which `make run` calls: everything up on the embedded default, built once, until Ctrl-C or SIGTERM.
+
+    Postgres -> sandbox shop, MLflow, Dagster, API -> first build -> addresses and one answer -> stay
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from bookclub_platform.core.database import database_urls, ensure_databases, migrate
+from bookclub_platform.core.errors import PortTaken
+from bookclub_platform.core.settings import Settings
+from bookclub_platform.local import home as homes
+from bookclub_platform.local.home import SANDBOX
+from bookclub_platform.local.postgres import is_running, leased
+from bookclub_platform.local.processes import Child, ChildEnded, Children
+
+Say = Callable[[str], None]
+
+
+class _Asked(BaseException):
+    """To end, by Ctrl-C or SIGTERM; no Exception, so that nothing on the way takes it for a fault."""
+
+
+def up(settings: Settings, with_sandbox: bool, say: Say) -> None:
+    """Start everything, build what was never built, and stay until a signal ends it.
+
+    Raises:
+        BookclubError: what could not start, and what to do about it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _ask_to_end)
+    try:
+        with _Platform(settings, with_sandbox, say).running() as children:
+            while True:
+                children.check()
+                time.sleep(0.5)
+    except _Asked:
+        say("All ended.")
+
+
+def _ask_to_end(number: int, frame: FrameType | None) -> None:
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the ending
+    raise _Asked
+
+
+@dataclass
+class _Platform:
+    settings: Settings
+    with_sandbox: bool
+    say: Say
+    environment: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def running(self) -> Iterator[Children]:
+        """All of it, up and built; the end of the block ends what was started, Postgres last."""
+        home = self.settings.home
+        with ExitStack() as stack:
+            stack.enter_context(homes.held_by_us(home))
+            children = Children(home / "children.json", home / "logs")
+            for name in children.end_left_behind():
+                self.say(f"Ended {name}, which a killed start had left behind.")
+            self._check_ports()
+            homes.check_disk(home)
+            if self.settings.database_url is None:
+                note = homes.settle(home, SANDBOX if self.with_sandbox else self.settings.shop_url)
+                self.say(note or f"Home is {home}")
+            stack.callback(_wait_until_ended, home)
+            self._open_postgres(stack)
+            stack.callback(children.end_all)
+            self._start(children)
+            yield children
+
+    def _check_ports(self) -> None:
+        taken = {
+            "BOOKCLUB_API_PORT": (self.settings.api_host, self.settings.api_port),
+            "BOOKCLUB_DAGSTER_PORT": ("127.0.0.1", self.settings.dagster_port),
+            "BOOKCLUB_MLFLOW_PORT": ("127.0.0.1", self.settings.mlflow_port),
+            "BOOKCLUB_SANDBOX_PORT": ("127.0.0.1", self.settings.sandbox_port),
+        }
+        if self.settings.mlflow_tracking_uri is not None:
+            del taken["BOOKCLUB_MLFLOW_PORT"]
+        if not self.with_sandbox:
+            del taken["BOOKCLUB_SANDBOX_PORT"]
+        for setting, (host, port) in taken.items():
+            _check_port(host, port, setting)
+
+    def _open_postgres(self, stack: ExitStack) -> None:
+        url = self.settings.database_url
+        if url is None:
+            url = stack.enter_context(leased(self.settings.home))
+        else:
+            urls = database_urls(url)
+            ensure_databases(urls)
+            migrate(urls.books)
+        self.environment["BOOKCLUB_DATABASE_URL"] = url
+        self._say_up("Postgres")
+
+    def _start(self, children: Children) -> None:
+        shop = [self._start_sandbox(children)] if self.with_sandbox else []
+        mlflow = [self._start_mlflow(children)] if self.settings.mlflow_tracking_uri is None else []
+        others = [self._start_api(children), self._start_dagster(children)]
+        for child in [*shop, *mlflow]:
+            self._wait(children, child)
+        if not homes.is_built(self.settings.home):
+            # Beside the start of Dagster and the API: the build needs neither.
+            status = children.run([sys.executable, "-m", "bookclub_platform.cli", "build"], **self.environment)
+            if status:
+                raise ChildEnded(f"The first build ended with status {status}: see above for the cause.")
+        for child in others:
+            self._wait(children, child)
+        self._show(children)
+
+    def _start_sandbox(self, children: Children) -> Child:
+        address = f"http://127.0.0.1:{self.settings.sandbox_port}"
+        self.environment["BOOKCLUB_SHOP_URL"] = address
+        sizes = ["--books", str(self.settings.sandbox_books), "--seed", str(self.settings.sandbox_seed)]
+        command = [sys.executable, "-m", "bookclub_platform.sandbox", *sizes, "--port", str(self.settings.sandbox_port)]
+        return children.start("sandbox", command, f"{address}/")
+
+    def _start_mlflow(self, children: Children) -> Child:
+        address = f"http://127.0.0.1:{self.settings.mlflow_port}"
+        self.environment["MLFLOW_TRACKING_URI"] = address
+        artifacts = self.settings.home / "mlflow" / "artifacts"
+        command = [
+            *[sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.settings.mlflow_port)],
+            *["--backend-store-uri", database_urls(self.environment["BOOKCLUB_DATABASE_URL"]).mlflow],
+            *["--default-artifact-root", artifacts.as_uri(), "--no-serve-artifacts", "--workers", "1"],
+        ]
+        # Its job runner takes 0.7 GB more, for evaluations that we do elsewhere.
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        return children.start("mlflow", command, f"{address}/health", **quiet)
+
+    def _start_api(self, children: Children) -> Child:
+        return children.start("api", [sys.executable, "-m", "serving"], f"{self._api_url}/health", **self.environment)
+
+    def _start_dagster(self, children: Children) -> Child:
+        instance = homes.dagster_home(self.settings.home)
+        command = [
+            *[sys.executable, "-m", "dagster", "dev", "--workspace", str(homes.project_file("workspace.yaml"))],
+            *["--host", "127.0.0.1", "--port", str(self.settings.dagster_port)],
+        ]
+        address = f"http://127.0.0.1:{self.settings.dagster_port}/server_info"
+        return children.start("dagster", command, address, DAGSTER_HOME=str(instance), **self.environment)
+
+    @property
+    def _api_url(self) -> str:
+        return f"http://{self.settings.api_host}:{self.settings.api_port}"
+
+    def _wait(self, children: Children, child: Child) -> None:
+        children.wait_until_ready(child)
+        self._say_up(child.name)
+
+    def _say_up(self, name: str) -> None:
+        self.say(f"{name:<10} up after {time.monotonic() - self.started:.1f} s")
+
+    def _show(self, children: Children) -> None:
+        """The addresses, and one question to the API with its real answer."""
+        book = _ask(f"{self._api_url}/books?limit=1")["items"][0]
+        question = f"{self._api_url}/books/{book['id']}/recommendations?limit=1"
+        answer = _ask(question, timeout_s=30.0)
+        ready_s = time.monotonic() - self.started
+        mlflow = self.environment.get("MLFLOW_TRACKING_URI", self.settings.mlflow_tracking_uri)
+        self.say(f"\nDagster    http://127.0.0.1:{self.settings.dagster_port}")
+        self.say(f"MLflow     {mlflow}")
+        self.say(f"API        {self._api_url}/docs")
+        self.say(f"Shop       {self.environment.get('BOOKCLUB_SHOP_URL', self.settings.shop_url)}")
+        self.say(f"\nWhat is like \"{book['title']}\"?\n\n$ curl '{question}'")
+        self.say(json.dumps(answer, ensure_ascii=False, indent=2))
+        self.say(
+            f"\nReady after {ready_s:.1f} s; {children.memory() / 2**30:.2f} GB of memory. "
+            f"Logs are in {children.logs}. Ctrl-C ends all of it."
+        )
+
+
+def _wait_until_ended(home: Path, timeout_s: float = 5.0) -> None:
+    """Postgres ends by itself once our lease is gone; somebody else's may keep it up."""
+    deadline = time.monotonic() + timeout_s
+    while is_running(home) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _check_port(host: str, port: int, setting: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(host, port, setting) from error
+
+
+def _ask(url: str, timeout_s: float = 10.0) -> dict[str, object]:
+    """The JSON that `url` answers, asked again until it answers 200 or the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+                return dict(json.load(answer))
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

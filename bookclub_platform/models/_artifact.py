@@ -1,9 +1,8 @@
 """A folder of plain files -> sealed by a manifest -> opened again only if it is byte for byte the same.
 
-    seal(folder, "tfidf_model", 1, parameters, counts)     writes manifest.json over the files that lie there
-    manifest = open_sealed(folder)                         every file hashed
-    manifest.expect("tfidf_model", 1, {"idf.npy", ...})
-    idf = read_array(folder / "idf.npy", np.float32)       memory-mapped
+    seal(folder, "tfidf_model", 1, parameters, counts)       writes manifest.json over the files that lie there
+    manifest = open_sealed(folder, "tfidf_model", 1, names)  every file hashed
+    idf = read_array(folder / "idf.npy", np.float32)         memory-mapped
 
 A seal shows damage, not malice: who can write the files can write the manifest. So a model still checks what it reads.
 """
@@ -11,6 +10,7 @@ A seal shows damage, not malice: who can write the files can write the manifest.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,17 @@ def seal(folder: Path, format: str, version: int, parameters: dict[str, Any], co
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def open_sealed(folder: Path) -> Manifest:
-    """The manifest of `folder`, once each file that it names has been found to be as it was written.
+def open_sealed(folder: Path, format: str, version: int, names: Set[str]) -> Manifest:
+    """The manifest of `folder`, once it is of that format and version, and names just the files `names`,
+    and each of them has been found to be as it was written.
 
     Raises:
-        ArtifactInvalid: a file is missing, unreadable or altered, or there is no manifest.
+        ArtifactInvalid: a file is missing, unreadable or altered, or the manifest is, or it is another format's.
     """
     manifest = read_manifest(folder)
+    if (manifest.format, manifest.version, set(manifest.files)) != (format, version, names):
+        raise invalid(folder, f"is not a {format} of version {version} with its files")
     for name, expected in manifest.files.items():
-        if Path(name).name != name:
-            raise invalid(folder / MANIFEST, f"names {name!r}, which is not a file of its folder")
         try:
             found = _seal_of(folder / name)
         except OSError as error:

@@ -33,12 +33,13 @@ CHAMPION = "champion"
 DATABASE_TIMEOUT_S = 10.0
 
 _ARTIFACT_PATH = "model"
-# MLflow's own defaults would hold a caller for minutes: 7 tries of 120 s each. What the operator sets comes first.
+# MLflow's own defaults would hold a caller for minutes: 8 tries of 120 s each. What the operator sets comes first.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -155,11 +156,11 @@ class Registry:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        from bookclub_platform.core.database import wait_until_up
-
         for variable, value in _ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         if self.tracking_uri.startswith("postgresql"):
+            from bookclub_platform.core.database import wait_until_up
+
             # MLflow itself would try for 50 minutes.
             wait_until_up(self.tracking_uri, DATABASE_TIMEOUT_S)
         from mlflow import MlflowClient
@@ -173,14 +174,15 @@ class Registry:
             yield
         except Exception as error:
             from mlflow.exceptions import MlflowException
-            from requests import RequestException
             from sqlalchemy.exc import SQLAlchemyError
 
-            if not isinstance(error, DatabaseUnavailable | MlflowException | RequestException | SQLAlchemyError):
+            # MLflow lets errors of `requests` through: OSErrors without the number that this machine's own have.
+            is_remote = isinstance(error, OSError) and error.errno is None
+            if not (is_remote or isinstance(error, DatabaseUnavailable | MlflowException | SQLAlchemyError)):
                 raise
             raise RegistryUnavailable(
-                f"MLflow at {self._address} did not {request}: {error}. "
-                "See that it runs, and that MLFLOW_TRACKING_URI is right."
+                f"MLflow at {self._address} did not {request}. See that it runs and MLFLOW_TRACKING_URI is right. "
+                f"What it said: {' '.join(str(error).split())}"
             ) from error
 
     def _experiment(self, name: str, artifact_root: str | None) -> str:
@@ -227,26 +229,15 @@ class Registry:
 
     def _fetch(self, version: ModelVersion, folder: Path) -> Path:
         """The files in a folder below `folder`."""
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
+        from mlflow.artifacts import download_artifacts, list_artifacts
 
         source = self._client.get_model_version_download_uri(version.name, version.version)
-        try:
-            fetched = Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self.tracking_uri))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise _files_gone(version, source) from error
-        if not any(fetched.iterdir()):
-            raise _files_gone(version, source)
-        return fetched
-
-
-def _files_gone(version: ModelVersion, source: str) -> ArtifactInvalid:
-    return ArtifactInvalid(
-        f"Version {version.version} of {version.name} is registered, and its files are not at {source}. "
-        "Train and publish a new version."
-    )
+        if not list_artifacts(source, tracking_uri=self.tracking_uri):
+            raise ArtifactInvalid(
+                f"Version {version.version} of {version.name} is registered, and its files are not at {source}. "
+                "Train and publish a new version."
+            )
+        return Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self.tracking_uri))
 
 
 def _model_version(found: MlflowModelVersion) -> ModelVersion:

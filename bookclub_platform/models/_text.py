@@ -16,13 +16,15 @@ from collections.abc import Callable
 _GLUED = re.compile(r"(?<=[a-z]{3})(?=[A-Z])")
 # A possessive 's is left outside, as a word of one letter, so that "Harry's" counts as "Harry".
 _WORD = re.compile(r"[^\W_]+(?:'(?![sS]\b)[^\W_]+)*")
+# One sign for the apostrophe; none for what is not seen: a soft hyphen or a zero-width space would cut a word in two.
+_PLAIN = str.maketrans({"\N{RIGHT SINGLE QUOTATION MARK}": "'", "\u00ad": None, "\u200b": None, "\ufeff": None})
 # scikit-learn's list of stop words holds these too, and they do say what a book is about.
 _CONTENT_WORDS = frozenset("bill cry describe detail fire interest mill serious sincere system thick thin".split())
 
 
 def words(text: str) -> list[str]:
     """The words of `text` in order, in their own case."""
-    return _WORD.findall(_GLUED.sub(" ", text.replace("’", "'")))
+    return _WORD.findall(_GLUED.sub(" ", text.translate(_PLAIN)))
 
 
 def work_key(title: str) -> str:

@@ -225,10 +225,8 @@ class Tfidf:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `Model.load`."""
-        manifest = _artifact.open_sealed(folder)
-        expected = {_VOCABULARY, *(f"{array_name}.npy" for array_name in _ARRAYS)}
-        if (manifest.format, manifest.version, set(manifest.files)) != (cls.name, _VERSION, expected):
-            raise _artifact.invalid(folder, f"is not a {cls.name} of version {_VERSION} with its files")
+        names = {_VOCABULARY, *(f"{key}.npy" for key in _ARRAYS)}
+        manifest = _artifact.open_sealed(folder, cls.name, _VERSION, names)
         try:
             model = cls(**manifest.parameters)
         except TypeError as error:

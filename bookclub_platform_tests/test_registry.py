@@ -113,6 +113,7 @@ def test_an_unknown_model_has_no_champion(database: Registry) -> None:
 def test_a_model_that_cannot_be_saved_leaves_a_failed_run_and_no_version(database: Registry, root: str) -> None:
     class Broken(Tfidf):
         def save(self, folder: Path) -> None:
+            (folder / "idf.npy").write_bytes(b"half of it")
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):

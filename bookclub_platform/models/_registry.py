@@ -221,10 +221,13 @@ class Registry:
         )
 
     def _mark_as_failed(self, run_id: str, error: BaseException) -> None:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
         try:
             self._client.set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:500])
             self._client.set_terminated(run_id, "FAILED")
-        except Exception as second:
+        except (MlflowException, SQLAlchemyError, OSError) as second:
             error.add_note(f"The MLflow run {run_id} could not be marked as failed either: {second}")
 
     def _fetch(self, version: ModelVersion, folder: Path) -> Path:

@@ -19,7 +19,9 @@ _WORD = re.compile(r"[^\W_]+(?:'(?![sS]\b)[^\W_]+)*")
 # One sign for the apostrophe; none for what is not seen: a soft hyphen or a zero-width space would cut a word in two.
 _PLAIN = str.maketrans({"\N{RIGHT SINGLE QUOTATION MARK}": "'", "\u00ad": None, "\u200b": None, "\ufeff": None})
 # scikit-learn's list of stop words holds these too, and they do say what a book is about.
-_CONTENT_WORDS = frozenset("bill cry describe detail fire interest mill serious sincere system thick thin".split())
+_CONTENT_WORDS = frozenset(
+    ["bill", "cry", "describe", "detail", "fire", "interest", "mill", "serious", "sincere", "system", "thick", "thin"]
+)
 
 
 def words(text: str) -> list[str]:
@@ -35,7 +37,7 @@ def work_key(title: str) -> str:
 def term_of() -> Callable[[str], str | None]:
     """A function word -> term, or None for a word that says nothing of a book's content."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-    from snowballstemmer import stemmer
+    from snowballstemmer import stemmer  # type: ignore[import-untyped]  # it brings no types
 
     stop_words = ENGLISH_STOP_WORDS - _CONTENT_WORDS
     stem: Callable[[str], str] = stemmer("english").stemWord

@@ -28,7 +28,7 @@ from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, n
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-UNKNOWN_CATEGORIES = ("default", "add-a-comment")
+UNKNOWN_CATEGORIES = ("default", "add-a-comment", "unsorted", "choose-a-category")  # the last two are the sandbox's
 REASONS = 5
 
 _VERSION = 1

@@ -15,10 +15,12 @@ BASE = [
 
 SERVING = [
     "fastapi>=0.115",
+    "fastapi-offline>=1.7",  # /docs without a CDN: works where the browser has no internet
     "httptools>=0.6",  # uvicorn parses HTTP with it three times as fast as without
     "mlflow-skinny>=3.10,<4",  # the registry's client without pandas and scikit-learn
     "prometheus-client>=0.21",
     "python-multipart>=0.0.18",
+    "sqlalchemy[asyncio]>=2.1,<2.2",
     "uvicorn>=0.32",
     "uvloop>=0.21",
 ]
@@ -38,6 +40,7 @@ PLATFORM = [
     "psycopg2-binary>=2.9.10",  # the driver of dagster-postgres and of MLflow's store
     "requests>=2.32",
     "scikit-learn>=1.6",
+    "snowballstemmer>=2.2",
     "warcio>=1.7.5",
 ]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 
 from bookclub_platform.assets._common import categories, range_tags
 from bookclub_platform.core.errors import BookclubError
@@ -18,6 +19,8 @@ from bookclub_platform.sensors import discover
 from bookclub_platform.sources import sources
 
 STAGES = 3  # of each category: crawl, clean, load
+# The terminal is for the progress bar; Dagster keeps every event in its storage.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class BuildFailed(BookclubError):
@@ -44,9 +47,14 @@ def build(settings: Settings, progress_over: Callable[[int], AbstractContextMana
 
 
 def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
-    result = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
-    if result.success:
-        return
-    failures = [event for event in result.all_node_events if event.is_step_failure]
-    cause = failures[0].step_failure_data.error_display_string if failures else "no step failed; see the run's events"
-    raise BuildFailed(f"Run {result.run_id} of job {job.name} failed:\n{cause}")
+    result = job.execute_in_process(run_config=_QUIET, instance=instance, tags=tags, raise_on_error=False)
+    if not result.success:
+        causes = [_root(event.step_failure_data.error) for event in result.all_node_events if event.is_step_failure]
+        raise BuildFailed(f"Run {result.run_id} of job {job.name} failed: {' '.join(causes) or 'see its events'}")
+
+
+def _root(error: SerializableErrorInfo | None) -> str:
+    """What went wrong at first, without the frames that it was raised through."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else "no error was kept"

@@ -8,10 +8,11 @@ from __future__ import annotations
 import errno
 import importlib.util
 import logging
-import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import click
 
@@ -69,7 +70,7 @@ def build() -> None:
             click.echo(note)
     click.echo(f"Building from {settings.shop_url}")
     _quieten()
-    materialise(settings, _progress_bar)
+    materialise(settings, _progress_over)
     click.echo("Built: the table is loaded and a champion is published.")
 
 
@@ -116,24 +117,38 @@ def _addresses(settings: Settings) -> tuple[str, str]:
 
 
 def _quieten() -> None:
-    """Leave the terminal to the progress bar; Dagster keeps every event in its storage."""
-    for name in ("dagster", "alembic", "mlflow"):
+    """Leave the terminal to the progress; Dagster keeps every event in its storage."""
+    for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    os.environ["MLFLOW_ENABLE_PROGRESS_BAR"] = "false"
+    warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")
 
 
 @contextmanager
-def _progress_bar(steps: int) -> Iterator[Progress]:
-    with click.progressbar(length=steps, item_show_func=lambda item: item, show_pos=True, file=sys.stdout) as bar:
-        yield _Bar(bar)
+def _progress_over(steps: int) -> Iterator[Progress]:
+    """A bar on a terminal, a line per stage elsewhere."""
+    if sys.stdout.isatty():
+        with click.progressbar(length=steps, show_pos=True, item_show_func=lambda item: item or "", width=30) as bar:
+            yield _Bar(lambda text: bar.update(1, text))
+    else:
+        yield _Lines()
 
 
+@dataclass
 class _Bar:
-    def __init__(self, bar: click._termui_impl.ProgressBar[str]) -> None:
-        self.bar = bar
+    show: Callable[[str], None]
 
     def advance(self, stage: str, item: str) -> None:
-        self.bar.update(1, f"{stage} {item}")
+        self.show(f"{stage} {item}")
+
+
+@dataclass
+class _Lines:
+    stage: str = ""
+
+    def advance(self, stage: str, item: str) -> None:
+        if stage != self.stage:
+            click.echo(f"{stage}: {item} ...")
+            self.stage = stage
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
     Each is a thin handle that opens what it stands for at first use, in the process of the run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from bookclub_platform.core.book import Book, RejectedBook
-from bookclub_platform.core.settings import Settings, load_settings
+from bookclub_platform.core.settings import load_settings
 from bookclub_platform.local.database import open_databases
+from bookclub_platform.local.home import artifact_root
 from bookclub_platform.models import Registry
 from bookclub_platform.sources import Fetcher
 
@@ -99,7 +98,7 @@ class ShopFetcher(dg.ConfigurableResource):
 
 
 class MlflowRegistry(dg.ConfigurableResource):
-    """The model registry: MLFLOW_TRACKING_URI's, else the embedded one.
+    """The model registry: MLFLOW_TRACKING_URI's, else the embedded database's.
 
     Attributes:
         ui_url, dagster_url: where people look at MLflow and Dagster; for links alone.
@@ -109,19 +108,14 @@ class MlflowRegistry(dg.ConfigurableResource):
     dagster_url: str
 
     def open(self) -> Registry:
-        return open_registry(load_settings())
+        settings = load_settings()
+        return Registry(settings.mlflow_tracking_uri or open_databases(settings).mlflow)
+
+    @property
+    def artifact_root(self) -> str | None:
+        """Where the files of a model go; None: an MLflow server decides."""
+        settings = load_settings()
+        return None if settings.mlflow_tracking_uri else artifact_root(settings.home)
 
     def run_page(self, run_id: str) -> str:
         return f"{self.dagster_url}/runs/{run_id}"
-
-
-def open_registry(settings: Settings) -> Registry:
-    """The registry that `settings` name; the embedded one keeps its artifacts below BOOKCLUB_HOME."""
-    if settings.mlflow_tracking_uri is not None:
-        return Registry(settings.mlflow_tracking_uri)
-    return Registry(open_databases(settings).mlflow, artifact_root=artifact_root(settings))
-
-
-def artifact_root(settings: Settings) -> str:
-    """Where the embedded MLflow, server or none, keeps artifacts."""
-    return (settings.home / "mlflow" / "artifacts").as_uri()

@@ -1,7 +1,5 @@
 """When things run by themselves: the crawl every day, the model every week. Both are on from the start."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from bookclub_platform.assets._common import categories, range_tags

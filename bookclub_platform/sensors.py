@@ -1,7 +1,5 @@
 """What is noticed by itself: categories that a shop has and we do not know yet."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """One shop -> its two assets: `<shop>/raw_pages` (pages as they came) -> `<shop>/cleaned_books` (rows fit for the table)."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -39,6 +37,13 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         kinds={"python", "html"},
         code_version="1",
         retry_policy=_RETRY,
+        check_specs=[
+            dg.AssetCheckSpec(
+                "all_pages_came",
+                asset=dg.AssetKey([source.name, "raw_pages"]),
+                description="Every page that the shop lists was fetched.",
+            )
+        ],
         metadata={"shop": dg.MetadataValue.url(source.address)},
     )
     def raw_pages(

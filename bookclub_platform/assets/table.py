@@ -1,7 +1,5 @@
 """Cleaned rows of every shop -> table `bookclub.books`: one transaction per shop and category."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import asdict

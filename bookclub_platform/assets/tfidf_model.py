@@ -1,7 +1,5 @@
 """Table `books` -> fitted TF-IDF -> a version in the MLflow registry -> alias `champion`, if it passes its check."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +17,17 @@ from bookclub_platform.resources import BooksDatabase, MlflowRegistry
 MIN_COVERAGE = 0.9
 
 
-class TfidfConfig(dg.Config):
-    """The parameters of models/tfidf.py; the defaults are the chosen ones."""
+_CHOSEN = Tfidf()
 
-    title_weight: float = 1.0
+
+class TfidfConfig(dg.Config):
+    """The parameters of models/tfidf.py, which says why the defaults were chosen."""
+
+    title_weight: int = _CHOSEN.title_weight
+    category_name_weight: int = _CHOSEN.category_name_weight
+    category_weight: float = _CHOSEN.category_weight
+    min_df: int = _CHOSEN.min_df
+    unknown_categories: list[str] = list(_CHOSEN.unknown_categories)
 
 
 @dg.asset(
@@ -54,13 +59,11 @@ def tfidf_model(
     rows, data_version = _training_rows(database)
     if not rows:
         raise dg.Failure("Table books has no listed book: materialise books first.", allow_retries=False)
-    parameters = config.model_dump()
-    model = Tfidf(**parameters).fit(rows)
+    model = Tfidf(**config.model_dump()).fit(rows)
     fitted = time.perf_counter()
     health = list_health(model)
     metrics = {
-        "books": len(rows),
-        "terms": len(model.vocabulary_),
+        **model.counts,
         "coverage": health.coverage,
         "largest_exposure": health.largest_exposure,
         "fit_seconds": round(fitted - started, 3),
@@ -68,9 +71,14 @@ def tfidf_model(
     opened = registry.open()
     version = opened.publish(
         model,
-        parameters=parameters,
+        parameters=model.parameters,
         metrics=metrics,
-        tags={"data_version": data_version, "dagster_run_id": context.run_id, "dagster_run": registry.run_page(context.run_id)},
+        tags={
+            "data_version": data_version,
+            "dagster_run_id": context.run_id,
+            "dagster_run": registry.run_page(context.run_id),
+        },
+        artifact_root=registry.artifact_root,
     )
     is_sound = health.is_sound(MIN_COVERAGE)
     if is_sound:

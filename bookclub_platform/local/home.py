@@ -77,6 +77,11 @@ def dagster_home(home: Path) -> Path:
     return folder
 
 
+def artifact_root(home: Path) -> str:
+    """Where the embedded MLflow keeps the files of models, whether its server runs or not."""
+    return (home / "mlflow" / "artifacts").as_uri()
+
+
 def project_file(name: str) -> Path:
     """A file of the project's top level.
 

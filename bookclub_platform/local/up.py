@@ -133,15 +133,18 @@ class _Platform:
     def _start_mlflow(self, children: Children) -> Child:
         address = f"http://127.0.0.1:{self.settings.mlflow_port}"
         self.environment["MLFLOW_TRACKING_URI"] = address
-        artifacts = self.settings.home / "mlflow" / "artifacts"
         command = [
             *[sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.settings.mlflow_port)],
-            *["--backend-store-uri", database_urls(self.environment["BOOKCLUB_DATABASE_URL"]).mlflow],
-            *["--default-artifact-root", artifacts.as_uri(), "--no-serve-artifacts", "--workers", "1"],
+            *["--default-artifact-root", homes.artifact_root(self.settings.home), "--no-serve-artifacts", "--workers", "1"],
         ]
-        # Its job runner takes 0.7 GB more, for evaluations that we do elsewhere.
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        return children.start("mlflow", command, f"{address}/health", **quiet)
+        environment = {
+            # Not among the arguments, where every user of the machine could read the password.
+            "MLFLOW_BACKEND_STORE_URI": database_urls(self.environment["BOOKCLUB_DATABASE_URL"]).mlflow,
+            # Its job runner takes 0.7 GB more, for evaluations that we do elsewhere.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        return children.start("mlflow", command, f"{address}/health", **environment)
 
     def _start_api(self, children: Children) -> Child:
         return children.start("api", [sys.executable, "-m", "serving"], f"{self._api_url}/health", **self.environment)

@@ -1,0 +1,150 @@
+"""What becomes of the API when its model changes, or what it depends on breaks: for real, under real requests."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import sqlalchemy as sa
+
+from bookclub_platform.models import Registry
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving.app import create_app
+
+# The fixtures, under the names by which tests ask for them.
+world, after = given.world, given.after
+
+# The champion ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_champion_is_taken_up_under_load_without_a_failed_or_mixed_answer(after: World) -> None:
+    book_id = ids_of(after)[0]
+    wanted = {
+        version: [(found.book_id, found.score) for found in model.recommend(book_id, 8)]
+        for version, model in after.models.items()
+    }
+    assert wanted[after.first.version] != wanted[after.sea.version]
+    swapping = True
+
+    def read_all_the_time() -> list[str]:
+        versions = []
+        with httpx.Client(base_url=after.client.base_url) as reader:
+            while swapping:
+                single = reader.get(f"/books/{book_id}/recommendations?limit=8")
+                many = reader.post("/recommendations:batch", json={"book_ids": [book_id], "limit": 8})
+                for answer, items in [(single, lambda a: a["items"]), (many, lambda a: a["results"][0]["items"])]:
+                    assert answer.status_code == 200, answer.text
+                    version = answer.json()["model"]["version"]
+                    assert answer.headers["bookclub-model"] == f"tfidf_model/{version}"
+                    found = [(item["book"]["id"], item["score"]) for item in items(answer.json())]
+                    assert found == wanted[version]
+                    versions.append(version)
+        return versions
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read_all_the_time) for _ in range(4)]
+        try:
+            for version in [after.sea, after.first] * 5:
+                after.registry.promote(version)
+                given.wait_for(lambda: given.model_version(after.client) == version.version)  # noqa: B023 - called at once
+        finally:
+            swapping = False
+        versions = [version for reader in readers for version in reader.result()]
+    assert set(versions) == set(wanted) and len(versions) > 50
+
+
+def test_a_damaged_champion_is_refused_and_the_one_before_serves_on(after: World) -> None:
+    _, broken = given.train(after.database_url, after.registry)
+    given.damage(after.mlflow_folder, broken)
+    after.registry.promote(broken)
+    given.wait_for(lambda: not get(after.client, "/ready")["checks"]["registry"]["ok"])
+    ready = get(after.client, "/ready")
+    assert ready["status"] == "ready"
+    detail = ready["checks"]["registry"]["detail"]
+    assert f"version {broken.version} cannot be used, version {after.first.version} stays in use" in detail
+    assert get(after.client, f"/books/{ids_of(after)[0]}/recommendations")["model"]["version"] == after.first.version
+
+    after.registry.promote(after.sea)
+    given.wait_for(lambda: get(after.client, "/ready")["checks"]["registry"]["ok"])
+    assert given.model_version(after.client) == after.sea.version
+
+
+def test_without_a_champion_books_are_served_and_recommendations_tell_what_to_do_until_there_is_one(
+    world: World, tmp_path: Path
+) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    with given.serving(create_app(given.settings(tmp_path), world.database_url, store)) as client:
+        book_id = ids_of(world)[0]
+        answer = client.get(f"/books/{book_id}/recommendations")
+        assert "bookclub build" in problem(answer, 503)["detail"] and int(answer.headers["retry-after"]) > 0
+        problem(client.post("/recommendations:batch", json={"book_ids": [book_id]}), 503)
+        problem(client.get("/model"), 503)
+        assert problem(client.get("/ready"), 503)["checks"]["database"]["ok"]
+        assert "bookclub-model" not in client.get(f"/books/{book_id}").headers
+
+        registry = Registry(store)
+        model = world.models[world.first.version]
+        registry.promote(registry.publish(model, {}, {}, {}, artifact_root=(tmp_path / "artifacts").as_uri()))
+        given.wait_for(lambda: client.get("/ready").is_success)
+        assert get(client, f"/books/{book_id}/recommendations")["items"]
+
+
+def test_the_registry_may_go_away_and_the_model_in_use_serves_on(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "mlflow"
+    folder.mkdir()
+    with given.mlflow_server(folder) as uri:
+        registry = Registry(uri)
+        registry.promote(registry.publish(world.models[world.first.version], {}, {}, {}, artifact_root=None))
+        app = create_app(given.settings(tmp_path), world.database_url, uri)
+        serving = given.serving(app)
+        client = serving.__enter__()
+        given.wait_for(lambda: client.get("/ready").is_success)
+    try:
+        given.wait_for(lambda: not get(client, "/ready")["checks"]["registry"]["ok"], 30)
+        assert get(client, "/ready")["status"] == "ready"
+        assert get(client, f"/books/{ids_of(world)[0]}/recommendations")["items"]
+    finally:
+        serving.__exit__(None, None, None)
+
+
+# Postgres -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_postgres_that_is_away_is_a_503_problem_at_once_and_heals_by_itself(world: World) -> None:
+    database = sa.make_url(world.database_url)
+    server = sa.create_engine(database.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    book = f"/books/{ids_of(world)[0]}"
+    get(world.client, book)  # so that there are connections to break
+    with server.connect() as connection:
+        connection.execute(sa.text(f"ALTER DATABASE {database.database} ALLOW_CONNECTIONS false"))
+        killed = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
+        connection.execute(killed, {"name": database.database})
+        try:
+            for path in (book, "/books", f"{book}/recommendations"):
+                answer = world.client.get(path)
+                assert problem(answer, 503)["type"] == "tag:bookclub,2026:database-unavailable"
+                assert int(answer.headers["retry-after"]) > 0 and answer.elapsed.total_seconds() < 2
+            assert not problem(world.client.get("/ready"), 503)["checks"]["database"]["ok"]
+            assert get(world.client, "/health") == {"status": "ok"}
+        finally:
+            connection.execute(sa.text(f"ALTER DATABASE {database.database} ALLOW_CONNECTIONS true"))
+    assert get(world.client, book)
+
+
+def test_a_postgres_that_is_stuck_is_a_503_problem_within_seconds(world: World) -> None:
+    with sa.create_engine(world.database_url, poolclass=sa.NullPool).begin() as connection:
+        connection.execute(sa.text("LOCK TABLE bookclub.loads IN ACCESS EXCLUSIVE MODE"))
+        answer = world.client.get("/books")
+    problem(answer, 503)
+    assert answer.elapsed.total_seconds() < 6
+    assert get(world.client, "/books")
+
+
+def test_a_database_without_tables_is_a_503_problem_that_says_what_makes_them(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    bare = sa.make_url(postgres_url).set(database="postgres").render_as_string(hide_password=False)
+    with given.serving(create_app(given.settings(tmp_path), bare, f"sqlite:///{tmp_path}/mlflow.db")) as client:
+        assert "bookclub build" in problem(client.get("/books"), 503)["detail"]

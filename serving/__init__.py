@@ -1,0 +1,1 @@
+"""The API: a champion and a table -> answers over HTTP. `python -m serving`; needs neither Dagster nor scikit-learn."""

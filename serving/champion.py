@@ -1,0 +1,150 @@
+"""Registry -> the champion in memory, kept current in the background; a bad or absent one never replaces a good one.
+
+    keeper = ChampionKeeper(registry, "tfidf_model", folder, poll_s=2)
+    keeper.look(); keeper.champion().model.recommend(1, 10)
+
+`run` looks again and again on the side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bookclub_platform.core.errors import ArtifactInvalid, ModelError, NoChampion
+from bookclub_platform.models import Model, ModelVersion, Registry, load_model
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """A model and what is known of it, in one object: who holds it never has half of one and half of another."""
+
+    model: Model
+    version: ModelVersion
+    since: datetime
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A version that could not be used. It is tried again, more and more rarely: each try may be a large download."""
+
+    version: ModelVersion
+    reason: str
+    pause_s: float
+    again_at: float
+
+
+class ChampionKeeper:
+    """Asks for the champion every `poll_s` seconds and swaps it in once it is whole, loaded and has answered.
+
+    Attributes:
+        fault: why the last look did not end with the registry's champion in use; None if it did.
+        asked_at: when that was, in `time.monotonic()` seconds.
+        swaps: how many champions were taken up since the start.
+    """
+
+    def __init__(self, registry: Registry, name: str, folder: Path, poll_s: float) -> None:
+        self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
+        self._champion: Champion | None = None
+        self._refusal: Refusal | None = None
+        self.fault: str | None = "the registry has not been asked yet"
+        self.asked_at = time.monotonic()
+        self.swaps = 0
+
+    @property
+    def current(self) -> Champion | None:
+        """The champion in use. Hold on to it for the whole of an answer: the next look may bring another."""
+        return self._champion
+
+    def champion(self) -> Champion:
+        """The champion in use.
+
+        Raises:
+            NoChampion: there is none yet; says why and what to do.
+        """
+        if self._champion is None:
+            raise NoChampion(
+                f"There is no model to recommend with yet ({self.fault}). Train one: materialise {self._name} in "
+                f"Dagster, or run `bookclub build`. This server takes it up by itself, within {self._poll_s:g} s."
+            )
+        return self._champion
+
+    async def run(self) -> None:
+        """Look again and again, off the event loop, until cancelled."""
+        while True:
+            await asyncio.to_thread(self.look)
+            await asyncio.sleep(self._poll_s)
+
+    def look(self) -> None:
+        """Ask the registry once and take up a new champion. Does not raise: a fault is kept, and logged once."""
+        fault = None
+        try:
+            self._follow(self._registry.champion(self._name))
+        except ModelError as error:
+            fault = str(error)
+        except Exception as error:  # the keeper must outlive whatever a registry or a disk may think of
+            log.exception("Looking for the champion failed.")
+            fault = f"{type(error).__name__}: {error}"
+        if fault is not None and fault != self.fault:
+            log.warning("%s", fault)
+        self.fault, self.asked_at = fault, time.monotonic()
+
+    def _follow(self, version: ModelVersion) -> None:
+        if self._champion is not None and _key(self._champion.version) == _key(version):
+            self._refusal = None
+            return
+        refusal = self._refusal
+        if refusal is not None and _key(refusal.version) == _key(version) and time.monotonic() < refusal.again_at:
+            raise ArtifactInvalid(refusal.reason)
+        try:
+            champion = self._load(version)
+        except (ArtifactInvalid, OSError) as error:
+            raise ArtifactInvalid(self._refuse(version, error)) from error
+        kept = {champion.folder} | ({self._champion.folder} if self._champion else set())
+        self._champion, self._refusal = champion, None
+        self.swaps += 1
+        log.info("Took up %s version %s (run %s).", version.name, version.version, version.run_id)
+        _forget_all_but(kept, self._folder)
+
+    def _load(self, version: ModelVersion) -> Champion:
+        folder = self._registry.download(version, self._folder)
+        try:
+            model = load_model(folder)
+            for book_id in model.book_ids[:1]:
+                model.recommend(int(book_id), 1)  # what cannot answer fails here, not in a customer's request
+        except ArtifactInvalid:
+            shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged: the next try fetches anew
+            raise
+        return Champion(model, version, datetime.now(UTC), folder)
+
+    def _refuse(self, version: ModelVersion, error: Exception) -> str:
+        """Remember not to try `version` again at once; returns why."""
+        before = self._refusal
+        again = before is not None and _key(before.version) == _key(version)
+        pause_s = min(2 * before.pause_s, LONGEST_PAUSE_S) if before and again else self._poll_s
+        kept = f"version {self._champion.version.version} stays in use" if self._champion else "no other is in use"
+        reason = f"{version.name} version {version.version} cannot be used, {kept}: {error}"
+        self._refusal = Refusal(version, reason, pause_s, time.monotonic() + pause_s)
+        return reason
+
+
+def _key(version: ModelVersion) -> tuple[str, str]:
+    """A version's number alone does not do: deleted and made anew in a fresh registry, it is another model."""
+    return version.version, version.run_id
+
+
+def _forget_all_but(kept: set[Path], folder: Path) -> None:
+    """Keep the disk from filling up: one download a week for ever. The one before stays, for a rollback."""
+    for path in folder.iterdir():
+        if path not in kept and path.is_dir() and not path.name.startswith("."):
+            shutil.rmtree(path, ignore_errors=True)

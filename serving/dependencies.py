@@ -1,0 +1,31 @@
+"""What routes are given: the request -> the parts that app.py has put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from serving.catalogue import Catalogue
+from serving.champion import Champion, ChampionKeeper
+
+# Coroutines all of them: FastAPI hands a plain function to a thread, which costs more than the rest of a request.
+
+
+async def _catalogue(request: Request) -> Catalogue:
+    catalogue: Catalogue = request.state.catalogue
+    return catalogue
+
+
+async def _keeper(request: Request) -> ChampionKeeper:
+    keeper: ChampionKeeper = request.state.keeper
+    return keeper
+
+
+async def _champion(request: Request) -> Champion:
+    return (await _keeper(request)).champion()
+
+
+TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
+TheKeeper = Annotated[ChampionKeeper, Depends(_keeper)]
+TheChampion = Annotated[Champion, Depends(_champion)]

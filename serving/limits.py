@@ -1,0 +1,39 @@
+"""A request -> the same request, or 413 once its body is longer than any question needs to be."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+class LimitBody:
+    """ASGI middleware. FastAPI's own `max_body_size` answers in plain text, and our errors are all problems."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        read = 0
+
+        async def receive_some() -> Message:
+            nonlocal read
+            if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
+                raise _too_long()
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY_BYTES:
+                raise _too_long()
+            return message
+
+        await self._app(scope, receive_some, send)
+
+
+def _too_long() -> HTTPException:
+    return HTTPException(413, f"The body may have {MAX_BODY_BYTES} bytes at most.")

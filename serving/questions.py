@@ -1,0 +1,55 @@
+"""The shapes of the questions, as /docs shows them: query string or body -> checked values.
+
+A parameter that does not exist is refused: a misspelt filter would otherwise be answered with too many books.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.cursor import MAX_ID, Cursor
+
+MAX_LIMIT = 100
+MAX_BATCH = 100
+
+BookId = Annotated[int, Field(ge=1, le=MAX_ID, description="The book's `id`.", examples=[1])]
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class BookQuery(_Question):
+    """Which books, and which page of them."""
+
+    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    cursor: Cursor | None = Field(
+        None, description="`next` of the page before; leave it out for the first page.", examples=["MjA"]
+    )
+    category: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]+$",  # Postgres cannot even compare with a text that holds NUL
+        description="Slug of a category, from /categories; one that does not exist has no books.",
+        examples=["science-fiction"],
+    )
+    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+
+
+class ListQuery(_Question):
+    """How much of a list."""
+
+    limit: int = Field(10, ge=1, le=MAX_LIMIT, description="How many at most.")
+
+
+class BatchRequest(_Question):
+    """Which books to find neighbours for."""
+
+    # Strict: `true` and "1" are no ids, and a client that sends them has a fault that it should hear of.
+    book_ids: list[Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]] = Field(
+        min_length=1, max_length=MAX_BATCH, description="`id`s of known books.", examples=[[1, 2, 3]]
+    )
+    limit: int = Field(10, strict=True, ge=1, le=MAX_LIMIT, description="How many for each book at most.")

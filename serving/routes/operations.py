@@ -1,0 +1,84 @@
+"""For whoever runs it: which model answers, is it alive, is it ready, how does it do."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import PlainTextResponse, RedirectResponse
+
+from bookclub_platform.core.errors import DatabaseUnavailable
+from serving import metrics, problems
+from serving.catalogue import Catalogue
+from serving.champion import ChampionKeeper
+from serving.dependencies import TheCatalogue, TheChampion, TheKeeper
+from serving.schemas import ChampionFacts, Check, Health, Readiness
+
+router = APIRouter(tags=["Operations"])
+
+
+@router.get("/", include_in_schema=False)
+async def home() -> RedirectResponse:
+    return RedirectResponse("docs")
+
+
+@router.get("/model", summary="The model in use", responses=problems.responses(503))
+async def get_model(champion: TheChampion) -> ChampionFacts:
+    """The champion: its registered version, what it was trained on, and since when it answers."""
+    return ChampionFacts(
+        name=champion.version.name,
+        version=champion.version.version,
+        run_id=champion.version.run_id,
+        books=len(champion.model.book_ids),
+        tags=champion.version.tags,
+        registered_at=champion.version.registered_at,
+        serving_since=champion.since,
+    )
+
+
+@router.get("/health", summary="Is the process alive?")
+async def get_health() -> Health:
+    """Always `ok` while the process answers, whatever it depends on does: restarting it would mend nothing else."""
+    return Health()
+
+
+@router.get("/ready", summary="Can it answer?", responses=problems.responses(503))
+async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper) -> Readiness:
+    """Asks each dependency. Ready means that books and recommendations are answered; without the registry it goes on
+    with the model that it has, and only says so. If not ready: a problem with the same `checks`."""
+    checks = {"database": await _database(catalogue), "model": _model(keeper), "registry": _registry(keeper)}
+    missing = [name for name in ("database", "model") if not checks[name].ok]
+    if missing:
+        detail = " ".join(checks[name].detail for name in missing)
+        raise problems.Problem(503, "not-ready", detail, checks={name: dict(check) for name, check in checks.items()})
+    return Readiness(status="ready", checks=checks)
+
+
+async def _database(catalogue: Catalogue) -> Check:
+    started = time.perf_counter()
+    try:
+        async with catalogue.snapshot() as snapshot:
+            pass
+    except DatabaseUnavailable as error:
+        return Check(ok=False, detail=str(error))
+    took_ms = 1000 * (time.perf_counter() - started)
+    return Check(ok=True, detail=f"data version {snapshot.data_version}, in {took_ms:.0f} ms")
+
+
+def _model(keeper: ChampionKeeper) -> Check:
+    if (champion := keeper.current) is None:
+        return Check(ok=False, detail=f"There is no model to recommend with yet: {keeper.fault}")
+    version = champion.version
+    return Check(ok=True, detail=f"{version.name} version {version.version}, {len(champion.model.book_ids)} books")
+
+
+def _registry(keeper: ChampionKeeper) -> Check:
+    if keeper.fault is not None:
+        return Check(ok=False, detail=keeper.fault)
+    return Check(ok=True, detail=f"asked {time.monotonic() - keeper.asked_at:.0f} s ago")
+
+
+@router.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
+async def get_metrics(request: Request) -> Response:
+    """Requests and their latency by route and status, the model in use, and how often it was swapped."""
+    return Response(request.state.metrics.exposition(), media_type=metrics.MEDIA_TYPE)

@@ -1,0 +1,192 @@
+"""The shapes of the answers, as /docs shows them: rows and recommendations -> JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DataVersion = Annotated[
+    str, Field(description="Changes whenever the catalogue changes: answers of one version agree.", examples=["50"])
+]
+
+
+class Answer(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+
+
+class Book(Answer):
+    """A book as the catalogue keeps it."""
+
+    id: int = Field(description="Ours; stays the same for as long as the book is known.", examples=[1])
+    source: str = Field(description="The shop that it was found in.", examples=["books_toscrape"])
+    source_id: str = Field(description="The shop's own key: the UPC where there is one.", examples=["4f0bfbd7a6bd4c3f"])
+    upc: str | None = Field(description="Universal product code.", examples=["4f0bfbd7a6bd4c3f"])
+    title: str = Field(examples=["The Lighthouse at the End of Winter"], description="Whole, as on its page.")
+    category: str = Field(description="Slug; what `?category=` takes.", examples=["science-fiction"])
+    category_name: str = Field(description="The category as readers see it.", examples=["Science Fiction"])
+    price: float = Field(description="In units of `currency`, at most two decimals.", examples=[51.77])
+    currency: str = Field(description="ISO 4217.", examples=["GBP"])
+    rating: int | None = Field(description="Stars, 1 to 5; null where the shop shows none.", examples=[4])
+    stock: int | None = Field(description="Copies at hand; null where the shop says only whether any.", examples=[22])
+    in_stock: bool = Field(description="Whether it can be bought.")
+    description: str | None = Field(
+        description="Plain text from the shop: escape it before it goes into a page.",
+        examples=["A keeper alone with the sea finds a letter that was never meant for her."],
+    )
+    num_reviews: int | None = Field(description="How many readers reviewed it in the shop.", examples=[0])
+    url: str = Field(
+        description="The book's page in the shop.", examples=["http://shop.example/catalogue/book_1/index.html"]
+    )
+    image_url: str | None = Field(description="Its cover in the shop.", examples=["http://shop.example/media/1.jpg"])
+    first_seen_at: datetime = Field(description="When a crawl first saw it, UTC.")
+    last_seen_at: datetime = Field(description="When a crawl last saw it, UTC.")
+    updated_at: datetime = Field(description="When anything about it last changed, UTC.")
+    delisted_at: datetime | None = Field(
+        description="When the shop stopped showing it, UTC; null while it is listed. Never listed or recommended then.",
+        examples=[None],
+    )
+
+
+class BookPage(Answer):
+    """One page of the catalogue."""
+
+    items: list[Book] = Field(description="In order of `id`.")
+    next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["MjA"])
+    total: int = Field(description="Books that pass the filters, on all pages.", examples=[1000])
+    data_version: DataVersion
+
+
+class Category(Answer):
+    """A category that has a listed book."""
+
+    category: str = Field(description="Slug; what `/books?category=` takes.", examples=["science-fiction"])
+    category_name: str = Field(description="The category as readers see it.", examples=["Science Fiction"])
+    books: int = Field(description="Listed books in it.", examples=[16])
+    in_stock: int = Field(description="Those of them that can be bought.", examples=[16])
+
+
+class Categories(Answer):
+    """All categories, by name."""
+
+    items: list[Category] = Field(description="Those with a listed book.")
+    total: int = Field(description="How many categories.", examples=[50])
+    data_version: DataVersion
+
+
+class ModelRef(Answer):
+    """Which model answered."""
+
+    name: str = Field(description="Registered name.", examples=["tfidf_model"])
+    version: str = Field(description="Registered version.", examples=["3"])
+    run_id: str = Field(description="The MLflow run that made it.", examples=["5a1f0c6e4f0b4e5c9d7d3a1be2f0c1aa"])
+
+
+class ChampionFacts(ModelRef):
+    """The model in use, and where it comes from."""
+
+    books: int = Field(description="How many books it was trained on and can recommend.", examples=[1000])
+    tags: dict[str, str] = Field(
+        description="What its training wrote down: data version, figures, Dagster run.",
+        examples=[{"data_version": "50", "books": "1000"}],
+    )
+    registered_at: datetime = Field(description="When its version was registered, UTC.")
+    serving_since: datetime = Field(description="When this server took it up, UTC.")
+
+
+class Why(Answer):
+    """One thing that the two books share."""
+
+    kind: str = Field(description="`term` or `category`.", examples=["term"])
+    value: str = Field(description="The term as a reader would write it, or the category.", examples=["lighthouse"])
+    share: float = Field(description="Its part of the score, 0 to 1.", examples=[0.31])
+
+
+class Recommendation(Answer):
+    """A book and why it is here."""
+
+    book: Book = Field(description="All of it.")
+    score: float = Field(description="Nearness, 0 to 1; higher is nearer.", examples=[0.42])
+    why: list[Why] = Field(description="The largest reasons first.")
+
+
+# A list can be empty for two causes that a shop treats differently: the one heals with the next training. An error
+# status would be wrong for both (the book and the model exist), and in a batch would spoil the other 99 lists.
+Emptiness = Literal["not_in_model", "nothing_in_common"]
+EmptyReason = Annotated[
+    Emptiness | None,
+    Field(
+        description="Why `items` is empty: `not_in_model` (the book is newer than the model; the next training brings "
+        "it in) or `nothing_in_common` (no listed book shares anything with it). Null when there are items.",
+        examples=[None],
+    ),
+]
+
+
+class BookRecommendations(Answer):
+    """The list of one book of a batch."""
+
+    book_id: int = Field(examples=[1], description="The book asked about.")
+    items: list[Recommendation] = Field(description="Nearest first; never the book itself, never a delisted one.")
+    reason: EmptyReason = None
+
+
+class Recommendations(BookRecommendations):
+    """Books like one book."""
+
+    model: ModelRef = Field(description="The one that all of this answer is from.")
+    data_version: DataVersion
+
+
+class BatchRecommendations(Answer):
+    """Books like each of several books."""
+
+    model: ModelRef = Field(description="The one that all of this answer is from.")
+    data_version: DataVersion
+    results: list[BookRecommendations] = Field(description="One for each id asked, in the order asked.")
+
+
+class Health(Answer):
+    """The process answers."""
+
+    status: Literal["ok"] = Field("ok", description="Nothing else.")
+
+
+class Check(Answer):
+    """What one dependency said."""
+
+    ok: bool = Field(description="Whether it does what it is needed for.")
+    detail: str = Field(description="What it said, or what is wrong.", examples=["tfidf_model version 3"])
+
+
+class Readiness(Answer):
+    """Every dependency, asked just now."""
+
+    status: Literal["ready", "not ready"] = Field(
+        description="`ready` while books and recommendations are answered, even if the registry is away."
+    )
+    checks: dict[str, Check] = Field(
+        description="By dependency.",
+        examples=[
+            {
+                "database": {"ok": True, "detail": "data version 50, in 2 ms"},
+                "model": {"ok": True, "detail": "tfidf_model version 3, 1000 books"},
+                "registry": {"ok": True, "detail": "asked 1 s ago"},
+            }
+        ],
+    )
+
+
+class ProblemDetails(BaseModel):
+    """What went wrong (RFC 9457); kinds of problems add members."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="Names the kind of problem; `about:blank` where the status says it all.")
+    title: str = Field(description="The kind of problem in words.", examples=["Unknown book"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(description="What happened here, and what to do.", examples=["No book has the id 42."])
+    instance: str = Field(description="The path that was asked.", examples=["/books/42"])

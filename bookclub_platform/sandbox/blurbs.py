@@ -23,7 +23,9 @@ def blurb(rng: Random, book: Book, cast: Callable[[], Cast], facts: dict[str, st
     draw = Draw(rng, themes[book.theme], themes[book.side], cast, facts)
     wanted = 70 + int(rng.random() * 52)
     parts = [draw.fill(pick(rng, mode.open))]
-    middles = sorted(mode.middle, key=lambda _: rng.random())
+    colour = words().shared["colour"]
+    middles = sorted([*mode.middle, draw.fresh(colour)], key=lambda _: rng.random())
+    middles.append(draw.fresh(colour))
     while middles and len(" ".join(parts).split()) < wanted:
         pattern = middles.pop()
         if not (draw.has_named("other") and "_othertrade" in pattern):  # nobody is introduced twice

@@ -196,6 +196,7 @@ class _Press:
             if not tail and (attempt > 4 or rng.random() < 0.2) and not set(":?&") & set(title):
                 title = f"{title}: {draw.fill(pick(rng, mode.subtitles))}"
             title = re.sub(r"(?:^|: )[a-z]", lambda found: found[0].upper(), title) + tail
+            title = re.sub(r"\b([Aa]) (?=[AEIO]|U(?!ni))", r"\1n ", title)
             if rng.random() < 0.25:
                 title = title.replace("'", "\u2019")
             if title not in self.titles:

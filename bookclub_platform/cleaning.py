@@ -1,0 +1,179 @@
+"""RawBook (as found) -> Book (as kept), or RejectedBook with the reason: small pure steps, in the order of `_book`.
+
+    cleaned = clean(raw_books)        # cleaned.books, cleaned.rejected, cleaned.applied
+
+Title, price and a key make a book; without one of them the row is rejected. Any other field that cannot be read
+becomes None, and the row stands. What was changed or lost is counted in words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
+
+from bookclub_platform.core.book import Book, RawBook, RejectedBook
+
+CURRENCIES = {"£": "GBP", "€": "EUR", "$": "USD"}
+RATINGS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
+
+_PRICE = re.compile(r"([£€$])([0-9]{1,8}|[0-9]{1,3}(?:,[0-9]{3}){1,2})(\.[0-9]{2})?")
+_COUNT = re.compile(r"[0-9]{1,9}")
+_STOCK = re.compile(r"in stock(?: \(([0-9]{1,9}) available\))?", re.IGNORECASE)
+_NO_STOCK = re.compile(r"out of stock|unavailable|not available", re.IGNORECASE)
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # Postgres holds neither NUL nor half a character
+
+_MORE = "...more"
+# Letters and signs; the shop's own leads have about 310 (375 characters).
+_SHORTEST_LEAD, _LONGEST_LEAD = 40, 1000
+
+
+@dataclass(slots=True)
+class Cleaned:
+    """What came of the rows: each is in `books` or in `rejected`. `applied` counts what was done, in words."""
+
+    books: list[Book] = field(default_factory=list)
+    rejected: list[RejectedBook] = field(default_factory=list)
+    applied: Counter[str] = field(default_factory=Counter)
+
+
+class _Unreadable(Exception):
+    """A required field cannot be read."""
+
+
+def clean(raw_books: Iterable[RawBook]) -> Cleaned:
+    """Clean rows of one shop and category."""
+    cleaned = Cleaned()
+    seen: dict[tuple[str, str], str] = {}
+    for raw in raw_books:
+        try:
+            book = _book(raw, cleaned.applied)
+            other = seen.get((book.source, book.source_id))
+            if other not in {None, book.url}:
+                raise _Unreadable(f"key: {book.source_id!r} is that of {other} too")
+        except _Unreadable as error:
+            cleaned.rejected.append(RejectedBook(raw.source, raw.category, raw.url, str(error), raw.seen_at))
+        else:
+            if other is None:
+                cleaned.books.append(book)
+            else:
+                cleaned.applied["row: the same page once more, left out"] += 1
+            seen[book.source, book.source_id] = book.url
+    return cleaned
+
+
+def _book(found: RawBook, applied: Counter[str]) -> Book:
+    raw = storable(found, applied)
+    title = (raw.title or "").strip()
+    if not title:
+        raise _Unreadable(f"title: {found.title!r}")
+    amount = price(raw.price or "")
+    if amount is None:
+        raise _Unreadable(f"price: {found.price!r}")
+    upc = (raw.upc or "").strip() or None
+    if upc is None:
+        applied["upc: none, the address is the key"] += 1
+    availability = stock(raw.availability or "")
+    if availability is None:
+        applied["availability: unreadable, taken as not in stock"] += 1
+    copies, in_stock = availability or (None, False)
+    return Book(
+        source=raw.source,
+        source_id=upc or raw.url,
+        upc=upc,
+        title=title,
+        category=raw.category,
+        category_name=raw.category_name or raw.category,
+        price=amount[0],
+        currency=amount[1],
+        rating=_or_none("rating", raw.rating, rating(raw.rating or ""), applied),
+        stock=copies,
+        in_stock=in_stock,
+        description=description(raw.description or "", applied),
+        num_reviews=_or_none("num_reviews", raw.num_reviews, count(raw.num_reviews or ""), applied),
+        url=raw.url,
+        image_url=raw.image_url,
+        seen_at=raw.seen_at,
+    )
+
+
+def _or_none(name: str, found: str | None, value: int | None, applied: Counter[str]) -> int | None:
+    if found is not None and value is None:
+        applied[f"{name}: unreadable, left out"] += 1
+    return value
+
+
+def storable(raw: RawBook, applied: Counter[str]) -> RawBook:
+    """Without the characters that no Postgres text can hold."""
+    texts = {name: text for name in (f.name for f in fields(raw)) if isinstance(text := getattr(raw, name), str)}
+    mended = {name: _UNSTORABLE.sub("", text) for name, text in texts.items() if _UNSTORABLE.search(text)}
+    for name in mended:
+        applied[f"{name}: characters that cannot be stored removed"] += 1
+    return replace(raw, **mended)  # type: ignore[arg-type]
+
+
+def price(text: str) -> tuple[Decimal, str] | None:
+    """(amount, ISO 4217 currency) of "£51.77", also where UTF-8 was read as Latin-1 ("Â£51.77")."""
+    match = _PRICE.fullmatch(re.sub(r"[\sÂ]", "", text))
+    if match is None:
+        return None
+    sign, whole, pence = match.groups()
+    return Decimal(whole.replace(",", "") + (pence or ".00")), CURRENCIES[sign]
+
+
+def rating(text: str) -> int | None:
+    """Stars of "Three"."""
+    return RATINGS.get(text.strip().lower())
+
+
+def count(text: str) -> int | None:
+    """A number of things that a Postgres integer holds."""
+    match = _COUNT.fullmatch(text.strip())
+    return int(match[0]) if match else None
+
+
+def stock(text: str) -> tuple[int | None, bool] | None:
+    """(copies, is in stock) of "In stock (22 available)"; copies is None where there is no count."""
+    line = " ".join(text.split())
+    if _NO_STOCK.fullmatch(line):
+        return 0, False
+    match = _STOCK.fullmatch(line)
+    if match is None:
+        return None
+    copies = int(match[1]) if match[1] else None
+    return copies, copies != 0
+
+
+def description(text: str, applied: Counter[str]) -> str | None:
+    """The blurb as found, without the teaser that the shop puts before it; None where there is none."""
+    if not text.strip():
+        return None
+    whole = _without_lead(text)
+    if whole is not None:
+        applied['description: repeated lead and "...more" removed'] += 1
+    return whole or text
+
+
+def _without_lead(text: str) -> str | None:
+    """`whole` where `text` is "<lead> <whole> ...more" and `whole` begins with `lead`; else None.
+
+    The shop's leads lost spaces, no-break spaces, soft hyphens, byte order marks and signs such as € that the whole
+    still has: letters, digits and punctuation alone are compared. Of several leads that fit the longest is taken.
+    """
+    shown = text.rstrip()
+    if not shown.endswith(_MORE):
+        return None
+    shown = shown.removesuffix(_MORE)
+    places = [at for at, sign in enumerate(shown) if unicodedata.category(sign)[0] in "LNPM"]
+    spine = "".join(shown[at] for at in places)
+    beginning = spine[:_SHORTEST_LEAD]
+    best, length = None, spine.find(beginning, _SHORTEST_LEAD)
+    while len(beginning) == _SHORTEST_LEAD and 0 < length <= min(len(spine) // 2, _LONGEST_LEAD):
+        gap = shown.find(" ", places[length - 1], places[length])
+        if gap >= 0 and spine.startswith(spine[:length], length):
+            best = shown.rfind(" ", gap, places[length]) + 1
+        length = spine.find(beginning, length + 1)
+    return shown[best:].rstrip(" ") if best is not None else None

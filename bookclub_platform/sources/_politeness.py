@@ -1,0 +1,120 @@
+"""How a host is asked: delay, Retry-After, backoff, budget of failures, robots.txt. No network: _fetcher.py has it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from protego import Protego
+
+_ROBOTS_READ_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much of a host's trouble is borne.
+
+    Attributes:
+        attempts: how often one page is asked for at most; `robots_attempts` for robots.txt: it is the first contact,
+            and a shop that is down is to be known in a second or two.
+        backoff_base_s, backoff_cap_s: the longest pause before the first retry, and before any.
+        longest_wait_s: a Retry-After beyond it is not waited for.
+        failures_ahead: the shop is given up when failures are that many ahead of answers.
+        connect_timeout_s, read_timeout_s: to connect, and between two pieces of an answer.
+        page_timeout_s: for a whole body, however steadily it trickles.
+        max_bytes: of a body, decoded.
+    """
+
+    attempts: int = 5
+    robots_attempts: int = 3
+    backoff_base_s: float = 0.5
+    backoff_cap_s: float = 30.0
+    longest_wait_s: float = 60.0
+    failures_ahead: int = 50
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 10.0
+    page_timeout_s: float = 30.0
+    max_bytes: int = 16 * 1024 * 1024
+
+    def backoff_s(self, retry: int) -> float:
+        """Seconds before the retry with that number (from 0): full jitter, so that clients do not come back in step."""
+        return random.uniform(0, min(self.backoff_cap_s, self.backoff_base_s * 2**retry))
+
+
+class Gate:
+    """Lets one request start every `delay_s` seconds, whichever thread asks."""
+
+    def __init__(self, delay_s: float) -> None:
+        self.delay_s = delay_s
+        self._next_start = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self, stopped: threading.Event) -> None:
+        """Return when the caller may start, or as soon as `stopped` is set."""
+        while not stopped.is_set():
+            with self._lock:
+                now = time.monotonic()
+                if now >= self._next_start:
+                    self._next_start = now + self.delay_s
+                    return
+                pause_s = self._next_start - now
+            stopped.wait(pause_s)
+
+    def hold(self, seconds: float) -> None:
+        """Nobody starts for that long: the host asked for a pause."""
+        with self._lock:
+            self._next_start = max(self._next_start, time.monotonic() + seconds)
+
+
+class Budget:
+    """How far failures may be ahead of answers. A shop that fails every third time never spends it, a dead one soon."""
+
+    def __init__(self, failures: int) -> None:
+        self._full = self._left = failures
+        self._lock = threading.Lock()
+
+    def earn(self) -> None:
+        with self._lock:
+            self._left = min(self._full, self._left + 1)
+
+    def spend(self) -> bool:
+        """Count a failure; False when nothing is left."""
+        with self._lock:
+            self._left -= 1
+            return self._left > 0
+
+
+def retry_after_s(value: str | None, now: datetime) -> float | None:
+    """Seconds that a Retry-After field asks for, in either of its forms; None if it says nothing readable."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Robots:
+    """What robots.txt says to one user agent (RFC 9309)."""
+
+    rules: Protego
+    agent: str
+
+    @classmethod
+    def from_text(cls, body: bytes, agent: str) -> Robots:
+        return cls(Protego.parse(body[:_ROBOTS_READ_BYTES].decode("utf-8-sig", "replace")), agent)
+
+    def allows(self, url: str) -> bool:
+        return self.rules.can_fetch(url, self.agent)
+
+    @property
+    def delay_s(self) -> float:
+        return self.rules.crawl_delay(self.agent) or 0.0

@@ -1,0 +1,159 @@
+"""books.toscrape.com, and every shop with its pages (our sandbox): Page -> Listing, Page -> RawBook.
+
+    BOOKCLUB_SHOP_URL=http://127.0.0.1:8765 ...     # which shop of this kind
+
+Sends no charset, cuts titles on listings, and shows other people's books below the book ("recently viewed"): so bytes
+are read as UTF-8, titles come from the book's own page, and every selector is held to the book's own part of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urljoin
+
+from bs4 import BeautifulSoup, Tag
+from bs4.filter import SoupStrainer
+
+from bookclub_platform.core.book import Category, RawBook
+from bookclub_platform.core.errors import PageRejected
+from bookclub_platform.core.settings import Settings
+from bookclub_platform.sources._contract import CHECK_ADDRESS, Listing, Page, PageFetcher, Source
+
+_CATEGORY_LINK = re.compile(r"/category/books/([a-z0-9-]+)_([0-9]+)/")
+_OTHER_BOOKS = "<h2>Products you recently viewed</h2>"
+_HEAD_BYTES = 2000
+
+
+def from_settings(settings: Settings) -> Source:
+    return BooksToScrape(settings.shop_url)
+
+
+class _Only(SoupStrainer):
+    """Builds only the elements for which `is_wanted(name, attributes)` holds, and all in them (with `_own_part`: 252 ->
+    800 pages/s)."""
+
+    def __init__(self, is_wanted: Callable[[str, dict[str, Any]], bool]) -> None:
+        super().__init__()
+        self.is_wanted = is_wanted
+
+    def allow_tag_creation(self, nsprefix: str | None, name: str, attrs: Any) -> bool:
+        return self.is_wanted(name, attrs or {})
+
+    def allow_string_creation(self, string: str) -> bool:
+        return False
+
+
+def _is_of_listing(name: str, attrs: dict[str, Any]) -> bool:
+    return name in {"form", "h3"} or attrs.get("class") == "pager"
+
+
+def _is_of_book(name: str, attrs: dict[str, Any]) -> bool:
+    if name == "div":
+        return attrs.get("id") in {"product_gallery", "product_description"} or "product_main" in attrs.get("class", "")
+    return name == "table" or (name == "p" and not attrs)
+
+
+def _is_of_sidebar(name: str, attrs: dict[str, Any]) -> bool:
+    return attrs.get("class") == "side_categories"
+
+
+_LISTING, _BOOK, _SIDEBAR = _Only(_is_of_listing), _Only(_is_of_book), _Only(_is_of_sidebar)
+
+
+class BooksToScrape:
+    """A shop with the pages of books.toscrape.com at `address`."""
+
+    name = "books_toscrape"
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+
+    def categories(self, fetcher: PageFetcher) -> list[Category]:
+        """The sidebar's categories without their parent "Books", which holds all books once more."""
+        page = fetcher.fetch(f"{self.address}/", "listing")
+        found: dict[str, Category] = {}
+        for link in _soup(_text(page), _SIDEBAR).select("a[href]"):
+            url = urljoin(page.url, str(link["href"]))
+            match = _CATEGORY_LINK.search(url)
+            if match:
+                slug, number = match.groups()
+                # Two categories must never share a partition, whatever the shop calls them.
+                key = slug if slug not in found else f"{slug}-{number}"
+                found[key] = Category(key, " ".join(link.get_text().split()) or slug, url)
+        if not found:
+            raise PageRejected(page.url, f"is not the home page of such a shop: no categories in it. {CHECK_ADDRESS}")
+        return list(found.values())
+
+    def listing(self, page: Page) -> Listing:
+        soup = _soup(_text(page), _LISTING)
+        count = soup.select_one("form.form-horizontal strong")
+        links = [urljoin(page.url, str(link["href"])) for link in soup.select("h3 > a[href]")]
+        if count is None and not links:
+            raise PageRejected(page.url, "is no listing page: neither books nor their number in it")
+        following = soup.select_one("li.next > a[href]")
+        return Listing(
+            book_urls=tuple(dict.fromkeys(links)),
+            next_url=urljoin(page.url, str(following["href"])) if following else None,
+            expected=_number(count),
+        )
+
+    def parse(self, page: Page, category: Category) -> RawBook:
+        soup = _soup(_own_part(_text(page)), _BOOK)
+        main = soup.find("div", class_="product_main")
+        if main is None:
+            raise PageRejected(page.url, "is no book page: no .product_main in it")
+        table = {row.th.get_text().strip(): row.td for row in soup.find_all("tr") if row.th and row.td}
+        about = soup.find("div", id="product_description")
+        gallery = soup.find("div", id="product_gallery")
+        image = gallery.find("img", src=True) if gallery else None
+        return RawBook(
+            source=self.name,
+            url=page.url,
+            category=category.slug,
+            category_name=category.name,
+            upc=_found(table.get("UPC")),
+            title=_found(main.find("h1")),
+            price=_found(main.find(class_="price_color")),
+            rating=_rating(main.find(class_="star-rating")),
+            availability=_found(main.find(class_="availability")),
+            description=_found(about.find_next_sibling("p") if about else None),
+            num_reviews=_found(table.get("Number of reviews")),
+            image_url=urljoin(page.url, str(image["src"])) if image else None,
+            seen_at=page.fetched_at,
+        )
+
+
+def _text(page: Page) -> str:
+    try:
+        text = page.body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PageRejected(page.url, f"is not UTF-8: {error.reason} at byte {error.start}") from error
+    if "</html>" not in text[-_HEAD_BYTES:]:
+        raise PageRejected(page.url, f"is cut short: no </html> at its end, after {len(page.body)} bytes")
+    return text
+
+
+def _own_part(text: str) -> str:
+    """The page from the book on, without the other books below it: they are half of its elements."""
+    return text[max(0, text.find("<article")) :].partition(_OTHER_BOOKS)[0]
+
+
+def _soup(text: str, only: _Only) -> BeautifulSoup:
+    return BeautifulSoup(text, "lxml", parse_only=only)
+
+
+def _found(element: Tag | None) -> str | None:
+    return element.get_text() if element is not None else None
+
+
+def _rating(element: Tag | None) -> str | None:
+    """ "Three" of `class="star-rating Three"`."""
+    words = [word for word in element.get_attribute_list("class") if word != "star-rating"] if element else []
+    return str(words[0]) if words else None
+
+
+def _number(element: Tag | None) -> int | None:
+    text = element.get_text().strip() if element is not None else ""
+    return int(text) if text.isdecimal() else None

@@ -133,6 +133,20 @@ def test_a_postgres_that_is_away_is_a_503_problem_at_once_and_heals_by_itself(wo
     assert get(world.client, book)
 
 
+def test_connections_that_a_restarted_postgres_dropped_cost_no_answer(world: World) -> None:
+    book = f"/books/{ids_of(world)[0]}"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: get(world.client, book), range(40)))  # so that there are several connections
+    dropped = sa.text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with sa.create_engine(world.database_url, poolclass=sa.NullPool).connect() as connection:
+        assert connection.scalar(dropped) > 1
+    for _ in range(20):
+        get(world.client, book)
+
+
 def test_a_postgres_that_is_stuck_is_a_503_problem_within_seconds(world: World) -> None:
     with sa.create_engine(world.database_url, poolclass=sa.NullPool).begin() as connection:
         connection.execute(sa.text("LOCK TABLE bookclub.loads IN ACCESS EXCLUSIVE MODE"))

@@ -9,6 +9,7 @@ A database that does not answer becomes DatabaseUnavailable within seconds, and 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,10 +21,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.tables import select_data_version
 
+log = logging.getLogger(__name__)
+
 POOL_SIZE = 10
 CONNECT_TIMEOUT_S = 2
 STATEMENT_TIMEOUT_S = 3
 ANSWER_TIMEOUT_S = 4.0
+
+_DATA_VERSION = select_data_version()
 
 
 class Snapshot:
@@ -70,16 +75,19 @@ class Catalogue:
         try:
             # A server that hangs (a frozen disk, a lost host) answers neither ping nor query; only a clock notices.
             async with asyncio.timeout(ANSWER_TIMEOUT_S), self._engine.connect() as connection:
-                yield Snapshot(connection, str(await connection.scalar(select_data_version())))
+                yield Snapshot(connection, str(await connection.scalar(_DATA_VERSION)))
         except sa.exc.ProgrammingError as error:
             if isinstance(error.orig, UndefinedTable):
-                raise self._unavailable("It has no tables yet: `bookclub build` makes them.") from error
+                raise _unavailable(error, "It has no tables yet: `bookclub build` makes them.") from error
             raise
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, TimeoutError) as error:
-            raise self._unavailable("Try again in a few seconds.") from error
-
-    def _unavailable(self, advice: str) -> DatabaseUnavailable:
-        return DatabaseUnavailable(f"The books cannot be read: the database does not answer as it should. {advice}")
+            raise _unavailable(error, "Try again in a few seconds.") from error
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+def _unavailable(error: Exception, advice: str) -> DatabaseUnavailable:
+    """What may be told to anyone; the cause may name hosts and roles, and goes to the log alone."""
+    log.warning("Postgres does not answer: %s", str(getattr(error, "orig", error)).strip() or type(error).__name__)
+    return DatabaseUnavailable(f"The books cannot be read: the database does not answer as it should. {advice}")

@@ -55,11 +55,23 @@ class ProblemResponse(JSONResponse):
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
+_EXAMPLES = {  # status -> kind, detail, path: for /docs
+    404: ("unknown-book", "No book has the id 42. GET /books lists those there are.", "/books/42"),
+    413: (None, "The body may have 65536 bytes at most.", "/recommendations:batch"),
+    415: (None, "Send the body as JSON, with the header Content-Type: application/json.", "/recommendations:batch"),
+    422: ("invalid-request", "query.limit: Input should be less than or equal to 100", "/books"),
+    503: ("database-unavailable", "The books cannot be read. Try again in a few seconds.", "/books"),
+}
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route that may answer with these error statuses."""
     schema = {"$ref": "#/components/schemas/ProblemDetails"}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema, "example": _content(status, *_EXAMPLES[status])}},
+        }
         for status in statuses
     }
 
@@ -96,14 +108,18 @@ def answer(
     **members: Any,
 ) -> ProblemResponse:
     """The response for one problem; without a `kind` its type is `about:blank`, which stands for the status alone."""
-    content = {
+    content = _content(status, kind, detail, request.url.path)
+    return ProblemResponse(content | members, status, headers)
+
+
+def _content(status: int, kind: str | None, detail: str, path: str) -> dict[str, Any]:
+    return {
         "type": f"tag:bookclub,2026:{kind}" if kind else "about:blank",
         "title": kind.replace("-", " ").capitalize() if kind else HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "instance": request.url.path,
+        "instance": path,
     }
-    return ProblemResponse(content | members, status, headers)
 
 
 async def _problem(request: Request, error: Exception) -> ProblemResponse:

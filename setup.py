@@ -65,7 +65,7 @@ setup(
     packages=find_packages(include=["bookclub_platform*", "serving*"]),
     package_data={
         "bookclub_platform.core": ["migrations/*.mako", "migrations/*.py", "migrations/versions/*.py"],
-        "bookclub_platform.sandbox": ["words/*.toml"],
+        "bookclub_platform.sandbox": ["static/*.css", "words/*.toml"],
     },
     install_requires=BASE,
     extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "dev": DEV},

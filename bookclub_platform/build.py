@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
-from bookclub_platform.assets._common import categories, range_tags
+from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.core.errors import BookclubError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import Settings
@@ -37,8 +37,8 @@ def build(settings: Settings, progress_over: Callable[[int], AbstractContextMana
     """
     with dg.DagsterInstance.from_config(str(dagster_home(settings.home))) as instance:
         shop = ShopFetcher(delay_s=settings.delay_s, concurrency=settings.crawl_concurrency)
-        instance.add_dynamic_partitions(str(categories.name), discover(instance, sources(settings), shop))
-        keys = instance.get_dynamic_partitions(str(categories.name))
+        instance.add_dynamic_partitions(CATEGORIES, discover(instance, sources(settings), shop))
+        keys = instance.get_dynamic_partitions(CATEGORIES)
         with progress_over(len(keys) * STAGES + 1) as progress:
             definitions = build_definitions(settings, progress)
             _run(definitions.resolve_job_def("crawl"), instance, range_tags(keys))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +21,17 @@ from bookclub_platform.core.errors import BookclubError, ConfigurationError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import Settings, load_settings
 
-_PACKAGES = ["dagster", "dagster_webserver", "dagster_postgres", "mlflow", "sklearn", "pandas", "bs4", "fastapi", "uvicorn"]
+_PACKAGES = [
+    "dagster",
+    "dagster_webserver",
+    "dagster_postgres",
+    "mlflow",
+    "sklearn",
+    "pandas",
+    "bs4",
+    "fastapi",
+    "uvicorn",
+]
 
 
 class _Group(click.Group):
@@ -118,8 +129,8 @@ def _addresses(settings: Settings) -> tuple[str, str]:
 
 def _quieten() -> None:
     """Leave the terminal to the progress; Dagster keeps every event in its storage."""
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow sets its own level when it is imported
     warnings.filterwarnings("ignore", message=".*is currently in (beta|preview)")
 
 

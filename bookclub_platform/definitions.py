@@ -1,7 +1,7 @@
 """Settings -> everything that Dagster shows and runs: the composition root on this side.
 
-    dagster dev                     # in the project's folder
-    dg check defs
+dagster dev                     # in the project's folder
+dg check defs
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def build_definitions(settings: Settings, progress: Progress | None = None) -> d
             "shop": ShopFetcher(delay_s=settings.delay_s, concurrency=settings.crawl_concurrency),
             "database": BooksDatabase(),
             "registry": MlflowRegistry(
-                ui_url=f"http://127.0.0.1:{settings.mlflow_port}", dagster_url=f"http://127.0.0.1:{settings.dagster_port}"
+                ui_url=f"http://127.0.0.1:{settings.mlflow_port}",
+                dagster_url=f"http://127.0.0.1:{settings.dagster_port}",
             ),
             "progress": progress or NoProgress(),
         },

@@ -1,6 +1,6 @@
 """Settings -> what assets are given: the table, the folders, the shop's fetcher, the model registry.
 
-    Each is a thin handle that opens what it stands for at first use, in the process of the run.
+Each is a thin handle that opens what it stands for at first use, in the process of the run.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from bookclub_platform.assets._common import categories, range_tags
+from bookclub_platform.assets._common import CATEGORIES, categories, range_tags
 
 crawl = dg.define_asset_job(
     "crawl",
@@ -18,7 +18,7 @@ retrain = dg.define_asset_job(
 @dg.schedule(job=crawl, cron_schedule="0 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
 def daily_crawl(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """All categories in one run, every night at three, UTC."""
-    keys = context.instance.get_dynamic_partitions(categories.name)
+    keys = context.instance.get_dynamic_partitions(CATEGORIES)
     if not keys:
         return dg.SkipReason("No category is known yet; the sensor new_categories finds them.")
     return dg.RunRequest(tags=range_tags(keys))

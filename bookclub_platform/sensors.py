@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from bookclub_platform.assets._common import categories
+from bookclub_platform.assets._common import CATEGORIES, categories
 from bookclub_platform.resources import ShopFetcher
 from bookclub_platform.sources import Source
 
@@ -29,7 +29,7 @@ def new_categories_sensor(sources: Sequence[Source]) -> dg.SensorDefinition:
 
 def discover(instance: dg.DagsterInstance, sources: Sequence[Source], shop: ShopFetcher) -> list[str]:
     """The slugs of the categories that the shops list and `instance` does not know, in the shops' order."""
-    known = set(instance.get_dynamic_partitions(str(categories.name)))
+    known = set(instance.get_dynamic_partitions(CATEGORIES))
     with shop.open() as fetcher:
         listed = [category.slug for source in sources for category in source.categories(fetcher)]
     return [slug for slug in dict.fromkeys(listed) if slug not in known]

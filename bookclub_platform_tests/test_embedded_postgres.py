@@ -103,6 +103,5 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         pass
     wait_for(lambda: not is_running(tmp_path))
     (tmp_path / "postgres" / "data" / "PG_VERSION").write_text("9.1\n")
-    with pytest.raises(DatabaseUnavailable, match=r"(?s)postgres\.log.*9\.1"):
-        with leased(tmp_path):
-            pass
+    with pytest.raises(DatabaseUnavailable, match=r"(?s)postgres\.log.*9\.1"), leased(tmp_path):
+        pass

@@ -42,7 +42,7 @@ def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("BOOKCLUB_API_PORT", "99999")
     monkeypatch.setenv("BOOKCLUB_SHOP_URL", "books")
     monkeypatch.setenv("BOOKCLUB_DATABASE_URL", "mysql://x")
-    with pytest.raises(ConfigurationError, match="(?s)(?=.*API_PORT)(?=.*SHOP_URL)(?=.*DATABASE_URL)"):
+    with pytest.raises(ConfigurationError, match=r"(?s)(?=.*API_PORT)(?=.*SHOP_URL)(?=.*DATABASE_URL)"):
         load_settings()
 
 

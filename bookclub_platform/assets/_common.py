@@ -9,7 +9,8 @@ import dagster as dg
 
 # One set of partitions for every shop: a partition is a category of our catalogue, and each shop fills its own part of
 # it. See docs/decisions/0001-partitions.md.
-categories = dg.DynamicPartitionsDefinition(name="categories")
+CATEGORIES = "categories"
+categories = dg.DynamicPartitionsDefinition(name=CATEGORIES)
 ALL_IN_ONE_RUN = dg.BackfillPolicy.single_run()
 DATA_ENGINEERING = "team:data-engineering"
 DATA_SCIENCE = "team:data-science"
@@ -30,4 +31,3 @@ def _short(text: str, width: int = 100) -> str:
 def range_tags(keys: Sequence[str]) -> dict[str, str]:
     """Run tags that make one run of all `keys`, which are neighbours in the order of the partitions."""
     return {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
-

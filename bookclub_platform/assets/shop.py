@@ -1,4 +1,4 @@
-"""One shop -> its two assets: `<shop>/raw_pages` (pages as they came) -> `<shop>/cleaned_books` (rows fit for the table)."""
+"""One shop -> `<shop>/raw_pages` (pages as they came) -> `<shop>/cleaned_books` (rows fit for the table)."""
 
 import time
 from collections import Counter
@@ -29,7 +29,7 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
     @dg.asset(
         key_prefix=source.name,
         name="raw_pages",
-        description=f"Listing and book pages of {source.address}, as they came, in WARC files: one per category and crawl.",
+        description=f"Pages of {source.address} as they came, in WARC files: one per category and crawl.",
         partitions_def=categories,
         backfill_policy=ALL_IN_ONE_RUN,
         group_name=source.name,

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
+from pydantic import Field
 
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
 from bookclub_platform.core.progress import Progress
@@ -27,7 +28,7 @@ class TfidfConfig(dg.Config):
     category_name_weight: int = _CHOSEN.category_name_weight
     category_weight: float = _CHOSEN.category_weight
     min_df: int = _CHOSEN.min_df
-    unknown_categories: list[str] = list(_CHOSEN.unknown_categories)
+    unknown_categories: list[str] = Field(default=list(_CHOSEN.unknown_categories))
 
 
 @dg.asset(
@@ -126,6 +127,7 @@ def _sample_lists(model: Model, rows: Sequence[BookText], books: int = 5, limit:
     titles = {row.id: row.title for row in rows}
     step = max(1, len(rows) // books)
     return [
-        {"book": row.title} | {str(at): titles[near.book_id] for at, near in enumerate(model.recommend(row.id, limit), 1)}
+        {"book": row.title}
+        | {str(at): titles[near.book_id] for at, near in enumerate(model.recommend(row.id, limit), 1)}
         for row in rows[::step]
     ]

@@ -38,9 +38,9 @@ def database_urls(url: str) -> DatabaseUrls:
     base = sa.make_url(url.replace("postgres://", "postgresql://", 1))
 
     def named(driver: str, suffix: str) -> str:
-        return base.set(drivername=f"postgresql+{driver}", database=f"{base.database or 'bookclub'}{suffix}").render_as_string(
-            hide_password=False
-        )
+        return base.set(
+            drivername=f"postgresql+{driver}", database=f"{base.database or 'bookclub'}{suffix}"
+        ).render_as_string(hide_password=False)
 
     return DatabaseUrls(named("psycopg", ""), named("psycopg2", "_dagster"), named("psycopg2", "_mlflow"))
 
@@ -88,7 +88,9 @@ def wait_until_up(url: str, timeout_s: float = 30.0) -> None:
     Raises:
         DatabaseUnavailable: it did not within `timeout_s`.
     """
-    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg", database="postgres"), poolclass=sa.NullPool)
+    engine = sa.create_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg", database="postgres"), poolclass=sa.NullPool
+    )
     deadline = time.monotonic() + timeout_s
     while True:
         try:

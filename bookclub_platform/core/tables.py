@@ -173,10 +173,12 @@ def _stage(connection: sa.Connection, seen: Sequence[Book]) -> sa.Table:
 
 def _differs(new: Any) -> sa.ColumnElement[bool]:
     before = sa.tuple_(*(books.c[name] for name in _CONTENT))
-    return sa.or_(before.is_distinct_from(sa.tuple_(*(new[name] for name in _CONTENT))), books.c.delisted_at.is_not(None))
+    return sa.or_(
+        before.is_distinct_from(sa.tuple_(*(new[name] for name in _CONTENT))), books.c.delisted_at.is_not(None)
+    )
 
 
-def _count_changes(incoming: sa.Table) -> sa.Select[tuple[int, int]]:
+def _count_changes(incoming: sa.Table) -> sa.Select[int, int]:
     same_key = sa.and_(*(books.c[name] == incoming.c[name] for name in _KEY))
     is_new = books.c.id.is_(None)
     return sa.select(
@@ -232,7 +234,7 @@ def _delist(
     ).rowcount
 
 
-def select_data_version() -> sa.Select[tuple[int]]:
+def select_data_version() -> sa.Select[int]:
     """The highest id of `loads`: grows with every change of `books`; 0 while there is none."""
     return sa.select(sa.func.coalesce(sa.func.max(loads.c.id), 0))
 
@@ -258,7 +260,7 @@ def select_page(chosen: sa.Select[Any], after_id: int | None, limit: int) -> sa.
     return (chosen if after_id is None else chosen.where(books.c.id > after_id)).limit(limit)
 
 
-def select_count(chosen: sa.Select[Any]) -> sa.Select[tuple[int]]:
+def select_count(chosen: sa.Select[Any]) -> sa.Select[int]:
     """How many rows `chosen` (from select_books) has."""
     return chosen.with_only_columns(sa.func.count()).order_by(None)
 
@@ -270,8 +272,10 @@ def select_book(book_id: int) -> sa.Select[Any]:
 
 def select_listed(ids: Sequence[int]) -> sa.Select[Any]:
     """The books among `ids` that are not delisted, in no order."""
-    return sa.select(books).where(books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger)))).where(
-        books.c.delisted_at.is_(None)
+    return (
+        sa.select(books)
+        .where(books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger))))
+        .where(books.c.delisted_at.is_(None))
     )
 
 

@@ -68,7 +68,9 @@ def _database(settings: Settings) -> Finding:
         with sa.create_engine(url, connect_args={"connect_timeout": 5}).connect() as connection:
             books = connection.scalar(select_count(select_books()))
     except sa.exc.OperationalError as error:
-        return Finding("database", False, f"{place}: {str(error.orig).strip()}. Start it, or set BOOKCLUB_DATABASE_URL.")
+        return Finding(
+            "database", False, f"{place}: {str(error.orig).strip()}. Start it, or set BOOKCLUB_DATABASE_URL."
+        )
     except sa.exc.ProgrammingError:
         return Finding("database", False, f"{place} has no tables of ours. {START}")
     if not books:
@@ -77,7 +79,7 @@ def _database(settings: Settings) -> Finding:
 
 
 def _answers(part: str, url: str, mend: str) -> Finding:
-    return _asked(part, url, lambda body: f"answers at {url}", mend)
+    return _asked(part, url, lambda _: f"answers at {url}", mend)
 
 
 def _api(settings: Settings) -> Finding:

@@ -169,7 +169,9 @@ def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
         "log_timezone": "UTC",
     }
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    server = subprocess.Popen([*binaries.command("postgres", folder / "data"), "-D", str(folder / "data"), *options], cwd="/")
+    server = subprocess.Popen(
+        [*binaries.command("postgres", folder / "data"), "-D", str(folder / "data"), *options], cwd="/"
+    )
     state = folder / "server.json.new"
     state.write_text(json.dumps({"port": port, "pid": server.pid}))
     state.replace(folder / "server.json")
@@ -177,7 +179,7 @@ def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 def _initialise(folder: Path) -> None:
-    """initdb, once: into a folder beside the final one, so that a start that is killed half-way leaves no half cluster."""
+    """initdb, once; beside the final folder, so that a start that is killed half-way leaves no half cluster."""
     data, fresh = folder / "data", folder / "data.new"
     if data.exists():
         return

@@ -92,7 +92,9 @@ class Children:
         while child.ready_url is not None and not _answers(child.ready_url):
             self.check()
             if time.monotonic() > deadline:
-                raise ChildEnded(f"{child.name} did not answer at {child.ready_url}. The end of {child.log}:\n{child.tail()}")
+                raise ChildEnded(
+                    f"{child.name} did not answer at {child.ready_url}. The end of {child.log}:\n{child.tail()}"
+                )
             time.sleep(0.1)
 
     def check(self) -> None:

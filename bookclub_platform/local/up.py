@@ -1,6 +1,6 @@
 """`bookclub up`, which `make run` calls: everything up on the embedded default, built once, until Ctrl-C or SIGTERM.
 
-    Postgres -> sandbox shop, MLflow, Dagster, API -> first build -> addresses and one answer -> stay
+Postgres -> sandbox shop, MLflow, Dagster, API -> first build -> addresses and one answer -> stay
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from bookclub_platform.core.database import database_urls, ensure_databases, migrate
 from bookclub_platform.core.errors import PortTaken
@@ -134,8 +135,23 @@ class _Platform:
         address = f"http://127.0.0.1:{self.settings.mlflow_port}"
         self.environment["MLFLOW_TRACKING_URI"] = address
         command = [
-            *[sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.settings.mlflow_port)],
-            *["--default-artifact-root", homes.artifact_root(self.settings.home), "--no-serve-artifacts", "--workers", "1"],
+            *[
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.settings.mlflow_port),
+            ],
+            *[
+                "--default-artifact-root",
+                homes.artifact_root(self.settings.home),
+                "--no-serve-artifacts",
+                "--workers",
+                "1",
+            ],
         ]
         environment = {
             # Not among the arguments, where every user of the machine could read the password.
@@ -204,7 +220,7 @@ def _check_port(host: str, port: int, setting: str) -> None:
             raise PortTaken(host, port, setting) from error
 
 
-def _ask(url: str, timeout_s: float = 10.0) -> dict[str, object]:
+def _ask(url: str, timeout_s: float = 10.0) -> dict[str, Any]:
     """The JSON that `url` answers, asked again until it answers 200 or the time is over."""
     deadline = time.monotonic() + timeout_s
     while True:

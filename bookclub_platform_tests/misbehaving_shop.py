@@ -1,4 +1,4 @@
-"""A server on loopback that does what shops do on a bad day: path -> an Answer, which is told the number of the visit."""
+"""A server on loopback that does what shops do on a bad day: path -> an Answer, told the number of the visit."""
 
 from __future__ import annotations
 

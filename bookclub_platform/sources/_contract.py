@@ -40,6 +40,24 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Validators:
+    """What the shop said of a page when it last came, to be asked whether it has changed since (RFC 9110, 13.1)."""
+
+    etag: str | None
+    last_modified: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The shop answered 304: the page is as it was when it last came. `headers` are those of the 304."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    kind: Kind
+    fetched_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class FailedPage:
     """A page that could not be had, and why."""
 

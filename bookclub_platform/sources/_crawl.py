@@ -10,8 +10,7 @@ from pathlib import Path
 from bookclub_platform.core.book import Category, RawBook, RejectedBook
 from bookclub_platform.core.errors import PageRejected, PermanentSourceError, ShopUnavailable, SourceError
 from bookclub_platform.sources._archive import PageArchive, kept_crawl, read_pages
-from bookclub_platform.sources._contract import FailedPage, Kind, Listing, Page, Source, has_same_host
-from bookclub_platform.sources._fetcher import Fetcher
+from bookclub_platform.sources._contract import CrawlFetcher, FailedPage, Kind, Listing, Page, Source, has_same_host
 
 OnPage = Callable[[Page | FailedPage], None]
 
@@ -23,7 +22,7 @@ class CrawlReport:
     Attributes:
         category: slug.
         path: the archive with the pages that came.
-        pages: pages kept, listing and book; `books` of them are book pages.
+        pages: pages kept, listing and book; `books`: book pages, and rows on pages that hold them.
         bytes: received, as on the wire.
         requests: sent, retries among them.
         statuses: HTTP status -> how often it came.
@@ -47,7 +46,7 @@ class CrawlReport:
 def crawl_category(
     source: Source,
     category: Category,
-    fetcher: Fetcher,
+    fetcher: CrawlFetcher,
     folder: Path,
     crawl_id: str,
     on_page: OnPage | None = None,
@@ -86,7 +85,7 @@ def crawl_category(
 
 class _Walk:
     def __init__(
-        self, source: Source, category: Category, fetcher: Fetcher, archive: PageArchive, on_page: OnPage | None
+        self, source: Source, category: Category, fetcher: CrawlFetcher, archive: PageArchive, on_page: OnPage | None
     ) -> None:
         self.source, self.category, self.fetcher = source, category, fetcher
         self.archive, self.on_page = archive, on_page
@@ -107,13 +106,16 @@ class _Walk:
         """From listing to listing; books of one are fetched while the next is asked for."""
         found: dict[str, None] = {}
         expected: int | None = None
+        rows = 0
         for listing in self._listings():
             fresh = [url for url in listing.book_urls if url not in found]
             found.update(dict.fromkeys(fresh))
+            rows += listing.rows
+            self.books += listing.rows
             expected = listing.expected if listing.expected is not None else expected
             yield from (url for url in fresh if self._is_of_shop(url, "book"))
-        if not self.failed and expected is not None and expected != len(found):
-            reason = f"the listing says {expected} books and links {len(found)}"
+        if not self.failed and expected is not None and expected != len(found) + rows:
+            reason = f"the listing says {expected} books and links {len(found) + rows}"
             self.take(FailedPage(self.category.url, "listing", reason))
 
     def _listings(self) -> Iterator[Listing]:
@@ -135,7 +137,7 @@ class _Walk:
             url = listing.next_url
 
     def _is_of_shop(self, url: str, kind: Kind) -> bool:
-        if has_same_host(url, self.source.address):
+        if url == self.source.address or has_same_host(url, self.source.address):
             return True
         self.take(FailedPage(url, kind, "is linked by the shop, but leads away from it"))
         return False
@@ -155,10 +157,12 @@ def read_raw_books(source: Source, category: str, path: Path) -> tuple[list[RawB
         raise PermanentSourceError(str(path), f"holds category {kept.category.slug!r}, not {category!r}")
     books, rejected = [], []
     for page in read_pages(path):
-        if page.kind != "book":
-            continue
         try:
-            books.append(source.parse(page, kept.category))
+            for row in source.rows(page, kept.category):
+                if isinstance(row, RawBook):
+                    books.append(row)
+                else:
+                    rejected.append(RejectedBook(source.name, category, row.url, row.reason, page.fetched_at))
         except PageRejected as error:
             rejected.append(RejectedBook(source.name, category, page.url, error.reason, page.fetched_at))
     return books, rejected

@@ -10,6 +10,8 @@ browser reaches the shop's own host and no other.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -21,6 +23,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
+import psutil
+
 from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError, TransientSourceError
 from bookclub_platform.sources._contract import FailedPage, Kind, Page, has_same_host
 from bookclub_platform.sources._fetch import USER_AGENT, Counters, is_retryable
@@ -29,6 +33,7 @@ from bookclub_platform.sources._web import Web
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
+_log = logging.getLogger(__name__)
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _DRIVERS = ("chromedriver",)
 _FLAGS = (
@@ -111,8 +116,27 @@ class BrowserFetcher:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._chrome.quit()
+        self._quit()
         self._end()
+
+    def _quit(self) -> None:
+        """End the browser, also one that no longer listens to its driver."""
+        from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
+
+        programs = self._programs()
+        try:
+            self._chrome.quit()
+        except (WebDriverException, HTTPError) as error:
+            _log.info("The browser did not end by itself: %s", error)
+        for program in programs:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                program.kill()
+
+    def _programs(self) -> list[psutil.Process]:
+        """The browser's processes, by the profile that is theirs alone: they outlive a driver that was killed."""
+        mark = f"--user-data-dir={self._profile.name}"
+        return [program for program in psutil.process_iter(["cmdline"]) if mark in (program.info["cmdline"] or ())]
 
     def _start(self) -> None:
         self._chrome = self.browser.start(self._profile.name)
@@ -136,6 +160,7 @@ class BrowserFetcher:
             TransientSourceError, PermanentSourceError: this page cannot be had.
         """
         from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError  # by which selenium tells that the driver is gone
 
         for retry in range(self.web.patience.attempts):
             if retry:
@@ -146,8 +171,8 @@ class BrowserFetcher:
                 page = self._shown(url, kind)
             except TransientSourceError as error:
                 reason = error.reason
-            except WebDriverException as error:
-                reason = (error.msg or type(error).__name__).splitlines()[0]
+            except (WebDriverException, HTTPError) as error:
+                reason = (str(error) or type(error).__name__).removeprefix("Message: ").splitlines()[0]
                 self._revive()
             else:
                 self._failures = 0
@@ -221,9 +246,10 @@ class BrowserFetcher:
     def _revive(self) -> None:
         """A crashed browser is started anew."""
         from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
 
         try:
             self._chrome.switch_to.window(self._tabs["listing"])
-        except WebDriverException:
-            self._chrome.quit()
+        except (WebDriverException, HTTPError):
+            self._quit()
             self._start()

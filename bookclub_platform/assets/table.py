@@ -11,7 +11,6 @@ from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.tables import load_category, select_books, select_page
 from bookclub_platform.resources import BooksDatabase, DataFolder
 
-
 _SHOWN = ["id", "source", "title", "price", "rating", "stock", "updated_at"]
 
 

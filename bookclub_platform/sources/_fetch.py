@@ -80,6 +80,13 @@ def is_retryable(outcome: int | Exception) -> bool:
     return isinstance(outcome, requests.ConnectionError | requests.Timeout | urllib3.exceptions.HTTPError)
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """None: even where it does not follow, requests would prepare to, read the whole body for it, unbounded, and
+        stumble over an odd address."""
+        return None
+
+
 class Http:
     """One keep-alive session per thread, and what went through all of them."""
 
@@ -146,7 +153,7 @@ class Http:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
+            session = self._local.session = _Session()
             session.headers.update(self._identity)
             for scheme in ("http://", "https://"):
                 session.mount(scheme, BoundedAdapter(self._patience))
@@ -159,7 +166,7 @@ class Http:
 def identity(contact: str | None) -> dict[str, str]:
     """The headers that say who asks, and whom the shop can turn to: an e-mail or web address. Raises
     ConfigurationError."""
-    if contact is None:
+    if not contact:
         return {"User-Agent": f"{AGENT} (a crawler that obeys robots.txt)"}
     if not contact.isascii() or not contact.isprintable() or set(contact) & set("() "):
         raise ConfigurationError(

@@ -234,7 +234,7 @@ class Fetcher:
                     raise RequestFailed(_CUT, is_retryable=True)
             except RequestFailed as failure:
                 self._judge(host, url, failure, wish.attempts - attempt)
-                self._pause(host, failure, attempt - 1)
+                self._pause(host, failure, attempt - 1 if wish.is_page else 0)
             else:
                 host.budget.earn()
                 return page

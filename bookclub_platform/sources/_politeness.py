@@ -24,7 +24,7 @@ class Patience:
     Attributes:
         attempts: how often one page is asked for at most: with 10, a shop that fails three requests in ten loses one
             page in 170,000. `robots_attempts` for robots.txt: it is the first contact, and a shop that is down is to
-            be known in a second or two.
+            be known in a second or two, so its pauses do not grow.
         backoff_base_s, backoff_cap_s: the longest pause before the first retry, and before any.
         longest_wait_s: a Retry-After or a Crawl-delay beyond it is not waited for.
         robots_age_s: robots.txt is read again after so long (RFC 9309, 2.4: a day).
@@ -36,7 +36,7 @@ class Patience:
     """
 
     attempts: int = 10
-    robots_attempts: int = 3
+    robots_attempts: int = 5
     backoff_base_s: float = 0.5
     backoff_cap_s: float = 10.0
     longest_wait_s: float = 60.0

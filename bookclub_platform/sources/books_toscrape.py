@@ -3,7 +3,7 @@
     BOOKCLUB_SHOP_URL=http://127.0.0.1:8765 ...     # which shop of this kind
 
 Sends no charset, cuts titles on listings, and shows other people's books below the book ("recently viewed"): so bytes
-are read as browsers read them, titles come from the book's own page, and every selector is held to the book's own part of it.
+are read as browsers read them, titles come from the book's own page, and every selector is held to its own part of it.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ def test_page_numbers_end_where_the_api_says_and_no_page_beyond_is_asked(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>Sign in</html>", b'{"found": {}}', b'{"found": {"items": {}}}', b"[" * 100_000]
+    "body", [b"<html>Sign in</html>", b'{"found": {}}', b'{"found": {"items": {}}}', b"[" * 100_000 + b"]"]
 )
 def test_an_answer_that_is_no_list_is_refused_and_kept(tmp_path: Path, body: bytes) -> None:
     with answering(lambda path, _: (body, {}) if path == "/x" else None) as address:

@@ -27,7 +27,7 @@ import psutil
 
 from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError, TransientSourceError
 from bookclub_platform.sources._contract import FailedPage, Kind, Page, has_same_host
-from bookclub_platform.sources._fetch import USER_AGENT, Counters, is_retryable
+from bookclub_platform.sources._fetch import Counters, identity, is_retryable
 from bookclub_platform.sources._web import Web
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _FLAGS = (
     "--blink-settings=imagesEnabled=false",
 )
 _POLL_S = 0.02
+_ATTEMPTS = 3  # a browser has tried more than once by itself
 _DEAD_AFTER = 5  # pages in a row that a browser could not open: the shop is given up
 # What is shown of a page: its address, whether it is loaded, the status of its answer, the elements that make it one.
 _SHOWN = """
@@ -73,7 +74,7 @@ class Browser:
     program: str | None = None
     driver: str | None = None
 
-    def start(self, profile: str) -> Chrome:
+    def start(self, profile: str, contact: str | None) -> Chrome:
         """A running browser. Raises PermanentSourceError if this machine has none."""
         program = self.program or next(filter(None, map(shutil.which, _BROWSERS)), None)
         driver = self.driver or next(filter(None, map(shutil.which, _DRIVERS)), None)
@@ -89,7 +90,10 @@ class Browser:
         options = webdriver.ChromeOptions()
         options.binary_location = program
         host = urlsplit(self.address).hostname
-        flags = (f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {host}", f"--user-agent={USER_AGENT}")
+        flags = (
+            f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {host}",
+            f"--user-agent={identity(contact)['User-Agent']}",
+        )
         for flag in (*_FLAGS, *flags, f"--user-data-dir={profile}", *(["--no-sandbox"] if os.geteuid() == 0 else [])):
             options.add_argument(flag)
         chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -139,7 +143,7 @@ class BrowserFetcher:
         return [program for program in psutil.process_iter(["cmdline"]) if mark in (program.info["cmdline"] or ())]
 
     def _start(self) -> None:
-        self._chrome = self.browser.start(self._profile.name)
+        self._chrome = self.browser.start(self._profile.name, self.web.contact)
         self._tabs: dict[Kind, str] = {"listing": self._chrome.current_window_handle}
         self._chrome.switch_to.new_window("tab")
         self._tabs["book"] = self._chrome.current_window_handle
@@ -162,7 +166,7 @@ class BrowserFetcher:
         from selenium.common.exceptions import WebDriverException
         from urllib3.exceptions import HTTPError  # by which selenium tells that the driver is gone
 
-        for retry in range(self.web.patience.attempts):
+        for retry in range(min(_ATTEMPTS, self.web.patience.attempts)):
             if retry:
                 self._counters.retries += 1
                 time.sleep(self.web.patience.backoff_s(retry - 1))

@@ -39,7 +39,7 @@ class Politeness(_Strict):
 
     delay_s: Annotated[float | None, Field(ge=0)] = None
     concurrency: Annotated[int | None, Field(ge=1, le=64)] = None
-    contact: str | None = None
+    contact: Annotated[str, Field(pattern=r"^[!-'*-~]+$")] | None = None
 
 
 class OurCategory(_Strict):
@@ -94,6 +94,8 @@ class SourceConfig(_Strict):
 
     Attributes:
         has_categories: of the kind, see _contract.Source.
+        redirects_to: addresses of other hosts that the source may send us to; only their host and port count.
+        categories: the source's category -> ours.
     """
 
     has_categories: ClassVar[bool]
@@ -102,6 +104,7 @@ class SourceConfig(_Strict):
     kind: str
     address: WebAddress
     politeness: Politeness = Politeness()
+    redirects_to: list[WebAddress] = []
     categories: CategoryMap = {}
 
     @model_validator(mode="after")

@@ -9,11 +9,11 @@ rows; a page may do both. A new kind is one new file beside this one, with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, overload
 from urllib.parse import urlsplit
 
 from bookclub_platform.core.book import Category, RawBook
@@ -105,9 +105,28 @@ class PageFetcher(Protocol):
 
 
 class CrawlFetcher(PageFetcher, Protocol):
-    """What the walk needs: a Fetcher (HTTP), a browser, or a reader of local files."""
+    """What the walk needs: a Fetcher (HTTP), a browser, or a reader of local files.
 
-    def fetch_many(self, urls: Iterable[str], kind: Kind) -> Iterator[Page | FailedPage]:
+    `validators` say what is known of a page: where it is still so, Unchanged may come instead of it. A browser always
+    gives the page.
+    """
+
+    @overload
+    def fetch(self, url: str, kind: Kind) -> Page: ...
+    @overload
+    def fetch(self, url: str, kind: Kind, validators: Validators | None) -> Page | Unchanged: ...
+    def fetch(self, url: str, kind: Kind, validators: Validators | None = None) -> Page | Unchanged:
+        """The page. Raises SourceError."""
+
+    @overload
+    def fetch_many(self, urls: Iterable[str], kind: Kind) -> Iterator[Page | FailedPage]: ...
+    @overload
+    def fetch_many(
+        self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None
+    ) -> Iterator[Page | Unchanged | FailedPage]: ...
+    def fetch_many(
+        self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None = None
+    ) -> Iterator[Page | Unchanged | FailedPage]:
         """Each page as it comes. `urls` is read only a little ahead of what is yielded. Raises ShopUnavailable."""
 
     def counters(self) -> Counters:

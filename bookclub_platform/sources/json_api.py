@@ -78,6 +78,7 @@ class Config(RowsConfig):
 
 
 def build(config: Config, settings: Settings) -> JsonApi:
+    web = Web.of(config, settings, is_whole=_is_whole)
     return JsonApi(
         config.name,
         config.address,
@@ -85,7 +86,7 @@ def build(config: Config, settings: Settings) -> JsonApi:
         config.total,
         config.next,
         RowReader.of(config),
-        Web.of(config, settings),
+        web,
     )
 
 
@@ -147,6 +148,12 @@ class JsonApi:
                 return _linked_next(page)
             case _:
                 return None
+
+
+def _is_whole(page: Page) -> bool:
+    """An answer that begins as JSON ends as it; one that does not is for the parser to refuse."""
+    body = page.body.strip()
+    return not body.startswith((b"{", b"[")) or body.endswith((b"}", b"]"))
 
 
 def _answer(page: Page) -> Any:

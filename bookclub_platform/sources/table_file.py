@@ -36,6 +36,7 @@ from bookclub_platform.sources._web import Web
 Format = Literal["csv", "jsonl", "parquet"]
 # A row as the file has it, what people call its place, and the place as a fragment of the address (RFC 7111).
 Row = tuple[Any, str, str]
+_PARQUET = b"PAR1"
 _ENDINGS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -82,10 +83,15 @@ class Config(RowsConfig):
         return Path(urlsplit(self.address).path).suffix.lower()
 
 
+def _is_whole(page: Page) -> bool:
+    """Parquet alone says where it ends."""
+    return not page.body.startswith(_PARQUET) or page.body.endswith(_PARQUET)
+
+
 def build(config: Config, settings: Settings) -> TableFile:
     web = None
     if "://" in config.address:
-        web = Web.of(config, settings, Patience(max_bytes=config.max_bytes, page_timeout_s=600))
+        web = Web.of(config, settings, Patience(max_bytes=config.max_bytes, page_timeout_s=600), _is_whole)
     return TableFile(
         name=config.name,
         address=config.address if web else f"file:{config.address}",

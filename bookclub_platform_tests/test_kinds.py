@@ -19,8 +19,9 @@ import pytest
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
 from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable
-from bookclub_platform.sources import CrawlReport, Patience, Source, crawl_category, read_pages, read_raw_books
+from bookclub_platform.sources import CrawlReport, Page, Patience, Source, crawl_category, read_pages, read_raw_books
 from bookclub_platform.sources._browser import Browser, BrowserFetcher
+from bookclub_platform.sources._contract import Unchanged, Validators
 from bookclub_platform.sources._web import Web
 from bookclub_platform_tests.kinds_fixtures import (
     API_FIELDS,
@@ -197,6 +198,19 @@ def test_a_file_is_read_below_its_folder_alone(tmp_path: Path) -> None:
     (folder / "books.csv").unlink()
     _, (report,), _, _ = crawled(source_of(f"kind: table_file\naddress: books.csv{FIELDS}", folder), tmp_path)
     assert "BOOKCLUB_FILES" in report.failed[0].reason
+
+
+def test_a_file_that_did_not_change_is_not_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "books.csv"
+    path.write_bytes(as_csv(rows()))
+    source = source_of(f"kind: table_file\naddress: books.csv{FIELDS}", tmp_path)
+    with source.fetcher() as fetcher:
+        page = fetcher.fetch(source.address, "listing")
+        known = Validators(dict(page.headers)["ETag"], None)
+        assert isinstance(fetcher.fetch(source.address, "listing", known), Unchanged)
+        path.write_bytes(as_csv(rows()[:-1]))
+        assert isinstance(fetcher.fetch(source.address, "listing", known), Page)
+        assert fetcher.counters().requests == 3
 
 
 def test_an_api_that_says_more_than_it_gives_is_incomplete(tmp_path: Path) -> None:

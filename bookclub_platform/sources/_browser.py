@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError, TransientSourceError
-from bookclub_platform.sources._contract import FailedPage, Kind, Page, has_same_host
+from bookclub_platform.sources._contract import FailedPage, Kind, Page, Validators, has_same_host
 from bookclub_platform.sources._fetch import Counters, identity, is_retryable
 from bookclub_platform.sources._web import Web
 
@@ -156,8 +156,8 @@ class BrowserFetcher:
         """Pages that the browser opened; `bytes` are those of the rendered HTML."""
         return self._counters.copy()
 
-    def fetch(self, url: str, kind: Kind) -> Page:
-        """The rendered page.
+    def fetch(self, url: str, kind: Kind, validators: Validators | None = None) -> Page:
+        """The rendered page, whatever is known of it.
 
         Raises:
             ShopUnavailable: the shop does not answer, or wants no visit, or the browser opens no page of it any more.
@@ -186,7 +186,9 @@ class BrowserFetcher:
             raise ShopUnavailable(url, f"{self._failures} pages in a row could not be opened, the last: {reason}")
         raise TransientSourceError(url, reason)
 
-    def fetch_many(self, urls: Iterable[str], kind: Kind) -> Iterator[Page | FailedPage]:
+    def fetch_many(
+        self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None = None
+    ) -> Iterator[Page | FailedPage]:
         """One after the other: a browser that hurries hurts a shop more than a crawler."""
         for url in urls:
             try:

@@ -58,7 +58,9 @@ class OurCategory(_Strict):
 
 
 def _folded(value: Any) -> Any:
-    return {_fold(key) if isinstance(key, str) else key: ours for key, ours in dict(value).items()}
+    if not isinstance(value, dict):
+        return value
+    return {_fold(key) if isinstance(key, str) else key: mapped for key, mapped in value.items()}
 
 
 def _fold(name: str) -> str:
@@ -162,7 +164,10 @@ def read(path: Path, kinds: Mapping[str, type[SourceConfig]], variables: Variabl
         reason = getattr(error, "problem", None) or str(error)
         return Found({}, [Fault(path, mark.line + 1 if mark else 1, "file", f"is no YAML: {reason}", None)], [])
     file = _File(path, root, variables)
-    data = file.value(root, ())
+    try:
+        data = file.value(root, ())
+    except RecursionError:
+        return Found({}, [Fault(path, 1, "file", "has an alias (*) for something that it stands in", None)], [])
     entries = data.get("sources") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not entries:
         file.fault(("sources",), "must be a list of sources, with one at least")
@@ -203,7 +208,9 @@ class _File:
     ) -> SourceConfig | None:
         kind = entry.get("kind")
         if not isinstance(kind, Hashable) or kind not in kinds:
-            self.fault(("sources", at, "kind"), f"must be one of {', '.join(sorted(kinds))}, not {kind!r}", name)
+            self.fault(
+                ("sources", at, "kind"), f"must be one of {', '.join(sorted(kinds))}, not {kind!r}", name, str(kind)
+            )
             return None
         try:
             return kinds[str(kind)].model_validate(entry)
@@ -250,30 +257,27 @@ class _File:
         """The name of the entry that holds the place."""
         if len(place) < 2 or not isinstance(place[1], int):
             return None
-        entry = next(value for key, value in _items(self.root) if key == "sources").value[place[1]]
-        name = next((value.value for key, value in _items(entry) if key == "name"), None)
+        entry = next(value for key, value, _ in _items(self.root) if key == "sources").value[place[1]]
+        name = next((value.value for key, value, _ in _items(entry) if key == "name"), None)
         return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
     def _locate(self, place: Place) -> tuple[int, Place]:
-        """(line, the part of the place that the file has or misses); pydantic's own steps into a type are left out."""
+        """(line, place as the file spells it); pydantic's own steps into a type are left out."""
         node, line, shown = self.root, self.root.start_mark.line + 1 if self.root else 1, list[int | str]()
         for step in place:
             if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
                 node = node.value[step]
                 line = node.start_mark.line + 1
-            elif isinstance(node, yaml.MappingNode):
-                inner = next(
-                    ((key, value) for key, value in node.value if _fold(str(key.value)) == _fold(str(step))), None
-                )
-                if inner is None:
-                    return line, (*shown, step)
-                line, node = inner[0].start_mark.line + 1, inner[1]
-            else:
-                break
-            shown.append(step)
+                shown.append(step)
+            elif inner := next((pair for pair in _items(node) if _fold(pair[0]) == _fold(str(step))), None):
+                shown.append(inner[0])
+                line, node = inner[2], inner[1]
+            elif step is place[-1]:
+                shown.append(step)
         return line, tuple(shown)
 
 
-def _items(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
+def _items(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node, int]]:
+    """(key, value, line of the key)"""
     if isinstance(node, yaml.MappingNode):
-        yield from ((str(key.value), value) for key, value in node.value)
+        yield from ((str(key.value), value, key.start_mark.line + 1) for key, value in node.value)

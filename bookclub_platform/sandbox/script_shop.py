@@ -61,7 +61,10 @@ class ScriptShop(Shop):
         if path == "index.html" or (found := LISTING.fullmatch(path)):
             at = int(found[1]) if found else 1
             return self._list("All products", "/index.html", "/catalogue/", self.all_numbers, at)
-        if (found := CATEGORY.fullmatch(path)) and found[2]:
+        if found := CATEGORY.fullmatch(path):
+            if found[2] is None:
+                folder = "/catalogue/category/books_1/"
+                return self._list("Books", f"{folder}index.html", folder, self.all_numbers, int(found[4] or 1))
             place = self.by_number.get(int(found[3]))
             if place is not None and self.genres[place].slug == found[2]:
                 genre, numbers = self.genres[place], self.catalogue.members[place]

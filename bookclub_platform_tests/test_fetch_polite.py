@@ -32,11 +32,11 @@ HASTY = Patience(attempts=4, backoff_base_s=0.01, read_timeout_s=0.5)
 
 # Where protego, and so we, differ from Google's parser: place in the list -> why.
 DIFFERENCES = {
-    19: "an unknown line ends a group's user agents; Google reads on",
+    19: "an unknown line between user agents begins a new group, against RFC 9309, 2.2.4; Google reads on",
     **dict.fromkeys((30, 31, 32, 36, 37, 38), "'Foo Bar' is no name for 'Foo'; Google cuts names at the space"),
     **dict.fromkeys((39, 40), "the same: not required by RFC 9309"),
-    62: "the bare letters of a path stand for their UTF-8 escapes in the URL alone",
-    65: "the case expects that escapes in a path do not match bare letters, which RFC 9309, 2.2.2 wants matched",
+    62: "the path ends in a backslash and an n, lost in translation from C++, which we take for part of it",
+    65: "escapes in a path match the bare letters in a URL, as RFC 9309, 2.2.2 wants; Google wants URLs escaped",
     66: "needless escapes in a path are read as the letters that they stand for, as RFC 9309, 2.2.2 wants",
 }
 

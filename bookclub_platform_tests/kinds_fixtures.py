@@ -84,7 +84,7 @@ def answering(answer: Answer) -> Iterator[str]:
             parts = urlsplit(self.path)
             found = answer(parts.path, parse_qs(parts.query))
             body, headers = found if found is not None else (b"", {})
-            self.send_response(200 if found is not None else 404)
+            self.send_response(404 if found is None else 302 if "Location" in headers else 200)
             for name, value in ({"Content-Length": str(len(body))} | headers).items():
                 self.send_header(name, value)
             self.end_headers()

@@ -177,6 +177,18 @@ def test_a_spreadsheet_of_another_country_is_read_by_its_settings(tmp_path: Path
     assert all(book.in_stock and book.stock is None for book in books)
 
 
+def test_a_published_sheet_may_redirect_to_the_hosts_that_are_named_and_to_no_other(tmp_path: Path) -> None:
+    with (
+        answering(lambda path, _: (as_csv(rows()), {}) if path == "/sheet" else None) as store,
+        answering(lambda path, _: (b"", {"Location": f"{store}/sheet"}) if path == "/pub" else None) as address,
+    ):
+        entry = f"kind: table_file\naddress: {address}/pub\nformat: csv{FIELDS}"
+        _, (report,), _, _ = crawled(source_of(entry, tmp_path / "a"), tmp_path / "a")
+        assert "another host" in report.failed[0].reason
+        *_, raw_books, _ = crawled(source_of(f"{entry}\nredirects_to: ['{store}']", tmp_path / "b"), tmp_path / "b")
+    assert len(raw_books) == BOOKS
+
+
 def test_a_link_that_is_no_web_address_never_reaches_the_table(tmp_path: Path) -> None:
     rows = b"id,t,p,u\n1,A,1.00,javascript:alert(1)\n2,B,2.00,https://shop.test/b\n"
     (tmp_path / "books.csv").write_bytes(rows)

@@ -20,7 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from bookclub_platform.sources._contract import Kind, Page
+from bookclub_platform.sources._contract import Kind, Page, Unchanged, Validators
 from bookclub_platform.sources._politeness import Patience, retry_after_s
 
 AGENT = "bookclub-platform"
@@ -31,15 +31,20 @@ _CODING_HEADERS = {"content-encoding", "transfer-encoding", "content-length"}
 
 @dataclass(slots=True)
 class Counters:
-    """What was asked and what came: `requests` with retries and robots.txt; `bytes` of bodies as on the wire."""
+    """What was asked and what came: `requests` with retries and robots.txt; `bytes` of bodies as on the wire.
+
+    Attributes:
+        timings: (moment of time.monotonic, seconds to the end of the answer, status or 0) of each request.
+    """
 
     requests: int = 0
     retries: int = 0
     bytes: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
+    timings: list[tuple[float, float, int]] = field(default_factory=list)
 
     def copy(self) -> Counters:
-        return Counters(self.requests, self.retries, self.bytes, Counter(self.statuses))
+        return Counters(self.requests, self.retries, self.bytes, Counter(self.statuses), list(self.timings))
 
     def __sub__(self, before: Counters) -> Counters:
         return Counters(
@@ -47,6 +52,7 @@ class Counters:
             self.retries - before.retries,
             self.bytes - before.bytes,
             self.statuses - before.statuses,
+            self.timings[len(before.timings) :],
         )
 
 
@@ -88,7 +94,9 @@ class Http:
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
 
-    def ask(self, url: str, kind: Kind, options: dict[str, Any]) -> Page:
+    def ask(
+        self, url: str, kind: Kind, options: dict[str, Any], validators: Validators | None = None
+    ) -> Page | Unchanged:
         """The answer as a Page: status 200, or a redirect, which is not followed. Raises RequestFailed.
 
         Args:
@@ -96,17 +104,29 @@ class Http:
         """
         with self._lock:
             self._counters.requests += 1
+        started, status = time.monotonic(), 0
         try:
             with self._session().get(
-                url, stream=True, allow_redirects=False, timeout=self._timeouts_s, **options
+                url,
+                stream=True,
+                allow_redirects=False,
+                timeout=self._timeouts_s,
+                headers=_conditions(validators),
+                **options,
             ) as answer:
+                status = answer.status_code
                 return self._page(answer, url, kind)
         except (requests.RequestException, urllib3.exceptions.HTTPError, TooLarge) as error:
             raise RequestFailed(_reason(error), is_retryable(error)) from error
+        finally:
+            with self._lock:
+                self._counters.timings.append((started, time.monotonic() - started, status))
 
-    def _page(self, answer: requests.Response, url: str, kind: Kind) -> Page:
+    def _page(self, answer: requests.Response, url: str, kind: Kind) -> Page | Unchanged:
         status = answer.status_code
         try:
+            if status == 304:
+                return Unchanged(url, _headers(answer), kind, datetime.now(UTC))
             if status != 200 and not answer.is_redirect:
                 wait_s = retry_after_s(answer.headers.get("Retry-After"), datetime.now(UTC))
                 reason = f"the shop answers {status} {answer.reason}".rstrip()
@@ -155,6 +175,13 @@ def _body(answer: requests.Response, patience: Patience) -> bytes:
         if time.monotonic() > deadline:
             raise requests.Timeout(f"not complete after {patience.page_timeout_s:.0f} s")
     return bytes(body)
+
+
+def _conditions(validators: Validators | None) -> dict[str, str]:
+    if validators is None:
+        return {}
+    fields = {"If-None-Match": validators.etag, "If-Modified-Since": validators.last_modified}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _headers(answer: requests.Response) -> tuple[tuple[str, str], ...]:

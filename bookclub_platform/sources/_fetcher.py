@@ -12,15 +12,23 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 from urllib.parse import urljoin, urlsplit
 
 from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError, TransientSourceError
-from bookclub_platform.sources._contract import CHECK_ADDRESS, FailedPage, Kind, Page, has_same_host
+from bookclub_platform.sources._contract import (
+    CHECK_ADDRESS,
+    FailedPage,
+    Kind,
+    Page,
+    Unchanged,
+    Validators,
+    has_same_host,
+)
 from bookclub_platform.sources._fetch import AGENT, Counters, Http, RequestFailed, environment
 from bookclub_platform.sources._politeness import Budget, Gate, Patience, Robots
 
@@ -73,26 +81,35 @@ class Fetcher:
         """What happened since the start."""
         return replace(self._http.counters(), retries=self._retries)
 
-    def fetch(self, url: str, kind: Kind) -> Page:
-        """The page at `url`.
+    @overload
+    def fetch(self, url: str, kind: Kind, validators: None = None) -> Page: ...
+
+    @overload
+    def fetch(self, url: str, kind: Kind, validators: Validators | None) -> Page | Unchanged: ...
+
+    def fetch(self, url: str, kind: Kind, validators: Validators | None = None) -> Page | Unchanged:
+        """The page at `url`; Unchanged only where `validators` were given.
 
         Raises:
             ShopUnavailable: the host does not answer, or wants no visit: stop.
             TransientSourceError, PermanentSourceError: this page cannot be had.
         """
-        return self._pool.submit(self._page, url, kind).result()
+        return self._pool.submit(self._page, url, kind, validators).result()
 
-    def fetch_many(self, urls: Iterable[str], kind: Kind) -> Generator[Page | FailedPage, None, None]:
+    def fetch_many(
+        self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None = None
+    ) -> Generator[Page | Unchanged | FailedPage, None, None]:
         """Each page as it comes, in no order. `urls` is read only a little ahead of what is yielded.
 
         Raises:
             ShopUnavailable: as `fetch`; pages that are under way are dropped.
         """
-        rest, under_way = iter(urls), set[Future[Page | FailedPage]]()
+        rest, under_way = iter(urls), set[Future[Page | Unchanged | FailedPage]]()
         try:
             while True:
                 for url in itertools.islice(rest, 2 * self.concurrency - len(under_way)):
-                    under_way.add(self._pool.submit(self._outcome, url, kind))
+                    known = validators(url) if validators is not None else None
+                    under_way.add(self._pool.submit(self._outcome, url, kind, known))
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
@@ -102,23 +119,34 @@ class Fetcher:
             for future in under_way:
                 future.cancel()
 
-    def _outcome(self, url: str, kind: Kind) -> Page | FailedPage:
+    def _outcome(self, url: str, kind: Kind, validators: Validators | None) -> Page | Unchanged | FailedPage:
         try:
-            return self._page(url, kind)
+            return self._page(url, kind, validators)
         except ShopUnavailable:
             raise
         except SourceError as error:
             return FailedPage(url, kind, error.reason)
 
-    def _page(self, url: str, kind: Kind) -> Page:
+    def _page(self, url: str, kind: Kind, validators: Validators | None) -> Page | Unchanged:
         host = self._host(url)
-        return self._follow(host, url, kind, self.patience.attempts, self._robots(host, url))
+        return self._follow(host, url, kind, self.patience.attempts, self._robots(host, url), validators)
 
-    def _follow(self, host: _Host, url: str, kind: Kind, attempts: int, robots: Robots | None) -> Page:
+    def _follow(
+        self,
+        host: _Host,
+        url: str,
+        kind: Kind,
+        attempts: int,
+        robots: Robots | None,
+        validators: Validators | None = None,
+    ) -> Page | Unchanged:
         for _ in range(MAX_REDIRECTS + 1):
             if robots is not None and not robots.allows(url):
                 raise PermanentSourceError(url, "robots.txt of the shop does not allow it")
-            page = self._stubborn(host, url, kind, attempts)
+            page = self._stubborn(host, url, kind, attempts, validators)
+            if isinstance(page, Unchanged):
+                return page
+            validators = None  # another page's
             location = _location(page)
             if location is None:
                 return page
@@ -148,7 +176,8 @@ class Fetcher:
     def _read_robots(self, host: _Host, url: str) -> Robots:
         """RFC 9309: a host that has no robots.txt allows all; one that cannot answer for it allows nothing."""
         try:
-            return Robots.from_text(self._follow(host, url, "listing", self.patience.robots_attempts, None).body, AGENT)
+            page = self._follow(host, url, "listing", self.patience.robots_attempts, None)
+            return Robots.from_text(page.body if isinstance(page, Page) else b"", AGENT)
         except SourceError as error:
             failure = error.__cause__
             if isinstance(failure, RequestFailed) and 400 <= (failure.status or 0) < 500 and not failure.is_retryable:
@@ -156,7 +185,9 @@ class Fetcher:
             host.unavailable = host.unavailable or f"{error.reason}. {CHECK_ADDRESS}"
             raise ShopUnavailable(url, host.unavailable) from error
 
-    def _stubborn(self, host: _Host, url: str, kind: Kind, attempts: int) -> Page:
+    def _stubborn(
+        self, host: _Host, url: str, kind: Kind, attempts: int, validators: Validators | None
+    ) -> Page | Unchanged:
         """One page or redirect, asked for until it comes, it is clear that it will not, or patience ends."""
         for attempt in itertools.count(1):
             if host.unavailable:
@@ -165,7 +196,7 @@ class Fetcher:
             if self._stopped.is_set():
                 raise TransientSourceError(url, "the crawl was stopped")
             try:
-                page = self._http.ask(url, kind, host.environment)
+                page = self._http.ask(url, kind, host.environment, validators)
             except RequestFailed as failure:
                 self._judge(host, url, failure, attempts - attempt)
                 self._pause(host, failure, attempt - 1)

@@ -32,6 +32,7 @@ from bookclub_platform.sources import (
     Page,
     Patience,
     Source,
+    Unchanged,
     crawl_category,
     latest,
     read_raw_books,
@@ -214,18 +215,23 @@ def served(folder: Path, files: dict[str, str | bytes]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def crawl_travel(
-    address: str, folder: Path, on_page: Callable[[Page | FailedPage], None] | None = None
+    address: str,
+    folder: Path,
+    on_page: Callable[[Page | Unchanged | FailedPage], None] | None = None,
+    crawl_id: str = CRAWL,
 ) -> tuple[CrawlReport, list[RawBook], list[RejectedBook]]:
     shop = shop_at(address)
     with Fetcher(delay_s=0, concurrency=2, patience=Patience(backoff_base_s=0.01)) as fetcher:
         (category,) = shop.categories(fetcher)
-        report = crawl_category(shop, category, fetcher, folder, CRAWL, on_page)
+        report = crawl_category(shop, category, fetcher, folder, crawl_id, on_page)
     return report, *read_raw_books(shop, "travel", report.path)
 
 
@@ -236,7 +242,7 @@ def reasons(report: CrawlReport) -> str:
 def test_a_whole_small_shop_is_a_complete_crawl_and_its_progress_is_told(
     tmp_path: Path, pages: dict[str, str | bytes]
 ) -> None:
-    seen: list[Page | FailedPage] = []
+    seen: list[Page | Unchanged | FailedPage] = []
     with served(tmp_path / "www", pages) as address:
         report, raw_books, rejected = crawl_travel(address, tmp_path, seen.append)
     assert report.is_complete and (report.pages, report.books, report.failed) == (6, 3, [])
@@ -326,7 +332,7 @@ def test_links_that_leave_the_shop_are_reported_and_not_followed(tmp_path: Path,
 
 def test_a_crawl_can_be_run_again_in_the_same_process(tmp_path: Path, pages: dict[str, str | bytes]) -> None:
     with served(tmp_path / "www", pages) as address:
-        first, second = (crawl_travel(address, tmp_path) for _ in range(2))
+        first, second = (crawl_travel(address, tmp_path, crawl_id=f"2025112{n}") for n in range(2))
     assert first[0].is_complete and second[0].is_complete and len(first[1]) == len(second[1]) == 3
 
 

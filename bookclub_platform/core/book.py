@@ -22,7 +22,11 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class RawBook:
-    """One book as its page says it: text as found, None where the page has no such element."""
+    """One book as its page says it: text as found, None where the page has no such element.
+
+    Attributes:
+        raw_page: where the kept page lies, `<path below the raw folder>#<offset of its record>`; None where none is.
+    """
 
     source: str
     url: str
@@ -37,6 +41,7 @@ class RawBook:
     num_reviews: str | None
     image_url: str | None
     seen_at: datetime
+    raw_page: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,12 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class RejectedBook:
-    """A page that gave no Book: kept, with the reason, so that nothing is lost silently."""
+    """A page that gave no Book: kept, with the reason and where the page lies (as RawBook.raw_page), so that nothing is
+    lost silently."""
 
     source: str
     category: str
     url: str
     reason: str
     seen_at: datetime
+    raw_page: str | None = None

@@ -17,8 +17,17 @@ import importlib
 import pkgutil
 
 from bookclub_platform.core.settings import Settings
-from bookclub_platform.sources._archive import KeptCrawl, PageArchive, latest, read_pages
-from bookclub_platform.sources._contract import FailedPage, Kind, Listing, Page, PageFetcher, Source
+from bookclub_platform.sources._archive import KeptCrawl, KeptPage, PageArchive, latest, read_kept_pages, read_pages
+from bookclub_platform.sources._contract import (
+    FailedPage,
+    Kind,
+    Listing,
+    Page,
+    PageFetcher,
+    Source,
+    Unchanged,
+    Validators,
+)
 from bookclub_platform.sources._crawl import CrawlReport, crawl_category, read_raw_books
 from bookclub_platform.sources._fetch import Counters, is_retryable
 from bookclub_platform.sources._fetcher import Fetcher
@@ -30,6 +39,7 @@ __all__ = [
     "FailedPage",
     "Fetcher",
     "KeptCrawl",
+    "KeptPage",
     "Kind",
     "Listing",
     "Page",
@@ -37,9 +47,12 @@ __all__ = [
     "PageFetcher",
     "Patience",
     "Source",
+    "Unchanged",
+    "Validators",
     "crawl_category",
     "is_retryable",
     "latest",
+    "read_kept_pages",
     "read_pages",
     "read_raw_books",
     "sources",

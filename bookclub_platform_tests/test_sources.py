@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -288,6 +289,30 @@ def test_a_pager_that_leads_in_a_circle_ends(tmp_path: Path, pages: dict[str, st
         report, raw_books, _ = crawl_travel(address, tmp_path)
     assert not report.is_complete and "in a circle" in reasons(report)
     assert len(raw_books) == 2
+
+
+def test_a_date_alone_is_believed_only_of_a_page_that_was_old_when_it_came(
+    tmp_path: Path, pages: dict[str, str | bytes]
+) -> None:
+    with served(tmp_path / "www", pages) as address:  # Last-Modified is the file's, and there is no ETag
+        crawl_travel(address, tmp_path, crawl_id="1")
+        assert crawl_travel(address, tmp_path, crawl_id="2")[0].unchanged == 0
+        for path in (tmp_path / "www").rglob("*.html"):
+            os.utime(path, (1_500_000_000, 1_500_000_000))
+        crawl_travel(address, tmp_path, crawl_id="3")
+        assert crawl_travel(address, tmp_path, crawl_id="4")[0].unchanged == 6
+
+
+def test_a_pager_without_end_ends(tmp_path: Path, pages: dict[str, str | bytes]) -> None:
+    link = '<h3><a href="../../../book_1/index.html">B...</a></h3>'
+    for n in range(1, 9):
+        following = f'<li class="next"><a href="page-{n + 1}.html">next</a></li>'
+        name = "index.html" if n == 1 else f"page-{n}.html"
+        pages[f"{FOLDER}/{name}"] = PAGE.format(LISTING.format(count=1, links=link, next=following))
+    with served(tmp_path / "www", pages) as address:
+        report, raw_books, _ = crawl_travel(address, tmp_path)
+    assert not report.is_complete and len(raw_books) == 1 and report.pages == 5
+    assert "bring no new book" in report.failed[0].reason
 
 
 @pytest.mark.parametrize("body", [b"<html><body>Sorry!</body></html>", PAGE.format(LISTING)[:40].encode(), b"\xff"])

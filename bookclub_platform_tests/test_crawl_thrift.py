@@ -96,6 +96,22 @@ def test_a_changed_page_comes_whole_among_unchanged_ones(tmp_path: Path, shop: C
     assert changed.body == b"<html> </html>"
 
 
+def test_a_page_that_moved_with_its_etag_is_fetched_whole_at_its_new_address(
+    tmp_path: Path, shop: CountingShop
+) -> None:
+    category = biggest(shop)
+    path = f"/{book_paths(crawled(shop, category, tmp_path, '1'))[0]}"
+    page = shop.app.answer({"method": "GET", "path": path, "headers": []})
+    etag = dict(page[1])[b"etag"]
+    shop.changed[path] = lambda _: (302, [(b"location", b"/moved.html"), (b"content-length", b"0")], b"")
+    answers = [(304, [(b"etag", etag)], b""), page]
+    shop.changed["/moved.html"] = lambda _: answers.pop(0)
+    second = crawled(shop, category, tmp_path, "2")
+    assert (second.is_complete, second.unchanged, second.pages) == (True, 44, 45) and answers == []
+    moved = {page.url: page for page in read_pages(second.path)}[f"{shop.address}/moved.html"]
+    assert moved.body == page[2]
+
+
 def test_a_file_that_others_rest_on_is_missed_by_name_and_its_pages_come_again(
     tmp_path: Path, shop: CountingShop
 ) -> None:

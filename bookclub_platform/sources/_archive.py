@@ -151,12 +151,14 @@ def latest(folder: Path, source: str, category: str) -> KeptCrawl | None:
     return kept_crawl(paths[0]) if paths else None
 
 
-def last_pages(folder: Path, source: str, category: str) -> dict[str, Place]:
-    """url -> where the page lies, of the newest complete crawl whose file can be read; empty if there is none."""
+def last_pages(folder: Path, source: str, category: str) -> dict[str, tuple[Place, bool]]:
+    """url -> (where the page lies, whether it had been kept before and was good enough to ask for changes since), of the
+    newest complete crawl whose file can be read; empty if there is none."""
     for path in _ended(folder, source, category):
         try:
             if kept_crawl(path).is_complete:
-                return {record.url: record.original for record in records(path) if record.type in _PAGES}
+                pages = (record for record in records(path) if record.type in _PAGES)
+                return {record.url: (record.original, record.type == "revisit") for record in pages}
         except PermanentSourceError as error:
             _log.warning("%s: asked for changes since an older crawl instead", error)
     return {}

@@ -136,18 +136,19 @@ def crawl_category(
 class _Known:
     """The pages of the last complete crawl, and which of them the shop was asked about."""
 
-    def __init__(self, source: Source, category: Category, places: dict[str, Place]) -> None:
+    def __init__(self, source: Source, category: Category, places: dict[str, tuple[Place, bool]]) -> None:
         self.source, self.category, self.places = source, category, places
         self.asked: dict[str, tuple[Place, Page]] = {}
 
     def validators(self, url: str, kind: Kind = "book") -> Validators | None:
         """What to ask the shop about a page; None where ours is no use and the page must come whole."""
-        place = self.places.get(url)
-        if place is None:
+        if url not in self.places:
             return None
+        place, is_checked = self.places[url]
         try:
             page = page_at(place)
-            self._check(page, kind)
+            if not is_checked:
+                self._check(page, kind)
         except PermanentSourceError:
             return None
         validators = _validators(page)
@@ -199,14 +200,25 @@ class _Walk:
         self.failed: list[FailedPage] = []
 
     def take(self, outcome: Page | Unchanged | FailedPage) -> None:
-        if isinstance(outcome, Unchanged) and outcome.url not in self.known.asked:
-            outcome = FailedPage(outcome.url, outcome.kind, "the shop answers 304 though we have no earlier version")
+        if isinstance(outcome, Unchanged):
+            try:
+                outcome = self._trusted(outcome)
+            except ShopUnavailable:
+                raise
+            except SourceError as error:
+                outcome = FailedPage(outcome.url, outcome.kind, error.reason)
         if isinstance(outcome, FailedPage):
             self.failed.append(outcome)
         elif outcome.url not in self.archive.resumed:  # else: a redirect to it, which is followed once more
             self._keep(outcome)
         if self.on_page is not None:
             self.on_page(outcome)
+
+    def _trusted(self, outcome: Page | Unchanged) -> Page | Unchanged:
+        """The page once more and whole, if "not changed" is said of one that we do not have: a redirect led to it."""
+        if isinstance(outcome, Unchanged) and outcome.url not in self.known.asked:
+            return self.fetcher.fetch(outcome.url, outcome.kind)
+        return outcome
 
     def _keep(self, outcome: Page | Unchanged) -> None:
         if isinstance(outcome, Unchanged):
@@ -262,13 +274,9 @@ class _Walk:
         """From the killed crawl, else from the shop, else from the last crawl because the shop says so."""
         if url in self.archive.resumed:
             return page_at(self.archive.resumed[url][1])
-        outcome = self.fetcher.fetch(url, "listing", self.known.validators(url, "listing"))
+        outcome = self._trusted(self.fetcher.fetch(url, "listing", self.known.validators(url, "listing")))
         self.take(outcome)
-        if isinstance(outcome, Page):
-            return outcome
-        if outcome.url not in self.known.asked:
-            raise PermanentSourceError(url, "cannot be read")
-        return page_at(self.known.asked[outcome.url][0])
+        return outcome if isinstance(outcome, Page) else page_at(self.known.asked[outcome.url][0])
 
     def _is_of_shop(self, url: str, kind: Kind) -> bool:
         if has_same_host(url, self.source.address):

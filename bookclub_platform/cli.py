@@ -75,6 +75,18 @@ def build() -> None:
 
 
 @main.command()
+@click.argument("categories", nargs=-1)
+def clean(categories: tuple[str, ...]) -> None:
+    """Clean the kept pages again and load the rows, without asking any shop. CATEGORIES are slugs; none means all."""
+    from bookclub_platform.build import clean as clean_again
+
+    settings = load_settings()
+    _quieten()
+    clean_again(settings, categories, _progress_over)
+    click.echo("Cleaned and loaded from the kept pages.")
+
+
+@main.command()
 def serve() -> None:
     """Run the API alone."""
     from serving.app import run

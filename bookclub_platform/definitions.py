@@ -8,32 +8,31 @@ from __future__ import annotations
 
 import dagster as dg
 
-from bookclub_platform.assets.shop import shop_assets
+from bookclub_platform.assets.source import source_assets
 from bookclub_platform.assets.table import books_asset
 from bookclub_platform.assets.tfidf_model import tfidf_model
 from bookclub_platform.core.progress import NoProgress, Progress
 from bookclub_platform.core.settings import Settings, load_settings
-from bookclub_platform.resources import BooksDatabase, DataFolder, MlflowRegistry, ShopFetcher
-from bookclub_platform.schedules import crawl, daily_crawl, retrain, weekly_retrain
+from bookclub_platform.resources import BooksDatabase, DataFolder, MlflowRegistry
+from bookclub_platform.schedules import clean, crawl, daily_crawl_schedule, retrain, weekly_retrain
 from bookclub_platform.sensors import new_categories_sensor
 from bookclub_platform.sources import sources
 
 
 def build_definitions(settings: Settings, progress: Progress | None = None) -> dg.Definitions:
     """The platform for these settings; `progress` is told of each category and model that is done."""
-    shops = sources(settings)
+    found = sources(settings)
     return dg.Definitions(
         assets=[
-            *(asset for shop in shops for asset in shop_assets(shop)),
-            books_asset([shop.name for shop in shops]),
+            *(asset for source in found for asset in source_assets(source)),
+            books_asset(found),
             tfidf_model,
         ],
-        jobs=[crawl, retrain],
-        schedules=[daily_crawl, weekly_retrain],
-        sensors=[new_categories_sensor(shops)],
+        jobs=[crawl, clean, retrain],
+        schedules=[daily_crawl_schedule(found), weekly_retrain],
+        sensors=[new_categories_sensor(found)],
         resources={
             "files": DataFolder(home=str(settings.home)),
-            "shop": ShopFetcher(delay_s=settings.delay_s, concurrency=settings.crawl_concurrency),
             "database": BooksDatabase(),
             "registry": MlflowRegistry(
                 ui_url=f"http://127.0.0.1:{settings.mlflow_port}",

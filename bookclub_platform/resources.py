@@ -1,4 +1,4 @@
-"""Settings -> what assets are given: the table, the folders, the shop's fetcher, the model registry.
+"""Settings -> what assets are given: the table, the folders, the model registry.
 
 Each is a thin handle that opens what it stands for at first use, in the process of the run.
 """
@@ -19,7 +19,6 @@ from bookclub_platform.core.settings import load_settings
 from bookclub_platform.local.database import open_databases
 from bookclub_platform.local.home import artifact_root
 from bookclub_platform.models import Registry
-from bookclub_platform.sources import Fetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,7 @@ class CleanedCategory:
 
     Attributes:
         is_complete: the crawl got every page of the category that the shop lists.
+        is_gone: the shop has this category no more; there are no rows then.
     """
 
     crawl_id: str
@@ -35,6 +35,7 @@ class CleanedCategory:
     is_complete: bool
     books: list[Book]
     rejected: list[RejectedBook]
+    is_gone: bool = False
 
 
 _cleaned = TypeAdapter(CleanedCategory)
@@ -78,23 +79,6 @@ class BooksDatabase(dg.ConfigurableResource):
 @cache
 def _engine(url: str) -> sa.Engine:
     return sa.create_engine(url, pool_pre_ping=True)
-
-
-class ShopFetcher(dg.ConfigurableResource):
-    """The polite way to the shop.
-
-    Attributes:
-        delay_s: seconds between two requests to one host.
-        concurrency: requests under way at once.
-    """
-
-    delay_s: float
-    concurrency: int
-
-    @contextmanager
-    def open(self) -> Iterator[Fetcher]:
-        with Fetcher(delay_s=self.delay_s, concurrency=self.concurrency) as fetcher:
-            yield fetcher
 
 
 class MlflowRegistry(dg.ConfigurableResource):

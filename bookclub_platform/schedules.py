@@ -1,13 +1,22 @@
 """When things run by themselves: the crawl every day, the model every week. Both are on from the start."""
 
+from collections.abc import Iterator, Sequence
+
 import dagster as dg
 
-from bookclub_platform.assets._common import CATEGORIES, categories, range_tags
+from bookclub_platform.assets._common import CATEGORIES, categories, range_tags, whole_key
+from bookclub_platform.sources import Source
 
 crawl = dg.define_asset_job(
     "crawl",
     dg.AssetSelection.all() - dg.AssetSelection.groups("models"),
-    description="Every shop's pages, cleaned, into the table, for the chosen categories.",
+    description="Pages, rows and table of every source, for the chosen categories.",
+    partitions_def=categories,
+)
+clean = dg.define_asset_job(
+    "clean",
+    dg.AssetSelection.all() - dg.AssetSelection.groups("models") - dg.AssetSelection.key_substring("raw_pages"),
+    description="Rows and table anew from the pages that are kept, without asking any shop: after a mended parser.",
     partitions_def=categories,
 )
 retrain = dg.define_asset_job(
@@ -15,13 +24,35 @@ retrain = dg.define_asset_job(
 )
 
 
-@dg.schedule(job=crawl, cron_schedule="0 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
-def daily_crawl(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """All categories in one run, every night at three, UTC."""
-    keys = context.instance.get_dynamic_partitions(CATEGORIES)
-    if not keys:
-        return dg.SkipReason("No category is known yet; the sensor new_categories finds them.")
-    return dg.RunRequest(tags=range_tags(keys))
+def source_selection(source: Source) -> list[dg.AssetKey]:
+    """What a run for one source alone materialises: its own assets and the table."""
+    return [dg.AssetKey([source.name, "raw_pages"]), dg.AssetKey([source.name, "cleaned_books"]), dg.AssetKey("books")]
+
+
+def source_tags(source: Source, keys: Sequence[str]) -> dict[str, str]:
+    """The tags of such a run, over all partitions `keys`, or over the one that stands for the whole source."""
+    return range_tags(keys if source.has_categories else [whole_key(source.name)])
+
+
+def daily_crawl_schedule(sources: Sequence[Source]) -> dg.ScheduleDefinition:
+    """A run for each source, all its categories in one, so that none waits for another or fails with it."""
+
+    @dg.schedule(
+        name="daily_crawl",
+        job=crawl,
+        cron_schedule="0 3 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every night at three, UTC: a run for each source, with all its categories.",
+    )
+    def daily_crawl(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        keys = context.instance.get_dynamic_partitions(CATEGORIES)
+        if not keys:
+            yield dg.SkipReason("No category is known yet; the sensor new_categories finds them.")
+            return
+        for source in sources:
+            yield dg.RunRequest(run_key=None, tags=source_tags(source, keys), asset_selection=source_selection(source))
+
+    return daily_crawl
 
 
 weekly_retrain = dg.ScheduleDefinition(

@@ -7,6 +7,8 @@ from typing import Any
 
 import dagster as dg
 
+from bookclub_platform.core.book import slug_of
+
 # One set of partitions for every shop: a partition is a category of our catalogue, and each shop fills its own part of
 # it. See docs/decisions/0001-partitions.md.
 CATEGORIES = "categories"
@@ -15,6 +17,11 @@ ALL_IN_ONE_RUN = dg.BackfillPolicy.single_run()
 PREVIEW_ROWS = 5
 DATA_ENGINEERING = "team:data-engineering"
 DATA_SCIENCE = "team:data-science"
+
+
+def whole_key(source_name: str) -> str:
+    """The key that stands for the whole of a source without categories: the slug of its name."""
+    return slug_of(source_name)
 
 
 def preview(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue:

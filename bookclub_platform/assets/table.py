@@ -1,32 +1,48 @@
-"""Cleaned rows of every shop -> table `bookclub.books`: one transaction per shop and category."""
+"""Cleaned rows of every source -> table `bookclub.books`: one transaction per source and category."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import dagster as dg
 
-from bookclub_platform.assets._common import ALL_IN_ONE_RUN, DATA_ENGINEERING, PREVIEW_ROWS, categories, preview
+from bookclub_platform.assets._common import (
+    ALL_IN_ONE_RUN,
+    DATA_ENGINEERING,
+    PREVIEW_ROWS,
+    categories,
+    preview,
+    whole_key,
+)
 from bookclub_platform.core.progress import Progress
-from bookclub_platform.core.tables import load_category, select_books, select_page
+from bookclub_platform.core.tables import load_category, retire_category, select_books, select_page
 from bookclub_platform.resources import BooksDatabase, DataFolder
+from bookclub_platform.sources import Source
 
 _SHOWN = ["id", "source", "title", "price", "rating", "stock", "updated_at"]
 
 
-def books_asset(source_names: Sequence[str]) -> dg.AssetsDefinition:
-    """The asset `books` over the given shops. A shop without cleaned rows of a category holds no other one back."""
+def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
+    """The asset `books` over the given sources. One that has no cleaned rows of a category holds no other back."""
 
     @dg.asset(
         name="books",
-        description="Table bookclub.books: every book of every shop as last seen; what is gone is marked, not deleted.",
-        deps=[dg.AssetKey([name, "cleaned_books"]) for name in source_names],
+        description="Table bookclub.books: every book of every source as last seen; what is gone is marked, not deleted.",
+        deps=[dg.AssetKey([source.name, "cleaned_books"]) for source in sources],
         partitions_def=categories,
         backfill_policy=ALL_IN_ONE_RUN,
         group_name="catalogue",
         owners=[DATA_ENGINEERING],
         kinds={"python", "postgres", "table"},
-        code_version="1",
+        code_version="2",
+        check_specs=[
+            dg.AssetCheckSpec(
+                "count_did_not_collapse",
+                asset="books",
+                description="No crawl found less than 80 % of the books of a category. One that did delisted nothing.",
+            )
+        ],
     )
     def books(
         context: dg.AssetExecutionContext,
@@ -34,33 +50,43 @@ def books_asset(source_names: Sequence[str]) -> dg.AssetsDefinition:
         database: BooksDatabase,
         progress: dg.ResourceParam[Progress],
     ) -> dg.MaterializeResult:
+        collapsed: list[str] = []
         for key in context.partition_keys:
             started = time.perf_counter()
-            figures = {name: _load(name, key, files, database) for name in source_names}
-            with database.begin() as connection:
-                shown = connection.execute(select_page(select_books(category=key), None, PREVIEW_ROWS)).mappings().all()
+            loads = {source.name: _load(source, key, files, database) for source in sources if _is_of(source, key)}
+            collapsed += [f"{name}/{key}" for name, load in loads.items() if load.get("is_shrunken")]
             metadata = {
-                "dagster/row_count": sum(row.get("rows", 0) for row in figures.values()),
-                "loads": figures,
+                "dagster/row_count": sum(load.get("rows", 0) for load in loads.values()),
+                "loads": loads,
                 "seconds": round(time.perf_counter() - started, 3),
-                "preview": preview([{name: row[name] for name in _SHOWN} for row in shown]),
+                "preview": _preview(key, database),
             }
             context.add_asset_metadata(metadata, partition_key=key)
             progress.advance("load", key)
-        return dg.MaterializeResult()
+        check = dg.AssetCheckResult(
+            check_name="count_did_not_collapse", passed=not collapsed, metadata={"collapsed": collapsed}
+        )
+        return dg.MaterializeResult(check_results=[check])
 
     return books
 
 
-def _load(source: str, category: str, files: DataFolder, database: BooksDatabase) -> dict[str, int]:
-    cleaned = files.read_cleaned(source, category)
+def _is_of(source: Source, key: str) -> bool:
+    return source.has_categories or key == whole_key(source.name)
+
+
+def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase) -> dict[str, Any]:
+    cleaned = files.read_cleaned(source.name, key)
     if cleaned is None:
         return {}
     with database.begin() as connection:
+        if cleaned.is_gone:
+            delisted = retire_category(connection, source.name, key, cleaned.crawl_id, cleaned.crawled_at)
+            return {"rows": 0, "is_gone": True, "delisted": delisted}
         result = load_category(
             connection,
-            source,
-            category,
+            source.name,
+            key if source.has_categories else None,
             cleaned.crawl_id,
             cleaned.books,
             cleaned.rejected,
@@ -68,3 +94,9 @@ def _load(source: str, category: str, files: DataFolder, database: BooksDatabase
             cleaned.is_complete,
         )
     return {"rows": len(cleaned.books)} | asdict(result)
+
+
+def _preview(key: str, database: BooksDatabase) -> dg.MetadataValue:
+    with database.begin() as connection:
+        rows = connection.execute(select_page(select_books(category=key), None, PREVIEW_ROWS)).mappings().all()
+    return preview([{name: row[name] for name in _SHOWN} for row in rows])

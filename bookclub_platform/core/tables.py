@@ -120,7 +120,7 @@ class LoadResult:
 def load_category(
     connection: sa.Connection,
     source: str,
-    category: str,
+    category: str | None,
     crawl_id: str,
     seen: Sequence[Book],
     rejected: Sequence[RejectedBook],
@@ -128,14 +128,15 @@ def load_category(
     is_complete: bool = True,
     least_share: float = LEAST_SHARE,
 ) -> LoadResult:
-    """Bring `books` to what one crawl of one category saw. Running it twice changes nothing.
+    """Bring `books` to what one crawl of one category saw, or of the whole source where `category` is None and each
+    row brings its own. Running it twice changes nothing.
 
     Call it inside a transaction: all of it holds or none. Books of the category that a complete crawl did not see are
     marked as delisted; one whose page was rejected was seen, so its last good row stays as it is. A crawl that is not
     complete proves nothing about what it did not see, and delists nothing; nor does one that found fewer books than
     `least_share` of those that the category has (0: a person has looked, and the books are gone).
     """
-    _wait_for_turn(connection, f"{source}/{category}")
+    _wait_for_turn(connection, f"{source}/{category or ''}")
     incoming = _stage(connection, seen)
     listed = connection.execute(select_count(sa.select(books).where(_is_listed(source, category)))).scalar_one()
     is_shrunken = len(seen) + len(rejected) < least_share * listed
@@ -151,7 +152,7 @@ def load_category(
     if rejected:
         rows = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
         connection.execute(insert(rejected_books).on_conflict_do_nothing(), rows)
-    _note_load(connection, source, category, crawl_id, inserted, updated, delisted)
+    _note_load(connection, source, category or source, crawl_id, inserted, updated, delisted)
     return LoadResult(inserted, updated, len(seen) - inserted - updated, delisted, len(rejected), is_shrunken)
 
 
@@ -231,14 +232,15 @@ def _observe(incoming: sa.Table, crawl_id: str) -> sa.Insert:
     return insert(book_observations).from_select(columns, seen).on_conflict_do_nothing()
 
 
-def _is_listed(source: str, category: str) -> sa.ColumnElement[bool]:
-    return sa.and_(books.c.source == source, books.c.category == category, books.c.delisted_at.is_(None))
+def _is_listed(source: str, category: str | None) -> sa.ColumnElement[bool]:
+    is_inside = sa.true() if category is None else books.c.category == category
+    return sa.and_(books.c.source == source, is_inside, books.c.delisted_at.is_(None))
 
 
 def _delist(
     connection: sa.Connection,
     source: str,
-    category: str,
+    category: str | None,
     gone_at: datetime,
     is_seen: sa.ColumnElement[bool] | None = None,
 ) -> int:

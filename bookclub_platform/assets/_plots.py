@@ -22,7 +22,8 @@ def crawl_plot(timings: Timings) -> dg.MetadataValue:
     for group, colour in _COLOURS.items():
         points = [(at_s, 1000 * latency_s) for at_s, latency_s, status in timings if status // 100 == group]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=6, color=colour, label=_NAMES[group])
+            seconds, milliseconds = zip(*points, strict=True)
+            axes.scatter(seconds, milliseconds, s=6, color=colour, label=_NAMES[group])
     axes.set_xlabel("seconds since the start")
     axes.set_ylabel("ms")
     if timings:

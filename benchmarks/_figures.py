@@ -17,10 +17,8 @@ FIELDS = (
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-class digest:
+class Digest:
     """Sum of the rows' hashes: the same for the same rows in any order."""
-
-    fields = FIELDS
 
     def __init__(self) -> None:
         self.value = 0
@@ -41,7 +39,7 @@ class Stopwatch:
     def __exit__(self, *_: object) -> None:
         self.wall_s, self.cpu_s = time.perf_counter() - self.started, _cpu_s() - self.cpu_before
 
-    def report(self, books: int, rows: digest) -> None:
+    def report(self, books: int, rows: Digest) -> None:
         peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         figures = {
             "books": books,

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from _figures import Stopwatch, digest
+from _figures import FIELDS, Digest, Stopwatch
 
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.sources import Fetcher, crawl_category, read_raw_books, sources
@@ -18,17 +18,20 @@ from bookclub_platform.sources import Fetcher, crawl_category, read_raw_books, s
 def main(address: str, concurrency: int) -> None:
     shop = next(shop for shop in sources(Settings(shop_url=address)) if shop.name == "books_toscrape")
     books = 0
-    rows = digest()
-    with tempfile.TemporaryDirectory() as folder, Stopwatch() as watch:
-        with Fetcher(delay_s=0, concurrency=concurrency) as fetcher:
-            for category in shop.categories(fetcher):
-                report = crawl_category(shop, category, fetcher, Path(folder), "20250101T000000Z")
-                found, rejected = read_raw_books(shop, category.slug, report.path)
-                if rejected or not report.is_complete:
-                    sys.exit(f"{category.slug}: {len(rejected)} rejected, {report.failed}")
-                books += len(found)
-                for book in found:
-                    rows.add({name: getattr(book, name) for name in rows.fields})
+    rows = Digest()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Stopwatch() as watch,
+        Fetcher(delay_s=0, concurrency=concurrency) as fetcher,
+    ):
+        for category in shop.categories(fetcher):
+            report = crawl_category(shop, category, fetcher, Path(folder), "20250101T000000Z")
+            found, rejected = read_raw_books(shop, category.slug, report.path)
+            if rejected or not report.is_complete:
+                sys.exit(f"{category.slug}: {len(rejected)} rejected, {report.failed}")
+            books += len(found)
+            for book in found:
+                rows.add({name: getattr(book, name) for name in FIELDS})
     watch.report(books, rows)
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import scrapy
-from _figures import Stopwatch, digest
+from _figures import Digest, Stopwatch
 from scrapy.crawler import CrawlerProcess
 from scrapy.http import TextResponse
 
@@ -83,7 +83,7 @@ def main(address: str, concurrency: int) -> None:
     with Stopwatch() as watch:
         process.crawl(Books, address=address, seen=seen)
         process.start()
-    rows = digest()
+    rows = Digest()
     for row in seen:
         rows.add(row)
     watch.report(len(seen), rows)

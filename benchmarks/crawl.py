@@ -100,8 +100,9 @@ def spread(values: list[float]) -> str:
 
 def memory_line(figures: dict[str, Any]) -> str:
     return (
-        f"{figures['books']} books: peak {figures['peak_mb']:.0f} MB (largest worker {figures['worker_peak_mb']:.0f} MB),"
-        f" {figures['books_per_s']:.0f} books/s, {figures['cpu_s_per_1000']:.2f} CPU s per 1,000 books"
+        "{books} books: peak {peak_mb:.0f} MB, {books_per_s:.0f} books/s, {cpu_s_per_1000:.2f} CPU s/1,000".format_map(
+            figures
+        )
     )
 
 

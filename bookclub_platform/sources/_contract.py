@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from bookclub_platform.core.book import Category, RawBook
 
-Kind = Literal["listing", "book"]
+Kind = Literal["listing", "book", "cover"]
 CHECK_ADDRESS = "Check that the shop is up and that BOOKCLUB_SHOP_URL is its address."
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bookclub_platform.core.book import Category, RawBook, RejectedBook
-from bookclub_platform.core.errors import PageRejected, PermanentSourceError, ShopUnavailable, SourceError
+from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError
 from bookclub_platform.sources._archive import PageArchive, kept_crawl, read_pages
 from bookclub_platform.sources._contract import FailedPage, Kind, Listing, Page, Source, has_same_host
 from bookclub_platform.sources._fetcher import Fetcher
+from bookclub_platform.sources._parse import parse_pages
 
 OnPage = Callable[[Page | FailedPage], None]
 
@@ -153,12 +154,11 @@ def read_raw_books(source: Source, category: str, path: Path) -> tuple[list[RawB
     kept = kept_crawl(path)
     if kept.category.slug != category:
         raise PermanentSourceError(str(path), f"holds category {kept.category.slug!r}, not {category!r}")
-    books, rejected = [], []
-    for page in read_pages(path):
-        if page.kind != "book":
-            continue
-        try:
-            books.append(source.parse(page, kept.category))
-        except PageRejected as error:
-            rejected.append(RejectedBook(source.name, category, page.url, error.reason, page.fetched_at))
+    books: list[RawBook] = []
+    rejected: list[RejectedBook] = []
+    for row in parse_pages(source, read_pages(path), kept.category):
+        if isinstance(row, RawBook):
+            books.append(row)
+        else:
+            rejected.append(row)
     return books, rejected

@@ -1,0 +1,68 @@
+"""Pages -> RawBook or RejectedBook, in the order of the pages: in this process, and of a big crawl in one per core.
+
+BeautifulSoup takes a millisecond a page and holds Python's lock, so threads are no help. A worker takes half a second
+to start; how many pages come is not known before they are read; so workers start when as much has been spent without.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+from bookclub_platform.core.book import Category, RawBook, RejectedBook
+from bookclub_platform.core.errors import PageRejected
+from bookclub_platform.sources._contract import Page, Source
+
+WITHOUT_WORKERS = 1000  # book pages
+_CHUNK = 100
+Row = RawBook | RejectedBook
+
+
+def parse_pages(source: Source, pages: Iterable[Page], category: Category) -> Iterator[Row]:
+    """The book on each book page, or why there is none; other pages are passed over.
+
+    `pages` is read only a little ahead of what is yielded, so memory does not grow with their number. The source goes
+    to the workers as a pickle.
+    """
+    book_pages = (page for page in pages if page.kind == "book")
+    workers = _workers()
+    yield from _parsed(source, category, itertools.islice(book_pages, WITHOUT_WORKERS if workers > 1 else None))
+    following = list(itertools.islice(book_pages, 1))
+    if following:
+        yield from _parsed_by_workers(source, category, itertools.chain(following, book_pages), workers)
+
+
+def _workers() -> int:
+    """A daemonic process may have no children."""
+    return 1 if multiprocessing.current_process().daemon else os.cpu_count() or 1
+
+
+def _parsed_by_workers(source: Source, category: Category, pages: Iterator[Page], workers: int) -> Iterator[Row]:
+    # Spawned: a fork would copy the locks of the threads that Dagster and the Fetcher run.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    under_way: deque[Future[list[Row]]] = deque()
+    try:
+        while chunk := list(itertools.islice(pages, _CHUNK)):
+            under_way.append(pool.submit(_chunk, source, category, chunk))
+            if len(under_way) > 2 * workers:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _chunk(source: Source, category: Category, pages: list[Page]) -> list[Row]:
+    return list(_parsed(source, category, pages))
+
+
+def _parsed(source: Source, category: Category, pages: Iterable[Page]) -> Iterator[Row]:
+    for page in pages:
+        try:
+            yield source.parse(page, category)
+        except PageRejected as error:
+            yield RejectedBook(source.name, category.slug, page.url, error.reason, page.fetched_at)

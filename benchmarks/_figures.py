@@ -8,7 +8,7 @@ import json
 import resource
 import sys
 import time
-from typing import Any, Self
+from typing import Self
 
 FIELDS = (
     "source", "url", "category", "category_name", "upc", "title", "price", "rating", "availability", "description",
@@ -21,11 +21,12 @@ class Digest:
     """Sum of the rows' hashes: the same for the same rows in any order."""
 
     def __init__(self) -> None:
-        self.value = 0
+        self.books = self.value = 0
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, str | None]) -> None:
         # The line breaks around a text are markup, and lxml and BeautifulSoup hand them over alike, or not.
         text = json.dumps([(row[name] or "").strip() for name in FIELDS])
+        self.books += 1
         self.value = (self.value + int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())) % 2**64
 
 
@@ -39,10 +40,10 @@ class Stopwatch:
     def __exit__(self, *_: object) -> None:
         self.wall_s, self.cpu_s = time.perf_counter() - self.started, _cpu_s() - self.cpu_before
 
-    def report(self, books: int, rows: Digest) -> None:
+    def report(self, rows: Digest) -> None:
         peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         figures = {
-            "books": books,
+            "books": rows.books,
             "rows": f"{rows.value:016x}",
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,

@@ -17,7 +17,6 @@ from bookclub_platform.sources import Fetcher, crawl_category, read_raw_books, s
 
 def main(address: str, concurrency: int) -> None:
     shop = next(shop for shop in sources(Settings(shop_url=address)) if shop.name == "books_toscrape")
-    books = 0
     rows = Digest()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -29,10 +28,9 @@ def main(address: str, concurrency: int) -> None:
             found, rejected = read_raw_books(shop, category.slug, report.path)
             if rejected or not report.is_complete:
                 sys.exit(f"{category.slug}: {len(rejected)} rejected, {report.failed}")
-            books += len(found)
             for book in found:
                 rows.add({name: getattr(book, name) for name in FIELDS})
-    watch.report(books, rows)
+    watch.report(rows)
 
 
 if __name__ == "__main__":

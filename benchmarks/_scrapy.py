@@ -1,8 +1,8 @@
 """Shop's address -> one whole crawl by Scrapy -> one line of JSON on stdout. Started by crawl.py, once per crawl.
 
-Timed: from the reactor's start to its end. Fields and pages as ours: robots.txt, home page, listings, book pages.
-Items are counted and dropped; no page is kept. What costs Scrapy time and is not needed is off: log, cookies, telnet,
-statistics in the log. Everything else is as it comes.
+Timed: from the reactor's start to its end. Pages and fields as ours: robots.txt, home page, listings, book pages. Rows
+are counted, hashed and dropped, as in ours; no page is kept. What costs Scrapy time and is not needed is off: log,
+cookies, telnet. Everything else is as it comes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import scrapy
 from _figures import Digest, Stopwatch
@@ -24,9 +23,9 @@ CATEGORY = re.compile(r"/category/books/([a-z0-9-]+)_[0-9]+/")
 class Books(scrapy.Spider):
     name = "books_toscrape"
 
-    def __init__(self, address: str, seen: list[dict[str, Any]]) -> None:
+    def __init__(self, address: str, rows: Digest) -> None:
         super().__init__()
-        self.address, self.seen = address, seen
+        self.address, self.rows = address, rows
 
     async def start(self) -> AsyncIterator[scrapy.Request]:
         yield scrapy.Request(f"{self.address}/", self.parse)
@@ -49,7 +48,7 @@ class Books(scrapy.Spider):
         table = {row.css("th::text").get(): row.css("td::text").get() for row in response.css("table tr")}
         words = main.css(".star-rating").attrib["class"].split()
         image = response.css("#product_gallery img::attr(src)").get()
-        self.seen.append({
+        self.rows.add({
             "source": self.name,
             "url": response.url,
             "category": category,
@@ -62,12 +61,12 @@ class Books(scrapy.Spider):
             "description": response.css("#product_description ~ p::text").get(),
             "num_reviews": table.get("Number of reviews"),
             "image_url": response.urljoin(image) if image else None,
-            "seen_at": datetime.now(UTC),
+            "seen_at": datetime.now(UTC).isoformat(),
         })  # fmt: skip
 
 
 def main(address: str, concurrency: int) -> None:
-    seen: list[dict[str, Any]] = []
+    rows = Digest()
     process = CrawlerProcess(
         {
             "CONCURRENT_REQUESTS": concurrency,
@@ -81,12 +80,9 @@ def main(address: str, concurrency: int) -> None:
         }
     )
     with Stopwatch() as watch:
-        process.crawl(Books, address=address, seen=seen)
+        process.crawl(Books, address=address, rows=rows)
         process.start()
-    rows = Digest()
-    for row in seen:
-        rows.add(row)
-    watch.report(len(seen), rows)
+    watch.report(rows)
 
 
 if __name__ == "__main__":

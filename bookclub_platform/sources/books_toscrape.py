@@ -22,6 +22,7 @@ from bookclub_platform.core.settings import Settings
 from bookclub_platform.sources._contract import CHECK_ADDRESS, Listing, Page, PageFetcher, Source
 
 _CATEGORY_LINK = re.compile(r"/category/books/([a-z0-9-]+)_([0-9]+)/")
+_NO_CONTENT = re.compile(r"<!--.*?-->|<i [^<>]*></i>\s*", re.DOTALL)
 _OTHER_BOOKS = "<h2>Products you recently viewed</h2>"
 _HEAD_BYTES = 2000
 
@@ -135,8 +136,9 @@ def _text(page: Page) -> str:
 
 
 def _own_part(text: str) -> str:
-    """The page from the book on, without the other books below it: they are half of its elements."""
-    return _from_element("article", text).partition(_OTHER_BOOKS)[0]
+    """The page from the book on, without the other books below it, which are half of its elements, and without its
+    comments and the icons that the style sheet draws (0.75 -> 0.64 ms a page)."""
+    return _NO_CONTENT.sub("", _from_element("article", text).partition(_OTHER_BOOKS)[0])
 
 
 def _from_element(name: str, text: str) -> str:

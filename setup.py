@@ -30,6 +30,7 @@ PLATFORM = [
     "dagster>=1.13,<1.14",  # build.py and dagster_storage.py rest on how 1.13 runs ranges and loads storage
     "dagster-postgres>=0.29,<0.30",  # goes with dagster 1.13
     "dagster-webserver>=1.13,<1.14",
+    "html5lib>=1.1,<1.2",  # the charset sniffing of the HTML standard, from a module that it does not promise to keep
     "lxml>=5.3",
     "mlflow>=3.10,<4",  # 4 may change the registry's client
     "pillow>=11",  # covers are checked and made small with it
@@ -42,7 +43,9 @@ PLATFORM = [
     "requests>=2.32",
     "scikit-learn>=1.6",
     "snowballstemmer>=2.2",
+    "urllib3>=2.6",  # unpacks piece by piece: before, a gzip bomb took its whole size in memory
     "warcio>=1.7.5",
+    "webencodings>=0.5.1",  # an encoding by the name that the web gives it
 ]
 
 DEV = [
@@ -52,6 +55,7 @@ DEV = [
     "mypy>=1.14",
     "pytest>=8.3",
     "ruff>=0.9",
+    "types-html5lib",
     "types-psutil",
     "types-psycopg2",
     "types-requests",

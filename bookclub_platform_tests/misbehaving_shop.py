@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import random
 import socket
 import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BODY = "<html>£51.77</html>".encode()
@@ -28,15 +29,17 @@ class Handler(BaseHTTPRequestHandler):
             self.server.under_way += 1
             self.server.most_under_way = max(self.server.most_under_way, self.server.under_way)
         try:
-            self.server.answers.get(self.path, ok)(self, visit)
+            self.server.answers.get(self.path, self.server.otherwise)(self, visit)
         finally:
             with self.server.lock:
                 self.server.under_way -= 1
 
-    def say(self, status: int, body: bytes = BODY, **headers: str) -> None:
+    def say(self, status: int, body: bytes = BODY, **headers: str | None) -> None:
+        """A header that is None is left out."""
         self.send_response(status)
         for name, value in {"Content_Type": "text/html", "Content_Length": str(len(body)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
+            if value is not None:
+                self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         with contextlib.suppress(ConnectionError):
             self.wfile.write(body)
@@ -49,8 +52,9 @@ class Misbehaving(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self) -> None:
+    def __init__(self, otherwise: Answer | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.otherwise = otherwise or ok
         self.answers: dict[str, Answer] = {"/robots.txt": status(404)}
         self.visits: Counter[str] = Counter()
         self.starts: list[tuple[str, float]] = []
@@ -58,6 +62,9 @@ class Misbehaving(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.released = threading.Event()
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is no news here."""
 
 
 def ok(handler: Handler, visit: int) -> None:
@@ -129,3 +136,49 @@ def not_gzip(handler: Handler, visit: int) -> None:
 
 def gzipped(handler: Handler, visit: int) -> None:
     handler.say(200, gzip.compress(BODY), Content_Encoding="gzip")
+
+
+@contextlib.contextmanager
+def open_shop(otherwise: Answer | None = None) -> Iterator[Misbehaving]:
+    with Misbehaving(otherwise) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+def _cut(body: bytes, has_length: bool) -> Answer:
+    """Half a page that ends like a whole one: with the length of what is left, or by closing."""
+
+    def answer(handler: Handler, visit: int) -> None:
+        half = body[: len(body) // 2]
+        handler.say(200, half, Content_Length=str(len(half)) if has_length else None, Connection="close")
+        handler.close_connection = True
+
+    return answer
+
+
+def moody(page: Callable[[str], bytes | None], share: float, seed: int) -> Answer:
+    """The pages of a shop, but that share of the answers is one of thirteen kinds of trouble, drawn at random."""
+    draw, lock = random.Random(seed), threading.Lock()
+
+    def answer(handler: Handler, visit: int) -> None:
+        body = page(handler.path)
+        with lock:
+            noise = draw.randbytes(3000)
+            troubles: list[Answer] = [
+                *(status(code) for code in (500, 502, 503, 429)),
+                status(503, Retry_After="0"),
+                status(429, Retry_After="Fri, 21 Nov 2025 09:00:00 GMT"),
+                *(reset, hang, not_http, lambda handler, _: handler.say(200, noise)),
+                lambda handler, _: handler.say(200, body or b"", Content_Encoding="gzip"),
+                *(_cut(body or b"", has_length) for has_length in (True, False)),
+            ]
+            trouble = draw.choice(troubles) if draw.random() < share else None
+        if trouble is not None:
+            return trouble(handler, visit)
+        return handler.say(200, body) if body is not None else handler.say(404, b"")
+
+    return answer

@@ -28,6 +28,7 @@ from bookclub_platform_tests.misbehaving_shop import (
     not_gzip,
     not_http,
     ok,
+    open_shop,
     reset,
     robots,
     slow,
@@ -35,18 +36,13 @@ from bookclub_platform_tests.misbehaving_shop import (
     trickle,
 )
 
-HASTY = Patience(backoff_base_s=0.02, connect_timeout_s=0.5, read_timeout_s=0.3, page_timeout_s=0.6)
+HASTY = Patience(backoff_base_s=0.02, backoff_cap_s=0.1, connect_timeout_s=0.5, read_timeout_s=0.3, page_timeout_s=0.6)
 
 
 @pytest.fixture
 def shop() -> Iterator[Misbehaving]:
-    with Misbehaving() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with open_shop() as server:
         yield server
-        server.released.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -101,11 +97,13 @@ def test_a_clear_no_is_asked_for_once(shop: Misbehaving, fetcher: Fetcher, code:
     assert shop.visits["/a"] == 1
 
 
-def test_trouble_that_stays_ends_after_five_attempts_and_says_what_it_was(shop: Misbehaving, fetcher: Fetcher) -> None:
+def test_trouble_that_stays_ends_after_the_set_attempts_and_says_what_it_was(
+    shop: Misbehaving, fetcher: Fetcher
+) -> None:
     shop.answers["/a"] = status(502)
     with pytest.raises(TransientSourceError, match="502 Bad Gateway"):
         fetcher.fetch(f"{shop.address}/a", "book")
-    assert shop.visits["/a"] == 5
+    assert shop.visits["/a"] == HASTY.attempts
 
 
 def test_retry_after_is_kept_by_every_thread(shop: Misbehaving, fetcher: Fetcher) -> None:
@@ -217,7 +215,7 @@ def test_a_robots_txt_that_fails_allows_nothing(shop: Misbehaving, fetcher: Fetc
     for _ in range(2):
         with pytest.raises(ShopUnavailable, match="BOOKCLUB_SHOP_URL"):
             fetcher.fetch(f"{shop.address}/a", "book")
-    assert shop.visits["/a"] == 0 and shop.visits["/robots.txt"] <= 3
+    assert shop.visits["/a"] == 0 and shop.visits["/robots.txt"] <= HASTY.robots_attempts
 
 
 def test_a_redirect_on_the_host_is_followed_and_the_page_bears_its_last_address(
@@ -341,7 +339,7 @@ def test_closing_does_not_wait_for_a_shop_that_hangs(shop: Misbehaving) -> None:
 
 
 def test_the_user_agent_names_the_project(shop: Misbehaving, fetcher: Fetcher) -> None:
-    shop.answers["/a"] = lambda handler, _: handler.say(200, handler.headers["User-Agent"].encode())
+    shop.answers["/a"] = lambda handler, _: handler.say(200, handler.headers["User-Agent"].encode() + b"</html>")
     assert fetcher.fetch(f"{shop.address}/a", "book").body.startswith(b"bookclub-platform ")
 
 

@@ -223,7 +223,7 @@ def crawl_travel(
     address: str, folder: Path, on_page: Callable[[Page | FailedPage], None] | None = None
 ) -> tuple[CrawlReport, list[RawBook], list[RejectedBook]]:
     shop = shop_at(address)
-    with Fetcher(delay_s=0, concurrency=2, patience=Patience(backoff_base_s=0.01)) as fetcher:
+    with Fetcher(delay_s=0, concurrency=2, patience=Patience(backoff_base_s=0.01, backoff_cap_s=0.05)) as fetcher:
         (category,) = shop.categories(fetcher)
         report = crawl_category(shop, category, fetcher, folder, CRAWL, on_page)
     return report, *read_raw_books(shop, "travel", report.path)
@@ -299,7 +299,7 @@ def test_a_listing_that_is_none_makes_the_crawl_incomplete_and_is_kept(
     [
         (PAGE.format("<h1>Sorry, something went wrong</h1>").encode(), "no book page"),
         (PAGE.format(BOOK.format(n=2)).encode()[:150], "cut short"),
-        (PAGE.format("£").encode("latin-1"), "not UTF-8"),
+        (PAGE.format("£").encode("latin-1"), "no book page"),
     ],
 )
 def test_a_page_that_is_no_book_is_rejected_with_the_reason(

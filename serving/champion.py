@@ -30,6 +30,7 @@ class Champion:
 
     model: Model
     version: ModelVersion
+    figures: dict[str, float]
     since: datetime
     folder: Path
 
@@ -125,7 +126,7 @@ class ChampionKeeper:
         except ArtifactInvalid:
             shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged: the next try fetches anew
             raise
-        return Champion(model, version, datetime.now(UTC), folder)
+        return Champion(model, version, self._registry.figures(version), datetime.now(UTC), folder)
 
     def _refuse(self, version: ModelVersion, error: Exception) -> str:
         """Remember not to try `version` again at once; returns why."""

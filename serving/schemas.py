@@ -90,8 +90,11 @@ class ChampionFacts(ModelRef):
 
     books: int = Field(description="How many books it was trained on and can recommend.", examples=[1000])
     tags: dict[str, str] = Field(
-        description="What its training wrote down: data version, figures, Dagster run.",
-        examples=[{"data_version": "50", "books": "1000"}],
+        description="What its training wrote down: data version, Dagster run.", examples=[{"data_version": "50"}]
+    )
+    figures: dict[str, float] = Field(
+        description="How it was judged: the metrics of its MLflow run.",
+        examples=[{"coverage": 1.0, "largest_exposure": 0.026}],
     )
     registered_at: datetime = Field(description="When its version was registered, UTC.")
     serving_since: datetime = Field(description="When this server took it up, UTC.")

@@ -12,13 +12,14 @@ import dagster as dg
 CATEGORIES = "categories"
 categories = dg.DynamicPartitionsDefinition(name=CATEGORIES)
 ALL_IN_ONE_RUN = dg.BackfillPolicy.single_run()
+PREVIEW_ROWS = 5
 DATA_ENGINEERING = "team:data-engineering"
 DATA_SCIENCE = "team:data-science"
 
 
-def preview(rows: Sequence[Mapping[str, Any]], limit: int = 5) -> dg.MetadataValue:
+def preview(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue:
     """The first rows as a table that the UI shows."""
-    records = [dg.TableRecord({name: _short(str(value)) for name, value in row.items()}) for row in rows[:limit]]
+    records = [dg.TableRecord({name: _short(str(value)) for name, value in row.items()}) for row in rows[:PREVIEW_ROWS]]
     columns = [dg.TableColumn(name, "string") for name in (rows[0] if rows else ())]
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 

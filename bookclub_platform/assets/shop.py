@@ -1,5 +1,6 @@
 """One shop -> `<shop>/raw_pages` (pages as they came) -> `<shop>/cleaned_books` (rows fit for the table)."""
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from bookclub_platform import sources
-from bookclub_platform.assets._common import ALL_IN_ONE_RUN, DATA_ENGINEERING, categories, preview
+from bookclub_platform.assets._common import ALL_IN_ONE_RUN, DATA_ENGINEERING, PREVIEW_ROWS, categories, preview
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category
 from bookclub_platform.core.errors import PermanentSourceError, SourceError
@@ -87,6 +88,12 @@ def _crawl_metadata(category: Category, report: CrawlReport) -> dict[str, Any]:
         "failed_pages": [f"{page.url}: {page.reason}" for page in report.failed],
         "crawl_id": report.crawl_id,
         "file": dg.MetadataValue.path(report.path),
+        "preview": preview(
+            [
+                {"kind": page.kind, "status": page.status, "bytes": len(page.body), "url": page.url}
+                for page in itertools.islice(sources.read_pages(report.path), PREVIEW_ROWS)
+            ]
+        ),
         "shop_page": dg.MetadataValue.url(category.url),
     }
 

@@ -6,10 +6,12 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from bookclub_platform.assets._common import ALL_IN_ONE_RUN, DATA_ENGINEERING, categories
+from bookclub_platform.assets._common import ALL_IN_ONE_RUN, DATA_ENGINEERING, PREVIEW_ROWS, categories, preview
 from bookclub_platform.core.progress import Progress
-from bookclub_platform.core.tables import load_category
+from bookclub_platform.core.tables import load_category, select_books, select_page
 from bookclub_platform.resources import BooksDatabase, DataFolder
+
+_SHOWN = ["id", "source", "title", "price", "rating", "stock", "updated_at"]
 
 
 def books_asset(source_names: Sequence[str]) -> dg.AssetsDefinition:
@@ -35,10 +37,13 @@ def books_asset(source_names: Sequence[str]) -> dg.AssetsDefinition:
         for key in context.partition_keys:
             started = time.perf_counter()
             figures = {name: _load(name, key, files, database) for name in source_names}
+            with database.begin() as connection:
+                shown = connection.execute(select_page(select_books(category=key), None, PREVIEW_ROWS)).mappings().all()
             metadata = {
                 "dagster/row_count": sum(row.get("rows", 0) for row in figures.values()),
                 "loads": figures,
                 "seconds": round(time.perf_counter() - started, 3),
+                "preview": preview([{name: row[name] for name in _SHOWN} for row in shown]),
             }
             context.add_asset_metadata(metadata, partition_key=key)
             progress.advance("load", key)

@@ -119,6 +119,11 @@ class Registry:
                     f"Materialise the asset {name}, or run `bookclub build`."
                 ) from error
 
+    def figures(self, version: ModelVersion) -> dict[str, float]:
+        """The metrics of the run that made `version`."""
+        with self._asking("give the figures of a model"):
+            return dict(self._client.get_run(version.run_id).data.metrics)
+
     def download(self, version: ModelVersion, folder: Path) -> Path:
         """The files of `version` in a folder of its own below `folder`; what lies there already is not fetched again.
 

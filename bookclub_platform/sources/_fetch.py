@@ -1,14 +1,14 @@
-"""One request -> Page, or RequestFailed. The only file that imports requests; _fetcher.py asks it, politely.
+"""One request -> Page, Unchanged or RequestFailed. The only file that imports requests; _fetcher.py asks it, politely.
 
-http = Http(Patience())
-page = http.ask("http://books.toscrape.com/", "listing", environment("http://books.toscrape.com/"))
+http = Http(Patience(), identity(contact=None))
+page = http.ask("http://books.toscrape.com/", "listing", None, environment("http://books.toscrape.com/"))
+
+What a hostile answer can cost is bounded here: time, bytes on the wire and unpacked, headers, and where it comes from.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,16 +16,19 @@ from typing import Any
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
-from urllib3.connectionpool import HTTPConnectionPool
 
-from bookclub_platform.sources._contract import Kind, Page
+from bookclub_platform.core.errors import ConfigurationError
+from bookclub_platform.sources._charset import header
+from bookclub_platform.sources._contract import Kind, Page, Unchanged, Validators
 from bookclub_platform.sources._politeness import Patience, retry_after_s
+from bookclub_platform.sources._safety import AddressRefused
+from bookclub_platform.sources._transport import BoundedAdapter, TooLarge
 
 AGENT = "bookclub-platform"
-USER_AGENT = f"{AGENT} (a crawler that obeys robots.txt)"
 _CHUNK_BYTES = 64 * 1024
+_TEXT_KINDS = {"listing", "book"}
+_NEVER_TEXT = ("image/", "audio/", "video/", "font/", "application/pdf")
+_TAIL_BYTES = 4096  # statistics and comments stand behind some pages' end
 _CODING_HEADERS = {"content-encoding", "transfer-encoding", "content-length"}
 
 
@@ -63,8 +66,8 @@ class RequestFailed(Exception):
         self.reason, self.is_retryable, self.status, self.wait_s = reason, is_retryable, status, wait_s
 
 
-class TooLarge(Exception):
-    """The body passes `Patience.max_bytes`."""
+class WrongType(Exception):
+    """The answer is no text, where text is due."""
 
 
 def is_retryable(outcome: int | Exception) -> bool:
@@ -77,36 +80,56 @@ def is_retryable(outcome: int | Exception) -> bool:
     return isinstance(outcome, requests.ConnectionError | requests.Timeout | urllib3.exceptions.HTTPError)
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """None: even where it does not follow, requests would prepare to, read the whole body for it, unbounded, and
+        stumble over an odd address."""
+        return None
+
+
 class Http:
     """One keep-alive session per thread, and what went through all of them."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, patience: Patience, identity: dict[str, str]) -> None:
+        self._patience, self._identity = patience, identity
         self._timeouts_s = (patience.connect_timeout_s, patience.read_timeout_s)
         self._counters = Counters()
         self._lock = threading.Lock()
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
 
-    def ask(self, url: str, kind: Kind, options: dict[str, Any]) -> Page:
+    def ask(self, url: str, kind: Kind, validators: Validators | None, options: dict[str, Any]) -> Page | Unchanged:
         """The answer as a Page: status 200, or a redirect, which is not followed. Raises RequestFailed.
 
         Args:
+            validators: of the page as it is known; Unchanged can come only if there are some.
             options: from `environment`.
         """
+        conditions = _conditions(validators)
         with self._lock:
             self._counters.requests += 1
         try:
             with self._session().get(
-                url, stream=True, allow_redirects=False, timeout=self._timeouts_s, **options
+                url, headers=conditions, stream=True, allow_redirects=False, timeout=self._timeouts_s, **options
             ) as answer:
+                if answer.status_code == 304 and conditions:
+                    with self._lock:
+                        self._counters.statuses[304] += 1
+                    return Unchanged(url, _headers(answer), kind, datetime.now(UTC))
                 return self._page(answer, url, kind)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, TooLarge) as error:
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            TooLarge,
+            WrongType,
+            AddressRefused,
+        ) as error:
             raise RequestFailed(_reason(error), is_retryable(error)) from error
 
     def _page(self, answer: requests.Response, url: str, kind: Kind) -> Page:
         status = answer.status_code
         try:
+            _check_headers(answer, kind, self._patience)
             if status != 200 and not answer.is_redirect:
                 wait_s = retry_after_s(answer.headers.get("Retry-After"), datetime.now(UTC))
                 reason = f"the shop answers {status} {answer.reason}".rstrip()
@@ -130,13 +153,36 @@ class Http:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
-            session.headers["User-Agent"] = USER_AGENT
-            session.mount("http://", _PromptAdapter())
+            session = self._local.session = _Session()
+            session.headers.update(self._identity)
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, BoundedAdapter(self._patience))
             session.trust_env = False  # see environment
             with self._lock:
                 self._sessions.append(session)
         return session
+
+
+def identity(contact: str | None) -> dict[str, str]:
+    """The headers that say who asks, and whom the shop can turn to: an e-mail or web address. Raises
+    ConfigurationError."""
+    if not contact:
+        return {"User-Agent": f"{AGENT} (a crawler that obeys robots.txt)"}
+    if not contact.isascii() or not contact.isprintable() or set(contact) & set("() "):
+        raise ConfigurationError(
+            f"BOOKCLUB_CRAWL_CONTACT is {contact!r}: give one e-mail address or one web address, in ASCII, no brackets."
+        )
+    headers = {"User-Agent": f"{AGENT} (+{contact}; a crawler that obeys robots.txt)"}
+    return headers | ({"From": contact} if "@" in contact and "/" not in contact else {})  # RFC 9110, 10.1.2
+
+
+def _conditions(validators: Validators | None) -> dict[str, str]:
+    """Sent back as they came, weak ones too; what no header can hold is left out: then the page comes whole."""
+    fields = {
+        "If-None-Match": validators and validators.etag,
+        "If-Modified-Since": validators and validators.last_modified,
+    }
+    return {name: value for name, value in fields.items() if value and value.isascii() and value.isprintable()}
 
 
 def environment(url: str) -> dict[str, Any]:
@@ -145,16 +191,36 @@ def environment(url: str) -> dict[str, Any]:
     return {"proxies": found["proxies"], "verify": found["verify"]}
 
 
+def _check_headers(answer: requests.Response, kind: Kind, patience: Patience) -> None:
+    """What can be refused before the body is read."""
+    size = sum(len(name) + len(value) + 4 for name, value in answer.raw.headers.items())
+    if size > patience.max_header_bytes:
+        raise TooLarge(f"has {size} bytes of headers, and we take {patience.max_header_bytes}")
+    length = answer.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > patience.max_bytes:
+        raise TooLarge(f"is larger than {patience.max_bytes} bytes: {length}")
+    content_type = answer.headers.get("Content-Type", "").strip().lower()
+    if answer.status_code == 200 and kind in _TEXT_KINDS and content_type.startswith(_NEVER_TEXT):
+        raise WrongType(f"is {content_type.partition(';')[0]}, where a page is due")
+
+
 def _body(answer: requests.Response, patience: Patience) -> bytes:
-    """The decoded body. read1 hands over what has come, so that a trickle cannot outlast the deadline."""
-    deadline, body = time.monotonic() + patience.page_timeout_s, bytearray()
+    """The decoded body, unpacked piece by piece: a bomb is known by its first 16 MB."""
+    body = bytearray()
     while chunk := answer.raw.read1(_CHUNK_BYTES, decode_content=True):
         body += chunk
         if len(body) > patience.max_bytes:
             raise TooLarge(f"is larger than {patience.max_bytes} bytes")
-        if time.monotonic() > deadline:
-            raise requests.Timeout(f"not complete after {patience.page_timeout_s:.0f} s")
     return bytes(body)
+
+
+def is_whole(page: Page) -> bool:
+    """Whether a page ends as its type must. HTML has to close: a shop, or a proxy before it, that breaks off in the
+    middle may say that this was all. Other types say nothing of it and pass."""
+    content_type = (header(page.headers, "content-type") or "text/html").strip().lower()
+    if page.kind not in _TEXT_KINDS or not content_type.startswith(("text/html", "application/xhtml")):
+        return True
+    return b"</html" in page.body[-_TAIL_BYTES:].replace(b"\0", b"").lower()  # without the zeros of UTF-16
 
 
 def _headers(answer: requests.Response) -> tuple[tuple[str, str], ...]:
@@ -172,23 +238,3 @@ def _reason(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-
-
-class _PromptConnection(HTTPConnection):
-    """Acknowledges at once (Linux): a server that sends head and body apart, as Python's own does, else waits 40 ms
-    for the delayed acknowledgement, on each request (182 against 1,700 pages/s on loopback)."""
-
-    def getresponse(self) -> Any:
-        if hasattr(socket, "TCP_QUICKACK") and self.sock is not None:
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return super().getresponse()
-
-
-class _PromptPool(HTTPConnectionPool):
-    ConnectionCls = _PromptConnection
-
-
-class _PromptAdapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options)
-        self.poolmanager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme | {"http": _PromptPool}

@@ -1,7 +1,9 @@
-"""How a host is asked: delay, Retry-After, backoff, budget of failures, robots.txt. No network: _fetcher.py has it."""
+"""How a host is asked: delay, pace, Retry-After, backoff, budget of failures, robots.txt. No network: that is
+_fetcher.py's."""
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -12,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from protego import Protego
 
 _ROBOTS_READ_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB
+_FORGETFULNESS = 0.2  # weight of the newest answer: one slow answer among brisk ones slows nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,26 +22,32 @@ class Patience:
     """How much of a host's trouble is borne.
 
     Attributes:
-        attempts: how often one page is asked for at most; `robots_attempts` for robots.txt: it is the first contact,
-            and a shop that is down is to be known in a second or two.
+        attempts: how often one page is asked for at most: with 10, a shop that fails three requests in ten loses one
+            page in 170,000. `robots_attempts` for robots.txt: it is the first contact, and a shop that is down is to
+            be known in a second or two, so its pauses do not grow.
         backoff_base_s, backoff_cap_s: the longest pause before the first retry, and before any.
-        longest_wait_s: a Retry-After beyond it is not waited for.
+        longest_wait_s: a Retry-After or a Crawl-delay beyond it is not waited for.
+        robots_age_s: robots.txt is read again after so long (RFC 9309, 2.4: a day).
+        brisk_s: a shop that usually takes longer for an answer is asked more slowly.
         failures_ahead: the shop is given up when failures are that many ahead of answers.
         connect_timeout_s, read_timeout_s: to connect, and between two pieces of an answer.
-        page_timeout_s: for a whole body, however steadily it trickles.
-        max_bytes: of a body, decoded.
+        page_timeout_s: for a whole answer, headers and body, however steadily it trickles.
+        max_bytes: of a body, as on the wire and decoded; `max_header_bytes` of all headers.
     """
 
-    attempts: int = 5
-    robots_attempts: int = 3
+    attempts: int = 10
+    robots_attempts: int = 5
     backoff_base_s: float = 0.5
-    backoff_cap_s: float = 30.0
+    backoff_cap_s: float = 10.0
     longest_wait_s: float = 60.0
+    robots_age_s: float = 24 * 3600.0
+    brisk_s: float = 0.5
     failures_ahead: int = 50
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 10.0
     page_timeout_s: float = 30.0
     max_bytes: int = 16 * 1024 * 1024
+    max_header_bytes: int = 64 * 1024
 
     def backoff_s(self, retry: int) -> float:
         """Seconds before the retry with that number (from 0): full jitter, so that clients do not come back in step."""
@@ -46,10 +55,15 @@ class Patience:
 
 
 class Gate:
-    """Lets one request start every `delay_s` seconds, whichever thread asks."""
+    """Lets one request start every `delay_s` seconds, whichever thread asks, and fewer while the shop is slow.
 
-    def __init__(self, delay_s: float) -> None:
-        self.delay_s = delay_s
+    A shop whose answers usually take longer than `brisk_s` is asked once in that time, so that about one request is
+    under way: what Scrapy's AutoThrottle does. It never makes the delay shorter than `delay_s`.
+    """
+
+    def __init__(self, delay_s: float, brisk_s: float = math.inf) -> None:
+        self.delay_s, self.brisk_s = delay_s, brisk_s
+        self.usual_s = 0.0
         self._next_start = 0.0
         self._lock = threading.Lock()
 
@@ -59,10 +73,30 @@ class Gate:
             with self._lock:
                 now = time.monotonic()
                 if now >= self._next_start:
-                    self._next_start = now + self.delay_s
+                    self._next_start = now + self.pace_s
                     return
                 pause_s = self._next_start - now
             stopped.wait(pause_s)
+
+    @property
+    def is_slowed(self) -> bool:
+        return self.usual_s > max(self.brisk_s, self.delay_s)
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds between two starts, now."""
+        return self.usual_s if self.is_slowed else self.delay_s
+
+    def learn(self, took_s: float, is_page: bool) -> bool:
+        """Take in how long an answer took; whether the host has just become slow by that.
+
+        An error that comes quickly says nothing of a shop's strength, so only pages make it pass for faster.
+        """
+        with self._lock:
+            was_slowed = self.is_slowed
+            if is_page or took_s > self.usual_s:
+                self.usual_s += _FORGETFULNESS * (took_s - self.usual_s)
+            return self.is_slowed and not was_slowed
 
     def hold(self, seconds: float) -> None:
         """Nobody starts for that long: the host asked for a pause."""

@@ -3,7 +3,7 @@
     BOOKCLUB_SHOP_URL=http://127.0.0.1:8765 ...     # which shop of this kind
 
 Sends no charset, cuts titles on listings, and shows other people's books below the book ("recently viewed"): so bytes
-are read as UTF-8, titles come from the book's own page, and every selector is held to the book's own part of it.
+are read as browsers read them, titles come from the book's own page, and every selector is held to its own part of it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bs4.filter import SoupStrainer
 from bookclub_platform.core.book import Category, RawBook
 from bookclub_platform.core.errors import PageRejected
 from bookclub_platform.core.settings import Settings
+from bookclub_platform.sources._charset import decode, header
 from bookclub_platform.sources._contract import CHECK_ADDRESS, Listing, Page, PageFetcher, Source
 
 _CATEGORY_LINK = re.compile(r"/category/books/([a-z0-9-]+)_([0-9]+)/")
@@ -126,10 +127,7 @@ class BooksToScrape:
 
 
 def _text(page: Page) -> str:
-    try:
-        text = page.body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PageRejected(page.url, f"is not UTF-8: {error.reason} at byte {error.start}") from error
+    text = decode(page.body, header(page.headers, "content-type"))
     if "</html>" not in text[-_HEAD_BYTES:]:
         raise PageRejected(page.url, f"is cut short: no </html> at its end, after {len(page.body)} bytes")
     return text

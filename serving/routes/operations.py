@@ -31,6 +31,7 @@ async def get_model(champion: TheChampion) -> ChampionFacts:
         run_id=champion.version.run_id,
         books=len(champion.model.book_ids),
         tags=champion.version.tags,
+        figures=champion.figures,
         registered_at=champion.version.registered_at,
         serving_since=champion.since,
     )

@@ -26,7 +26,7 @@ SERVING = [
 ]
 
 PLATFORM = [
-    "beautifulsoup4>=4.12",
+    "beautifulsoup4>=4.13",  # bs4.filter
     "dagster>=1.13,<1.14",  # build.py and dagster_storage.py rest on how 1.13 runs ranges and loads storage
     "dagster-postgres>=0.29,<0.30",  # goes with dagster 1.13
     "dagster-webserver>=1.13,<1.14",

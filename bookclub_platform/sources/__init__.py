@@ -19,6 +19,7 @@ import pkgutil
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.sources._archive import KeptCrawl, PageArchive, latest, read_pages
 from bookclub_platform.sources._contract import FailedPage, Kind, Listing, Page, PageFetcher, Source
+from bookclub_platform.sources._covers import CoverReport, collect_covers
 from bookclub_platform.sources._crawl import CrawlReport, crawl_category, read_raw_books
 from bookclub_platform.sources._fetch import Counters, is_retryable
 from bookclub_platform.sources._fetcher import Fetcher
@@ -26,6 +27,7 @@ from bookclub_platform.sources._politeness import Patience
 
 __all__ = [
     "Counters",
+    "CoverReport",
     "CrawlReport",
     "FailedPage",
     "Fetcher",
@@ -37,6 +39,7 @@ __all__ = [
     "PageFetcher",
     "Patience",
     "Source",
+    "collect_covers",
     "crawl_category",
     "is_retryable",
     "latest",

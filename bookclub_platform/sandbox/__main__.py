@@ -16,11 +16,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8900, metavar="P", help="0 for a free one (default: 8900)")
+    parser.add_argument("--javascript", action="store_true", help="pages that only a browser can render")
     options = parser.parse_args()
     if options.books < 1 or not 0 <= options.port <= 65535:
         parser.error("--books must be at least 1 and --port between 0 and 65535")
     try:
-        serve(options.books, options.seed, options.host, options.port)
+        serve(options.books, options.seed, options.host, options.port, is_script=options.javascript)
     except BookclubError as error:
         print(f"sandbox: {error}", file=sys.stderr)
         return 1

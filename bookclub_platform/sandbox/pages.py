@@ -20,9 +20,9 @@ PER_PAGE = 20
 VIEWED = 6
 _SIDEBARS = 128  # fifty categories, "Books" and no category, at three depths, are asked for over and over
 
-_LISTING = re.compile(r"catalogue/page-([1-9]\d*)\.html")
-_CATEGORY = re.compile(r"catalogue/category/(books_1|books/([a-z-]+)_(\d+))/(?:index|page-([2-9]|[1-9]\d+))\.html")
-_DETAIL = re.compile(r"catalogue/([a-z0-9-]*)_([1-9]\d*)/index\.html")
+LISTING = re.compile(r"catalogue/page-([1-9]\d*)\.html")
+CATEGORY = re.compile(r"catalogue/category/(books_1|books/([a-z-]+)_(\d+))/(?:index|page-([2-9]|[1-9]\d+))\.html")
+DETAIL = re.compile(r"catalogue/([a-z0-9-]*)_([1-9]\d*)/index\.html")
 _IMAGE = re.compile(r"media/cache/([0-9a-f]{2})/([0-9a-f]{2})/(\1\2[0-9a-f]{28})\.jpg")
 _STATIC = re.compile(r"static/oscar/(?:css|js)/[a-z0-9/.-]+\.(css|js)")
 
@@ -45,8 +45,8 @@ class Shop:
     @cached_property
     def page_count(self) -> int:
         """HTML pages: home, listings, the parent category, the categories, and one for each book."""
-        listed = _pages(len(self.all_numbers))
-        categories = sum(_pages(len(numbers)) for numbers in self.catalogue.members.values())
+        listed = count_pages(len(self.all_numbers))
+        categories = sum(count_pages(len(numbers)) for numbers in self.catalogue.members.values())
         return 1 + 2 * listed + categories + len(self.all_numbers)
 
     def page(self, path: str) -> Page | None:
@@ -54,13 +54,13 @@ class Shop:
         path = path + "index.html" if not path or path.endswith("/") else path
         if path == "index.html":
             return _html(self.listing(1, "catalogue/", ""))
-        if found := _DETAIL.fullmatch(path):
+        if found := DETAIL.fullmatch(path):
             return self.detail(found[1], int(found[2]))
-        if found := _CATEGORY.fullmatch(path):
+        if found := CATEGORY.fullmatch(path):
             return self.category(int(found[3] or 1), found[2] or "books", int(found[4] or 1))
-        if found := _LISTING.fullmatch(path):
+        if found := LISTING.fullmatch(path):
             at = int(found[1])
-            return _html(self.listing(at, "", "../")) if at <= _pages(len(self.all_numbers)) else None
+            return _html(self.listing(at, "", "../")) if at <= count_pages(len(self.all_numbers)) else None
         if found := _IMAGE.fullmatch(path):
             return Page(cover(found[3]), "image/jpeg")
         if found := _STATIC.fullmatch(path):
@@ -69,7 +69,7 @@ class Shop:
 
     def listing(self, at: int, catalogue: str, root: str) -> str:
         """Page `at` of all products."""
-        pages = _pages(len(self.all_numbers))
+        pages = count_pages(len(self.all_numbers))
         turn = html_listing.pager(
             at, pages,
             f"{catalogue}page-{at - 1}.html" if at > 1 else "",
@@ -87,7 +87,7 @@ class Shop:
             name, numbers, catalogue = self.genres[place].name, self.catalogue.members[place], "../../../"
         else:
             return None
-        pages, root = _pages(len(numbers)), catalogue + "../"
+        pages, root = count_pages(len(numbers)), catalogue + "../"
         if at > pages:
             return None
         before = "" if at == 1 else "index.html" if at == 2 else f"page-{at - 1}.html"
@@ -144,7 +144,7 @@ class Shop:
         )
 
 
-def _pages(books: int) -> int:
+def count_pages(books: int) -> int:
     return -(-books // PER_PAGE)
 
 

@@ -21,6 +21,7 @@ from bookclub_platform.core.errors import ConfigurationError, PortTaken
 from .catalogue import generate
 from .html_frame import NOT_FOUND
 from .pages import Page, Shop
+from .script_shop import ScriptShop
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -88,14 +89,22 @@ class _Server(uvicorn.Server):
             self.announce()
 
 
-def serve(books: int = 1000, seed: int = 0, host: str = "127.0.0.1", port: int = 0, setting: str = "--port") -> None:
+def serve(
+    books: int = 1000,
+    seed: int = 0,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    setting: str = "--port",
+    is_script: bool = False,
+) -> None:
     """Run the shop until SIGINT or SIGTERM; port 0 takes a free one; `setting` is what an error tells people to change.
+    With `is_script` its pages are empty until a browser renders them.
 
     Prints `<n> pages at http://<host>:<port>/` once it listens. Raises PortTaken, or ConfigurationError for an
     address that this machine does not have.
     """
     with _listening(host, port, setting) as listener:
-        shop = Shop(generate(books, seed))
+        shop = _shop(books, seed, is_script)
         line = f"{shop.page_count} pages at {_url(listener)}/"
         server = _Server(_config(shop), lambda: print(line, flush=True))
         with _ending_on_signals(server):
@@ -103,11 +112,11 @@ def serve(books: int = 1000, seed: int = 0, host: str = "127.0.0.1", port: int =
 
 
 @contextmanager
-def running(books: int = 1000, seed: int = 0) -> Iterator[str]:
+def running(books: int = 1000, seed: int = 0, is_script: bool = False) -> Iterator[str]:
     """The shop in a thread on a free port of loopback -> its address without a slash at the end."""
     with _listening("127.0.0.1", 0, "--port") as listener:
         listens = threading.Event()
-        server = _Server(_config(Shop(generate(books, seed))), listens.set)
+        server = _Server(_config(_shop(books, seed, is_script)), listens.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="sandbox-shop", daemon=True)
         thread.start()
         try:
@@ -117,6 +126,10 @@ def running(books: int = 1000, seed: int = 0) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def _shop(books: int, seed: int, is_script: bool) -> Shop:
+    return (ScriptShop if is_script else Shop)(generate(books, seed))
 
 
 def _config(shop: Shop) -> uvicorn.Config:

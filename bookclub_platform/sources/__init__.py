@@ -1,33 +1,41 @@
-"""Shop -> pages -> raw rows: the public face of the sources. One file in this folder = one kind of shop.
+"""sources.yaml -> pages -> raw rows: the public face of the sources. One file in this folder = one kind of source.
 
-    from bookclub_platform.sources import Fetcher, crawl_category, latest, read_raw_books, sources
+    from bookclub_platform.sources import crawl_category, read_raw_books, sources
 
-    shop = sources(settings)[0]
-    with Fetcher(delay_s=settings.delay_s, concurrency=settings.crawl_concurrency) as fetcher:
-        for category in shop.categories(fetcher):
-            report = crawl_category(shop, category, fetcher, folder, crawl_id)
-            raw_books, rejected = read_raw_books(shop, category.slug, report.path)
+    for source in sources(settings):
+        with source.fetcher() as fetcher:
+            for category in source.categories(fetcher):
+                report = crawl_category(source, category, fetcher, folder, crawl_id)
+                raw_books, rejected = read_raw_books(source, category.slug, report.path)
 
-A new kind of shop is one new file here: a class that fits _contract.Source, and `from_settings(settings) -> Source`.
+A new source is an entry of sources.yaml. A new kind is one new file here: see _contract.py.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
-from bookclub_platform.core.settings import Settings
 from bookclub_platform.sources._archive import KeptCrawl, PageArchive, latest, read_pages
-from bookclub_platform.sources._contract import FailedPage, Kind, Listing, Page, PageFetcher, Source
+from bookclub_platform.sources._contract import (
+    CrawlFetcher,
+    FailedPage,
+    Kind,
+    Listing,
+    Page,
+    PageFetcher,
+    RejectedRow,
+    Source,
+)
 from bookclub_platform.sources._covers import CoverReport, collect_covers
 from bookclub_platform.sources._crawl import CrawlReport, crawl_category, read_raw_books
 from bookclub_platform.sources._fetch import Counters, is_retryable
 from bookclub_platform.sources._fetcher import Fetcher
+from bookclub_platform.sources._kinds import BrokenSource, faults, schema, sources, sources_file
 from bookclub_platform.sources._politeness import Patience
 
 __all__ = [
+    "BrokenSource",
     "Counters",
     "CoverReport",
+    "CrawlFetcher",
     "CrawlReport",
     "FailedPage",
     "Fetcher",
@@ -38,18 +46,16 @@ __all__ = [
     "PageArchive",
     "PageFetcher",
     "Patience",
+    "RejectedRow",
     "Source",
     "collect_covers",
     "crawl_category",
+    "faults",
     "is_retryable",
     "latest",
     "read_pages",
     "read_raw_books",
+    "schema",
     "sources",
+    "sources_file",
 ]
-
-
-def sources(settings: Settings) -> list[Source]:
-    """Every shop that the platform collects, in order of its file's name; files that start with _ are the frame."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-    return [importlib.import_module(f"{__name__}.{name}").from_settings(settings) for name in names]

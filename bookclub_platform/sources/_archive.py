@@ -30,6 +30,7 @@ from bookclub_platform.core.book import Category
 from bookclub_platform.core.errors import PermanentSourceError
 from bookclub_platform.sources._contract import Kind, Page
 
+_SCHEMES = ("http:", "https:", "file:")  # warcio else hands out the files of this machine without their headers
 _SUFFIX = ".warc.gz"
 _KIND = "Bookclub-Page-Kind"
 _DATE = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -137,7 +138,9 @@ def _records(path: Path) -> Iterator[Any]:
     _check(path)
     last = None
     with path.open("rb") as file:
-        for record in ArchiveIterator(file):
+        records = ArchiveIterator(file)
+        records.loader.HTTP_SCHEMES = _SCHEMES
+        for record in records:
             last = record.rec_type
             yield record
     if last != "metadata":

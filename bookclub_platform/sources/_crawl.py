@@ -10,8 +10,7 @@ from pathlib import Path
 from bookclub_platform.core.book import Category, RawBook, RejectedBook
 from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError
 from bookclub_platform.sources._archive import PageArchive, kept_crawl, read_pages
-from bookclub_platform.sources._contract import FailedPage, Kind, Listing, Page, Source, has_same_host
-from bookclub_platform.sources._fetcher import Fetcher
+from bookclub_platform.sources._contract import CrawlFetcher, FailedPage, Kind, Listing, Page, Source, has_same_host
 from bookclub_platform.sources._parse import parse_pages
 
 OnPage = Callable[[Page | FailedPage], None]
@@ -24,7 +23,7 @@ class CrawlReport:
     Attributes:
         category: slug.
         path: the archive with the pages that came.
-        pages: pages kept, listing and book; `books` of them are book pages.
+        pages: pages kept, listing and book; `books`: book pages, and rows on pages that hold them.
         bytes: received, as on the wire.
         requests: sent, retries among them.
         statuses: HTTP status -> how often it came.
@@ -48,7 +47,7 @@ class CrawlReport:
 def crawl_category(
     source: Source,
     category: Category,
-    fetcher: Fetcher,
+    fetcher: CrawlFetcher,
     folder: Path,
     crawl_id: str,
     on_page: OnPage | None = None,
@@ -87,7 +86,7 @@ def crawl_category(
 
 class _Walk:
     def __init__(
-        self, source: Source, category: Category, fetcher: Fetcher, archive: PageArchive, on_page: OnPage | None
+        self, source: Source, category: Category, fetcher: CrawlFetcher, archive: PageArchive, on_page: OnPage | None
     ) -> None:
         self.source, self.category, self.fetcher = source, category, fetcher
         self.archive, self.on_page = archive, on_page
@@ -108,13 +107,16 @@ class _Walk:
         """From listing to listing; books of one are fetched while the next is asked for."""
         found: dict[str, None] = {}
         expected: int | None = None
+        rows = 0
         for listing in self._listings():
             fresh = [url for url in listing.book_urls if url not in found]
             found.update(dict.fromkeys(fresh))
+            rows += listing.rows
+            self.books += listing.rows
             expected = listing.expected if listing.expected is not None else expected
             yield from (url for url in fresh if self._is_of_shop(url, "book"))
-        if not self.failed and expected is not None and expected != len(found):
-            reason = f"the listing says {expected} books and links {len(found)}"
+        if not self.failed and expected is not None and expected != len(found) + rows:
+            reason = f"the listing says {expected} books and links {len(found) + rows}"
             self.take(FailedPage(self.category.url, "listing", reason))
 
     def _listings(self) -> Iterator[Listing]:
@@ -136,7 +138,7 @@ class _Walk:
             url = listing.next_url
 
     def _is_of_shop(self, url: str, kind: Kind) -> bool:
-        if has_same_host(url, self.source.address):
+        if url == self.source.address or has_same_host(url, self.source.address):
             return True
         self.take(FailedPage(url, kind, "is linked by the shop, but leads away from it"))
         return False

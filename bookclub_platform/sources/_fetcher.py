@@ -120,6 +120,18 @@ class Fetcher:
         """
         return self._pool.submit(self._page, url, kind, validators).result()
 
+    def admit(self, url: str) -> None:
+        """Wait for the host's turn, on behalf of a browser that then fetches by itself.
+
+        Raises:
+            ShopUnavailable, PermanentSourceError: as `fetch`; robots.txt does not allow it.
+        """
+        self._shops.check(url)
+        host = self._host(url)
+        if not self._robots(host, url).allows(url):
+            raise PermanentSourceError(url, "robots.txt of the shop does not allow it")
+        host.gate.wait(self._stopped)
+
     @overload
     def fetch_many(self, urls: Iterable[str], kind: Kind) -> Generator[Page | FailedPage, None, None]: ...
     @overload

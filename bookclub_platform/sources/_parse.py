@@ -17,24 +17,24 @@ from bookclub_platform.core.book import Category, RawBook, RejectedBook
 from bookclub_platform.core.errors import PageRejected
 from bookclub_platform.sources._contract import Page, Source
 
-WITHOUT_WORKERS = 1000  # book pages
+WITHOUT_WORKERS = 1000  # pages
 MOST_WORKERS = 4  # this process reads and hands out a page in a quarter of the time in which one is parsed
 _CHUNK = 100
 Row = RawBook | RejectedBook
 
 
 def parse_pages(source: Source, pages: Iterable[Page], category: Category) -> Iterator[Row]:
-    """The book on each book page, or why there is none; other pages are passed over.
+    """The books on each page, or why there are none.
 
     `pages` is read only a little ahead of what is yielded, so memory does not grow with their number. The source goes
     to the workers as a pickle.
     """
-    book_pages = (page for page in pages if page.kind == "book")
+    rest = iter(pages)
     workers = _workers()
-    yield from _parsed(source, category, itertools.islice(book_pages, WITHOUT_WORKERS if workers > 1 else None))
-    following = list(itertools.islice(book_pages, 1))
+    yield from _parsed(source, category, itertools.islice(rest, WITHOUT_WORKERS if workers > 1 else None))
+    following = list(itertools.islice(rest, 1))
     if following:
-        yield from _parsed_by_workers(source, category, itertools.chain(following, book_pages), workers)
+        yield from _parsed_by_workers(source, category, itertools.chain(following, rest), workers)
 
 
 def _workers() -> int:
@@ -64,6 +64,11 @@ def _chunk(source: Source, category: Category, pages: list[Page]) -> list[Row]:
 def _parsed(source: Source, category: Category, pages: Iterable[Page]) -> Iterator[Row]:
     for page in pages:
         try:
-            yield source.parse(page, category)
+            for row in source.rows(page, category):
+                yield row if isinstance(row, RawBook) else _rejected(source, category, page, row.url, row.reason)
         except PageRejected as error:
-            yield RejectedBook(source.name, category.slug, page.url, error.reason, page.fetched_at)
+            yield _rejected(source, category, page, page.url, error.reason)
+
+
+def _rejected(source: Source, category: Category, page: Page, url: str, reason: str) -> RejectedBook:
+    return RejectedBook(source.name, category.slug, url, reason, page.fetched_at)

@@ -1,6 +1,8 @@
 """books.toscrape.com, and every shop with its pages (our sandbox): Page -> Listing, Page -> RawBook.
 
-    BOOKCLUB_SHOP_URL=http://127.0.0.1:8765 ...     # which shop of this kind
+    - name: books_toscrape
+      kind: books_toscrape
+      address: ${BOOKCLUB_SHOP_URL}
 
 Sends no charset, cuts titles on listings, and shows other people's books below the book ("recently viewed"): so bytes
 are read as browsers read them, titles come from the book's own page, and every selector is held to its own part of it.
@@ -9,8 +11,9 @@ are read as browsers read them, titles come from the book's own page, and every 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Literal
 from urllib.parse import urljoin
 
 from bs4 import BeautifulSoup, Tag
@@ -20,7 +23,9 @@ from bookclub_platform.core.book import Category, RawBook
 from bookclub_platform.core.errors import PageRejected
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.sources._charset import decode, header
-from bookclub_platform.sources._contract import CHECK_ADDRESS, Listing, Page, PageFetcher, Source
+from bookclub_platform.sources._config import OurCategory, SourceConfig, ours
+from bookclub_platform.sources._contract import CHECK_ADDRESS, CrawlFetcher, Listing, Page, PageFetcher
+from bookclub_platform.sources._web import Web
 
 _CATEGORY_LINK = re.compile(r"/category/books/([a-z0-9-]+)_([0-9]+)/")
 _NO_CONTENT = re.compile(r"<!--.*?-->|<i [^<>]*></i>\s*", re.DOTALL)
@@ -28,8 +33,16 @@ _OTHER_BOOKS = "<h2>Products you recently viewed</h2>"
 _HEAD_BYTES = 2000
 
 
-def from_settings(settings: Settings) -> Source:
-    return BooksToScrape(settings.shop_url)
+class Config(SourceConfig):
+    """Nothing but what every source has."""
+
+    has_categories = True
+
+    kind: Literal["books_toscrape"]
+
+
+def build(config: Config, settings: Settings) -> BooksToScrape:
+    return BooksToScrape(config.address, config.name, config.categories, Web.of(config, settings))
 
 
 class _Only(SoupStrainer):
@@ -67,10 +80,19 @@ _LISTING, _BOOK, _SIDEBAR = _Only(_is_of_listing), _Only(_is_of_book), _Only(_is
 class BooksToScrape:
     """A shop with the pages of books.toscrape.com at `address`."""
 
-    name = "books_toscrape"
+    has_categories = True
 
-    def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
+    def __init__(
+        self,
+        address: str,
+        name: str = "books_toscrape",
+        mapping: Mapping[str, OurCategory] | None = None,
+        web: Web | None = None,
+    ) -> None:
+        self.address, self.name, self.mapping, self.web = address.rstrip("/"), name, mapping or {}, web or Web()
+
+    def fetcher(self) -> AbstractContextManager[CrawlFetcher]:
+        return self.web.open()
 
     def categories(self, fetcher: PageFetcher) -> list[Category]:
         """The sidebar's categories without their parent "Books", which holds all books once more."""
@@ -81,9 +103,12 @@ class BooksToScrape:
             match = _CATEGORY_LINK.search(url)
             if match:
                 slug, number = match.groups()
+                name = " ".join(link.get_text().split()) or slug
+                if self.mapping:
+                    slug, name = self._ours(slug, name)
                 # Two categories must never share a partition, whatever the shop calls them.
                 key = slug if slug not in found else f"{slug}-{number}"
-                found[key] = Category(key, " ".join(link.get_text().split()) or slug, url)
+                found[key] = Category(key, name, url)
         if not found:
             raise PageRejected(page.url, f"is not the home page of such a shop: no categories in it. {CHECK_ADDRESS}")
         return list(found.values())
@@ -101,7 +126,17 @@ class BooksToScrape:
             expected=_number(count),
         )
 
-    def parse(self, page: Page, category: Category) -> RawBook:
+    def _ours(self, slug: str, name: str) -> tuple[str, str]:
+        """By the shop's name for the category, or by its slug; as the shop has it where the mapping has neither."""
+        for known in (name, slug):
+            if known.casefold() in self.mapping:
+                return ours(self.mapping, known) or (slug, name)
+        return slug, name
+
+    def rows(self, page: Page, category: Category) -> list[RawBook]:
+        return [self._book(page, category)] if page.kind == "book" else []
+
+    def _book(self, page: Page, category: Category) -> RawBook:
         soup = _soup(_own_part(_text(page)), _BOOK)
         parts = _first_of_each(soup)
         if ".product_main" not in parts:

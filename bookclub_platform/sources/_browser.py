@@ -1,0 +1,261 @@
+"""URL -> Page as a browser shows it: headless Chromium, driven by selenium. What a Fetcher is to a plain shop.
+
+    with BrowserFetcher(Browser("http://127.0.0.1:8765", "ol.row", timeout_s=20), Web()) as fetcher:
+        page = fetcher.fetch("http://127.0.0.1:8765/", "listing")
+
+Two tabs: one stays in the listings and goes on by clicks in the shop's navigation and pager, as a visitor does; the
+other opens the books by address. Robots.txt, delay and identity are those of the Fetcher, whose turn it waits for. The
+browser reaches the shop's own host and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+import psutil
+
+from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError, TransientSourceError
+from bookclub_platform.sources._contract import FailedPage, Kind, Page, Validators, has_same_host
+from bookclub_platform.sources._fetch import Counters, identity, is_retryable
+from bookclub_platform.sources._web import Web
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+_log = logging.getLogger(__name__)
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_DRIVERS = ("chromedriver",)
+_FLAGS = (
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",  # /dev/shm of a container is too small
+    "--disable-sync",
+    "--blink-settings=imagesEnabled=false",
+)
+_POLL_S = 0.02
+_ATTEMPTS = 3  # a browser has tried more than once by itself
+_DEAD_AFTER = 5  # pages in a row that a browser could not open: the shop is given up
+# What is shown of a page: its address, whether it is loaded, the status of its answer, the elements that make it one.
+_SHOWN = """
+const found = [...document.querySelectorAll(arguments[0])];
+const answer = performance.getEntriesByType("navigation")[0];
+return [location.href, document.readyState, answer ? answer.responseStatus : 0, found.map((e) => e.outerHTML).join("")];
+"""
+_LINK = "return [...document.querySelectorAll('a[href]')].find((link) => link.href === arguments[0]) || null;"
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """Which browser, and when a page of the shop at `address` is there: once an element that `shown` (CSS) selects is.
+
+    Attributes:
+        timeout_s: for a page; one that does not show itself within it is kept as it is, for the parser to refuse.
+        program, driver: paths; None: found on the PATH.
+    """
+
+    address: str
+    shown: str
+    timeout_s: float
+    program: str | None = None
+    driver: str | None = None
+
+    def start(self, profile: str, contact: str | None) -> Chrome:
+        """A running browser. Raises PermanentSourceError if this machine has none."""
+        program = self.program or next(filter(None, map(shutil.which, _BROWSERS)), None)
+        driver = self.driver or next(filter(None, map(shutil.which, _DRIVERS)), None)
+        if program is None or driver is None:
+            lacking = "browser" if program is None else "driver"
+            reason = f"needs a {lacking}: install Debian's chromium and chromium-driver, or set `{lacking}`"
+            raise PermanentSourceError(self.address, reason)
+        try:
+            from selenium import webdriver
+        except ImportError as error:
+            reason = "needs selenium: pip install 'bookclub-platform[browser]'"
+            raise PermanentSourceError(self.address, reason) from error
+        options = webdriver.ChromeOptions()
+        options.binary_location = program
+        host = urlsplit(self.address).hostname
+        flags = (
+            f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {host}",
+            f"--user-agent={identity(contact)['User-Agent']}",
+        )
+        for flag in (*_FLAGS, *flags, f"--user-data-dir={profile}", *(["--no-sandbox"] if os.geteuid() == 0 else [])):
+            options.add_argument(flag)
+        chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        chrome.set_page_load_timeout(self.timeout_s)
+        return chrome
+
+
+class BrowserFetcher:
+    """Fits _contract.CrawlFetcher; a context manager that starts the browser and ends it."""
+
+    def __init__(self, browser: Browser, web: Web) -> None:
+        self.browser, self.web = browser, web
+        self._counters = Counters()
+        self._failures = 0
+
+    def __enter__(self) -> Self:
+        self._http = self.web.open()
+        self._profile = tempfile.TemporaryDirectory(prefix="bookclub-browser-", ignore_cleanup_errors=True)
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._quit()
+        self._end()
+
+    def _quit(self) -> None:
+        """End the browser, also one that no longer listens to its driver."""
+        from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
+
+        programs = self._programs()
+        try:
+            self._chrome.quit()
+        except (WebDriverException, HTTPError) as error:
+            _log.info("The browser did not end by itself: %s", error)
+        for program in programs:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                program.kill()
+
+    def _programs(self) -> list[psutil.Process]:
+        """The browser's processes, by the profile that is theirs alone: they outlive a driver that was killed."""
+        mark = f"--user-data-dir={self._profile.name}"
+        return [program for program in psutil.process_iter(["cmdline"]) if mark in (program.info["cmdline"] or ())]
+
+    def _start(self) -> None:
+        self._chrome = self.browser.start(self._profile.name, self.web.contact)
+        self._tabs: dict[Kind, str] = {"listing": self._chrome.current_window_handle}
+        self._chrome.switch_to.new_window("tab")
+        self._tabs["book"] = self._chrome.current_window_handle
+
+    def _end(self) -> None:
+        self._http.close()
+        self._profile.cleanup()
+
+    def counters(self) -> Counters:
+        """Pages that the browser opened; `bytes` are those of the rendered HTML."""
+        return self._counters.copy()
+
+    def fetch(self, url: str, kind: Kind, validators: Validators | None = None) -> Page:
+        """The rendered page, whatever is known of it.
+
+        Raises:
+            ShopUnavailable: the shop does not answer, or wants no visit, or the browser opens no page of it any more.
+            TransientSourceError, PermanentSourceError: this page cannot be had.
+        """
+        from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError  # by which selenium tells that the driver is gone
+
+        for retry in range(min(_ATTEMPTS, self.web.patience.attempts)):
+            if retry:
+                self._counters.retries += 1
+                time.sleep(self.web.patience.backoff_s(retry - 1))
+            self._http.admit(url)
+            try:
+                page = self._shown(url, kind)
+            except TransientSourceError as error:
+                reason = error.reason
+            except (WebDriverException, HTTPError) as error:
+                reason = (str(error) or type(error).__name__).removeprefix("Message: ").splitlines()[0]
+                self._revive()
+            else:
+                self._failures = 0
+                return page
+        self._failures += 1
+        if self._failures >= _DEAD_AFTER:
+            raise ShopUnavailable(url, f"{self._failures} pages in a row could not be opened, the last: {reason}")
+        raise TransientSourceError(url, reason)
+
+    def fetch_many(
+        self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None = None
+    ) -> Iterator[Page | FailedPage]:
+        """One after the other: a browser that hurries hurts a shop more than a crawler."""
+        for url in urls:
+            try:
+                yield self.fetch(url, kind)
+            except ShopUnavailable:
+                raise
+            except SourceError as error:
+                yield FailedPage(url, kind, error.reason)
+
+    def _shown(self, url: str, kind: Kind) -> Page:
+        self._chrome.switch_to.window(self._tabs[kind])
+        self._counters.requests += 1
+        status = self._click(url) if kind == "listing" else None
+        if status is None:
+            self._chrome.get(url)
+            status = self._wait(None, "")
+        self._counters.statuses[status] += 1
+        reason = f"the shop answers {status}"
+        if status >= 400:
+            raise TransientSourceError(url, reason) if is_retryable(status) else PermanentSourceError(url, reason)
+        found, html = self._chrome.current_url, self._chrome.page_source
+        if not has_same_host(found, url):
+            raise PermanentSourceError(url, f"leads to another host ({found}), where we do not go")
+        body = html.encode("utf-8", "replace")
+        if len(body) > self.web.patience.max_bytes:
+            raise PermanentSourceError(url, f"is larger than {self.web.patience.max_bytes} bytes")
+        self._counters.bytes += len(body)
+        headers = (("Content-Type", "text/html; charset=utf-8"),)
+        return Page(found, 200, headers, body, kind, datetime.now(UTC))
+
+    def _click(self, url: str) -> int | None:
+        """Go on by the link to `url` on the page that is shown; None if there is none, or it leads nowhere."""
+        from selenium.common.exceptions import WebDriverException
+
+        if not has_same_host(self._chrome.current_url, url) or self._chrome.current_url == url:
+            return None
+        try:
+            before = self._chrome.execute_script(_SHOWN, self.browser.shown)[3]
+            link = self._chrome.execute_script(_LINK, url)
+            if link is None:
+                return None
+            link.click()
+        except WebDriverException:
+            return None  # covered by something, or gone: the address is still there to be opened
+        status = self._wait(url, before)
+        return status if self._chrome.current_url == url else None
+
+    def _wait(self, url: str | None, before: str) -> int:
+        """Until the page is there: at its address, loaded, other than `before`, and the same twice. -> HTTP status"""
+        deadline, last, status = time.monotonic() + self.browser.timeout_s, None, 200
+        while time.monotonic() < deadline:
+            found, state, status, shown = self._chrome.execute_script(_SHOWN, self.browser.shown)
+            if status >= 400:
+                break
+            if shown and shown == last and shown != before and state == "complete" and url in {None, found}:
+                break
+            last = shown
+            time.sleep(_POLL_S)
+        return status or 200
+
+    def _revive(self) -> None:
+        """A crashed browser is started anew."""
+        from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            self._chrome.switch_to.window(self._tabs["listing"])
+        except (WebDriverException, HTTPError):
+            self._quit()
+            self._start()

@@ -1,0 +1,85 @@
+"""`file:<path below a folder>` -> Page: what a Fetcher is to a shop, for files on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from typing import overload
+
+from bookclub_platform.core.errors import PermanentSourceError, SourceError
+from bookclub_platform.sources._contract import FailedPage, Kind, Page, Unchanged, Validators
+from bookclub_platform.sources._fetch import Counters
+
+_SCHEME = "file:"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFiles:
+    """Files below `folder`, and no others, whatever links lead out of it."""
+
+    folder: Path
+    max_bytes: int
+
+    @contextmanager
+    def open(self) -> Iterator[_Reader]:
+        yield _Reader(self)
+
+    def path(self, url: str) -> Path:
+        folder = self.folder.resolve()
+        path = (folder / url.removeprefix(_SCHEME)).resolve()
+        if not path.is_relative_to(folder):
+            raise PermanentSourceError(url, f"leads out of {folder}")
+        if not path.is_file():
+            raise PermanentSourceError(url, f"there is no file {path}. Put it there, or set BOOKCLUB_FILES.")
+        return path
+
+
+class _Reader:
+    def __init__(self, files: LocalFiles) -> None:
+        self.files = files
+        self._counters = Counters()
+
+    @overload
+    def fetch(self, url: str, kind: Kind) -> Page: ...
+    @overload
+    def fetch(self, url: str, kind: Kind, validators: Validators | None) -> Page | Unchanged: ...
+    def fetch(self, url: str, kind: Kind, validators: Validators | None = None) -> Page | Unchanged:
+        """The file, or that it has the size and time that its ETag says. Raises PermanentSourceError."""
+        path = self.files.path(url)
+        try:
+            facts = path.stat()
+            if facts.st_size > self.files.max_bytes:
+                raise PermanentSourceError(url, f"is larger than {self.files.max_bytes} bytes (`max_bytes`)")
+            etag = f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
+            self._counters.requests += 1
+            if validators is not None and validators.etag == etag:
+                return Unchanged(url, (("ETag", etag),), kind, datetime.now(UTC))
+            body = path.read_bytes()
+        except OSError as error:
+            raise PermanentSourceError(url, f"{path} cannot be read: {error.strerror}") from error
+        self._counters.bytes += len(body)
+        changed = format_datetime(datetime.fromtimestamp(facts.st_mtime, UTC), usegmt=True)
+        headers = (("Content-Type", "application/octet-stream"), ("Last-Modified", changed), ("ETag", etag))
+        return Page(url, 200, headers, body, kind, datetime.now(UTC))
+
+    @overload
+    def fetch_many(self, urls: Iterable[str], kind: Kind) -> Iterator[Page | FailedPage]: ...
+    @overload
+    def fetch_many(
+        self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None
+    ) -> Iterator[Page | Unchanged | FailedPage]: ...
+    def fetch_many(
+        self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None = None
+    ) -> Iterator[Page | Unchanged | FailedPage]:
+        for url in urls:
+            try:
+                yield self.fetch(url, kind, validators(url) if validators is not None else None)
+            except SourceError as error:
+                yield FailedPage(url, kind, error.reason)
+
+    def counters(self) -> Counters:
+        return self._counters.copy()

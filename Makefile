@@ -29,8 +29,7 @@ install: $(INSTALLED)  ## install into .venv
 
 $(INSTALLED): setup.py constraints.txt
 	@sh tools/make_venv.sh $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade pip uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[platform,dev]'
+	@sh tools/install.sh $(BIN)
 	@touch $@
 
 lock: $(INSTALLED)  ## write constraints.txt anew from what setup.py allows

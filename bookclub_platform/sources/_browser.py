@@ -11,6 +11,7 @@ browser reaches the shop's own host and no other.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -74,19 +75,23 @@ class Browser:
     program: str | None = None
     driver: str | None = None
 
-    def start(self, profile: str, contact: str | None) -> Chrome:
-        """A running browser. Raises PermanentSourceError if this machine has none."""
+    def programs(self) -> tuple[str, str]:
+        """(browser, driver) of this machine. Raises PermanentSourceError if one of them, or selenium, is not there."""
         program = self.program or next(filter(None, map(shutil.which, _BROWSERS)), None)
         driver = self.driver or next(filter(None, map(shutil.which, _DRIVERS)), None)
         if program is None or driver is None:
             lacking = "browser" if program is None else "driver"
             reason = f"needs a {lacking}: install Debian's chromium and chromium-driver, or set `{lacking}`"
             raise PermanentSourceError(self.address, reason)
-        try:
-            from selenium import webdriver
-        except ImportError as error:
-            reason = "needs selenium: pip install 'bookclub-platform[browser]'"
-            raise PermanentSourceError(self.address, reason) from error
+        if importlib.util.find_spec("selenium") is None:
+            raise PermanentSourceError(self.address, "needs selenium: pip install 'bookclub-platform[browser]'")
+        return program, driver
+
+    def start(self, profile: str, contact: str | None) -> Chrome:
+        """A running browser."""
+        from selenium import webdriver
+
+        program, driver = self.programs()
         options = webdriver.ChromeOptions()
         options.binary_location = program
         host = urlsplit(self.address).hostname
@@ -102,29 +107,29 @@ class Browser:
 
 
 class BrowserFetcher:
-    """Fits _contract.CrawlFetcher; a context manager that starts the browser and ends it."""
+    """Fits _contract.CrawlFetcher; a context manager. The browser starts with the first page that it may visit."""
 
     def __init__(self, browser: Browser, web: Web) -> None:
         self.browser, self.web = browser, web
         self._counters = Counters()
         self._failures = 0
+        self._is_running = False
 
     def __enter__(self) -> Self:
+        self.browser.programs()
         self._http = self.web.open()
         self._profile = tempfile.TemporaryDirectory(prefix="bookclub-browser-", ignore_cleanup_errors=True)
-        try:
-            self._start()
-        except BaseException:
-            self._end()
-            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._quit()
-        self._end()
+        self._http.close()
+        self._profile.cleanup()
 
     def _quit(self) -> None:
         """End the browser, also one that no longer listens to its driver."""
+        if not self._is_running:
+            return
         from selenium.common.exceptions import WebDriverException
         from urllib3.exceptions import HTTPError
 
@@ -133,6 +138,7 @@ class BrowserFetcher:
             self._chrome.quit()
         except (WebDriverException, HTTPError) as error:
             _log.info("The browser did not end by itself: %s", error)
+        self._is_running = False
         for program in programs:
             with contextlib.suppress(psutil.NoSuchProcess):
                 program.kill()
@@ -144,13 +150,10 @@ class BrowserFetcher:
 
     def _start(self) -> None:
         self._chrome = self.browser.start(self._profile.name, self.web.contact)
-        self._tabs: dict[Kind, str] = {"listing": self._chrome.current_window_handle}
+        self._is_running = True
+        self._tabs = {"listing": self._chrome.current_window_handle}
         self._chrome.switch_to.new_window("tab")
         self._tabs["book"] = self._chrome.current_window_handle
-
-    def _end(self) -> None:
-        self._http.close()
-        self._profile.cleanup()
 
     def counters(self) -> Counters:
         """Pages that the browser opened; `bytes` are those of the rendered HTML."""
@@ -172,6 +175,8 @@ class BrowserFetcher:
                 time.sleep(self.web.patience.backoff_s(retry - 1))
             self._http.admit(url)
             try:
+                if not self._is_running:
+                    self._start()
                 page = self._shown(url, kind)
             except TransientSourceError as error:
                 reason = error.reason
@@ -199,7 +204,7 @@ class BrowserFetcher:
                 yield FailedPage(url, kind, error.reason)
 
     def _shown(self, url: str, kind: Kind) -> Page:
-        self._chrome.switch_to.window(self._tabs[kind])
+        self._chrome.switch_to.window(self._tabs["listing" if kind == "listing" else "book"])
         self._counters.requests += 1
         status = self._click(url) if kind == "listing" else None
         if status is None:
@@ -250,12 +255,12 @@ class BrowserFetcher:
         return status or 200
 
     def _revive(self) -> None:
-        """A crashed browser is started anew."""
+        """A crashed browser is ended, to be started anew."""
         from selenium.common.exceptions import WebDriverException
         from urllib3.exceptions import HTTPError
 
         try:
-            self._chrome.switch_to.window(self._tabs["listing"])
+            if self._is_running:
+                self._chrome.switch_to.window(self._tabs["listing"])
         except (WebDriverException, HTTPError):
             self._quit()
-            self._start()

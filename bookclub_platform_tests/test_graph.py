@@ -11,10 +11,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from bookclub_platform.assets.shop import rows_fault
 
 from bookclub_platform import sandbox
 from bookclub_platform.assets._common import CATEGORIES, range_tags
-from bookclub_platform.assets.shop import rows_fault
 from bookclub_platform.core import tables
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import dagster as dg
 
+from bookclub_platform.assets.covers import covers_asset
 from bookclub_platform.assets.source import source_assets
 from bookclub_platform.assets.table import books_asset
 from bookclub_platform.assets.tfidf_model import tfidf_model
 from bookclub_platform.core.progress import NoProgress, Progress
 from bookclub_platform.core.settings import Settings, load_settings
 from bookclub_platform.resources import BooksDatabase, DataFolder, MlflowRegistry
-from bookclub_platform.schedules import clean, crawl, daily_crawl_schedule, retrain, weekly_retrain
+from bookclub_platform.schedules import (
+    clean,
+    covers,
+    crawl,
+    daily_covers_schedule,
+    daily_crawl_schedule,
+    retrain,
+    weekly_retrain,
+)
 from bookclub_platform.sensors import new_categories_sensor
 from bookclub_platform.sources import sources
 
@@ -24,12 +33,12 @@ def build_definitions(settings: Settings, progress: Progress | None = None) -> d
     found = sources(settings)
     return dg.Definitions(
         assets=[
-            *(asset for source in found for asset in source_assets(source)),
+            *(asset for source in found for asset in [*source_assets(source), covers_asset(source)]),
             books_asset(found),
             tfidf_model,
         ],
-        jobs=[crawl, clean, retrain],
-        schedules=[daily_crawl_schedule(found), weekly_retrain],
+        jobs=[crawl, clean, covers, retrain],
+        schedules=[daily_crawl_schedule(found), daily_covers_schedule(found), weekly_retrain],
         sensors=[new_categories_sensor(found)],
         resources={
             "files": DataFolder(home=str(settings.home)),

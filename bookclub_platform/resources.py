@@ -42,13 +42,16 @@ _cleaned = TypeAdapter(CleanedCategory)
 
 
 class DataFolder(dg.ConfigurableResource):
-    """The files between the steps: `raw/` (WARC, sources/_archive.py) and `cleaned/` (JSON) below BOOKCLUB_HOME."""
+    """The files between the steps: `raw/` (WARC, sources/_archive.py), `cleaned/` (JSON), `covers/`."""
 
     home: str
 
     @property
     def raw(self) -> Path:
         return Path(self.home, "raw")
+
+    def covers(self, source: str) -> Path:
+        return Path(self.home, "covers", source)
 
     def write_cleaned(self, source: str, category: str, cleaned: CleanedCategory) -> Path:
         path = self._path(source, category)

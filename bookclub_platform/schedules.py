@@ -1,22 +1,31 @@
 """When things run by themselves: the crawl every day, the model every week. Both are on from the start."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from bookclub_platform.assets._common import CATEGORIES, categories, range_tags, whole_key
 from bookclub_platform.sources import Source
 
+_tables = dg.AssetSelection.all() - dg.AssetSelection.groups("models") - dg.AssetSelection.key_substring("/covers")
+
 crawl = dg.define_asset_job(
     "crawl",
-    dg.AssetSelection.all() - dg.AssetSelection.groups("models"),
+    _tables,
     description="Pages, rows and table of every source, for the chosen categories.",
     partitions_def=categories,
 )
 clean = dg.define_asset_job(
     "clean",
-    dg.AssetSelection.all() - dg.AssetSelection.groups("models") - dg.AssetSelection.key_substring("raw_pages"),
+    _tables - dg.AssetSelection.key_substring("/raw_pages"),
     description="Rows and table anew from the pages that are kept, without asking any shop: after a mended parser.",
+    partitions_def=categories,
+)
+covers = dg.define_asset_job(
+    "covers",
+    dg.AssetSelection.key_substring("/covers"),
+    description="The cover images of the rows, as far as they are not there yet.",
     partitions_def=categories,
 )
 retrain = dg.define_asset_job(
@@ -35,24 +44,40 @@ def source_tags(source: Source, keys: Sequence[str]) -> dict[str, str]:
 
 
 def daily_crawl_schedule(sources: Sequence[Source]) -> dg.ScheduleDefinition:
+    """Every night at three: pages, rows and table."""
+    return _daily("daily_crawl", "0 3 * * *", crawl, sources, source_selection)
+
+
+def daily_covers_schedule(sources: Sequence[Source]) -> dg.ScheduleDefinition:
+    """Every night at six: the covers, which no reader waits for."""
+    return _daily("daily_covers", "0 6 * * *", covers, sources, lambda source: [dg.AssetKey([source.name, "covers"])])
+
+
+def _daily(
+    name: str,
+    cron_schedule: str,
+    job: UnresolvedAssetJobDefinition,
+    sources: Sequence[Source],
+    selection: Callable[[Source], list[dg.AssetKey]],
+) -> dg.ScheduleDefinition:
     """A run for each source, all its categories in one, so that none waits for another or fails with it."""
 
     @dg.schedule(
-        name="daily_crawl",
-        job=crawl,
-        cron_schedule="0 3 * * *",
+        name=name,
+        job=job,
+        cron_schedule=cron_schedule,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every night at three, UTC: a run for each source, with all its categories.",
+        description="A run for each source, with all its categories. The hour is UTC.",
     )
-    def daily_crawl(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def daily(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         keys = context.instance.get_dynamic_partitions(CATEGORIES)
         if not keys:
             yield dg.SkipReason("No category is known yet; the sensor new_categories finds them.")
             return
         for source in sources:
-            yield dg.RunRequest(run_key=None, tags=source_tags(source, keys), asset_selection=source_selection(source))
+            yield dg.RunRequest(tags=source_tags(source, keys), asset_selection=selection(source))
 
-    return daily_crawl
+    return daily
 
 
 weekly_retrain = dg.ScheduleDefinition(

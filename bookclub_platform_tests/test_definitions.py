@@ -12,8 +12,10 @@ import pytest
 from bookclub_platform import sandbox
 from bookclub_platform.core.settings import Settings, load_settings
 from bookclub_platform.definitions import build_definitions
+from bookclub_platform.sensors import discover
+from bookclub_platform.sources import sources
 
-PARTITIONED = {"books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books"}
+PARTITIONED = {"books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books_toscrape/covers", "books"}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,7 @@ def test_each_step_follows_the_one_before(definitions: dg.Definitions) -> None:
     assert parents == {
         "books_toscrape/raw_pages": set(),
         "books_toscrape/cleaned_books": {"books_toscrape/raw_pages"},
+        "books_toscrape/covers": {"books_toscrape/cleaned_books"},
         "books": {"books_toscrape/cleaned_books"},
         "tfidf_model": {"books"},
     }
@@ -67,13 +70,12 @@ def test_rows_and_model_have_a_check_that_blocks_what_follows(definitions: dg.De
 
 def test_the_sensor_adds_the_categories_that_the_shop_lists_and_then_no_more(definitions: dg.Definitions) -> None:
     sensor = definitions.resolve_sensor_def("new_categories")
-    resources = definitions.resources
     with dg.DagsterInstance.ephemeral() as instance:
-        tick = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, resources={"shop": resources["shop"]}))
+        tick = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
         (request,) = tick.dynamic_partitions_requests
         assert len(request.partition_keys) > 10
         instance.add_dynamic_partitions("categories", list(request.partition_keys))
-        again = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, resources={"shop": resources["shop"]}))
+        again = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
         assert not again.dynamic_partitions_requests
         assert again.skip_message
 
@@ -90,6 +92,28 @@ def test_the_daily_crawl_asks_for_all_categories_in_one_run(definitions: dg.Defi
         (request,) = tick.run_requests or []
         assert request.tags["dagster/asset_partition_range_start"] == "travel"
         assert request.tags["dagster/asset_partition_range_end"] == "crime"
+        assert {key.to_user_string() for key in request.asset_selection or []} == PARTITIONED - {
+            "books_toscrape/covers"
+        }
+
+
+def test_a_source_that_fails_holds_no_other_back(settings: Settings, tmp_path: Path) -> None:
+    listed = tmp_path / "sources.yaml"
+    listed.write_text(
+        "sources:\n"
+        "  - {name: gone_shop, kind: books_toscrape, address: 'http://127.0.0.1:9'}\n"
+        f"  - {{name: books_toscrape, kind: books_toscrape, address: '{settings.shop_url}'}}\n"
+    )
+    found = sources(load_settings(shop_url=settings.shop_url, sources=listed))
+    discovery = discover(found)
+    assert list(discovery.keys) == ["books_toscrape"]
+    assert "127.0.0.1:9" in discovery.failures["gone_shop"]
+    definitions = build_definitions(load_settings(shop_url=settings.shop_url, sources=listed))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("categories", discovery.unknown_to(instance))
+        tick = definitions.resolve_schedule_def("daily_crawl").evaluate_tick(dg.build_schedule_context(instance))
+    runs = [{key.to_user_string() for key in request.asset_selection or []} for request in tick.run_requests or []]
+    assert runs == [{f"{name}/raw_pages", f"{name}/cleaned_books", "books"} for name in ("gone_shop", "books_toscrape")]
 
 
 def test_the_weekly_retrain_is_on(definitions: dg.Definitions) -> None:

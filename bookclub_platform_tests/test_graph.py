@@ -5,23 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
-from bookclub_platform.assets.shop import rows_fault
 
 from bookclub_platform import sandbox
 from bookclub_platform.assets._common import CATEGORIES, range_tags
+from bookclub_platform.assets.source import rows_fault
 from bookclub_platform.core import tables
+from bookclub_platform.core.book import Category
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.models import Registry
-from bookclub_platform.resources import CleanedCategory
 from bookclub_platform.sandbox.pages import Shop
-from bookclub_platform_tests.test_tables import BOOK, NOON, OTHER
+from bookclub_platform.sources import sources
+from bookclub_platform_tests.test_tables import BOOK, OTHER
 
 PARTITIONED = ["books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books"]
 
@@ -70,23 +72,23 @@ def test_the_whole_graph_leads_from_pages_to_a_champion(environment: Path, datab
     assert champion.tags["data_version"] == str(len(keys))
 
 
-def shop_categories(url: str) -> list:  # type: ignore[type-arg]
-    from bookclub_platform.sources import Fetcher, sources
-
+def shop_categories(url: str) -> list[Category]:
     (shop,) = sources(load_settings(shop_url=url))
-    with Fetcher(delay_s=0, concurrency=2) as fetcher:
+    with shop.fetcher() as fetcher:
         return list(shop.categories(fetcher))
 
 
 @contextmanager
-def shop_that_lost_its_titles() -> Iterator[str]:
-    """The sandbox, but no book page has a title: as after a change of layout."""
+def shop_that_may_change(has_titles: threading.Event) -> Iterator[str]:
+    """The sandbox's pages; without `has_titles` no book page has a title, as after a change of layout."""
     shop = Shop(sandbox.generate(40, 2))
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             page = shop.page(self.path.removeprefix("/"))
-            body = page.body.replace(b"<h1>", b"<h4>").replace(b"</h1>", b"</h4>") if page else b"not found"
+            body = page.body if page else b"not found"
+            if not has_titles.is_set():
+                body = body.replace(b"<h1>", b"<h4>").replace(b"</h1>", b"</h4>")
             self.send_response(200 if page else 404)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(body)))
@@ -102,16 +104,54 @@ def shop_that_lost_its_titles() -> Iterator[str]:
         server.shutdown()
 
 
-def test_rows_that_do_not_fit_never_reach_the_table(environment: Path, database_url: str) -> None:
-    with shop_that_lost_its_titles() as url, dg.DagsterInstance.ephemeral() as instance:
+def checks_of(instance: dg.DagsterInstance, *names: str) -> dict[str, bool]:
+    """The outcome of the newest evaluation of each named check (`asset:check`)."""
+    keys = [dg.AssetCheckKey(dg.AssetKey(asset.split("/")), check) for asset, check in (n.split(":") for n in names)]
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    return {key.name: records[key].event.dagster_event.asset_check_evaluation_data.passed for key in keys}  # type: ignore[union-attr]
+
+
+def test_pages_of_a_changed_layout_are_kept_aside_and_the_last_good_rows_stay(
+    environment: Path, database_url: str
+) -> None:
+    has_titles = threading.Event()
+    has_titles.set()
+    with shop_that_may_change(has_titles) as url, dg.DagsterInstance.ephemeral() as instance:
         keys = [category.slug for category in shop_categories(url)][:2]
         instance.add_dynamic_partitions(CATEGORIES, keys)
+        assert materialize(url, instance, PARTITIONED, range_tags(keys))
         before = listed_titles(database_url)
-        assert not materialize(url, instance, PARTITIONED, range_tags(keys))
-        assert listed_titles(database_url) == before
-        steps = {key: instance.get_latest_materialization_event(dg.AssetKey(key.split("/"))) for key in PARTITIONED}
-        assert steps["books_toscrape/cleaned_books"] is not None
-        assert steps["books"] is None
+        few = "books_toscrape/cleaned_books:few_rejected"
+        assert checks_of(instance, few, "books:count_did_not_collapse") == {
+            "few_rejected": True,
+            "count_did_not_collapse": True,
+        }
+        has_titles.clear()
+        assert materialize(url, instance, PARTITIONED, range_tags(keys))
+        assert checks_of(instance, few) == {"few_rejected": False}
+    assert listed_titles(database_url) == before
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        rejected = connection.execute(sa.select(tables.rejected_books)).all()
+    assert {row.url for row in rejected}
+    assert all("title" in row.reason and row.raw_page.startswith("books_toscrape/") for row in rejected)
+
+
+def test_a_category_that_is_gone_takes_its_books_with_it(environment: Path, database_url: str) -> None:
+    with sandbox.running(books=40, seed=2) as url, dg.DagsterInstance.ephemeral() as instance:
+        keys = [category.slug for category in shop_categories(url)][:1]
+        instance.add_dynamic_partitions(CATEGORIES, keys)
+        assert materialize(url, instance, PARTITIONED, range_tags(keys))
+        assert listed_titles(database_url)
+    with sandbox.running(books=1, seed=3) as url, dg.DagsterInstance.ephemeral() as instance:
+        assert keys[0] not in [category.slug for category in shop_categories(url)]
+        instance.add_dynamic_partitions(CATEGORIES, keys)
+        assert materialize(url, instance, PARTITIONED, range_tags(keys))
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        listed = connection.scalar(tables.select_count(tables.select_books(category=keys[0])))
+        kept = connection.scalar(sa.select(sa.func.count()).where(tables.books.c.category == keys[0]))
+    assert (listed, (kept or 0) > 0) == (0, True)
 
 
 def test_a_category_that_the_shop_does_not_have_fails_with_its_name(environment: Path) -> None:
@@ -127,7 +167,7 @@ def test_a_category_that_the_shop_does_not_have_fails_with_its_name(environment:
         assert any("cookery-on-mars" in failure.error_display_string for failure in failures)
 
 
-def test_a_key_that_stands_twice_is_a_fault_of_the_rows() -> None:
-    fit = CleanedCategory("crawl", NOON, True, [BOOK, OTHER], [])
-    assert rows_fault(fit) is None
-    assert rows_fault(CleanedCategory("crawl", NOON, True, [BOOK, BOOK], [])) == "1 keys stand twice, upc-1 among them"
+def test_a_key_that_stands_twice_or_an_impossible_rating_is_a_fault_of_the_rows() -> None:
+    assert rows_fault([BOOK, OTHER]) is None
+    assert rows_fault([BOOK, BOOK]) == "1 keys stand twice, upc-1 among them"
+    assert "impossible" in (rows_fault([replace(BOOK, rating=6)]) or "")

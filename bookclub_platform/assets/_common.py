@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from bookclub_platform.core.book import slug_of
+from bookclub_platform.sources import Source
 
 # One set of partitions for every shop: a partition is a category of our catalogue, and each shop fills its own part of
 # it. See docs/decisions/0001-partitions.md.
@@ -22,6 +23,11 @@ DATA_SCIENCE = "team:data-science"
 def whole_key(source_name: str) -> str:
     """The key that stands for the whole of a source without categories: the slug of its name."""
     return slug_of(source_name)
+
+
+def category_keys(context: dg.AssetExecutionContext, source: Source) -> Sequence[str]:
+    """The slugs of the categories to do: those of the run's partitions, or the one that stands for the whole."""
+    return context.partition_keys if source.has_categories else [whole_key(source.name)]
 
 
 def preview(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue:

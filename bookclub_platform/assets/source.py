@@ -18,8 +18,8 @@ from bookclub_platform.assets._common import (
     DATA_ENGINEERING,
     PREVIEW_ROWS,
     categories,
+    category_keys,
     preview,
-    whole_key,
 )
 from bookclub_platform.assets._plots import crawl_plot
 from bookclub_platform.cleaning import clean
@@ -66,10 +66,10 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         try:
             with source.fetcher() as fetcher:
                 listed = {category.slug: category for category in source.categories(fetcher)}
-                for key in _keys(context, source):
+                for key in category_keys(context, source):
                     if key not in listed:
                         metadata = _note_absence(source, key, crawl_id, files, context)
-                        if len(_keys(context, source)) == 1 and not metadata["is_gone"]:
+                        if len(category_keys(context, source)) == 1 and not metadata["is_gone"]:
                             raise PermanentSourceError(source.address, f"has no category {key!r}, and never had one")
                         _add_metadata(context, source, key, metadata)
                         continue
@@ -83,11 +83,6 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         return dg.MaterializeResult(check_results=[_all_pages_came(reports)])
 
     return raw_pages
-
-
-def _keys(context: dg.AssetExecutionContext, source: Source) -> Sequence[str]:
-    """The slugs of the categories to do: those of the run's partitions, or the one that stands for the whole."""
-    return context.partition_keys if source.has_categories else [whole_key(source.name)]
 
 
 def _add_metadata(context: dg.AssetExecutionContext, source: Source, key: str, metadata: dict[str, Any]) -> None:
@@ -172,7 +167,7 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, files: DataFolder, progress: dg.ResourceParam[Progress]
     ) -> dg.MaterializeResult:
         cleaned: dict[str, CleanedCategory] = {}
-        for key in _keys(context, source):
+        for key in category_keys(context, source):
             started = time.perf_counter()
             category, applied = _clean_category(source, key, files)
             if category is None:

@@ -155,6 +155,9 @@ class Source(Protocol):
     def fetcher(self) -> AbstractContextManager[CrawlFetcher]:
         """Who fetches its pages, as politely as sources.yaml says, for one crawl. Raises SourceError."""
 
+    def cover_fetcher(self) -> AbstractContextManager[PageFetcher] | None:
+        """Who fetches the cover images that its rows name, by HTTP; None for a file on this machine."""
+
     def categories(self, fetcher: PageFetcher) -> Sequence[Category]:
         """The categories that the source shows, in its order. Raises SourceError."""
 

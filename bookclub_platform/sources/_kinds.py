@@ -44,6 +44,9 @@ class BrokenSource:
         self._fail()
         yield
 
+    def cover_fetcher(self) -> None:
+        return None
+
     def categories(self, fetcher: PageFetcher) -> Sequence[Category]:
         self._fail()
 

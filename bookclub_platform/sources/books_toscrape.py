@@ -94,6 +94,9 @@ class BooksToScrape:
     def fetcher(self) -> AbstractContextManager[CrawlFetcher]:
         return self.web.open()
 
+    def cover_fetcher(self) -> AbstractContextManager[PageFetcher]:
+        return self.web.open()
+
     def categories(self, fetcher: PageFetcher) -> list[Category]:
         """The sidebar's categories without their parent "Books", which holds all books once more."""
         page = fetcher.fetch(f"{self.address}/", "listing")

@@ -106,6 +106,9 @@ class JsonApi:
     def fetcher(self) -> AbstractContextManager[CrawlFetcher]:
         return self.web.open()
 
+    def cover_fetcher(self) -> AbstractContextManager[PageFetcher]:
+        return self.web.open()
+
     def categories(self, fetcher: PageFetcher) -> list[Category]:
         first = self.address
         if isinstance(self.next, ByPage):

@@ -121,6 +121,9 @@ class TableFile:
     def fetcher(self) -> AbstractContextManager[CrawlFetcher]:
         return self.web.open() if self.web is not None else self.files.open()
 
+    def cover_fetcher(self) -> AbstractContextManager[PageFetcher] | None:
+        return self.web.open() if self.web is not None else None
+
     def categories(self, fetcher: PageFetcher) -> list[Category]:
         return [self.reader.whole(self.address)]
 

@@ -37,7 +37,8 @@ def build(settings: Settings, progress_over: ProgressOver) -> None:
     `progress_over(n)` gives the one to tell about the `n` steps to come.
 
     Raises:
-        BuildFailed: the text has the cause for each run that failed. A source that fails holds no other back.
+        BuildFailed: the text has the cause for each run that failed. A source that fails holds no other back: where
+            there is a model all the same, the home counts as built.
     """
     found = sources(settings)
     with dg.DagsterInstance.from_config(str(dagster_home(settings.home))) as instance:
@@ -54,10 +55,11 @@ def build(settings: Settings, progress_over: ProgressOver) -> None:
             crawl = definitions.resolve_job_def("crawl")
             for source in well:
                 faults += _run(crawl, instance, source_tags(source, keys), source_selection(source))
-            faults += _run(definitions.resolve_job_def("retrain"), instance, {})
-    if faults:
-        raise BuildFailed(" ".join(faults))
-    mark_built(settings.home)
+            untrained = _run(definitions.resolve_job_def("retrain"), instance, {})
+    if not untrained:
+        mark_built(settings.home)
+    if faults or untrained:
+        raise BuildFailed(" ".join([*faults, *untrained]))
 
 
 def clean(settings: Settings, chosen: Sequence[str], progress_over: ProgressOver) -> None:

@@ -118,7 +118,7 @@ class _Platform:
         if not homes.is_built(self.settings.home):
             # Beside the start of Dagster and the API: the build needs neither.
             status = children.run([sys.executable, "-m", "bookclub_platform.cli", "build"], **self.environment)
-            if status:
+            if not homes.is_built(self.settings.home):
                 raise ChildEnded(f"The first build ended with status {status}: see above for the cause.")
         for child in others:
             self._wait(children, child)

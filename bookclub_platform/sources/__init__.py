@@ -13,7 +13,7 @@ A new source is an entry of sources.yaml. A new kind is one new file here: see _
 
 from __future__ import annotations
 
-from bookclub_platform.sources._archive import KeptCrawl, PageArchive, latest, read_pages
+from bookclub_platform.sources._archive import KeptCrawl, KeptPage, PageArchive, latest, read_kept_pages, read_pages
 from bookclub_platform.sources._contract import (
     CrawlFetcher,
     FailedPage,
@@ -23,6 +23,8 @@ from bookclub_platform.sources._contract import (
     PageFetcher,
     RejectedRow,
     Source,
+    Unchanged,
+    Validators,
 )
 from bookclub_platform.sources._crawl import CrawlReport, crawl_category, read_raw_books
 from bookclub_platform.sources._fetch import Counters, is_retryable
@@ -38,6 +40,7 @@ __all__ = [
     "FailedPage",
     "Fetcher",
     "KeptCrawl",
+    "KeptPage",
     "Kind",
     "Listing",
     "Page",
@@ -46,10 +49,13 @@ __all__ = [
     "Patience",
     "RejectedRow",
     "Source",
+    "Unchanged",
+    "Validators",
     "crawl_category",
     "faults",
     "is_retryable",
     "latest",
+    "read_kept_pages",
     "read_pages",
     "read_raw_books",
     "schema",

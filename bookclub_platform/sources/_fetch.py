@@ -113,17 +113,15 @@ class Http:
             options: from `environment`.
         """
         conditions = _conditions(validators)
+        started, status = time.monotonic(), 0
         with self._lock:
             self._counters.requests += 1
-        started, status = time.monotonic(), 0
         try:
             with self._session().get(
                 url, headers=conditions, stream=True, allow_redirects=False, timeout=self._timeouts_s, **options
             ) as answer:
                 status = answer.status_code
-                if answer.status_code == 304 and conditions:
-                    with self._lock:
-                        self._counters.statuses[304] += 1
+                if status == 304 and conditions:
                     return Unchanged(url, _headers(answer), kind, datetime.now(UTC))
                 return self._page(answer, url, kind)
         except (
@@ -137,6 +135,8 @@ class Http:
         finally:
             with self._lock:
                 self._counters.timings.append((started, time.monotonic() - started, status))
+                if status:
+                    self._counters.statuses[status] += 1
 
     def _page(self, answer: requests.Response, url: str, kind: Kind) -> Page:
         status = answer.status_code
@@ -150,7 +150,6 @@ class Http:
         finally:
             with self._lock:
                 self._counters.bytes += answer.raw.tell()
-                self._counters.statuses[status] += 1
         return Page(url, status, _headers(answer), body, kind, datetime.now(UTC))
 
     def counters(self) -> Counters:

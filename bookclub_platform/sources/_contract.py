@@ -21,7 +21,7 @@ from bookclub_platform.core.book import Category, RawBook
 if TYPE_CHECKING:
     from bookclub_platform.sources._fetch import Counters
 
-Kind = Literal["listing", "book"]
+Kind = Literal["listing", "book", "cover"]
 CHECK_ADDRESS = "Check that the shop is up and that sources.yaml (BOOKCLUB_SHOP_URL) has its address."
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from bookclub_platform.core.book import Category, RawBook, RejectedBook
-from bookclub_platform.core.errors import PageRejected, PermanentSourceError, ShopUnavailable, SourceError
+from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError
 from bookclub_platform.sources._archive import (
     RESUME_WITHIN,
     PageArchive,
@@ -31,6 +31,7 @@ from bookclub_platform.sources._contract import (
     has_same_host,
 )
 from bookclub_platform.sources._lock import only_crawl
+from bookclub_platform.sources._parse import parse_pages
 from bookclub_platform.sources._warc import Place, page_at
 
 OnPage = Callable[[Page | Unchanged | FailedPage], None]
@@ -299,16 +300,11 @@ def read_raw_books(source: Source, category: str, path: Path) -> tuple[list[RawB
     crawl = kept_crawl(path)
     if crawl.category.slug != category:
         raise PermanentSourceError(str(path), f"holds category {crawl.category.slug!r}, not {category!r}")
-    books, rejected = [], []
-    for kept in read_kept_pages(path):
-        page = kept.page
-        try:
-            for row in source.rows(page, crawl.category):
-                if isinstance(row, RawBook):
-                    books.append(replace(row, raw_page=kept.name))
-                else:
-                    refused = RejectedBook(source.name, category, row.url, row.reason, page.fetched_at, kept.name)
-                    rejected.append(refused)
-        except PageRejected as error:
-            rejected.append(RejectedBook(source.name, category, page.url, error.reason, page.fetched_at, kept.name))
+    books: list[RawBook] = []
+    rejected: list[RejectedBook] = []
+    for row in parse_pages(source, read_kept_pages(path), crawl.category):
+        if isinstance(row, RawBook):
+            books.append(row)
+        else:
+            rejected.append(row)
     return books, rejected

@@ -1,0 +1,191 @@
+"""Image URLs -> `<folder>/<first two digits>/<sha256>.<jpg|png|webp|gif>` and `<sha256>.thumbnail.webp`, fetched once.
+
+    with Fetcher(delay_s=0.5, concurrency=8) as fetcher:
+        report = collect_covers(image_urls, fetcher, home / "covers" / "books_toscrape")
+
+`<folder>/index.jsonl` says which URL is which file; of several lines for one URL the last holds. Lines are appended as
+covers come, after their files, so a collection that is killed at any moment goes on where it was. What is known is not
+asked for again: a shop's image URLs name the image (books.toscrape: its hash), and another image has another URL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bookclub_platform.core.errors import ShopUnavailable, SourceError
+from bookclub_platform.sources._contract import FailedPage, Page, PageFetcher
+from bookclub_platform.sources._images import NoPicture, checked
+
+MAX_PIXELS = 50_000_000  # a scanned poster; unpacked 150 MB
+REJECTED_FOR = timedelta(days=7)  # what was no image is asked for again after that
+INDEX = "index.jsonl"
+_THREADS = 16  # that wait for the fetcher, which has a concurrency of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """One line of the index.
+
+    Attributes:
+        url: as the book's page has it; redirects do not change it.
+        sha256: of the bytes as they came, in hexadecimal; None if they were no image, and then `reason` says why.
+        bytes: of the image; `width` and `height` in pixels.
+        seen_at: when it was fetched, UTC.
+    """
+
+    url: str
+    seen_at: datetime
+    sha256: str | None = None
+    suffix: str | None = None
+    bytes: int = 0
+    width: int = 0
+    height: int = 0
+    etag: str | None = None
+    reason: str | None = None
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"{self.sha256}"[:2] / f"{self.sha256}.{self.suffix}"
+
+    def thumbnail_path(self, folder: Path) -> Path:
+        return folder / f"{self.sha256}"[:2] / f"{self.sha256}.thumbnail.webp"
+
+    def is_good(self, folder: Path, now: datetime) -> bool:
+        """Whether nothing is to be fetched: its files lie there, or it is a reject that is not yet tried again."""
+        if self.sha256 is None:
+            return now - self.seen_at < REJECTED_FOR
+        path = self.path(folder)
+        return path.exists() and path.stat().st_size == self.bytes and self.thumbnail_path(folder).exists()
+
+
+@dataclass(slots=True)
+class CoverReport:
+    """What one collection did. new + known + rejected + failed = the different URLs that were given.
+
+    Attributes:
+        new: fetched and kept; the bytes of `same_bytes` of them were there already, under another URL.
+        known: not asked for, because they, or why they are none, stand in the index.
+        bytes: of the new images.
+        rejected: what came is no image that we keep; the reason.
+        failed: could not be had; is asked for again next time.
+    """
+
+    folder: Path
+    new: int = 0
+    same_bytes: int = 0
+    known: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    rejected: list[FailedPage] = field(default_factory=list)
+    failed: list[FailedPage] = field(default_factory=list)
+
+
+def collect_covers(
+    image_urls: Iterable[str], fetcher: PageFetcher, folder: Path, max_pixels: int = MAX_PIXELS
+) -> CoverReport:
+    """Fetch and keep the images that are not known yet.
+
+    Raises:
+        ShopUnavailable: the shop is down or wants no visit; what came so far is kept.
+    """
+    started, report = time.monotonic(), CoverReport(folder)
+    known, now = read_index(folder), datetime.now(UTC)
+    wanted = []
+    for url in dict.fromkeys(image_urls):
+        if url in known and known[url].is_good(folder, now):
+            report.known += 1
+        else:
+            wanted.append(url)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / INDEX).open("ab") as index:
+        for url, outcome in _outcomes(fetcher, wanted):
+            if isinstance(outcome, FailedPage):
+                report.failed.append(outcome)
+            else:
+                _append(index, _kept(url, outcome, report, max_pixels))
+        os.fsync(index.fileno())
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def read_index(folder: Path) -> dict[str, Cover]:
+    """URL -> what is known of it; empty where nothing was collected."""
+    covers = {}
+    path = folder / INDEX
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            facts = json.loads(line)
+            covers[facts["url"]] = Cover(**facts | {"seen_at": datetime.fromisoformat(facts["seen_at"])})
+        except ValueError:
+            continue  # torn by the end of a process: its cover is fetched again
+    return covers
+
+
+def _append(index: Any, cover: Cover) -> None:
+    """One write for one line: it stands whole, or torn at its end. It begins a line even after a torn one."""
+    facts = asdict(cover) | {"seen_at": cover.seen_at.isoformat()}
+    index.write(b"\n" + json.dumps(facts).encode())
+    index.flush()
+
+
+def _kept(url: str, page: Page, report: CoverReport, max_pixels: int) -> Cover:
+    """Check an image, write its files, count it."""
+    try:
+        picture = checked(page.body, max_pixels)
+    except NoPicture as error:
+        report.rejected.append(FailedPage(url, "cover", str(error)))
+        return Cover(url, page.fetched_at, reason=str(error))
+    etag = next((value for name, value in page.headers if name.lower() == "etag"), None)
+    cover = Cover(
+        url, page.fetched_at, hashlib.sha256(page.body).hexdigest(), picture.suffix, len(page.body),
+        picture.width, picture.height, etag,
+    )  # fmt: skip
+    report.same_bytes += cover.is_good(report.folder, page.fetched_at)
+    _write(cover.path(report.folder), page.body)
+    _write(cover.thumbnail_path(report.folder), picture.thumbnail)
+    report.new += 1
+    report.bytes += len(page.body)
+    return cover
+
+
+def _write(path: Path, body: bytes) -> None:
+    """A reader sees the whole file or none."""
+    path.parent.mkdir(exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
+    fresh.write_bytes(body)
+    fresh.replace(path)
+
+
+def _outcomes(fetcher: PageFetcher, urls: list[str]) -> Iterator[tuple[str, Page | FailedPage]]:
+    """What each URL gave, in order. Not by fetch_many: it does not tell which URL a page was redirected from, and an
+    image that is redirected would be fetched anew each time."""
+    under_way: deque[tuple[str, Future[Page | FailedPage]]] = deque()
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="covers")
+    try:
+        for url in urls:
+            under_way.append((url, pool.submit(_outcome, fetcher, url)))
+            if len(under_way) > 2 * _THREADS:
+                asked, future = under_way.popleft()
+                yield asked, future.result()
+        for asked, future in under_way:
+            yield asked, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _outcome(fetcher: PageFetcher, url: str) -> Page | FailedPage:
+    try:
+        return fetcher.fetch(url, "cover")
+    except ShopUnavailable:
+        raise
+    except SourceError as error:
+        return FailedPage(url, "cover", error.reason)

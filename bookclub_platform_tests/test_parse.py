@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from bookclub_platform.core.book import Category, RawBook, RejectedBook
 from bookclub_platform.sandbox import generate
 from bookclub_platform.sandbox.pages import Shop
-from bookclub_platform.sources import KeptPage, Kind, Page, _parse
+from bookclub_platform.sources import Kind, Page, _parse
+from bookclub_platform.sources._archive import KeptPage
 from bookclub_platform.sources._parse import parse_pages
 from bookclub_platform.sources._warc import Place
 from bookclub_platform.sources.books_toscrape import BooksToScrape
@@ -24,9 +26,8 @@ BOOKS = 400
 shop = BooksToScrape(ADDRESS)
 
 
-def page(path: str, body: bytes, kind: Kind = "book") -> KeptPage:
-    kept = Page(f"{ADDRESS}/{path}", 200, (), body, kind, datetime.now(UTC))
-    return KeptPage(kept, Place(Path("raw/shop/all/crawl.warc.gz"), 7))
+def page(path: str, body: bytes, kind: Kind = "book") -> Page:
+    return Page(f"{ADDRESS}/{path}", 200, (), body, kind, datetime.now(UTC))
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,9 @@ def pages() -> list[KeptPage]:
         made = served.page(f"catalogue/{book.path}")
         assert made is not None
         found.append(page(f"catalogue/{book.path}", made.body))
-    found[2] = page(catalogue.books[2].path, b"<html><body>Out of order</body></html>")
-    return [*found[:10], page("index.html", b"<html></html>", "listing"), *found[10:]]
+    found[2] = replace(found[2], body=b"<html><body>Out of order</body></html>")
+    found.insert(10, page("index.html", b"<html></html>", "listing"))
+    return [KeptPage(page, Place(Path("shop/all/crawl.warc.gz"), at)) for at, page in enumerate(found)]
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def without_workers(pages: list[KeptPage]) -> list[RawBook | RejectedBook]:
 def test_each_book_page_gives_one_row_in_order_and_a_bad_one_its_reason(pages: list[KeptPage]) -> None:
     rows = without_workers(pages)
     assert [row.url for row in rows] == [kept.page.url for kept in pages if kept.page.kind == "book"]
+    assert [row.raw_page for row in rows] == [kept.name for kept in pages if kept.page.kind == "book"]
     assert [type(row) for row in rows[:4]] == [RawBook, RawBook, RejectedBook, RawBook]
     assert isinstance(rows[2], RejectedBook)
     assert (rows[2].category, rows[2].seen_at) == ("all", pages[2].page.fetched_at) and "no book page" in rows[2].reason

@@ -235,13 +235,13 @@ class _Walk:
         """From listing to listing; books of one are fetched while the next is asked for."""
         found: dict[str, None] = {}
         expected: int | None = None
-        rows = barren = 0
+        barren = rows = 0
         for listings, listing in enumerate(self._listings(), 1):
             fresh = [url for url in listing.book_urls if url not in found]
             found.update(dict.fromkeys(fresh))
-            expected = listing.expected if listing.expected is not None else expected
             rows += listing.rows
             self.books += listing.rows
+            expected = listing.expected if listing.expected is not None else expected
             barren = 0 if fresh or listing.rows else barren + 1
             yield from (url for url in fresh if self._is_of_shop(url, "book") and url not in self.archive.resumed)
             if barren == _BARREN_LISTINGS and listing.next_url is not None:

@@ -27,12 +27,12 @@ from bookclub_platform.core.errors import PermanentSourceError
 from bookclub_platform.sources._contract import Kind, Page, Unchanged
 
 _NOT_MODIFIED = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
+_SCHEMES = ("http:", "https:", "file:")  # warcio else hands out the files of this machine without their headers
 _KIND = "Bookclub-Page-Kind"
 # As Heritrix writes them; the standard's own fields name the page and its date, but no file.
 _IN_FILE, _AT_OFFSET = "WARC-Refers-To-Filename", "WARC-Refers-To-File-Offset"
 _DATE = "%Y-%m-%dT%H:%M:%S.%fZ"
 _CHUNK_BYTES = 256 * 1024
-_SCHEMES = ("http:", "https:", "file:")  # warcio else hands out the files of this machine without their headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Record:
 
     @cached_property
     def _parsed(self) -> Any:
-        records = ArchiveIterator(BytesIO(self.content))
-        records.loader.HTTP_SCHEMES = _SCHEMES
-        return next(iter(records))
+        parsed = ArchiveIterator(BytesIO(self.content))
+        parsed.loader.HTTP_SCHEMES = _SCHEMES
+        return next(iter(parsed))
 
     def _header(self, name: str) -> str:
         return cast(str, self._parsed.rec_headers.get_header(name))

@@ -57,7 +57,8 @@ def clean(raw_books: Iterable[RawBook]) -> Cleaned:
             if other not in {None, book.url}:
                 raise _Unreadable(f"key: {book.source_id!r} is that of {other} too")
         except _Unreadable as error:
-            cleaned.rejected.append(RejectedBook(raw.source, raw.category, raw.url, str(error), raw.seen_at))
+            rejected = RejectedBook(raw.source, raw.category, raw.url, str(error), raw.seen_at, raw.raw_page)
+            cleaned.rejected.append(rejected)
         else:
             if other is None:
                 cleaned.books.append(book)

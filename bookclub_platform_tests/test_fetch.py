@@ -310,6 +310,8 @@ def test_counters_agree_with_what_the_shop_saw(shop: Misbehaving, fetcher: Fetch
     assert counters.requests == sum(shop.visits.values()) == 12
     assert counters.statuses == {200: 9, 404: 2, 500: 1}
     assert (counters.retries, counters.bytes) == (1, 9 * len(BODY))
+    assert sorted(status for _, _, status in counters.timings) == [200] * 9 + [404, 404, 500]
+    assert all(0 < seconds < 5 and started < time.monotonic() for started, seconds, _ in counters.timings)
 
 
 def test_a_reader_that_stops_early_ends_the_crawl(shop: Misbehaving) -> None:

@@ -208,7 +208,7 @@ def test_a_file_is_read_below_its_folder_alone(tmp_path: Path) -> None:
     _, (report,), _, _ = crawled(source_of(f"kind: table_file\naddress: books.csv{FIELDS}", folder), tmp_path)
     assert "leads out of" in report.failed[0].reason
     (folder / "books.csv").unlink()
-    _, (report,), _, _ = crawled(source_of(f"kind: table_file\naddress: books.csv{FIELDS}", folder), tmp_path)
+    _, (report,), _, _ = crawled(source_of(f"kind: table_file\naddress: books.csv{FIELDS}", folder), tmp_path / "b")
     assert "BOOKCLUB_FILES" in report.failed[0].reason
 
 
@@ -223,6 +223,26 @@ def test_a_file_that_did_not_change_is_not_read_again(tmp_path: Path) -> None:
         path.write_bytes(as_csv(rows()[:-1]))
         assert isinstance(fetcher.fetch(source.address, "listing", known), Page)
         assert fetcher.counters().requests == 3
+
+
+def test_the_next_crawl_of_an_unchanged_file_keeps_that_it_is_so_and_has_the_same_rows(tmp_path: Path) -> None:
+    (tmp_path / "books.csv").write_bytes(as_csv(rows()))
+    source = source_of(f"kind: table_file\naddress: books.csv{FIELDS}", tmp_path)
+    _, (first,), raw_books, _ = crawled(source, tmp_path)
+    with source.fetcher() as fetcher:
+        (category,) = source.categories(fetcher)
+        second = crawl_category(source, category, fetcher, tmp_path / "raw", "20251122T090807Z")
+    assert (first.unchanged, second.unchanged, second.bytes, second.statuses) == (0, 1, 0, {304: 1})
+    assert (second.books, second.is_complete, len(second.timings)) == (BOOKS, True, 1)
+    again, _ = read_raw_books(source, category.slug, second.path)
+    assert [book.source_id for book in again] == [book.source_id for book in raw_books]
+
+
+def test_an_api_of_many_pages_is_read_to_its_end(tmp_path: Path) -> None:
+    with answering(api(rows(), per_page=4)) as address:
+        entry = f"kind: json_api\naddress: {address}/link\nnext: {PAGINGS['link']}{API_FIELDS}"
+        _, (report,), raw_books, _ = crawled(source_of(entry, tmp_path), tmp_path)
+    assert (len(raw_books), report.pages, report.is_complete) == (BOOKS, 7, True)
 
 
 def test_an_api_that_says_more_than_it_gives_is_incomplete(tmp_path: Path) -> None:

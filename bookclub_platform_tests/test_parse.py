@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
@@ -15,7 +16,9 @@ from bookclub_platform.core.book import Category, RawBook, RejectedBook
 from bookclub_platform.sandbox import generate
 from bookclub_platform.sandbox.pages import Shop
 from bookclub_platform.sources import Kind, Page, _parse, books_toscrape
+from bookclub_platform.sources._archive import KeptPage
 from bookclub_platform.sources._parse import parse_pages
+from bookclub_platform.sources._warc import Place
 from bookclub_platform.sources.books_toscrape import BooksToScrape
 
 ADDRESS = "http://127.0.0.1:1"
@@ -29,7 +32,7 @@ def page(path: str, body: bytes, kind: Kind = "book") -> Page:
 
 
 @pytest.fixture(scope="module")
-def pages() -> list[Page]:
+def pages() -> list[KeptPage]:
     """Book pages of the sandbox; the third is no book page, and a listing is among them."""
     catalogue = generate(BOOKS, seed=1)
     served = Shop(catalogue)
@@ -39,7 +42,8 @@ def pages() -> list[Page]:
         assert made is not None
         found.append(page(f"catalogue/{book.path}", made.body))
     found[2] = replace(found[2], body=b"<html><body>Out of order</body></html>")
-    return [*found[:10], page("index.html", b"<html></html>", "listing"), *found[10:]]
+    found.insert(10, page("index.html", b"<html></html>", "listing"))
+    return [KeptPage(page, Place(Path("shop/all/crawl.warc.gz"), at)) for at, page in enumerate(found)]
 
 
 @pytest.fixture
@@ -48,21 +52,22 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_parse, "WITHOUT_WORKERS", 50)
 
 
-def without_workers(pages: list[Page]) -> list[RawBook | RejectedBook]:
+def without_workers(pages: list[KeptPage]) -> list[RawBook | RejectedBook]:
     assert len(pages) < _parse.WITHOUT_WORKERS
     return list(parse_pages(shop, pages, ALL))
 
 
-def test_each_book_page_gives_one_row_in_order_and_a_bad_one_its_reason(pages: list[Page]) -> None:
+def test_each_book_page_gives_one_row_in_order_and_a_bad_one_its_reason(pages: list[KeptPage]) -> None:
     rows = without_workers(pages)
-    assert [row.url for row in rows] == [page.url for page in pages if page.kind == "book"]
+    assert [row.url for row in rows] == [kept.page.url for kept in pages if kept.page.kind == "book"]
+    assert [row.raw_page for row in rows] == [kept.name for kept in pages if kept.page.kind == "book"]
     assert [type(row) for row in rows[:4]] == [RawBook, RawBook, RejectedBook, RawBook]
     assert isinstance(rows[2], RejectedBook)
-    assert (rows[2].category, rows[2].seen_at) == ("all", pages[2].fetched_at) and "no book page" in rows[2].reason
+    assert (rows[2].category, rows[2].seen_at) == ("all", pages[2].page.fetched_at) and "no book page" in rows[2].reason
 
 
-def test_the_lean_tree_is_the_one_that_beautifulsoup_builds_by_itself(pages: list[Page]) -> None:
-    texts = [page.body.decode() for page in pages[:40]]
+def test_the_lean_tree_is_the_one_that_beautifulsoup_builds_by_itself(pages: list[KeptPage]) -> None:
+    texts = [kept.page.body.decode() for kept in pages[:40]]
     torn = [text[: len(text) * 2 // 3] for text in texts[:10]]
     crooked = [
         "",
@@ -78,22 +83,22 @@ def test_the_lean_tree_is_the_one_that_beautifulsoup_builds_by_itself(pages: lis
     assert "product_main" in str(books_toscrape._soup(texts[0], books_toscrape._BOOK))
 
 
-def test_workers_give_the_same_rows_in_the_same_order(pages: list[Page], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_give_the_same_rows_in_the_same_order(pages: list[KeptPage], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = without_workers(pages)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(_parse, "WITHOUT_WORKERS", 50)
     assert list(parse_pages(shop, pages, ALL)) == expected
 
 
-def test_a_small_category_starts_no_worker(pages: list[Page], two_cores: None) -> None:
+def test_a_small_category_starts_no_worker(pages: list[KeptPage], two_cores: None) -> None:
     assert len(list(parse_pages(shop, pages[:50], ALL))) == 49
     assert not multiprocessing.active_children()
 
 
-def test_pages_are_read_only_a_little_ahead_of_the_rows(pages: list[Page], two_cores: None) -> None:
+def test_pages_are_read_only_a_little_ahead_of_the_rows(pages: list[KeptPage], two_cores: None) -> None:
     read = 0
 
-    def endless() -> Iterator[Page]:
+    def endless() -> Iterator[KeptPage]:
         nonlocal read
         while True:
             for one in pages:
@@ -110,7 +115,7 @@ def test_pages_are_read_only_a_little_ahead_of_the_rows(pages: list[Page], two_c
 
 
 def test_a_process_that_may_have_no_children_parses_by_itself(
-    pages: list[Page], two_cores: None, monkeypatch: pytest.MonkeyPatch
+    pages: list[KeptPage], two_cores: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
     rows = parse_pages(shop, pages, ALL)

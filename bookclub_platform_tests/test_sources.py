@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from bookclub_platform.sources import (
     Page,
     Patience,
     Source,
+    Unchanged,
     crawl_category,
     latest,
     read_raw_books,
@@ -214,18 +216,23 @@ def served(folder: Path, files: dict[str, str | bytes]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def crawl_travel(
-    address: str, folder: Path, on_page: Callable[[Page | FailedPage], None] | None = None
+    address: str,
+    folder: Path,
+    on_page: Callable[[Page | Unchanged | FailedPage], None] | None = None,
+    crawl_id: str = CRAWL,
 ) -> tuple[CrawlReport, list[RawBook], list[RejectedBook]]:
     shop = shop_at(address)
     with Fetcher(delay_s=0, concurrency=2, patience=Patience(backoff_base_s=0.01, backoff_cap_s=0.05)) as fetcher:
         (category,) = shop.categories(fetcher)
-        report = crawl_category(shop, category, fetcher, folder, CRAWL, on_page)
+        report = crawl_category(shop, category, fetcher, folder, crawl_id, on_page)
     return report, *read_raw_books(shop, "travel", report.path)
 
 
@@ -236,7 +243,7 @@ def reasons(report: CrawlReport) -> str:
 def test_a_whole_small_shop_is_a_complete_crawl_and_its_progress_is_told(
     tmp_path: Path, pages: dict[str, str | bytes]
 ) -> None:
-    seen: list[Page | FailedPage] = []
+    seen: list[Page | Unchanged | FailedPage] = []
     with served(tmp_path / "www", pages) as address:
         report, raw_books, rejected = crawl_travel(address, tmp_path, seen.append)
     assert report.is_complete and (report.pages, report.books, report.failed) == (6, 3, [])
@@ -284,6 +291,30 @@ def test_a_pager_that_leads_in_a_circle_ends(tmp_path: Path, pages: dict[str, st
     assert len(raw_books) == 2
 
 
+def test_a_date_alone_is_believed_only_of_a_page_that_was_old_when_it_came(
+    tmp_path: Path, pages: dict[str, str | bytes]
+) -> None:
+    with served(tmp_path / "www", pages) as address:  # Last-Modified is the file's, and there is no ETag
+        crawl_travel(address, tmp_path, crawl_id="1")
+        assert crawl_travel(address, tmp_path, crawl_id="2")[0].unchanged == 0
+        for path in (tmp_path / "www").rglob("*.html"):
+            os.utime(path, (1_500_000_000, 1_500_000_000))
+        crawl_travel(address, tmp_path, crawl_id="3")
+        assert crawl_travel(address, tmp_path, crawl_id="4")[0].unchanged == 6
+
+
+def test_a_pager_without_end_ends(tmp_path: Path, pages: dict[str, str | bytes]) -> None:
+    link = '<h3><a href="../../../book_1/index.html">B...</a></h3>'
+    for n in range(1, 9):
+        following = f'<li class="next"><a href="page-{n + 1}.html">next</a></li>'
+        name = "index.html" if n == 1 else f"page-{n}.html"
+        pages[f"{FOLDER}/{name}"] = PAGE.format(LISTING.format(count=1, links=link, next=following))
+    with served(tmp_path / "www", pages) as address:
+        report, raw_books, _ = crawl_travel(address, tmp_path)
+    assert not report.is_complete and len(raw_books) == 1 and report.pages == 5
+    assert "bring no new book" in report.failed[0].reason
+
+
 @pytest.mark.parametrize("body", [b"<html><body>Sorry!</body></html>", PAGE.format(LISTING)[:40].encode(), b"\xff"])
 def test_a_listing_that_is_none_makes_the_crawl_incomplete_and_is_kept(
     tmp_path: Path, pages: dict[str, str | bytes], body: bytes
@@ -326,7 +357,7 @@ def test_links_that_leave_the_shop_are_reported_and_not_followed(tmp_path: Path,
 
 def test_a_crawl_can_be_run_again_in_the_same_process(tmp_path: Path, pages: dict[str, str | bytes]) -> None:
     with served(tmp_path / "www", pages) as address:
-        first, second = (crawl_travel(address, tmp_path) for _ in range(2))
+        first, second = (crawl_travel(address, tmp_path, crawl_id=f"2025112{n}") for n in range(2))
     assert first[0].is_complete and second[0].is_complete and len(first[1]) == len(second[1]) == 3
 
 

@@ -38,6 +38,7 @@ BOOK = Book(
     seen_at=NOON,
 )
 OTHER = replace(BOOK, source_id="upc-2", upc="upc-2", title="Harbour Lights", url="http://shop/harbour-lights")
+REST = [replace(BOOK, source_id=f"upc-{n}", upc=f"upc-{n}", url=f"http://shop/{n}") for n in range(3, 6)]
 
 
 @pytest.fixture
@@ -109,14 +110,46 @@ def test_a_changed_price_updates_the_row_and_keeps_the_old_one_in_the_history(co
 
 
 def test_a_book_that_is_gone_is_marked_and_comes_back(connection: sa.Connection) -> None:
-    load(connection, BOOK, OTHER)
-    assert load(connection, OTHER, at=MIDNIGHT).delisted == 1
+    load(connection, BOOK, OTHER, *REST)
+    assert load(connection, OTHER, *REST, at=MIDNIGHT).delisted == 1
     assert rows(connection)["upc-1"]["delisted_at"] == MIDNIGHT
     listed = connection.execute(tables.select_books()).mappings().all()
-    assert [row["source_id"] for row in listed] == ["upc-2"]
+    assert [row["source_id"] for row in listed] == ["upc-2", "upc-3", "upc-4", "upc-5"]
     later = MIDNIGHT + timedelta(hours=1)
-    assert load(connection, BOOK, OTHER, at=later).updated == 1
+    assert load(connection, BOOK, OTHER, *REST, at=later).updated == 1
     assert rows(connection)["upc-1"]["delisted_at"] is None
+
+
+def test_a_crawl_that_found_too_few_books_delists_nothing_and_says_so(connection: sa.Connection) -> None:
+    everything = [BOOK, OTHER, *REST, *(replace(book, source_id=f"{book.source_id}b") for book in (BOOK, *REST, OTHER))]
+    load(connection, *everything)
+    few = load(connection, *everything[:7], at=MIDNIGHT)
+    assert (few.delisted, few.is_shrunken) == (0, True)
+    assert all(row["delisted_at"] is None for row in rows(connection).values())
+    enough = load(connection, *everything[:8], at=MIDNIGHT)
+    assert (enough.delisted, enough.is_shrunken) == (2, False)
+    none = load(connection, at=MIDNIGHT + timedelta(hours=1))
+    assert (none.delisted, none.is_shrunken) == (0, True)
+
+
+def test_a_person_who_has_looked_can_have_a_shrunken_category_believed(connection: sa.Connection) -> None:
+    load(connection, BOOK, OTHER)
+    late = replace(OTHER, seen_at=MIDNIGHT)
+    result = load_category(connection, "shop", "travel", "crawl-2", [late], (), MIDNIGHT, least_share=0)
+    assert (result.delisted, result.is_shrunken) == (1, False)
+
+
+def test_the_books_of_a_category_that_is_gone_are_marked_and_come_back(connection: sa.Connection) -> None:
+    load(connection, BOOK, OTHER, *REST)
+    moved = replace(OTHER, category="fiction", seen_at=MIDNIGHT)
+    load_category(connection, "shop", "fiction", "crawl-2", [moved], (), MIDNIGHT)
+    version = connection.execute(tables.select_data_version()).scalar_one()
+    assert tables.retire_category(connection, "shop", "travel", "crawl-2", MIDNIGHT) == 4
+    assert [row["source_id"] for row in connection.execute(tables.select_books()).mappings()] == ["upc-2"]
+    assert count(connection, tables.books) == 5
+    assert connection.execute(tables.select_data_version()).scalar_one() > version
+    assert tables.retire_category(connection, "shop", "travel", "crawl-3", MIDNIGHT) == 0
+    assert load(connection, BOOK, *REST, at=MIDNIGHT + timedelta(hours=1)).updated == 4
 
 
 def test_a_crawl_that_is_not_complete_delists_nothing(connection: sa.Connection) -> None:
@@ -127,10 +160,11 @@ def test_a_crawl_that_is_not_complete_delists_nothing(connection: sa.Connection)
 
 def test_a_rejected_page_is_kept_with_its_reason_and_its_last_good_row_stays(connection: sa.Connection) -> None:
     load(connection, BOOK, OTHER)
-    page = RejectedBook("shop", "travel", BOOK.url, "title: nothing there", MIDNIGHT)
+    page = RejectedBook("shop", "travel", BOOK.url, "title: nothing there", MIDNIGHT, "shop/travel/1.warc.gz#77")
     assert load(connection, OTHER, at=MIDNIGHT, rejected=(page,)) == LoadResult(0, 0, 1, 0, 1)
     assert rows(connection)["upc-1"]["delisted_at"] is None
-    assert connection.scalars(sa.select(tables.rejected_books.c.reason)).all() == ["title: nothing there"]
+    kept = connection.execute(sa.select(tables.rejected_books.c["reason", "raw_page"])).all()
+    assert kept == [("title: nothing there", "shop/travel/1.warc.gz#77")]
 
 
 def test_two_books_with_one_title_are_two_rows(connection: sa.Connection) -> None:
@@ -151,6 +185,23 @@ def test_pages_follow_each_other_without_gap_or_repeat(connection: sa.Connection
     first = connection.execute(tables.select_page(chosen, None, 3)).mappings().all()
     rest = connection.execute(tables.select_page(chosen, first[-1]["id"], 3)).mappings().all()
     assert [row["source_id"] for row in [*first, *rest]] == ["upc-0", "upc-2", "upc-4", "upc-6"]
+
+
+def test_a_database_with_rows_of_the_first_revision_is_brought_up_with_them(database_url: str) -> None:
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        # As revision 0001 left it: the column of 0002 taken out, and a row that knows nothing of it.
+        connection.execute(sa.text("ALTER TABLE bookclub.rejected_books DROP COLUMN raw_page"))
+        connection.execute(sa.text("UPDATE bookclub.alembic_version SET version_num = '0001'"))
+        columns = "source, crawl_id, url, category, reason, seen_at"
+        row = "'shop', 'crawl-1', 'http://shop/x', 'travel', 'price: none', now()"
+        connection.execute(sa.text(f"INSERT INTO bookclub.rejected_books ({columns}) VALUES ({row})"))  # noqa: S608
+    migrate(database_url)
+    with engine.begin() as connection:
+        kept = connection.execute(sa.select(tables.rejected_books.c["reason", "raw_page"])).all()
+        connection.execute(sa.delete(tables.rejected_books))
+    engine.dispose()
+    assert kept == [("price: none", None)]
 
 
 def test_the_migrations_make_the_tables_that_the_code_names(database_url: str) -> None:

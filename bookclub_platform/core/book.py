@@ -35,6 +35,7 @@ class RawBook:
     Attributes:
         source_id: the source's own key, where it has another than the UPC.
         currency: ISO 4217, where it stands apart from the price.
+        raw_page: where the kept page lies, `<path below the raw folder>#<offset of its record>`; None where none is.
     """
 
     source: str
@@ -52,6 +53,7 @@ class RawBook:
     seen_at: datetime
     source_id: str | None = None
     currency: str | None = None
+    raw_page: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,12 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class RejectedBook:
-    """A page that gave no Book: kept, with the reason, so that nothing is lost silently."""
+    """A page that gave no Book: kept, with the reason and where the page lies (as RawBook.raw_page), so that nothing is
+    lost silently."""
 
     source: str
     category: str
     url: str
     reason: str
     seen_at: datetime
+    raw_page: str | None = None

@@ -6,7 +6,8 @@
     │   └── AlreadyRunning              ... uses or ends what runs already
     ├── SourceError                 a shop did not give what was asked of it
     │   ├── TransientSourceError        ... may heal: try again later
-    │   │   └── ShopUnavailable             ... the shop as a whole is away or wants no visit: stop asking it
+    │   │   ├── ShopUnavailable             ... the shop as a whole is away or wants no visit: stop asking it
+    │   │   └── CrawlUnderWay               ... somebody else is crawling it: wait for them
     │   └── PermanentSourceError        ... will not heal: report it
     │       └── PageRejected                ... the page came, but is not what its kind looks like: keep it, count it
     ├── DatabaseUnavailable         Postgres does not answer: try again later
@@ -57,6 +58,10 @@ class TransientSourceError(SourceError):
 
 class ShopUnavailable(TransientSourceError):
     """No page of the shop can be had now; asking for the next one would only trouble it."""
+
+
+class CrawlUnderWay(TransientSourceError):
+    """Another crawl of the same category holds its files."""
 
 
 class PermanentSourceError(SourceError):

@@ -5,7 +5,7 @@ them on a synchronous connection and serving on an asynchronous one. Values are 
 
     books               one row per book, the state at its last sighting
     book_observations   one row per book per crawl that saw it: the history of price, rating and stock
-    rejected_books      pages that gave no book, with the reason
+    rejected_books      pages that gave no book, with the reason and where the page lies
     loads               one row per load that changed `books`; its highest id is the data version
 """
 
@@ -78,6 +78,7 @@ rejected_books = sa.Table(
     sa.Column("category", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("seen_at", _moment, nullable=False),
+    sa.Column("raw_page", sa.Text),
 )
 
 loads = sa.Table(
@@ -96,17 +97,24 @@ loads = sa.Table(
 # What a shop can change about a book; a difference in any of these is an update, anything else only a sighting.
 _KEY = ["source", "source_id"]
 _CONTENT = [name for name in Book.__dataclass_fields__ if name not in {*_KEY, "seen_at"}]
+# A crawl that finds less than this share of the category's books is more likely a sick shop than a sold-out one.
+LEAST_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What one load did to `books`, in rows."""
+    """What one load did to `books`, in rows.
+
+    Attributes:
+        is_shrunken: the crawl found so few of the category's books that it was not believed, and nothing was delisted.
+    """
 
     inserted: int
     updated: int
     unchanged: int
     delisted: int
     rejected: int
+    is_shrunken: bool = False
 
 
 def load_category(
@@ -118,36 +126,44 @@ def load_category(
     rejected: Sequence[RejectedBook],
     crawled_at: datetime,
     is_complete: bool = True,
+    least_share: float = LEAST_SHARE,
 ) -> LoadResult:
     """Bring `books` to what one crawl of one category saw. Running it twice changes nothing.
 
     Call it inside a transaction: all of it holds or none. Books of the category that a complete crawl did not see are
     marked as delisted; one whose page was rejected was seen, so its last good row stays as it is. A crawl that is not
-    complete proves nothing about what it did not see, and delists nothing.
+    complete proves nothing about what it did not see, and delists nothing; nor does one that found fewer books than
+    `least_share` of those that the category has (0: a person has looked, and the books are gone).
     """
     _wait_for_turn(connection, f"{source}/{category}")
     incoming = _stage(connection, seen)
+    listed = connection.execute(select_count(sa.select(books).where(_is_listed(source, category)))).scalar_one()
+    is_shrunken = len(seen) + len(rejected) < least_share * listed
     inserted, updated = connection.execute(_count_changes(incoming)).one()
     connection.execute(_upsert(incoming))
     connection.execute(_observe(incoming, crawl_id))
-    delisted = _delist(connection, source, category, incoming, rejected, crawled_at) if is_complete else 0
+    delisted = 0
+    if is_complete and not is_shrunken:
+        is_seen = sa.or_(
+            books.c.source_id.in_(sa.select(incoming.c.source_id)), books.c.url.in_([row.url for row in rejected])
+        )
+        delisted = _delist(connection, source, category, crawled_at, is_seen)
     if rejected:
         rows = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
         connection.execute(insert(rejected_books).on_conflict_do_nothing(), rows)
-    if inserted or updated or delisted:
-        # Commits must come in the order of the ids, or a reader could cache a version that still grows.
-        connection.execute(sa.text(f"LOCK TABLE {SCHEMA}.loads IN SHARE ROW EXCLUSIVE MODE"))
-        connection.execute(
-            sa.insert(loads).values(
-                source=source,
-                category=category,
-                crawl_id=crawl_id,
-                inserted=inserted,
-                updated=updated,
-                delisted=delisted,
-            )
-        )
-    return LoadResult(inserted, updated, len(seen) - inserted - updated, delisted, len(rejected))
+    _note_load(connection, source, category, crawl_id, inserted, updated, delisted)
+    return LoadResult(inserted, updated, len(seen) - inserted - updated, delisted, len(rejected), is_shrunken)
+
+
+def retire_category(connection: sa.Connection, source: str, category: str, crawl_id: str, gone_at: datetime) -> int:
+    """Mark every book of a category that the shop no longer has -> how many. Call it inside a transaction.
+
+    A book that was seen elsewhere has that category by now, and stays; so does one that was seen after `gone_at`.
+    """
+    _wait_for_turn(connection, f"{source}/{category}")
+    delisted = _delist(connection, source, category, gone_at)
+    _note_load(connection, source, category, crawl_id, 0, 0, delisted)
+    return delisted
 
 
 def _wait_for_turn(connection: sa.Connection, name: str) -> None:
@@ -215,25 +231,36 @@ def _observe(incoming: sa.Table, crawl_id: str) -> sa.Insert:
     return insert(book_observations).from_select(columns, seen).on_conflict_do_nothing()
 
 
+def _is_listed(source: str, category: str) -> sa.ColumnElement[bool]:
+    return sa.and_(books.c.source == source, books.c.category == category, books.c.delisted_at.is_(None))
+
+
 def _delist(
     connection: sa.Connection,
     source: str,
     category: str,
-    incoming: sa.Table,
-    rejected: Sequence[RejectedBook],
-    crawled_at: datetime,
+    gone_at: datetime,
+    is_seen: sa.ColumnElement[bool] | None = None,
 ) -> int:
-    unseen = sa.and_(
-        books.c.source == source,
-        books.c.category == category,
-        books.c.delisted_at.is_(None),
-        books.c.last_seen_at <= crawled_at,
-        books.c.source_id.not_in(sa.select(incoming.c.source_id)),
-        books.c.url.not_in([row.url for row in rejected]),
+    unseen = sa.and_(_is_listed(source, category), books.c.last_seen_at <= gone_at)
+    if is_seen is not None:
+        unseen = sa.and_(unseen, sa.not_(is_seen))
+    return connection.execute(sa.update(books).where(unseen).values(delisted_at=gone_at, updated_at=gone_at)).rowcount
+
+
+def _note_load(
+    connection: sa.Connection, source: str, category: str, crawl_id: str, inserted: int, updated: int, delisted: int
+) -> None:
+    """A row in `loads` if `books` changed."""
+    if not (inserted or updated or delisted):
+        return
+    # Commits must come in the order of the ids, or a reader could cache a version that still grows.
+    connection.execute(sa.text(f"LOCK TABLE {SCHEMA}.loads IN SHARE ROW EXCLUSIVE MODE"))
+    connection.execute(
+        sa.insert(loads).values(
+            source=source, category=category, crawl_id=crawl_id, inserted=inserted, updated=updated, delisted=delisted
+        )
     )
-    return connection.execute(
-        sa.update(books).where(unseen).values(delisted_at=crawled_at, updated_at=crawled_at)
-    ).rowcount
 
 
 def select_data_version() -> sa.Select[int]:

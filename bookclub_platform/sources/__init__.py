@@ -13,7 +13,7 @@ A new source is an entry of sources.yaml. A new kind is one new file here: see _
 
 from __future__ import annotations
 
-from bookclub_platform.sources._archive import KeptCrawl, PageArchive, latest, read_pages
+from bookclub_platform.sources._archive import KeptCrawl, KeptPage, PageArchive, latest, read_kept_pages, read_pages
 from bookclub_platform.sources._contract import (
     CrawlFetcher,
     FailedPage,
@@ -23,6 +23,8 @@ from bookclub_platform.sources._contract import (
     PageFetcher,
     RejectedRow,
     Source,
+    Unchanged,
+    Validators,
 )
 from bookclub_platform.sources._covers import CoverReport, collect_covers
 from bookclub_platform.sources._crawl import CrawlReport, crawl_category, read_raw_books
@@ -40,6 +42,7 @@ __all__ = [
     "FailedPage",
     "Fetcher",
     "KeptCrawl",
+    "KeptPage",
     "Kind",
     "Listing",
     "Page",
@@ -48,11 +51,14 @@ __all__ = [
     "Patience",
     "RejectedRow",
     "Source",
+    "Unchanged",
+    "Validators",
     "collect_covers",
     "crawl_category",
     "faults",
     "is_retryable",
     "latest",
+    "read_kept_pages",
     "read_pages",
     "read_raw_books",
     "schema",

@@ -205,12 +205,7 @@ class BrowserFetcher:
 
     def _shown(self, url: str, kind: Kind) -> Page:
         self._chrome.switch_to.window(self._tabs["listing" if kind == "listing" else "book"])
-        self._counters.requests += 1
-        status = self._click(url) if kind == "listing" else None
-        if status is None:
-            self._chrome.get(url)
-            status = self._wait(None, "")
-        self._counters.statuses[status] += 1
+        status = self._visited(url, kind)
         reason = f"the shop answers {status}"
         if status >= 400:
             raise TransientSourceError(url, reason) if is_retryable(status) else PermanentSourceError(url, reason)
@@ -223,6 +218,20 @@ class BrowserFetcher:
         self._counters.bytes += len(body)
         headers = (("Content-Type", "text/html; charset=utf-8"),)
         return Page(found, 200, headers, body, kind, datetime.now(UTC))
+
+    def _visited(self, url: str, kind: Kind) -> int:
+        """-> HTTP status of the page that is then shown"""
+        self._counters.requests += 1
+        started, status = time.monotonic(), None
+        try:
+            status = self._click(url) if kind == "listing" else None
+            if status is None:
+                self._chrome.get(url)
+                status = self._wait(None, "")
+        finally:
+            self._counters.timings.append((started, time.monotonic() - started, status or 0))
+        self._counters.statuses[status] += 1
+        return status
 
     def _click(self, url: str) -> int | None:
         """Go on by the link to `url` on the page that is shown; None if there is none, or it leads nowhere."""

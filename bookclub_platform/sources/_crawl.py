@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from bookclub_platform.core.book import Category, RawBook, RejectedBook
 from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError
-from bookclub_platform.sources._archive import PageArchive, kept_crawl, read_pages
-from bookclub_platform.sources._contract import CrawlFetcher, FailedPage, Kind, Listing, Page, Source, has_same_host
+from bookclub_platform.sources._archive import (
+    RESUME_WITHIN,
+    PageArchive,
+    category_folder,
+    kept_crawl,
+    last_pages,
+    read_kept_pages,
+)
+from bookclub_platform.sources._contract import (
+    CrawlFetcher,
+    FailedPage,
+    Kind,
+    Listing,
+    Page,
+    Source,
+    Unchanged,
+    Validators,
+    has_same_host,
+)
+from bookclub_platform.sources._lock import only_crawl
 from bookclub_platform.sources._parse import parse_pages
+from bookclub_platform.sources._warc import Place, page_at
 
-OnPage = Callable[[Page | FailedPage], None]
+OnPage = Callable[[Page | Unchanged | FailedPage], None]
+
+MAX_PAGES = 200_000
+_BARREN_LISTINGS = 3
+# RFC 9110 (8.8.2.2) lets a date alone prove little about a page made in the same second; clocks differ by more.
+_SETTLED = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +47,17 @@ class CrawlReport:
     """What one crawl of one category did.
 
     Attributes:
+        crawl_id: the one given, or that of the crawl that was killed and is now ended.
         category: slug.
         path: the archive with the pages that came.
         pages: pages kept, listing and book; `books`: book pages, and rows on pages that hold them.
+        unchanged: of `pages`, those that the shop had no new version of (304).
+        resumed: of `pages`, those that the killed crawl had kept already.
         bytes: received, as on the wire.
         requests: sent, retries among them.
         statuses: HTTP status -> how often it came.
         failed: what could not be had, and why; empty if and only if `is_complete`.
+        timings: (seconds since the start, seconds until the answer was whole, status or 0) of each request.
     """
 
     crawl_id: str
@@ -42,6 +72,9 @@ class CrawlReport:
     failed: list[FailedPage]
     seconds: float
     is_complete: bool
+    unchanged: int = 0
+    resumed: int = 0
+    timings: list[tuple[float, float, int]] = field(default_factory=list)
 
 
 def crawl_category(
@@ -51,25 +84,39 @@ def crawl_category(
     folder: Path,
     crawl_id: str,
     on_page: OnPage | None = None,
+    *,
+    max_pages: int = MAX_PAGES,
+    wait_s: float = 60.0,
+    resume_within: timedelta = RESUME_WITHIN,
 ) -> CrawlReport:
     """Fetch every page of a category and keep them below `folder`.
+
+    A page is asked for only if it has changed since the last complete crawl, and not at all if a crawl that was killed
+    no longer than `resume_within` ago has kept it.
 
     Args:
         crawl_id: names the file; ids must sort by time, for the newest is the one that is read.
         on_page: told of each page as it comes or fails.
+        max_pages: listing and book pages; a category that has more is not complete.
+        wait_s: how long another crawl of the category is waited for.
 
     Raises:
-        ShopUnavailable: the shop is down or wants no visit; what came so far stays in a `.part` file.
+        CrawlUnderWay: another crawl of the category did not end within `wait_s`.
+        ShopUnavailable: the shop is down or wants no visit; what came so far is kept for the next crawl.
     """
     started, before = time.monotonic(), fetcher.counters()
-    with PageArchive(folder, source.name, category, crawl_id) as archive:
-        walk = _Walk(source, category, fetcher, archive, on_page)
-        for outcome in fetcher.fetch_many(walk.book_urls(), "book"):
+    with (
+        only_crawl(category_folder(folder, source.name, category.slug), crawl_id, wait_s),
+        PageArchive(folder, source.name, category, crawl_id, resume_within) as archive,
+    ):
+        known = _Known(source, category, last_pages(folder, source.name, category.slug))
+        walk = _Walk(source, category, fetcher, archive, known, on_page, max_pages)
+        for outcome in fetcher.fetch_many(walk.book_urls(), "book", known.validators):
             walk.take(outcome)
         path = archive.finish(is_complete=not walk.failed)
     spent = fetcher.counters() - before
     return CrawlReport(
-        crawl_id=crawl_id,
+        crawl_id=archive.crawl_id,
         category=category.slug,
         path=path,
         pages=walk.pages,
@@ -81,54 +128,142 @@ def crawl_category(
         failed=walk.failed,
         seconds=time.monotonic() - started,
         is_complete=not walk.failed,
+        unchanged=walk.unchanged,
+        resumed=len(archive.resumed),
+        timings=[(at - started, latency_s, status) for at, latency_s, status in spent.timings],
     )
+
+
+class _Known:
+    """The pages of the last complete crawl, and which of them the shop was asked about."""
+
+    def __init__(self, source: Source, category: Category, places: dict[str, tuple[Place, bool]]) -> None:
+        self.source, self.category, self.places = source, category, places
+        self.asked: dict[str, tuple[Place, Page]] = {}
+
+    def validators(self, url: str, kind: Kind = "book") -> Validators | None:
+        """What to ask the shop about a page; None where ours is no use and the page must come whole."""
+        if url not in self.places:
+            return None
+        place, is_checked = self.places[url]
+        try:
+            page = page_at(place)
+            if not is_checked:
+                self._check(page, kind)
+        except PermanentSourceError:
+            return None
+        validators = _validators(page)
+        if validators is not None:
+            # Without its body: a category of 100,000 books is to fit into memory.
+            self.asked[url] = place, replace(page, body=b"")
+        return validators
+
+    def _check(self, page: Page, kind: Kind) -> None:
+        """Raise PageRejected if the page that we have is spoilt: "not changed" would then keep it so for good."""
+        if kind == "book":
+            list(self.source.rows(page, self.category))
+        else:
+            self.source.listing(page)
+
+
+def _validators(page: Page) -> Validators | None:
+    """An ETag is the shop's own word for this very page. A date alone is not, if the page was made as it was asked for:
+    one with an error text would be newer than the one that it stood for, and "not modified since"."""
+    headers = {name.lower(): value for name, value in page.headers}
+    etag, modified = headers.get("etag"), headers.get("last-modified")
+    if etag is None and (modified is None or not _is_settled(modified, page)):
+        return None
+    return Validators(etag, modified)
+
+
+def _is_settled(modified: str, page: Page) -> bool:
+    try:
+        return parsedate_to_datetime(modified) <= page.fetched_at - _SETTLED
+    except (ValueError, TypeError):  # no date, or one without a zone
+        return False
 
 
 class _Walk:
     def __init__(
-        self, source: Source, category: Category, fetcher: CrawlFetcher, archive: PageArchive, on_page: OnPage | None
+        self,
+        source: Source,
+        category: Category,
+        fetcher: CrawlFetcher,
+        archive: PageArchive,
+        known: _Known,
+        on_page: OnPage | None,
+        max_pages: int,
     ) -> None:
         self.source, self.category, self.fetcher = source, category, fetcher
-        self.archive, self.on_page = archive, on_page
-        self.pages = self.books = 0
+        self.archive, self.known, self.on_page, self.max_pages = archive, known, on_page, max_pages
+        kinds = [kind for kind, _ in archive.resumed.values()]
+        self.pages, self.books, self.unchanged = len(kinds), kinds.count("book"), 0
         self.failed: list[FailedPage] = []
 
-    def take(self, outcome: Page | FailedPage) -> None:
+    def take(self, outcome: Page | Unchanged | FailedPage) -> None:
+        if isinstance(outcome, Unchanged):
+            try:
+                outcome = self._trusted(outcome)
+            except ShopUnavailable:
+                raise
+            except SourceError as error:
+                outcome = FailedPage(outcome.url, outcome.kind, error.reason)
         if isinstance(outcome, FailedPage):
             self.failed.append(outcome)
-        else:
-            self.archive.append(outcome)
-            self.pages += 1
-            self.books += outcome.kind == "book"
+        elif outcome.url not in self.archive.resumed:  # else: a redirect to it, which is followed once more
+            self._keep(outcome)
         if self.on_page is not None:
             self.on_page(outcome)
+
+    def _trusted(self, outcome: Page | Unchanged) -> Page | Unchanged:
+        """The page once more and whole, if "not changed" is said of one that we do not have: a redirect led to it."""
+        if isinstance(outcome, Unchanged) and outcome.url not in self.known.asked:
+            return self.fetcher.fetch(outcome.url, outcome.kind)
+        return outcome
+
+    def _keep(self, outcome: Page | Unchanged) -> None:
+        if isinstance(outcome, Unchanged):
+            place, page = self.known.asked[outcome.url]
+            self.archive.append_revisit(outcome, place, page.fetched_at)
+            self.unchanged += 1
+        else:
+            self.archive.append(outcome)
+        self.pages += 1
+        self.books += outcome.kind == "book"
 
     def book_urls(self) -> Iterator[str]:
         """From listing to listing; books of one are fetched while the next is asked for."""
         found: dict[str, None] = {}
         expected: int | None = None
-        rows = 0
-        for listing in self._listings():
+        barren = rows = 0
+        for listings, listing in enumerate(self._listings(), 1):
             fresh = [url for url in listing.book_urls if url not in found]
             found.update(dict.fromkeys(fresh))
             rows += listing.rows
             self.books += listing.rows
             expected = listing.expected if listing.expected is not None else expected
-            yield from (url for url in fresh if self._is_of_shop(url, "book"))
+            barren = 0 if fresh or listing.rows else barren + 1
+            yield from (url for url in fresh if self._is_of_shop(url, "book") and url not in self.archive.resumed)
+            if barren == _BARREN_LISTINGS and listing.next_url is not None:
+                return self._end(f"{barren} listing pages one after the other bring no new book, and there are more")
+            if listings + len(found) >= self.max_pages and listing.next_url is not None:
+                return self._end(f"the category has more than {self.max_pages} pages, which is the limit")
         if not self.failed and expected is not None and expected != len(found) + rows:
-            reason = f"the listing says {expected} books and links {len(found) + rows}"
-            self.take(FailedPage(self.category.url, "listing", reason))
+            self._end(f"the listing says {expected} books and links {len(found) + rows}")
+        return None
+
+    def _end(self, reason: str) -> None:
+        self.take(FailedPage(self.category.url, "listing", reason))
 
     def _listings(self) -> Iterator[Listing]:
         url: str | None = self.category.url
         seen: set[str] = set()
         while url is not None and self._is_of_shop(url, "listing"):
-            if url in seen:
-                return self.take(FailedPage(url, "listing", "the listing's pages lead in a circle"))
-            seen.add(url)
             try:
-                page = self.fetcher.fetch(url, "listing")
-                self.take(page)
+                page = self._listing_page(url) if url not in seen else None
+                if page is None or (page.url != url and page.url in seen):
+                    return self.take(FailedPage(url, "listing", "the listing's pages lead in a circle"))
+                seen |= {url, page.url}
                 listing = self.source.listing(page)
             except ShopUnavailable:
                 raise
@@ -136,6 +271,15 @@ class _Walk:
                 return self.take(FailedPage(url, "listing", error.reason))
             yield listing
             url = listing.next_url
+        return None
+
+    def _listing_page(self, url: str) -> Page:
+        """From the killed crawl, else from the shop, else from the last crawl because the shop says so."""
+        if url in self.archive.resumed:
+            return page_at(self.archive.resumed[url][1])
+        outcome = self._trusted(self.fetcher.fetch(url, "listing", self.known.validators(url, "listing")))
+        self.take(outcome)
+        return outcome if isinstance(outcome, Page) else page_at(self.known.asked[outcome.url][0])
 
     def _is_of_shop(self, url: str, kind: Kind) -> bool:
         if url == self.source.address or has_same_host(url, self.source.address):
@@ -153,12 +297,12 @@ def read_raw_books(source: Source, category: str, path: Path) -> tuple[list[RawB
     Raises:
         PermanentSourceError: the file is damaged, or of another category.
     """
-    kept = kept_crawl(path)
-    if kept.category.slug != category:
-        raise PermanentSourceError(str(path), f"holds category {kept.category.slug!r}, not {category!r}")
+    crawl = kept_crawl(path)
+    if crawl.category.slug != category:
+        raise PermanentSourceError(str(path), f"holds category {crawl.category.slug!r}, not {category!r}")
     books: list[RawBook] = []
     rejected: list[RejectedBook] = []
-    for row in parse_pages(source, read_pages(path), kept.category):
+    for row in parse_pages(source, read_kept_pages(path), crawl.category):
         if isinstance(row, RawBook):
             books.append(row)
         else:

@@ -9,6 +9,7 @@ What a hostile answer can cost is bounded here: time, bytes on the wire and unpa
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,15 +35,20 @@ _CODING_HEADERS = {"content-encoding", "transfer-encoding", "content-length"}
 
 @dataclass(slots=True)
 class Counters:
-    """What was asked and what came: `requests` with retries and robots.txt; `bytes` of bodies as on the wire."""
+    """What was asked and what came: `requests` with retries and robots.txt; `bytes` of bodies as on the wire.
+
+    Attributes:
+        timings: (moment of time.monotonic, seconds to the end of the answer, status or 0) of each request.
+    """
 
     requests: int = 0
     retries: int = 0
     bytes: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
+    timings: list[tuple[float, float, int]] = field(default_factory=list)
 
     def copy(self) -> Counters:
-        return Counters(self.requests, self.retries, self.bytes, Counter(self.statuses))
+        return Counters(self.requests, self.retries, self.bytes, Counter(self.statuses), list(self.timings))
 
     def __sub__(self, before: Counters) -> Counters:
         return Counters(
@@ -50,6 +56,7 @@ class Counters:
             self.retries - before.retries,
             self.bytes - before.bytes,
             self.statuses - before.statuses,
+            self.timings[len(before.timings) :],
         )
 
 
@@ -121,11 +128,11 @@ class Http:
         conditions = _conditions(validators)
         with self._lock:
             self._counters.requests += 1
+        started, status = time.monotonic(), 0
         try:
             with self._session().ask(url, conditions, timeout=self._timeouts_s, **options) as answer:
-                if answer.status_code == 304 and conditions:
-                    with self._lock:
-                        self._counters.statuses[304] += 1
+                status = answer.status_code
+                if status == 304 and conditions:
                     return Unchanged(url, _headers(answer), kind, datetime.now(UTC))
                 return self._page(answer, url, kind)
         except (
@@ -136,6 +143,11 @@ class Http:
             AddressRefused,
         ) as error:
             raise RequestFailed(_reason(error), is_retryable(error)) from error
+        finally:
+            with self._lock:
+                self._counters.timings.append((started, time.monotonic() - started, status))
+                if status:
+                    self._counters.statuses[status] += 1
 
     def _page(self, answer: requests.Response, url: str, kind: Kind) -> Page:
         status = answer.status_code
@@ -149,7 +161,6 @@ class Http:
         finally:
             with self._lock:
                 self._counters.bytes += answer.raw.tell()
-                self._counters.statuses[status] += 1
         return Page(url, status, _headers(answer), body, kind, datetime.now(UTC))
 
     def counters(self) -> Counters:

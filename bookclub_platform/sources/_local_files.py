@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,22 +50,29 @@ class _Reader:
     def fetch(self, url: str, kind: Kind, validators: Validators | None) -> Page | Unchanged: ...
     def fetch(self, url: str, kind: Kind, validators: Validators | None = None) -> Page | Unchanged:
         """The file, or that it has the size and time that its ETag says. Raises PermanentSourceError."""
-        path = self.files.path(url)
+        path, started = self.files.path(url), time.monotonic()
         try:
             facts = path.stat()
             if facts.st_size > self.files.max_bytes:
                 raise PermanentSourceError(url, f"is larger than {self.files.max_bytes} bytes (`max_bytes`)")
             etag = f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
-            self._counters.requests += 1
             if validators is not None and validators.etag == etag:
+                self._counted(304, started, b"")
                 return Unchanged(url, (("ETag", etag),), kind, datetime.now(UTC))
             body = path.read_bytes()
         except OSError as error:
             raise PermanentSourceError(url, f"{path} cannot be read: {error.strerror}") from error
-        self._counters.bytes += len(body)
+        self._counted(200, started, body)
         changed = format_datetime(datetime.fromtimestamp(facts.st_mtime, UTC), usegmt=True)
         headers = (("Content-Type", "application/octet-stream"), ("Last-Modified", changed), ("ETag", etag))
         return Page(url, 200, headers, body, kind, datetime.now(UTC))
+
+    def _counted(self, status: int, started: float, body: bytes) -> None:
+        """A read counts as a request, with the status that a shop would answer."""
+        self._counters.requests += 1
+        self._counters.bytes += len(body)
+        self._counters.statuses[status] += 1
+        self._counters.timings.append((started, time.monotonic() - started, status))
 
     @overload
     def fetch_many(self, urls: Iterable[str], kind: Kind) -> Iterator[Page | FailedPage]: ...

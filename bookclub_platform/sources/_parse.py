@@ -12,10 +12,12 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 
 from bookclub_platform.core.book import Category, RawBook, RejectedBook
 from bookclub_platform.core.errors import PageRejected
-from bookclub_platform.sources._contract import Page, Source
+from bookclub_platform.sources._archive import KeptPage
+from bookclub_platform.sources._contract import Source
 
 WITHOUT_WORKERS = 1000  # pages
 MOST_WORKERS = 4  # this process reads and hands out a page in a quarter of the time in which one is parsed
@@ -23,7 +25,7 @@ _CHUNK = 100
 Row = RawBook | RejectedBook
 
 
-def parse_pages(source: Source, pages: Iterable[Page], category: Category) -> Iterator[Row]:
+def parse_pages(source: Source, pages: Iterable[KeptPage], category: Category) -> Iterator[Row]:
     """The books on each page, or why there are none.
 
     `pages` is read only a little ahead of what is yielded, so memory does not grow with their number. The source goes
@@ -42,7 +44,7 @@ def _workers() -> int:
     return 1 if multiprocessing.current_process().daemon else min(os.cpu_count() or 1, MOST_WORKERS)
 
 
-def _parsed_by_workers(source: Source, category: Category, pages: Iterator[Page], workers: int) -> Iterator[Row]:
+def _parsed_by_workers(source: Source, category: Category, pages: Iterator[KeptPage], workers: int) -> Iterator[Row]:
     # Spawned: a fork would copy the locks of the threads that Dagster and the Fetcher run.
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     under_way: deque[Future[list[Row]]] = deque()
@@ -57,18 +59,21 @@ def _parsed_by_workers(source: Source, category: Category, pages: Iterator[Page]
         pool.shutdown(cancel_futures=True)
 
 
-def _chunk(source: Source, category: Category, pages: list[Page]) -> list[Row]:
+def _chunk(source: Source, category: Category, pages: list[KeptPage]) -> list[Row]:
     return list(_parsed(source, category, pages))
 
 
-def _parsed(source: Source, category: Category, pages: Iterable[Page]) -> Iterator[Row]:
-    for page in pages:
+def _parsed(source: Source, category: Category, pages: Iterable[KeptPage]) -> Iterator[Row]:
+    for kept in pages:
         try:
-            for row in source.rows(page, category):
-                yield row if isinstance(row, RawBook) else _rejected(source, category, page, row.url, row.reason)
+            for row in source.rows(kept.page, category):
+                if isinstance(row, RawBook):
+                    yield replace(row, raw_page=kept.name)
+                else:
+                    yield _rejected(source, category, kept, row.url, row.reason)
         except PageRejected as error:
-            yield _rejected(source, category, page, page.url, error.reason)
+            yield _rejected(source, category, kept, kept.page.url, error.reason)
 
 
-def _rejected(source: Source, category: Category, page: Page, url: str, reason: str) -> RejectedBook:
-    return RejectedBook(source.name, category.slug, url, reason, page.fetched_at)
+def _rejected(source: Source, category: Category, kept: KeptPage, url: str, reason: str) -> RejectedBook:
+    return RejectedBook(source.name, category.slug, url, reason, kept.page.fetched_at, kept.name)

@@ -100,10 +100,9 @@ def spread(values: list[float]) -> str:
 
 def memory_line(figures: dict[str, Any]) -> str:
     return (
-        "{books} books: peak {peak_mb:.0f} MB, {books_per_s:.0f} books/s, {cpu_s_per_1000:.2f} CPU s/1,000".format_map(
-            figures
-        )
-    )
+        "{books} books: peak {peak_mb:.0f} MB, largest worker {worker_peak_mb:.0f} MB, {books_per_s:.0f} books/s, "
+        "{cpu_s_per_1000:.2f} CPU s per 1,000 books"
+    ).format_map(figures)
 
 
 if __name__ == "__main__":

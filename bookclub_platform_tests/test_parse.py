@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 
 from bookclub_platform.core.book import Category, RawBook, RejectedBook
 from bookclub_platform.sandbox import generate
 from bookclub_platform.sandbox.pages import Shop
-from bookclub_platform.sources import Kind, Page, _parse
+from bookclub_platform.sources import Kind, Page, _parse, books_toscrape
 from bookclub_platform.sources._archive import KeptPage
 from bookclub_platform.sources._parse import parse_pages
 from bookclub_platform.sources._warc import Place
@@ -63,6 +64,23 @@ def test_each_book_page_gives_one_row_in_order_and_a_bad_one_its_reason(pages: l
     assert [type(row) for row in rows[:4]] == [RawBook, RawBook, RejectedBook, RawBook]
     assert isinstance(rows[2], RejectedBook)
     assert (rows[2].category, rows[2].seen_at) == ("all", pages[2].page.fetched_at) and "no book page" in rows[2].reason
+
+
+def test_the_lean_tree_is_the_one_that_beautifulsoup_builds_by_itself(pages: list[KeptPage]) -> None:
+    texts = [kept.page.body.decode() for kept in pages[:40]]
+    torn = [text[: len(text) * 2 // 3] for text in texts[:10]]
+    crooked = [
+        "",
+        "<p>",
+        "</div><p>a<p>b</i></p>c",
+        "<table><th>a<td>b</table><p x=1>no</p>x<!-- c --><p>d<b>e",
+        "<p>\0&lt;&nbsp;",
+    ]
+    for only in (books_toscrape._BOOK, books_toscrape._LISTING, books_toscrape._SIDEBAR):
+        for text in [*texts, *torn, *crooked]:
+            plain = BeautifulSoup(text, "lxml", parse_only=only)
+            assert str(books_toscrape._soup(text, only)) == str(plain)
+    assert "product_main" in str(books_toscrape._soup(texts[0], books_toscrape._BOOK))
 
 
 def test_workers_give_the_same_rows_in_the_same_order(pages: list[KeptPage], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,7 @@ class Http:
             options: from `environment`.
         """
         conditions = _conditions(validators)
+        started, status = time.monotonic(), 0
         with self._lock:
             self._counters.requests += 1
         try:

@@ -75,7 +75,8 @@ def _daily(
             yield dg.SkipReason("No category is known yet; the sensor new_categories finds them.")
             return
         for source in sources:
-            yield dg.RunRequest(tags=source_tags(source, keys), asset_selection=selection(source))
+            run_key = f"{source.name} {context.scheduled_execution_time.isoformat()}"
+            yield dg.RunRequest(run_key, tags=source_tags(source, keys), asset_selection=selection(source))
 
     return daily
 

@@ -77,7 +77,7 @@ def load(database_url: str, category: str, books: Sequence[Book]) -> None:
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         later = FIRST_CRAWL + timedelta(days=number)
-        tables.load_category(connection, "books_toscrape", category, f"crawl-{number}", books, [], later)
+        tables.load_category(connection, "books_toscrape", category, f"crawl-{number}", books, [], later, least_share=0)
 
 
 def read(database_url: str, statement: sa.Select) -> list[sa.Row]:  # type: ignore[type-arg]

@@ -111,7 +111,8 @@ def test_a_source_that_fails_holds_no_other_back(settings: Settings, tmp_path: P
     definitions = build_definitions(load_settings(shop_url=settings.shop_url, sources=listed))
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         instance.add_dynamic_partitions("categories", discovery.unknown_to(instance))
-        tick = definitions.resolve_schedule_def("daily_crawl").evaluate_tick(dg.build_schedule_context(instance))
+        night = dg.build_schedule_context(instance, scheduled_execution_time=datetime(2026, 11, 22, 3, tzinfo=UTC))
+        tick = definitions.resolve_schedule_def("daily_crawl").evaluate_tick(night)
     runs = [{key.to_user_string() for key in request.asset_selection or []} for request in tick.run_requests or []]
     assert runs == [{f"{name}/raw_pages", f"{name}/cleaned_books", "books"} for name in ("gone_shop", "books_toscrape")]
 

@@ -16,11 +16,18 @@ from bookclub_platform.assets._common import (
     whole_key,
 )
 from bookclub_platform.core.progress import Progress
-from bookclub_platform.core.tables import load_category, retire_category, select_books, select_page
+from bookclub_platform.core.tables import LEAST_SHARE, load_category, retire_category, select_books, select_page
 from bookclub_platform.resources import BooksDatabase, DataFolder
 from bookclub_platform.sources import Source
 
 _SHOWN = ["id", "source", "title", "price", "rating", "stock", "updated_at"]
+
+
+class LoadConfig(dg.Config):
+    """`least_share`: a crawl that finds less than this share of a category's books is not believed, and delists
+    nothing. Set it to 0 in the launchpad once a person has looked, and the books are gone."""
+
+    least_share: float = LEAST_SHARE
 
 
 def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
@@ -40,12 +47,14 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(
                 "count_did_not_collapse",
                 asset="books",
-                description="No crawl found less than 80 % of the books of a category. One that did delisted nothing.",
+                description="No crawl found less than 80 % of the books of a category. One that did delisted nothing; "
+                "to believe it, materialise the partition with least_share: 0.",
             )
         ],
     )
     def books(
         context: dg.AssetExecutionContext,
+        config: LoadConfig,
         files: DataFolder,
         database: BooksDatabase,
         progress: dg.ResourceParam[Progress],
@@ -53,7 +62,11 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
         collapsed: list[str] = []
         for key in context.partition_keys:
             started = time.perf_counter()
-            loads = {source.name: _load(source, key, files, database) for source in sources if _is_of(source, key)}
+            loads = {
+                source.name: _load(source, key, files, database, config.least_share)
+                for source in sources
+                if _is_of(source, key)
+            }
             collapsed += [f"{name}/{key}" for name, load in loads.items() if load.get("is_shrunken")]
             metadata = {
                 "dagster/row_count": sum(load.get("rows", 0) for load in loads.values()),
@@ -75,7 +88,7 @@ def _is_of(source: Source, key: str) -> bool:
     return source.has_categories or key == whole_key(source.name)
 
 
-def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase) -> dict[str, Any]:
+def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase, least_share: float) -> dict[str, Any]:
     cleaned = files.read_cleaned(source.name, key)
     if cleaned is None:
         return {}
@@ -92,6 +105,7 @@ def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase) 
             cleaned.rejected,
             cleaned.crawled_at,
             cleaned.is_complete,
+            least_share,
         )
     return {"rows": len(cleaned.books)} | asdict(result)
 

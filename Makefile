@@ -13,7 +13,7 @@ run: $(INSTALLED)  ## everything up on this machine: database, shop, first build
 	@exec $(BIN)/bookclub up
 
 test: $(INSTALLED)  ## the tests
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 lint: $(INSTALLED)  ## style, types, import rules
 	$(BIN)/ruff check .

@@ -61,6 +61,7 @@ DEV = [
     "import-linter>=2.1",
     "mypy>=1.14",
     "pytest>=8.3",
+    "pytest-xdist>=3.6",  # two files at a time: most tests wait for a process to start
     "ruff>=0.9",
     "types-html5lib",
     "types-psutil",

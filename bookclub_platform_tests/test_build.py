@@ -166,18 +166,6 @@ def test_a_shop_that_is_down_is_told_in_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_another_shop_gets_a_home_of_its_own_and_the_first_comes_back(
-    built: Path, sandbox_url: str, tmp_path: Path
-) -> None:
-    with sandbox.running(books=30, seed=9) as other_url:
-        assert "put aside" in build(built, other_url)
-        with connected(built) as connection:
-            assert connection.scalar(tables.select_count(tables.select_books())) == 30
-    assert "put aside" in build(built, sandbox_url)
-    with connected(built) as connection:
-        assert connection.scalar(tables.select_count(tables.select_books())) == 120
-
-
 @pytest.fixture(scope="module")
 def real_shop_url() -> Iterator[str]:
     port = free_port()

@@ -86,7 +86,8 @@ def _running(folder: Path) -> str:
                 url = _url(folder)
                 wait_until_up(url, timeout_s=1.0)
                 return url
-        elif supervisor is None:
+        elif supervisor is None or supervisor.poll() == 0:
+            # Status 0: it found the lock held, if only for the moment in which somebody looked whether it is.
             supervisor = _spawn_supervisor(folder)
         elif supervisor.poll() is not None:
             break

@@ -21,7 +21,7 @@ from bookclub_platform.schedules import source_selection, source_tags
 from bookclub_platform.sensors import discover
 from bookclub_platform.sources import Source, latest, sources
 
-STAGES = 3  # of each category: crawl, clean, load
+STAGES = 4  # of each category: crawl, clean, load, covers
 # The terminal is for the progress bar; Dagster keeps every event in its storage.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ProgressOver = Callable[[int], AbstractContextManager[Progress]]
@@ -32,7 +32,7 @@ class BuildFailed(BookclubError):
 
 
 def build(settings: Settings, progress_over: ProgressOver) -> None:
-    """Find the categories, then run the job `crawl` for each source, all categories in one run, and `retrain`.
+    """Find the categories, then run the job `crawl` for each source, all categories in one run, `retrain`, `covers`.
 
     `progress_over(n)` gives the one to tell about the `n` steps to come.
 
@@ -56,6 +56,9 @@ def build(settings: Settings, progress_over: ProgressOver) -> None:
             for source in well:
                 faults += _run(crawl, instance, source_tags(source, keys), source_selection(source))
             untrained = _run(definitions.resolve_job_def("retrain"), instance, {})
+            covers = definitions.resolve_job_def("covers")
+            for source in well:
+                faults += _run(covers, instance, source_tags(source, keys), [dg.AssetKey([source.name, "covers"])])
     if not untrained:
         mark_built(settings.home)
     if faults or untrained:

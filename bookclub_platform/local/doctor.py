@@ -21,6 +21,7 @@ from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.tables import select_books, select_count
 from bookclub_platform.local import postgres
 from bookclub_platform.local.home import NEEDED_BYTES
+from bookclub_platform.sources import faults, sources_file
 
 START = "Start the platform: `make run`."
 
@@ -38,6 +39,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """A finding for each part, in the order in which the parts depend on each other."""
     yield _python()
     yield _disk(settings)
+    yield _sources(settings)
     yield _database(settings)
     yield _answers("shop", f"{settings.shop_url}/", "Set BOOKCLUB_SHOP_URL to a shop that is up.")
     mlflow = settings.mlflow_tracking_uri or f"http://127.0.0.1:{settings.mlflow_port}"
@@ -57,6 +59,13 @@ def _disk(settings: Settings) -> Finding:
     if free < NEEDED_BYTES:
         return Finding("disk", False, f"{text}. Make room, or set BOOKCLUB_HOME to a folder on another disk.")
     return Finding("disk", True, text)
+
+
+def _sources(settings: Settings) -> Finding:
+    wrong = faults(settings)
+    if wrong:
+        return Finding("sources", False, f"{'; '.join(wrong)}. Mend the file; the other sources work.")
+    return Finding("sources", True, str(sources_file(settings)))
 
 
 def _database(settings: Settings) -> Finding:

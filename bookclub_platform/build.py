@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
@@ -31,10 +32,30 @@ class BuildFailed(BookclubError):
     """A run ended in failure; all its events are in Dagster's storage."""
 
 
-def build(settings: Settings, progress_over: ProgressOver) -> None:
+@dataclass
+class Outcome:
+    """What came of the runs so far, in sentences.
+
+    Attributes:
+        faults: runs that failed, with the first cause.
+        warnings: checks that did not pass.
+    """
+
+    faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def checked(self) -> list[str]:
+        """The warnings. Raises BuildFailed if there are faults."""
+        if self.faults:
+            raise BuildFailed("\n".join([*self.faults, *self.warnings]))
+        return self.warnings
+
+
+def build(settings: Settings, progress_over: ProgressOver) -> list[str]:
     """Find the categories, then run the job `crawl` for each source, all categories in one run, `retrain`, `covers`.
 
-    `progress_over(n)` gives the one to tell about the `n` steps to come.
+    `progress_over(n)` gives the one to tell about the `n` steps to come. Returns a sentence for each check that did not
+    pass.
 
     Raises:
         BuildFailed: the text has the cause for each run that failed. A source that fails holds no other back: where
@@ -44,29 +65,29 @@ def build(settings: Settings, progress_over: ProgressOver) -> None:
     with dg.DagsterInstance.from_config(str(dagster_home(settings.home))) as instance:
         discovery = discover(found)
         instance.add_dynamic_partitions(CATEGORIES, discovery.unknown_to(instance))
-        faults = list(discovery.failures.values())
+        outcome = Outcome(faults=list(discovery.failures.values()))
         well = [source for source in found if source.name in discovery.keys]
         if not well:
-            raise BuildFailed(" ".join(faults))
+            outcome.checked()
         keys = list(instance.get_dynamic_partitions(CATEGORIES))
         steps = sum(len(discovery.keys[source.name]) for source in well) * STAGES + 1
         with progress_over(steps) as progress:
             definitions = build_definitions(settings, progress)
             crawl = definitions.resolve_job_def("crawl")
             for source in well:
-                faults += _run(crawl, instance, source_tags(source, keys), source_selection(source))
-            untrained = _run(definitions.resolve_job_def("retrain"), instance, {})
+                _run(outcome, crawl, instance, source_tags(source, keys), source_selection(source))
+            is_trained = _run(outcome, definitions.resolve_job_def("retrain"), instance, {})
             covers = definitions.resolve_job_def("covers")
             for source in well:
-                faults += _run(covers, instance, source_tags(source, keys), [dg.AssetKey([source.name, "covers"])])
-    if not untrained:
+                _run(outcome, covers, instance, source_tags(source, keys), [dg.AssetKey([source.name, "covers"])])
+    if is_trained:
         mark_built(settings.home)
-    if faults or untrained:
-        raise BuildFailed(" ".join([*faults, *untrained]))
+    return outcome.checked()
 
 
-def clean(settings: Settings, chosen: Sequence[str], progress_over: ProgressOver) -> None:
-    """Clean the kept pages of the `chosen` categories (all: none named) again and load the rows; asks no shop.
+def clean(settings: Settings, chosen: Sequence[str], progress_over: ProgressOver) -> list[str]:
+    """Clean the kept pages of the `chosen` categories (all: none named) again and load the rows; asks no shop. Returns
+    a sentence for each check that did not pass.
 
     Raises:
         BuildFailed: a run failed, or no pages are kept of a chosen category.
@@ -76,14 +97,13 @@ def clean(settings: Settings, chosen: Sequence[str], progress_over: ProgressOver
         known = list(instance.get_dynamic_partitions(CATEGORIES))
         if missing := [key for key in chosen if key not in known]:
             raise BuildFailed(f"No pages are kept of {', '.join(missing)}. Known categories: {', '.join(known)}.")
-        faults: list[str] = []
+        outcome = Outcome()
         with progress_over(2 * len(chosen or known)) as progress:
             job = build_definitions(settings, progress).resolve_job_def("clean")
             for source in found:
                 for tags in _tags_of(source, chosen, known, settings):
-                    faults += _run(job, instance, tags, source_selection(source)[1:])
-    if faults:
-        raise BuildFailed(" ".join(faults))
+                    _run(outcome, job, instance, tags, source_selection(source)[1:])
+    return outcome.checked()
 
 
 def _tags_of(source: Source, chosen: Sequence[str], known: Sequence[str], settings: Settings) -> list[dict[str, str]]:
@@ -101,23 +121,33 @@ def _tags_of(source: Source, chosen: Sequence[str], known: Sequence[str], settin
 
 
 def _run(
+    outcome: Outcome,
     job: dg.JobDefinition,
     instance: dg.DagsterInstance,
     tags: Mapping[str, str],
     selection: Sequence[dg.AssetKey] | None = None,
-) -> list[str]:
-    """Run the job, or the selected assets of it, and return the causes of its failure: none if it went well."""
+) -> bool:
+    """Run the job, or the selected assets of it, note what came of it, and return whether it went well."""
     result = job.execute_in_process(
         run_config=_QUIET, instance=instance, tags=dict(tags), asset_selection=selection, raise_on_error=False
     )
-    if result.success:
-        return []
-    causes = [_root(event.step_failure_data.error) for event in result.all_node_events if event.is_step_failure]
-    return [f"Run {result.run_id} of job {job.name} failed: {' '.join(causes) or 'see its events'}"]
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            facts = {name: value.value for name, value in check.metadata.items()}
+            outcome.warnings.append(f"Check {check.check_name} of {check.asset_key.to_user_string()}: {facts}")
+    if not result.success:
+        causes = [_cause(event.step_failure_data.error) for event in result.all_node_events if event.is_step_failure]
+        text = " ".join(causes) or "see its events"
+        outcome.faults.append(f"Run {result.run_id} of job {job.name} failed: {text}")
+    return result.success
 
 
-def _root(error: SerializableErrorInfo | None) -> str:
-    """What went wrong at first, without the frames that it was raised through."""
-    while error is not None and error.cause is not None:
+def _cause(error: SerializableErrorInfo | None) -> str:
+    """The sentence of the dg.Failure that we raised, else what went wrong at first, without frames."""
+    text = "no error was kept"
+    while error is not None:
+        text = error.message.strip()
+        if error.cls_name == "Failure":
+            break
         error = error.cause
-    return error.message.strip() if error is not None else "no error was kept"
+    return text

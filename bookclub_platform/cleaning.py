@@ -72,10 +72,11 @@ def _book(found: RawBook, applied: Counter[str]) -> Book:
     raw = storable(found, applied)
     title = (raw.title or "").strip()
     if not title:
-        raise _Unreadable(f"title: {found.title!r}")
+        raise _Unreadable(f"title: {found.title!r}" if found.title else "title: there is none")
     amount = price(raw.price or "", raw.currency)
     if amount is None:
-        raise _Unreadable(f"price: {found.price!r}" + (f" in {found.currency!r}" if found.currency else ""))
+        currency = f" in {found.currency!r}" if found.currency else ""
+        raise _Unreadable(f"price: {found.price!r}{currency}" if found.price else "price: there is none")
     upc = (raw.upc or "").strip() or None
     if upc is None and raw.source_id is None:
         applied["upc: none, the address is the key"] += 1

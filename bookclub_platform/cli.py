@@ -9,6 +9,7 @@ import errno
 import importlib.metadata
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -42,6 +43,9 @@ class _Group(click.Group):
 @click.version_option(package_name="bookclub-platform")
 def main() -> None:
     """Book Club: collects a shop's books, learns which are alike, and recommends."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a script's `command &` starts us, and Dagster lets SIGTERM do what SIGINT does: we would obey neither.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @main.command()
@@ -70,7 +74,8 @@ def build() -> None:
             click.echo(note)
     click.echo(f"Building from {settings.shop_url}")
     _quieten()
-    materialise(settings, _progress_over)
+    for warning in materialise(settings, _progress_over):
+        click.echo(warning, err=True)
     click.echo("Built: the table is loaded and a champion is published.")
 
 
@@ -82,7 +87,8 @@ def clean(categories: tuple[str, ...]) -> None:
 
     settings = load_settings()
     _quieten()
-    clean_again(settings, categories, _progress_over)
+    for warning in clean_again(settings, categories, _progress_over):
+        click.echo(warning, err=True)
     click.echo("Cleaned and loaded from the kept pages.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import sqlalchemy as sa
 
 from bookclub_platform.core.database import database_urls, migrate
 from bookclub_platform.local.postgres import leased
+
+# A test run that a script started with & ignores SIGINT, and Dagster, in this process, would make SIGTERM alike: so would
+# the processes that tests start, and never end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared"
 _numbers = itertools.count()

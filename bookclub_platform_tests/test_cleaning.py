@@ -201,9 +201,9 @@ def test_a_row_comes_out_typed() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"title": None}, "title: None"),
+        ({"title": None}, "title: there is none"),
         ({"title": " \n"}, "title: ' \\n'"),
-        ({"price": None}, "price: None"),
+        ({"price": None}, "price: there is none"),
         ({"price": "ask us"}, "price: 'ask us'"),
     ],
 )

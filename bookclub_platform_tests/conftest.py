@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from bookclub_platform.core.database import database_urls, migrate
 from bookclub_platform.local.postgres import leased
 
-# A test run that a script started with & ignores SIGINT, and Dagster, in this process, would make SIGTERM alike: so would
-# the processes that tests start, and never end.
+# A test run that a script started with & ignores SIGINT, and Dagster, in this process, would let it ignore SIGTERM too:
+# the processes that tests start would inherit that, and never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared"

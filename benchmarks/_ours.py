@@ -11,8 +11,9 @@ from pathlib import Path
 
 from _figures import FIELDS, Digest, Stopwatch
 
+from bookclub_platform.core.book import RejectedBook
 from bookclub_platform.core.settings import Settings
-from bookclub_platform.sources import Fetcher, crawl_category, read_raw_books, sources
+from bookclub_platform.sources import Fetcher, crawl_category, iter_raw_books, sources
 
 
 def main(address: str, concurrency: int) -> None:
@@ -25,11 +26,12 @@ def main(address: str, concurrency: int) -> None:
     ):
         for category in shop.categories(fetcher):
             report = crawl_category(shop, category, fetcher, Path(folder), "20250101T000000Z")
-            found, rejected = read_raw_books(shop, category.slug, report.path)
-            if rejected or not report.is_complete:
-                sys.exit(f"{category.slug}: {len(rejected)} rejected, {report.failed}")
-            for book in found:
-                rows.add({name: getattr(book, name) for name in FIELDS})
+            if not report.is_complete:
+                sys.exit(f"{category.slug}: {report.failed}")
+            for row in iter_raw_books(shop, category.slug, report.path):
+                if isinstance(row, RejectedBook):
+                    sys.exit(f"{row.url}: {row.reason}")
+                rows.add({name: getattr(row, name) for name in FIELDS})
     watch.report(rows)
 
 

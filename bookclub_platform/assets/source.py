@@ -6,7 +6,7 @@ A source with categories has a partition for each; one without (a file, a web AP
 import itertools
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from bookclub_platform.assets._common import (
 )
 from bookclub_platform.assets._plots import crawl_plot
 from bookclub_platform.cleaning import clean
-from bookclub_platform.core.book import Book, Category
+from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
 from bookclub_platform.core.errors import PermanentSourceError, SourceError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.resources import CleanedCategory, DataFolder
@@ -61,7 +61,8 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
     def raw_pages(
         context: dg.AssetExecutionContext, files: DataFolder, progress: dg.ResourceParam[Progress]
     ) -> dg.MaterializeResult:
-        crawl_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{context.run_id[:8]}"
+        # Ids sort by time, and two crawls may begin within a second.
+        crawl_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{context.run_id[:8]}"
         reports = []
         try:
             with source.fetcher() as fetcher:
@@ -196,8 +197,8 @@ def _clean_category(source: Source, key: str, files: DataFolder) -> tuple[Cleane
     before = files.read_cleaned(source.name, key)
     if crawl is None or (before is not None and before.is_gone and before.crawled_at > crawl.finished_at):
         return None, Counter()
-    raw_books, unreadable = sources.read_raw_books(source, key, crawl.path)
-    cleaned = clean(raw_books)
+    unreadable: list[RejectedBook] = []
+    cleaned = clean(_readable(sources.iter_raw_books(source, key, crawl.path), unreadable))
     category = CleanedCategory(
         crawl_id=crawl.crawl_id,
         crawled_at=crawl.finished_at,
@@ -207,6 +208,15 @@ def _clean_category(source: Source, key: str, files: DataFolder) -> tuple[Cleane
     )
     files.write_cleaned(source.name, key, category)
     return category, cleaned.applied
+
+
+def _readable(rows: Iterable[RawBook | RejectedBook], unreadable: list[RejectedBook]) -> Iterator[RawBook]:
+    """The books of `rows`; the others are appended to `unreadable`."""
+    for row in rows:
+        if isinstance(row, RejectedBook):
+            unreadable.append(row)
+        else:
+            yield row
 
 
 def _rows_fit(cleaned: Mapping[str, CleanedCategory]) -> dg.AssetCheckResult:

@@ -229,7 +229,7 @@ class BrowserFetcher:
                 self._chrome.get(url)
                 status = self._wait(None, "")
         finally:
-            self._counters.timings.append((started, time.monotonic() - started, status or 0))
+            self._counters.time(started, status or 0)
         self._counters.statuses[status] += 1
         return status
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from bookclub_platform.sources._safety import AddressRefused
 from bookclub_platform.sources._transport import BoundedAdapter, TooLarge
 
 AGENT = "bookclub-platform"
+MOST_TIMINGS = 10_000
 _CHUNK_BYTES = 64 * 1024
 _TEXT_KINDS = {"listing", "book"}
 _NEVER_TEXT = ("image/", "audio/", "video/", "font/", "application/pdf")
@@ -38,25 +39,35 @@ class Counters:
     """What was asked and what came: `requests` with retries and robots.txt; `bytes` of bodies as on the wire.
 
     Attributes:
-        timings: (moment of time.monotonic, seconds to the end of the answer, status or 0) of each request.
+        timings: (moment of time.monotonic, seconds to the end of the answer, status or 0) of the last MOST_TIMINGS of
+            `timed` requests: a crawl of any length takes the same memory.
     """
 
     requests: int = 0
     retries: int = 0
     bytes: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
-    timings: list[tuple[float, float, int]] = field(default_factory=list)
+    timings: deque[tuple[float, float, int]] = field(default_factory=lambda: deque(maxlen=MOST_TIMINGS))
+    timed: int = 0
+
+    def time(self, started: float, status: int) -> None:
+        """Note the timing of a request that began at `started` and has just ended."""
+        self.timings.append((started, time.monotonic() - started, status))
+        self.timed += 1
 
     def copy(self) -> Counters:
-        return Counters(self.requests, self.retries, self.bytes, Counter(self.statuses), list(self.timings))
+        statuses, timings = Counter(self.statuses), self.timings.copy()
+        return Counters(self.requests, self.retries, self.bytes, statuses, timings, self.timed)
 
     def __sub__(self, before: Counters) -> Counters:
+        timed = self.timed - before.timed
         return Counters(
             self.requests - before.requests,
             self.retries - before.retries,
             self.bytes - before.bytes,
             self.statuses - before.statuses,
-            self.timings[len(before.timings) :],
+            deque(list(self.timings)[-timed:] if timed else ()),
+            timed,
         )
 
 
@@ -145,7 +156,7 @@ class Http:
             raise RequestFailed(_reason(error), is_retryable(error)) from error
         finally:
             with self._lock:
-                self._counters.timings.append((started, time.monotonic() - started, status))
+                self._counters.time(started, status)
                 if status:
                     self._counters.statuses[status] += 1
 

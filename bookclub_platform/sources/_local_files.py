@@ -72,7 +72,7 @@ class _Reader:
         self._counters.requests += 1
         self._counters.bytes += len(body)
         self._counters.statuses[status] += 1
-        self._counters.timings.append((started, time.monotonic() - started, status))
+        self._counters.time(started, status)
 
     @overload
     def fetch_many(self, urls: Iterable[str], kind: Kind) -> Iterator[Page | FailedPage]: ...

@@ -1,4 +1,4 @@
-"""local/postgres.py: a server that lives as long as somebody holds a lease on it."""
+"""local/: a server that lives as long as somebody holds a lease on it, and one that is somebody else's."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
+from bookclub_platform.core import tables
 from bookclub_platform.core.errors import DatabaseUnavailable
+from bookclub_platform.core.settings import load_settings
+from bookclub_platform.local.database import open_databases
 from bookclub_platform.local.postgres import is_running, leased
 
 HOLDER = """
@@ -105,3 +109,17 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "postgres" / "data" / "PG_VERSION").write_text("9.1\n")
     with pytest.raises(DatabaseUnavailable, match=r"(?s)postgres\.log.*9\.1"), leased(tmp_path):
         pass
+
+
+def test_a_server_of_ones_own_gets_the_databases_and_tables_that_are_missing(postgres_url: str) -> None:
+    own = sa.make_url(postgres_url).set(database="own_shop").render_as_string(hide_password=False)
+    urls = open_databases(load_settings(database_url=own))
+    with sa.create_engine(urls.books, poolclass=sa.NullPool).connect() as connection:
+        assert connection.scalar(tables.select_data_version()) == 0
+        names = set(connection.scalars(sa.text("SELECT datname FROM pg_database")))
+    assert names >= {"own_shop", "own_shop_dagster", "own_shop_mlflow"}
+
+
+def test_a_server_that_is_away_is_told_with_its_address(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"127\.0\.0\.1:9 "):
+        open_databases(load_settings(database_url="postgresql://me:word@127.0.0.1:9/shop"))

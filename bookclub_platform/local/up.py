@@ -18,10 +18,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bookclub_platform.core.database import database_urls, ensure_databases, migrate
+from bookclub_platform.core.database import database_urls
 from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.local import home as homes
+from bookclub_platform.local.database import open_databases
 from bookclub_platform.local.home import SANDBOX
 from bookclub_platform.local.postgres import is_running, leased
 from bookclub_platform.local.processes import Child, ChildEnded, Children
@@ -103,9 +104,7 @@ class _Platform:
         if url is None:
             url = stack.enter_context(leased(self.settings.home))
         else:
-            urls = database_urls(url)
-            ensure_databases(urls)
-            migrate(urls.books)
+            open_databases(self.settings)
         self.environment["BOOKCLUB_DATABASE_URL"] = url
         self._say_up("Postgres")
 

@@ -126,9 +126,12 @@ def supervise(folder: Path) -> None:
             fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
+        wished_port = _last_port(folder)
+        # Else who waits for us would be given the address of the orphan, which we are about to end.
+        (folder / "server.json").unlink(missing_ok=True)
         _end_orphan(folder)
         _initialise(folder)
-        port = _free_port(_last_port(folder))
+        port = _free_port(wished_port)
         asked_to_end: list[int] = []
 
         def ask(number: int, frame: FrameType | None) -> None:

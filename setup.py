@@ -17,6 +17,7 @@ SERVING = [
     "fastapi>=0.115",
     "fastapi-offline>=1.7",  # /docs without a CDN: works where the browser has no internet
     "httptools>=0.6",  # uvicorn parses HTTP with it three times as fast as without
+    "jinja2>=3.1",  # the pages of the web catalogue, which escape what shops write
     "mlflow-skinny>=3.10,<4",  # the registry's client without pandas and scikit-learn
     "prometheus-client>=0.21",
     "python-multipart>=0.0.18",
@@ -84,6 +85,7 @@ setup(
         "bookclub_platform.core": ["migrations/*.mako", "migrations/*.py", "migrations/versions/*.py"],
         "bookclub_platform.sources": ["sources.yaml"],
         "bookclub_platform.sandbox": ["static/*.css", "static/*.js", "words/*.toml"],
+        "serving.web": ["templates/*.html", "static/*.css"],
     },
     install_requires=BASE,
     extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "browser": BROWSER, "dev": DEV, "bench": BENCH},

@@ -279,7 +279,7 @@ def test_docs_need_nothing_from_the_internet(client: httpx.Client) -> None:
     sources = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert sources and all(client.get(source).is_success for source in sources if source.startswith("/"))
     assert not [source for source in sources if not source.startswith("/")]
-    assert client.get("/").headers["location"] == "docs"
+    assert client.get("/").headers["location"] == "catalogue"
 
 
 def test_metrics_count_requests_by_route_and_not_by_path(world: World) -> None:

@@ -19,11 +19,12 @@ from threading import Thread
 import pytest
 from PIL import Image
 
+from bookclub_platform.core.covers import read_index
 from bookclub_platform.core.errors import ShopUnavailable
 from bookclub_platform.sandbox import generate, running
 from bookclub_platform.sources import Fetcher, Patience
 from bookclub_platform.sources import _covers as covers
-from bookclub_platform.sources._covers import CoverReport, collect_covers, read_index
+from bookclub_platform.sources._covers import CoverReport, collect_covers
 from bookclub_platform.sources._images import THUMBNAIL_HEIGHT, NoPicture, checked
 
 HASTY = Patience(attempts=2, backoff_base_s=0.01)

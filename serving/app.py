@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.staticfiles import StaticFiles
 
 from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
@@ -28,6 +29,7 @@ from serving.champion import ChampionKeeper
 from serving.limits import LimitBody
 from serving.metrics import MeasureRequests, Metrics
 from serving.routes import routers
+from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +55,13 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     keeper = ChampionKeeper(Registry(tracking_uri), Tfidf.name, folder, settings.model_poll_s)
     catalogue = Catalogue(database_url)
     metrics = Metrics(keeper)
+    shelf = Shelf(settings.home / "covers")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        shelf.folder.mkdir(parents=True, exist_ok=True)
         polling = asyncio.create_task(keeper.run())
-        yield {"catalogue": catalogue, "keeper": keeper, "metrics": metrics}
+        yield {"catalogue": catalogue, "keeper": keeper, "metrics": metrics, "shelf": shelf}
         polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await polling
@@ -77,6 +81,8 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     problems.install(app)
     for router in routers():
         app.include_router(router)
+    app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
+    app.mount(COVERS, CoverFiles(directory=shelf.folder, check_dir=False))
     return app
 
 

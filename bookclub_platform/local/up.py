@@ -193,6 +193,7 @@ class _Platform:
         mlflow = self.environment.get("MLFLOW_TRACKING_URI", self.settings.mlflow_tracking_uri)
         self.say(f"\nDagster    http://127.0.0.1:{self.settings.dagster_port}")
         self.say(f"MLflow     {mlflow}")
+        self.say(f"Catalogue  {self._api_url}/catalogue")
         self.say(f"API        {self._api_url}/docs")
         self.say(f"Shop       {self.environment.get('BOOKCLUB_SHOP_URL', self.settings.shop_url)}")
         self.say(f"\nWhat is like \"{book['title']}\"?\n\n$ curl '{question}'")

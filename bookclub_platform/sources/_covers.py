@@ -22,49 +22,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bookclub_platform.core.covers import INDEX, Cover, read_index
 from bookclub_platform.core.errors import ShopUnavailable, SourceError
 from bookclub_platform.sources._contract import FailedPage, Page, PageFetcher
 from bookclub_platform.sources._images import NoPicture, checked
 
 MAX_PIXELS = 50_000_000  # a scanned poster; unpacked 150 MB
 REJECTED_FOR = timedelta(days=7)  # what was no image is asked for again after that
-INDEX = "index.jsonl"
 _THREADS = 16  # that wait for the fetcher, which has a concurrency of its own
-
-
-@dataclass(frozen=True, slots=True)
-class Cover:
-    """One line of the index.
-
-    Attributes:
-        url: as the book's page has it; redirects do not change it.
-        sha256: of the bytes as they came, in hexadecimal; None if they were no image, and then `reason` says why.
-        bytes: of the image; `width` and `height` in pixels.
-        seen_at: when it was fetched, UTC.
-    """
-
-    url: str
-    seen_at: datetime
-    sha256: str | None = None
-    suffix: str | None = None
-    bytes: int = 0
-    width: int = 0
-    height: int = 0
-    etag: str | None = None
-    reason: str | None = None
-
-    def path(self, folder: Path) -> Path:
-        return folder / f"{self.sha256}"[:2] / f"{self.sha256}.{self.suffix}"
-
-    def thumbnail_path(self, folder: Path) -> Path:
-        return folder / f"{self.sha256}"[:2] / f"{self.sha256}.thumbnail.webp"
-
-    def is_good(self, folder: Path, now: datetime) -> bool:
-        """Whether nothing is to be fetched: its files lie there, or it is a reject that is not yet tried again."""
-        if self.sha256 is None:
-            return now - self.seen_at < REJECTED_FOR
-        path = self.path(folder)
-        return path.exists() and path.stat().st_size == self.bytes and self.thumbnail_path(folder).exists()
 
 
 @dataclass(slots=True)
@@ -101,7 +66,7 @@ def collect_covers(
     known, now = read_index(folder), datetime.now(UTC)
     wanted = []
     for url in dict.fromkeys(image_urls):
-        if url in known and known[url].is_good(folder, now):
+        if url in known and _is_good(known[url], folder, now):
             report.known += 1
         else:
             wanted.append(url)
@@ -117,17 +82,12 @@ def collect_covers(
     return report
 
 
-def read_index(folder: Path) -> dict[str, Cover]:
-    """URL -> what is known of it; empty where nothing was collected."""
-    covers = {}
-    path = folder / INDEX
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            facts = json.loads(line)
-            covers[facts["url"]] = Cover(**facts | {"seen_at": datetime.fromisoformat(facts["seen_at"])})
-        except ValueError:
-            continue  # torn by the end of a process: its cover is fetched again
-    return covers
+def _is_good(cover: Cover, folder: Path, now: datetime) -> bool:
+    """Whether nothing is to be fetched: its files lie there, or it is a reject that is not yet tried again."""
+    if cover.sha256 is None:
+        return now - cover.seen_at < REJECTED_FOR
+    path = cover.path(folder)
+    return path.exists() and path.stat().st_size == cover.bytes and cover.thumbnail_path(folder).exists()
 
 
 def _append(index: Any, cover: Cover) -> None:
@@ -149,7 +109,7 @@ def _kept(url: str, page: Page, report: CoverReport, max_pixels: int) -> Cover:
         url, page.fetched_at, hashlib.sha256(page.body).hexdigest(), picture.suffix, len(page.body),
         picture.width, picture.height, etag,
     )  # fmt: skip
-    report.same_bytes += cover.is_good(report.folder, page.fetched_at)
+    report.same_bytes += _is_good(cover, report.folder, page.fetched_at)
     _write(cover.path(report.folder), page.body)
     _write(cover.thumbnail_path(report.folder), picture.thumbnail)
     report.new += 1

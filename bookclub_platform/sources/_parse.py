@@ -21,7 +21,7 @@ from bookclub_platform.sources._contract import Source
 
 WITHOUT_WORKERS = 1000  # pages
 MOST_WORKERS = 4  # this process reads and hands out a page in a quarter of the time in which one is parsed
-_CHUNK = 100
+_CHUNK = 20  # of them some 5 are under way at once, with their bodies
 Row = RawBook | RejectedBook
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from fastapi import APIRouter, Request, Response
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.responses import PlainTextResponse
 
 from bookclub_platform.core.errors import DatabaseUnavailable
 from serving import metrics, problems
@@ -15,11 +15,6 @@ from serving.dependencies import TheCatalogue, TheChampion, TheKeeper
 from serving.schemas import ChampionFacts, Check, Health, Readiness
 
 router = APIRouter(tags=["Operations"])
-
-
-@router.get("/", include_in_schema=False)
-async def home() -> RedirectResponse:
-    return RedirectResponse("docs")
 
 
 @router.get("/model", summary="The model in use", responses=problems.responses(503))

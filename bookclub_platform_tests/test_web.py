@@ -1,0 +1,132 @@
+"""What a reader's browser gets: shelves, books, covers, and faults told in a page."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bookclub_platform.core import tables
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.api_fixtures import World, get, ids_of
+from serving.app import create_app
+
+world, client, after = given.world, given.client, given.after
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/bookclub"
+
+
+def page(client: httpx.Client, path: str, status: int = 200) -> str:
+    answer = client.get(path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    return answer.text
+
+
+def links(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r'href="/catalogue/([0-9]+)"', text)]
+
+
+def test_the_front_door_leads_to_the_shelves(client: httpx.Client) -> None:
+    answer = client.get("/", follow_redirects=True)
+    assert answer.url.path == "/catalogue"
+    assert "All books" in answer.text
+
+
+def test_from_page_to_page_a_reader_sees_every_book_once(client: httpx.Client) -> None:
+    address, seen = "/catalogue?in_stock=true", []
+    while True:
+        text = page(client, address)
+        seen += links(text)
+        following = re.search(r'rel="next" href="([^"]+)"', text)
+        if following is None:
+            break
+        address = html.unescape(following[1])
+    in_stock = get(client, "/books", in_stock=True, limit=100)["items"]
+    assert seen == [book["id"] for book in in_stock]
+
+
+def test_a_shelf_shows_its_category_alone(world: World) -> None:
+    text = page(world.client, "/catalogue?category=sea")
+    assert links(text) == ids_of(world, "sea")
+    assert "12 books" in text
+
+
+def test_a_book_is_shown_with_the_books_that_the_api_recommends(world: World) -> None:
+    book_id = ids_of(world)[2]
+    text = page(world.client, f"/catalogue/{book_id}")
+    book = get(world.client, f"/books/{book_id}")
+    recommended = get(world.client, f"/books/{book_id}/recommendations", limit=8)["items"]
+    assert book["title"] in text and f"£{book['price']:.2f}" in text and book["description"] in text
+    assert links(text) == [item["book"]["id"] for item in recommended]
+    assert f"<span>{recommended[0]['why'][0]['value']}</span>" in text
+
+
+def test_what_a_shop_writes_is_shown_and_never_run(after: World) -> None:
+    hostile = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+    books = given.catalogue()["sea"]
+    books[0] = replace(books[0], title=hostile, description=hostile, category_name=hostile, url="javascript:alert(1)")
+    given.load(after.database_url, "sea", books)
+    (row,) = (row for row in given.read(after.database_url, tables.select_books("sea")) if row.title == hostile)
+    for address in ("/catalogue?category=sea", f"/catalogue/{row.id}"):
+        text = page(after.client, address)
+        assert "<script" not in text and "<img" not in text and "javascript:" not in text
+        assert html.escape(hostile) in text.replace("&#34;", "&quot;").replace("&#39;", "&#x27;")
+
+
+def test_an_address_that_is_none_is_told_in_a_page(client: httpx.Client) -> None:
+    assert "No such book" in page(client, "/catalogue/999999", 404)
+    for wrong in ("/catalogue/0", "/catalogue/99999999999999999999", "/catalogue/x", "/catalogue?category=%00"):
+        assert "No such page" in page(client, wrong, 404)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[httpx.Client]:
+    """No database, no registry."""
+    with given.serving(create_app(given.settings(tmp_path), NOWHERE, "http://127.0.0.1:1")) as client:
+        yield client
+
+
+def test_without_a_database_the_page_asks_for_patience(bare: httpx.Client) -> None:
+    assert "try again" in page(bare, "/catalogue", 503)
+
+
+def test_without_a_model_a_book_is_still_shown(world: World, tmp_path: Path) -> None:
+    app = create_app(given.settings(tmp_path), world.database_url, "http://127.0.0.1:1")
+    with given.serving(app) as client:
+        assert "None yet" in page(client, f"/catalogue/{ids_of(world)[0]}")
+
+
+def test_a_cover_comes_from_our_own_shelf_and_is_seen_as_soon_as_it_lies_there(after: World, tmp_path: Path) -> None:
+    books = given.catalogue()["sea"]
+    books[0] = replace(books[0], image_url="http://shop.example/1.jpg")
+    given.load(after.database_url, "sea", books)
+    with given.serving(create_app(given.settings(tmp_path), after.database_url, after.tracking_uri)) as client:
+        assert "<img" not in page(client, "/catalogue?category=sea")
+        digest = "ab" * 32
+        folder = tmp_path / "covers" / "books_toscrape"
+        (folder / "ab").mkdir(parents=True)
+        (folder / "ab" / f"{digest}.thumbnail.webp").write_bytes(b"RIFF")
+        line = {"url": books[0].image_url, "seen_at": "2026-01-01T00:00:00+00:00", "sha256": digest, "suffix": "jpg"}
+        (folder / "index.jsonl").write_text(json.dumps(line) + "\n")
+        (address,) = re.findall(r'<img class="cover" src="([^"]+)"', page(client, "/catalogue?category=sea"))
+        answer = client.get(address)
+        assert answer.content == b"RIFF" and "immutable" in answer.headers["cache-control"]
+        assert client.get("/covers/../settings").status_code == 404
+
+
+def test_pages_load_their_style_and_nothing_from_elsewhere(client: httpx.Client) -> None:
+    text = page(client, "/catalogue")
+    assert (
+        client.get(*re.findall(r'<link rel="stylesheet" href="([^"]+)"', text))
+        .headers["content-type"]
+        .startswith("text/css")
+    )
+    assert re.findall(r'(?:src|href)="(?![/#])', text) == []

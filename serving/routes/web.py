@@ -1,0 +1,109 @@
+"""The web catalogue, for readers: shelves of books, and each book with those most like it. What goes wrong is told in
+a page, not in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from bookclub_platform.core.errors import DatabaseUnavailable
+from bookclub_platform.core.tables import select_book, select_books, select_categories, select_count, select_page
+from serving import cursor, neighbours
+from serving.catalogue import Snapshot
+from serving.champion import ChampionKeeper
+from serving.dependencies import TheCatalogue, TheKeeper
+from serving.questions import BookId, BookQuery
+from serving.schemas import Book, Recommendation
+from serving.web.pages import page
+from serving.web.shelf import Shelf
+
+_LIKE_IT = 8
+_PER_PAGE = 24
+
+
+class _ShelfQuery(BookQuery):
+    limit: int = _PER_PAGE
+
+
+class _WebRoute(APIRoute):
+    """Faults as pages."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_for_readers(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError:
+                return page("fault.html", 404, title="No such page", text="The address is not one of ours.")
+            except DatabaseUnavailable:
+                text = "We cannot get at the shelves. Please try again in a moment."
+                answer = page("fault.html", 503, title="Closed for a moment", text=text)
+                answer.headers["Retry-After"] = "5"
+                return answer
+
+        return handle_for_readers
+
+
+router = APIRouter(route_class=_WebRoute, include_in_schema=False)
+
+
+@router.get("/")
+async def home() -> RedirectResponse:
+    return RedirectResponse("catalogue")
+
+
+@router.get("/catalogue")
+async def show_shelves(
+    request: Request, query: Annotated[_ShelfQuery, Query()], catalogue: TheCatalogue
+) -> HTMLResponse:
+    chosen = select_books(query.category, query.in_stock)
+    async with catalogue.snapshot() as snapshot:
+        categories = await snapshot.rows(select_categories())
+        rows = await snapshot.rows(select_page(chosen, query.cursor, query.limit + 1))
+        total = await snapshot.scalar(select_count(chosen))
+    books = [Book.model_validate(row) for row in rows[: query.limit]]
+    following = cursor.encode(books[-1].id) if len(rows) > query.limit else None
+    name = next((row.category_name for row in categories if row.category == query.category), None)
+    return page(
+        "shelves.html",
+        categories=categories,
+        books=books,
+        query=query,
+        name=name,
+        total=total,
+        following=following and request.url.include_query_params(cursor=following).query,
+        first=query.cursor is None,
+        cover=_shelf(request).address,
+    )
+
+
+@router.get("/catalogue/{book_id}")
+async def show_book(
+    request: Request, book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, keeper: TheKeeper
+) -> HTMLResponse:
+    async with catalogue.snapshot() as snapshot:
+        rows = await snapshot.rows(select_book(book_id))
+        if not rows:
+            return page("fault.html", 404, title="No such book", text="We have never had a book of that number.")
+        like_it = await _like_it(keeper, snapshot, book_id)
+    return page("book.html", book=Book.model_validate(rows[0]), like_it=like_it, cover=_shelf(request).address)
+
+
+async def _like_it(keeper: ChampionKeeper, snapshot: Snapshot, book_id: int) -> list[Recommendation]:
+    """None while there is no model, or for a book that it does not know yet: a page without them is still of use."""
+    if keeper.current is None:
+        return []
+    model = keeper.current.model
+    ranking = await neighbours.rank(model, [book_id], _LIKE_IT)
+    return (await neighbours.fill(snapshot, model, ranking, _LIKE_IT)).get(book_id, [])
+
+
+def _shelf(request: Request) -> Shelf:
+    shelf: Shelf = request.state.shelf
+    return shelf

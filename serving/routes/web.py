@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import field_validator
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from bookclub_platform.core.errors import DatabaseUnavailable
@@ -28,6 +29,12 @@ _PER_PAGE = 24
 
 class _ShelfQuery(BookQuery):
     limit: int = _PER_PAGE
+
+    @field_validator("category", mode="before")
+    @classmethod
+    def _all_shelves(cls, chosen: str) -> str | None:
+        """A form sends "" for the choice that is none."""
+        return chosen or None
 
 
 class _WebRoute(APIRoute):

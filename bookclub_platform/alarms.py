@@ -109,14 +109,16 @@ def new_alarms(
     storage = instance.event_log_storage
     runs = storage.fetch_run_status_changes(
         dg.RunStatusChangeRecordsFilter(
-            dg.DagsterEventType.RUN_FAILURE, after_timestamp=after["since"], after_storage_id=after["run"]
+            dg.DagsterEventType.RUN_FAILURE, after_timestamp=float(after["since"]), after_storage_id=after["run"]
         ),
         limit=_MOST_EVENTS,
         ascending=True,
     ).records
     checks = storage.get_event_records(
         dg.EventRecordsFilter(
-            dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_timestamp=after["since"], after_cursor=after["check"]
+            dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+            after_timestamp=float(after["since"]),
+            after_cursor=after["check"],
         ),
         limit=_MOST_EVENTS,
         ascending=True,

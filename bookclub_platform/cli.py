@@ -180,7 +180,7 @@ def restore(category: str, source: str | None) -> None:
 
 @main.command()
 def failures() -> None:
-    """What is failed and not mended since: assets, partitions and checks, with the cause. Ends with 1 if there is any."""
+    """What is failed and not mended since, with the cause: assets, partitions, checks. Ends with 1 if there is any."""
     import dagster as dg
 
     from bookclub_platform.definitions import build_definitions

@@ -17,7 +17,7 @@ from cronsim import CronSim
 from bookclub_platform.core.settings import Settings
 
 _WARN, _FAIL = 1.125, 1.5
-_TICKS = 64  # enough for the pauses over a week's end and of a month
+_TICKS = 400  # of a daily schedule these are more than a year, with its night of 25 hours
 _SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -99,7 +99,8 @@ def put(connection: sa.Connection, alarms: Sequence[Alarm], at: datetime) -> lis
     new = []
     for alarm in alarms:
         row = {"id": alarm.id, "message": alarm.message(), "raised_at": alarm.raised_at, "next_attempt_at": at}
-        if connection.execute(insert(outbox).values(row).on_conflict_do_nothing(index_elements=["id"])).rowcount:
+        statement = insert(outbox).values(row).on_conflict_do_nothing(index_elements=["id"])
+        if connection.scalar(statement.returning(outbox.c.id)) is not None:
             new.append(alarm)
     return new
 

@@ -106,10 +106,10 @@ def new_alarms(
     now = datetime.now(UTC)
     first = {"run": 0, "check": 0, "since": int((now - _FIRST_LOOK_BACK).timestamp())}
     after: dict[str, int] = json.loads(cursor) if cursor else first
-    storage = instance.event_log_storage
+    since, storage = float(after["since"]), instance.event_log_storage
     runs = storage.fetch_run_status_changes(
         dg.RunStatusChangeRecordsFilter(
-            dg.DagsterEventType.RUN_FAILURE, after_timestamp=float(after["since"]), after_storage_id=after["run"]
+            dg.DagsterEventType.RUN_FAILURE, after_timestamp=since, after_storage_id=after["run"]
         ),
         limit=_MOST_EVENTS,
         ascending=True,
@@ -117,7 +117,7 @@ def new_alarms(
     checks = storage.get_event_records(
         dg.EventRecordsFilter(
             dg.DagsterEventType.ASSET_CHECK_EVALUATION,
-            after_timestamp=float(after["since"]),
+            after_timestamp=since,
             after_cursor=after["check"],
         ),
         limit=_MOST_EVENTS,

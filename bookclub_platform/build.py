@@ -18,6 +18,7 @@ from bookclub_platform.core.settings import Settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.failures import cause_of
 from bookclub_platform.local.home import dagster_home, mark_built
+from bookclub_platform.lost_runs import tags_of_this_process
 from bookclub_platform.resources import BooksDatabase
 from bookclub_platform.schedules import source_runs, source_selection
 from bookclub_platform.sensors import discover, note
@@ -134,7 +135,11 @@ def _run(
 ) -> bool:
     """Run the job, or the selected assets of it, note what came of it, and return whether it went well."""
     result = job.execute_in_process(
-        run_config=_QUIET, instance=instance, tags=dict(tags), asset_selection=selection, raise_on_error=False
+        run_config=_QUIET,
+        instance=instance,
+        tags=dict(tags) | tags_of_this_process(),
+        asset_selection=selection,
+        raise_on_error=False,
     )
     for check in result.get_asset_check_evaluations():
         if not check.passed:

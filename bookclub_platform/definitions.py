@@ -16,6 +16,7 @@ from bookclub_platform.assets.tfidf_model import tfidf_model
 from bookclub_platform.core.progress import NoProgress, Progress
 from bookclub_platform.core.settings import Settings, load_settings
 from bookclub_platform.freshness import with_freshness
+from bookclub_platform.lost_runs import lost_runs_sensor
 from bookclub_platform.resources import BooksDatabase, DataFolder, MlflowRegistry
 from bookclub_platform.schedules import (
     clean,
@@ -46,7 +47,12 @@ def build_definitions(settings: Settings, progress: Progress | None = None) -> d
             daily_covers_schedule(found, settings),
             weekly_retrain_schedule(found, settings),
         ],
-        sensors=[*map(categories_sensor, found), alarms_sensor(settings), failed_partitions_sensor()],
+        sensors=[
+            *map(categories_sensor, found),
+            alarms_sensor(settings),
+            failed_partitions_sensor(),
+            lost_runs_sensor(),
+        ],
         resources={
             "files": DataFolder(home=str(settings.home)),
             "database": BooksDatabase(),

@@ -150,7 +150,8 @@ def _run_alarm(
     steps = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
     names = {record.event_log_entry.step_key for record in steps}
     chosen = sorted(run.asset_selection or ()) if run is not None else []
-    failed = [key for key in chosen or sorted(graph.get_all_asset_keys()) if "__".join(key.path) in names]
+    chosen = chosen or sorted(graph.get_all_asset_keys())
+    failed = [key for key in chosen if "__".join(key.path) in names]
     job = run.job_name if run is not None else "unknown"
     return Alarm(
         id=f"run {run_id}",

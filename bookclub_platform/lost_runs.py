@@ -1,7 +1,8 @@
 """Runs whose process is gone -> marked as failed within a minute, so that they are told of, and tried once more.
 
-Dagster's own launcher does not look after the processes it starts: after kill -9 or a power cut a run stays "started"
-for good, keeps its place in the pool of its source, and every later crawl waits behind it.
+Dagster's code server notices when a run that it started dies before it. When both die (power, kill -9 of everything),
+or the run is one of `bookclub build`, nobody does: the run stays "started" for good, keeps its place in the pool of its
+source, and every later crawl waits behind it.
 """
 
 from __future__ import annotations

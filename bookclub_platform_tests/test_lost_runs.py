@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 from dagster._core.events import EngineEventData
 
@@ -46,6 +48,8 @@ def test_a_run_whose_process_is_killed_counts_as_failed(
     process.kill()
     assert end_lost_runs(instance) == [], "it may just be about to note its own end"
     monkeypatch.setattr(lost_runs, "_GRACE_S", 0.0)
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
     assert end_lost_runs(instance) == [run_id], "a process that nobody waited for yet is gone all the same"
     run = instance.get_run_by_id(run_id)
     assert run is not None
@@ -69,8 +73,6 @@ def test_runs_that_live_or_that_nobody_here_can_judge_stay(
 def test_a_later_process_with_the_same_number_is_another(
     instance: dg.DagsterInstance, process: subprocess.Popen[bytes]
 ) -> None:
-    import psutil
-
     created = psutil.Process(process.pid).create_time()
     assert lost_runs._is_alive(process.pid, created + 1)
     assert not lost_runs._is_alive(process.pid, created - 100)

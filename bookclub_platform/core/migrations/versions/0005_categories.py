@@ -22,8 +22,8 @@ def upgrade() -> None:
         sa.Column("absent_since", _moment),
         sa.Column("retired_at", _moment),
         sa.Column("retired_by", sa.Text),
-        sa.CheckConstraint("(retired_at IS NULL) = (retired_by IS NULL)", name="ck_categories_retired"),
-        sa.CheckConstraint("retired_by IN ('shop', 'operator')", name="ck_categories_retired_by"),
+        sa.CheckConstraint("(retired_at IS NULL) = (retired_by IS NULL)", name=op.f("ck_categories_retired")),
+        sa.CheckConstraint("retired_by IN ('shop', 'operator')", name=op.f("ck_categories_retired_by")),
         schema="bookclub",
     )
     op.create_table(

@@ -7,10 +7,12 @@ from setuptools import find_packages, setup
 BASE = [
     "alembic>=1.14",
     "click>=8.1",
+    "cronsim>=2.6,<3",  # says at once which field of a schedule is wrong, without Dagster
     "numpy>=2.0",
     "psycopg[binary]>=3.2",  # our own driver, synchronous and asynchronous
     "pydantic-settings>=2.6",
     "sqlalchemy>=2.1,<2.2",  # 2.1 made psycopg 3 the default driver: a change that dagster-postgres broke on
+    "tzdata>=2025.1",  # a container may have no time zones
 ]
 
 SERVING = [

@@ -10,16 +10,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import dagster as dg
-from dagster_shared.error import SerializableErrorInfo
 
 from bookclub_platform.assets._common import CATEGORIES, range_tags, whole_key
 from bookclub_platform.core.errors import BookclubError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.definitions import build_definitions
+from bookclub_platform.failures import cause_of
 from bookclub_platform.local.home import dagster_home, mark_built
-from bookclub_platform.schedules import source_selection, source_tags
-from bookclub_platform.sensors import discover
+from bookclub_platform.lost_runs import tags_of_this_process
+from bookclub_platform.resources import BooksDatabase
+from bookclub_platform.schedules import source_runs, source_selection
+from bookclub_platform.sensors import discover, note
 from bookclub_platform.sources import Source, latest, sources
 
 STAGES = 4  # of each category: crawl, clean, load, covers
@@ -67,6 +69,8 @@ def build(settings: Settings, progress_over: ProgressOver) -> list[str]:
         instance.add_dynamic_partitions(CATEGORIES, discovery.unknown_to(instance))
         outcome = Outcome(faults=list(discovery.failures.values()))
         well = [source for source in found if source.name in discovery.keys]
+        for source in well:
+            note(source, discovery.listed[source.name], BooksDatabase())
         if not well:
             outcome.checked()
         keys = list(instance.get_dynamic_partitions(CATEGORIES))
@@ -75,11 +79,13 @@ def build(settings: Settings, progress_over: ProgressOver) -> list[str]:
             definitions = build_definitions(settings, progress)
             crawl = definitions.resolve_job_def("crawl")
             for source in well:
-                _run(outcome, crawl, instance, source_tags(source, keys), source_selection(source))
+                for tags in source_runs(source, keys, BooksDatabase()):
+                    _run(outcome, crawl, instance, tags, source_selection(source))
             is_trained = _run(outcome, definitions.resolve_job_def("retrain"), instance, {})
             covers = definitions.resolve_job_def("covers")
             for source in well:
-                _run(outcome, covers, instance, source_tags(source, keys), [dg.AssetKey([source.name, "covers"])])
+                for tags in source_runs(source, keys, BooksDatabase()):
+                    _run(outcome, covers, instance, tags, [dg.AssetKey([source.name, "covers"])])
     if is_trained:
         mark_built(settings.home)
     return outcome.checked()
@@ -116,7 +122,7 @@ def _tags_of(source: Source, chosen: Sequence[str], known: Sequence[str], settin
     if not kept:
         return []
     if not chosen:
-        return [source_tags(source, known)]
+        return source_runs(source, known, BooksDatabase())
     return [range_tags([key]) for key in kept if key in chosen]
 
 
@@ -129,25 +135,18 @@ def _run(
 ) -> bool:
     """Run the job, or the selected assets of it, note what came of it, and return whether it went well."""
     result = job.execute_in_process(
-        run_config=_QUIET, instance=instance, tags=dict(tags), asset_selection=selection, raise_on_error=False
+        run_config=_QUIET,
+        instance=instance,
+        tags=dict(tags) | tags_of_this_process(),
+        asset_selection=selection,
+        raise_on_error=False,
     )
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             facts = {name: value.value for name, value in check.metadata.items()}
             outcome.warnings.append(f"Check {check.check_name} of {check.asset_key.to_user_string()}: {facts}")
     if not result.success:
-        causes = [_cause(event.step_failure_data.error) for event in result.all_node_events if event.is_step_failure]
+        causes = [cause_of(event.step_failure_data.error) for event in result.all_node_events if event.is_step_failure]
         text = " ".join(causes) or "see its events"
         outcome.faults.append(f"Run {result.run_id} of job {job.name} failed: {text}")
     return result.success
-
-
-def _cause(error: SerializableErrorInfo | None) -> str:
-    """The sentence of the dg.Failure that we raised, else what went wrong at first, without frames."""
-    text = "no error was kept"
-    while error is not None:
-        text = error.message.strip()
-        if error.cls_name == "Failure":
-            break
-        error = error.cause
-    return text

@@ -15,12 +15,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from bookclub_platform.core.errors import BookclubError, ConfigurationError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 class _Group(click.Group):
@@ -122,6 +127,88 @@ def doctor() -> None:
         click.echo(f"{'ok  ' if finding.is_well else 'FAULT'} {finding.part}: {finding.text}")
     if not all(finding.is_well for finding in findings):
         sys.exit(1)
+
+
+@main.group()
+def categories() -> None:
+    """The categories of each source: those that live, and those that are gone."""
+
+
+@categories.command("list")
+def list_categories() -> None:
+    """Every category with its source, listed books, last crawl and state."""
+    from bookclub_platform.core.categories import select_states, state_of
+
+    with _books_connection() as connection:
+        rows = connection.execute(select_states()).all()
+    click.echo(f"{'category':<24} {'source':<20} {'books':>7}  {'last crawl (UTC)':<16}  state")
+    for row in rows:
+        crawled = f"{row.last_crawl_at.astimezone(UTC):%Y-%m-%d %H:%M}" if row.last_crawl_at else "never"
+        click.echo(f"{row.category:<24} {row.source:<20} {row.books:>7}  {crawled:<16}  {state_of(row)}")
+
+
+@categories.command()
+@click.argument("category")
+@click.option("--source", help="Of this source alone; else of every source that has it.")
+def retire(category: str, source: str | None) -> None:
+    """Crawl CATEGORY no more, and delist its books. It stays so until `restore`."""
+    from bookclub_platform.core.categories import retire as retire_one
+    from bookclub_platform.core.categories import sources_of
+
+    with _books_connection() as connection:
+        for name in sources_of(connection, category, source):
+            books = retire_one(connection, name, category, datetime.now(UTC), by="operator")
+            click.echo(f"{name}/{category} is retired; {books} books were delisted.")
+
+
+@categories.command()
+@click.argument("category")
+@click.option("--source", help="Of this source alone; else of every source that has it.")
+def restore(category: str, source: str | None) -> None:
+    """Crawl CATEGORY again; its books come back with the next crawl."""
+    from bookclub_platform.core.categories import restore as restore_one
+    from bookclub_platform.core.categories import sources_of
+
+    with _books_connection() as connection:
+        for name in sources_of(connection, category, source):
+            restore_one(connection, name, category)
+            click.echo(
+                f"{name}/{category} is restored. Its books come back with the next crawl; `bookclub clean {category}` "
+                "lists those of the last one now."
+            )
+
+
+@main.command()
+def failures() -> None:
+    """What is failed and not mended since, with the cause: assets, partitions, checks. Ends with 1 if there is any."""
+    import dagster as dg
+
+    from bookclub_platform.definitions import build_definitions
+    from bookclub_platform.failures import report, standing_failures
+    from bookclub_platform.local.home import dagster_home
+
+    _quieten()
+    settings = load_settings()
+    graph = build_definitions(settings).resolve_asset_graph()
+    with dg.DagsterInstance.from_config(str(dagster_home(settings.home))) as instance:
+        failed = standing_failures(instance, graph)
+    for line in report(failed, f"http://127.0.0.1:{settings.dagster_port}"):
+        click.echo(line)
+    if failed:
+        sys.exit(1)
+    click.echo("Nothing is failed.")
+
+
+@contextmanager
+def _books_connection() -> Iterator[Connection]:
+    """A connection to the books, in a transaction that commits at the end of the block."""
+    from sqlalchemy import create_engine
+
+    from bookclub_platform.local.database import open_databases
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with create_engine(open_databases(load_settings()).books).begin() as connection:
+        yield connection
 
 
 def _missing_packages(extra: str) -> Iterator[str]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dagster as dg
 
+from bookclub_platform.alarms import alarms_sensor, failed_partitions_sensor
 from bookclub_platform.assets.covers import covers_asset
 from bookclub_platform.assets.source import source_assets
 from bookclub_platform.assets.table import books_asset
 from bookclub_platform.assets.tfidf_model import tfidf_model
 from bookclub_platform.core.progress import NoProgress, Progress
 from bookclub_platform.core.settings import Settings, load_settings
+from bookclub_platform.freshness import with_freshness
+from bookclub_platform.lost_runs import lost_runs_sensor
 from bookclub_platform.resources import BooksDatabase, DataFolder, MlflowRegistry
 from bookclub_platform.schedules import (
     clean,
@@ -22,24 +25,34 @@ from bookclub_platform.schedules import (
     daily_covers_schedule,
     daily_crawl_schedule,
     retrain,
-    weekly_retrain,
+    weekly_retrain_schedule,
 )
-from bookclub_platform.sensors import new_categories_sensor
+from bookclub_platform.sensors import categories_sensor
 from bookclub_platform.sources import sources
 
 
 def build_definitions(settings: Settings, progress: Progress | None = None) -> dg.Definitions:
     """The platform for these settings; `progress` is told of each category and model that is done."""
     found = sources(settings)
+    assets = [
+        *(asset for source in found for asset in [*source_assets(source), covers_asset(source)]),
+        books_asset(found),
+        tfidf_model,
+    ]
     return dg.Definitions(
-        assets=[
-            *(asset for source in found for asset in [*source_assets(source), covers_asset(source)]),
-            books_asset(found),
-            tfidf_model,
-        ],
+        assets=with_freshness(assets, settings),
         jobs=[crawl, clean, covers, retrain],
-        schedules=[daily_crawl_schedule(found), daily_covers_schedule(found), weekly_retrain],
-        sensors=[new_categories_sensor(found)],
+        schedules=[
+            daily_crawl_schedule(found, settings),
+            daily_covers_schedule(found, settings),
+            weekly_retrain_schedule(found, settings),
+        ],
+        sensors=[
+            *map(categories_sensor, found),
+            alarms_sensor(settings),
+            failed_partitions_sensor(),
+            lost_runs_sensor(),
+        ],
         resources={
             "files": DataFolder(home=str(settings.home)),
             "database": BooksDatabase(),

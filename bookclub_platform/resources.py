@@ -27,7 +27,6 @@ class CleanedCategory:
 
     Attributes:
         is_complete: the crawl got every page of the category that the shop lists.
-        is_gone: the shop has this category no more; there are no rows then.
     """
 
     crawl_id: str
@@ -35,7 +34,6 @@ class CleanedCategory:
     is_complete: bool
     books: list[Book]
     rejected: list[RejectedBook]
-    is_gone: bool = False
 
 
 _cleaned = TypeAdapter(CleanedCategory)
@@ -75,8 +73,13 @@ class BooksDatabase(dg.ConfigurableResource):
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
         """A connection inside a transaction that commits at the end of the block."""
-        with _engine(open_databases(load_settings()).books).begin() as connection:
+        with self.engine.begin() as connection:
             yield connection
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The connections of this process, opened at first use."""
+        return _engine(open_databases(load_settings()).books)
 
 
 @cache

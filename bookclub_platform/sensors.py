@@ -1,12 +1,19 @@
-"""What is noticed by itself: categories that a source has and we do not know yet."""
+"""What is noticed by itself: categories that a source has and we do not know yet, and those that it has no more.
+
+Each source has a sensor of its own: one that hangs or fails holds no other back.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from bookclub_platform.assets._common import CATEGORIES, categories, whole_key
+from bookclub_platform.core.book import Category
+from bookclub_platform.core.categories import Changes, note_listing
 from bookclub_platform.core.errors import SourceError
+from bookclub_platform.resources import BooksDatabase
 from bookclub_platform.sources import Source
 
 
@@ -15,12 +22,17 @@ class Discovery:
     """What the sources say of their categories.
 
     Attributes:
-        keys: source -> its partition keys; a source that could not be asked is missing.
+        listed: source -> its categories; a source that could not be asked is missing.
         failures: source -> why it could not be asked.
     """
 
-    keys: Mapping[str, list[str]]
+    listed: Mapping[str, Sequence[Category]]
     failures: Mapping[str, str]
+
+    @property
+    def keys(self) -> Mapping[str, list[str]]:
+        """Source -> its partition keys."""
+        return {name: [category.slug for category in listed] for name, listed in self.listed.items()}
 
     def unknown_to(self, instance: dg.DagsterInstance) -> list[str]:
         """The keys that have no partition yet, in the order in which the sources list them."""
@@ -30,40 +42,60 @@ class Discovery:
 
 def discover(sources: Sequence[Source]) -> Discovery:
     """Ask each source for its categories; one that fails holds no other back."""
-    keys, failures = {}, {}
+    listed, failures = {}, {}
     for source in sources:
         try:
-            keys[source.name] = _keys(source)
+            listed[source.name] = _listed(source)
         except SourceError as error:
             failures[source.name] = str(error)
-    return Discovery(keys, failures)
+    return Discovery(listed, failures)
 
 
-def _keys(source: Source) -> list[str]:
+def _listed(source: Source) -> Sequence[Category]:
     if not source.has_categories:
-        return [whole_key(source.name)]
+        return [Category(whole_key(source.name), source.name, source.address)]
     with source.fetcher() as fetcher:
-        return [category.slug for category in source.categories(fetcher)]
+        return source.categories(fetcher)
 
 
-def new_categories_sensor(sources: Sequence[Source]) -> dg.SensorDefinition:
-    """Adds a partition for each category that any of `sources` lists and we do not have."""
+def note(source: Source, listed: Sequence[Category], database: BooksDatabase) -> Changes:
+    """Note what `source` listed just now, and retire or restore what it is time for; see core/categories.py."""
+    if not source.has_categories:
+        return Changes()
+    with database.begin() as connection:
+        return note_listing(connection, source.name, listed, datetime.now(UTC))
+
+
+def categories_sensor(source: Source) -> dg.SensorDefinition:
+    """Adds a partition for each category that `source` lists and we do not have, and retires those that are gone."""
 
     @dg.sensor(
-        name="new_categories",
+        name=f"{source.name}_categories",
         minimum_interval_seconds=3600,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks each source for its categories, every hour, and adds a partition for each new one.",
+        description=f"Asks {source.address} for its categories, every hour: a new one gets a partition, one that is "
+        "gone for a day is retired, and one that is back is restored.",
     )
-    def new_categories(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        discovery = discover(sources)
-        for failure in discovery.failures.values():
-            context.log.error(failure)
-        if discovery.failures and not discovery.keys:
-            raise dg.Failure(f"No source could be asked: {'; '.join(discovery.failures.values())}")
+    def source_categories(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        discovery = discover([source])
+        if discovery.failures:
+            raise dg.Failure(f"{source.name} could not be asked: {discovery.failures[source.name]}")
+        changes = note(source, discovery.listed[source.name], BooksDatabase())
+        for sentence in _sentences(source, changes):
+            context.log.warning(sentence)
         found = discovery.unknown_to(context.instance)
         if not found:
-            return dg.SensorResult(skip_reason=dg.SkipReason("No source has a category that we do not know."))
+            what = "; ".join(_sentences(source, changes)) or f"{source.name} lists what we know."
+            return dg.SensorResult(skip_reason=dg.SkipReason(what))
         return dg.SensorResult(dynamic_partitions_requests=[categories.build_add_request(found)])
 
-    return new_categories
+    return source_categories
+
+
+def _sentences(source: Source, changes: Changes) -> list[str]:
+    sentences = [f"{source.name}/{key} is listed again: restored." for key in changes.restored]
+    sentences += [f"{source.name}/{key} is gone: retired with {n} books." for key, n in changes.retired.items()]
+    if changes.absent:
+        reason = "so much at once that the listing is not believed" if changes.is_doubted else "not for long enough yet"
+        sentences.append(f"{source.name} does not list {', '.join(changes.absent)}: {reason}.")
+    return sentences

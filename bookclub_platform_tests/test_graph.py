@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.assets.source import rows_fault
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Category
+from bookclub_platform.core.categories import note_listing, restore, retire
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.models import Registry
@@ -137,21 +139,35 @@ def test_pages_of_a_changed_layout_are_kept_aside_and_the_last_good_rows_stay(
     assert all("title" in row.reason and row.raw_page.startswith("books_toscrape/") for row in rejected)
 
 
-def test_a_category_that_is_gone_takes_its_books_with_it(environment: Path, database_url: str) -> None:
-    with sandbox.running(books=40, seed=2) as url, dg.DagsterInstance.ephemeral() as instance:
-        keys = [category.slug for category in shop_categories(url)][:1]
-        instance.add_dynamic_partitions(CATEGORIES, keys)
-        assert materialize(url, instance, PARTITIONED, range_tags(keys))
-        assert listed_titles(database_url)
-    with sandbox.running(books=1, seed=3) as url, dg.DagsterInstance.ephemeral() as instance:
-        assert keys[0] not in [category.slug for category in shop_categories(url)]
-        instance.add_dynamic_partitions(CATEGORIES, keys)
-        assert materialize(url, instance, PARTITIONED, range_tags(keys))
+def test_a_category_that_is_missing_once_keeps_its_books_and_a_retired_one_does_not(
+    environment: Path, database_url: str
+) -> None:
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        listed = connection.scalar(tables.select_count(tables.select_books(category=keys[0])))
-        kept = connection.scalar(sa.select(sa.func.count()).where(tables.books.c.category == keys[0]))
-    assert (listed, (kept or 0) > 0) == (0, True)
+    with sandbox.running(books=40, seed=2) as url, dg.DagsterInstance.ephemeral() as instance:
+        listed = shop_categories(url)
+        keys = [category.slug for category in listed][:2]
+        instance.add_dynamic_partitions(CATEGORIES, keys)
+        assert materialize(url, instance, PARTITIONED, range_tags(keys))
+        before = listed_titles(database_url)
+    with sandbox.running(books=1, seed=3) as sick, dg.DagsterInstance.ephemeral() as instance:
+        assert keys[0] not in [category.slug for category in shop_categories(sick)]
+        instance.add_dynamic_partitions(CATEGORIES, keys)
+        assert materialize(sick, instance, PARTITIONED, range_tags(keys))
+    assert listed_titles(database_url) == before
+    with engine.begin() as connection:
+        note_listing(connection, "books_toscrape", listed, datetime.now(UTC))
+        books = retire(connection, "books_toscrape", keys[0], datetime.now(UTC), by="operator")
+    assert books > 0
+    assert len(listed_titles(database_url)) == len(before) - books
+    with sandbox.running(books=40, seed=2) as url, dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(CATEGORIES, keys)
+        assert materialize(url, instance, PARTITIONED, range_tags(keys))
+        assert len(listed_titles(database_url)) == len(before) - books, "a run over all must pass a retired one over"
+        assert not materialize(url, instance, PARTITIONED, {"dagster/partition": keys[0]})
+        with engine.begin() as connection:
+            restore(connection, "books_toscrape", keys[0])
+        assert materialize(url, instance, PARTITIONED, {"dagster/partition": keys[0]})
+    assert listed_titles(database_url) == before
 
 
 def test_a_category_that_the_shop_does_not_have_fails_with_its_name(environment: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -45,3 +46,9 @@ def _short(text: str, width: int = 100) -> str:
 def range_tags(keys: Sequence[str]) -> dict[str, str]:
     """Run tags that make one run of all `keys`, which are neighbours in the order of the partitions."""
     return {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+
+
+def stretches(keys: Sequence[str], left_out: Collection[str]) -> list[list[str]]:
+    """`keys` without those `left_out`, as runs of neighbours."""
+    grouped = itertools.groupby(keys, key=lambda key: key in left_out)
+    return [list(stretch) for is_out, stretch in grouped if not is_out]

@@ -31,6 +31,7 @@ def covers_asset(source: Source) -> dg.AssetsDefinition:
         owners=[DATA_ENGINEERING],
         kinds={"python", "image"},
         code_version="1",
+        pool=source.name,
     )
     def covers(
         context: dg.AssetExecutionContext, files: DataFolder, progress: dg.ResourceParam[Progress]

@@ -24,9 +24,10 @@ from bookclub_platform.assets._common import (
 from bookclub_platform.assets._plots import crawl_plot
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
+from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.errors import PermanentSourceError, SourceError
 from bookclub_platform.core.progress import Progress
-from bookclub_platform.resources import CleanedCategory, DataFolder
+from bookclub_platform.resources import BooksDatabase, CleanedCategory, DataFolder
 from bookclub_platform.sources import CrawlReport, Source
 
 MOST_REJECTED = 0.1
@@ -50,6 +51,7 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         kinds={"python", "html"},
         code_version="2",
         retry_policy=_RETRY,
+        pool=source.name,  # a shop is asked by one run at a time, or its delay between requests would mean nothing
         check_specs=[
             dg.AssetCheckSpec(
                 "all_pages_came",
@@ -59,7 +61,10 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         ],
     )
     def raw_pages(
-        context: dg.AssetExecutionContext, files: DataFolder, progress: dg.ResourceParam[Progress]
+        context: dg.AssetExecutionContext,
+        files: DataFolder,
+        database: BooksDatabase,
+        progress: dg.ResourceParam[Progress],
     ) -> dg.MaterializeResult:
         # Ids sort by time, and two crawls may begin within a second.
         crawl_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{context.run_id[:8]}"
@@ -67,12 +72,15 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         try:
             with source.fetcher() as fetcher:
                 listed = {category.slug: category for category in source.categories(fetcher)}
-                for key in category_keys(context, source):
-                    if key not in listed:
-                        metadata = _note_absence(source, key, crawl_id, files, context)
-                        if len(category_keys(context, source)) == 1 and not metadata["is_gone"]:
-                            raise PermanentSourceError(source.address, f"has no category {key!r}, and never had one")
-                        _add_metadata(context, source, key, metadata)
+                keys = category_keys(context, source)
+                with database.begin() as connection:
+                    retired = retired_slugs(connection, source.name)
+                for key in keys:
+                    if key in retired or key not in listed:
+                        if len(keys) == 1:
+                            _refuse_alone(source, key, key in retired, files)
+                        absence = {"dagster/row_count": 0, "is_listed": key in listed, "is_retired": key in retired}
+                        _add_metadata(context, source, key, absence)
                         continue
                     report = sources.crawl_category(source, listed[key], fetcher, files.raw, crawl_id)
                     _add_metadata(context, source, key, _crawl_metadata(listed[key], report))
@@ -90,16 +98,14 @@ def _add_metadata(context: dg.AssetExecutionContext, source: Source, key: str, m
     context.add_asset_metadata(metadata, partition_key=key if source.has_categories else None)
 
 
-def _note_absence(
-    source: Source, key: str, crawl_id: str, files: DataFolder, context: dg.AssetExecutionContext
-) -> dict[str, Any]:
-    """A category that another source has is none of ours; one that we kept pages of is gone, and its books with it."""
-    is_gone = sources.latest(files.raw, source.name, key) is not None
-    if is_gone:
-        context.log.warning(f"{key}: {source.address} has this category no more; its books will be marked as delisted")
-        gone = CleanedCategory(crawl_id, datetime.now(UTC), is_complete=True, books=[], rejected=[], is_gone=True)
-        files.write_cleaned(source.name, key, gone)
-    return {"dagster/row_count": 0, "is_listed": False, "is_gone": is_gone}
+def _refuse_alone(source: Source, key: str, is_retired: bool, files: DataFolder) -> None:
+    """Tell the person who asked for this one category why it has nothing to crawl. One that is only missing is passed
+    over: its books stay until core/categories.py has enough proof that it is gone."""
+    if is_retired:
+        back = f"`bookclub categories restore {key}` puts it back"
+        raise PermanentSourceError(source.address, f"category {key!r} is retired; {back}")
+    if sources.latest(files.raw, source.name, key) is None:
+        raise PermanentSourceError(source.address, f"has no category {key!r}, and never had one")
 
 
 def _crawl_metadata(category: Category, report: CrawlReport) -> dict[str, Any]:
@@ -194,8 +200,7 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
 def _clean_category(source: Source, key: str, files: DataFolder) -> tuple[CleanedCategory | None, Counter[str]]:
     """Clean the newest kept crawl of a category, and store the result; None for one that this source does not have."""
     crawl = sources.latest(files.raw, source.name, key)
-    before = files.read_cleaned(source.name, key)
-    if crawl is None or (before is not None and before.is_gone and before.crawled_at > crawl.finished_at):
+    if crawl is None:
         return None, Counter()
     unreadable: list[RejectedBook] = []
     cleaned = clean(_readable(sources.iter_raw_books(source, key, crawl.path), unreadable))

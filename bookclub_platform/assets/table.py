@@ -15,8 +15,9 @@ from bookclub_platform.assets._common import (
     preview,
     whole_key,
 )
+from bookclub_platform.core.categories import is_retired
 from bookclub_platform.core.progress import Progress
-from bookclub_platform.core.tables import LEAST_SHARE, load_category, retire_category, select_books, select_page
+from bookclub_platform.core.tables import LEAST_SHARE, load_category, select_books, select_page
 from bookclub_platform.resources import BooksDatabase, DataFolder
 from bookclub_platform.sources import Source
 
@@ -93,9 +94,8 @@ def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase, 
     if cleaned is None:
         return {}
     with database.begin() as connection:
-        if cleaned.is_gone:
-            delisted = retire_category(connection, source.name, key, cleaned.crawl_id, cleaned.crawled_at)
-            return {"rows": 0, "is_gone": True, "delisted": delisted}
+        if is_retired(connection, source.name, key):
+            return {"rows": 0, "is_retired": True}
         result = load_category(
             connection,
             source.name,

@@ -8,11 +8,14 @@ A composition root (cli.py, definitions.py, serving/app.py) reads it once and ha
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, AliasChoices, Field, ValidationError
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bookclub_platform.core.errors import ConfigurationError
@@ -43,6 +46,32 @@ def _postgres_url(url: str | None) -> str | None:
     return url
 
 
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("must be a time zone such as Europe/Vienna or UTC") from error
+    return name
+
+
+def _cron(times: str) -> str:
+    try:
+        CronSim(times, datetime.now(UTC))
+        if len(times.split()) != 5:
+            raise CronSimError("Wrong number of fields")
+    except CronSimError as error:
+        example = "such as 0 3 * * * for every day at three"
+        raise ValueError(f"must be minute, hour, day, month and weekday, {example} ({error})") from error
+    return times
+
+
+def _secret_http_url(url: SecretStr | None) -> SecretStr | None:
+    return SecretStr(_http_url(url.get_secret_value())) if url is not None else None
+
+
+Cron = Annotated[str, AfterValidator(_cron)]
+
+
 class Settings(BaseSettings):
     """All settings; `.env.example` explains each to the operator (a test compares the two)."""
 
@@ -67,6 +96,12 @@ class Settings(BaseSettings):
     sources: Annotated[Path | None, AfterValidator(_absolute_or_none)] = None
     files: Annotated[Path, AfterValidator(_absolute)] = Path("files")
     model_poll_s: Annotated[float, Field(gt=0)] = 2.0
+    timezone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    crawl_schedule: Cron = "0 3 * * *"
+    covers_schedule: Cron = "0 6 * * *"
+    retrain_schedule: Cron = "0 5 * * 1"
+    retrain_coverage: Annotated[float, Field(ge=0, le=1)] = 0.9
+    alarm_webhook: Annotated[SecretStr | None, AfterValidator(_secret_http_url)] = None
 
     @property
     def is_shop_local(self) -> bool:

@@ -1,0 +1,256 @@
+"""Dagster's events -> an alarm for each failed run and each failed check -> the log, and BOOKCLUB_ALARM_WEBHOOK.
+
+    events since the last tick -> core/alarms.py's outbox -> POST, retried by each tick until the webhook takes it
+
+The cursor moves on only when the alarms are in the outbox, and there each has one row: a tick that dies loses none.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+
+from bookclub_platform.core.alarms import Alarm, Delivery, deliver, put, redacted
+from bookclub_platform.core.settings import Settings
+from bookclub_platform.failures import Failure, facts, run_cause, standing_failures, what_to_do
+from bookclub_platform.resources import BooksDatabase
+
+_FIRST_LOOK_BACK = timedelta(days=1)
+# Postgres gives out ids before it commits: what is younger is read again, and the outbox knows what it has.
+_UNSETTLED_S = 60.0
+_MOST_EVENTS = 200
+_POST_TIMEOUT_S = 5.0
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """urllib would ask again with GET, and the page that it then gets would count as delivered."""
+
+
+def alarms_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Tells of each failure once; what the webhook does not take stays in the outbox for the next tick."""
+    webhook = settings.alarm_webhook.get_secret_value() if settings.alarm_webhook is not None else None
+    dagster_url = f"http://127.0.0.1:{settings.dagster_port}"
+
+    @dg.sensor(
+        name="alarms",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="One message for each failed run and each failed check, to the log and, where "
+        "BOOKCLUB_ALARM_WEBHOOK is set, to a chat. What the webhook does not take is sent again, in order.",
+    )
+    def alarms(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        assert context.repository_def is not None
+        graph = context.repository_def.asset_graph
+        found, cursor = new_alarms(context.instance, graph, context.cursor, dagster_url, _secrets(settings))
+        now = datetime.now(UTC)
+        database = BooksDatabase()
+        with database.begin() as connection:
+            new = put(connection, found, now)
+        for alarm in new:
+            context.log.error(alarm.message()["text"])
+        context.update_cursor(cursor)
+        delivery = deliver(database.engine, _sender(webhook), now)
+        if delivery.error:
+            context.log.error(f"The webhook did not take an alarm: {redacted(delivery.error, _secrets(settings))}")
+        return dg.SkipReason(_summary(len(new), delivery, webhook is not None))
+
+    return alarms
+
+
+def _summary(new: int, delivery: Delivery, has_webhook: bool) -> str:
+    if not has_webhook:
+        return f"{new} new alarms, told in the log alone: BOOKCLUB_ALARM_WEBHOOK is not set."
+    return f"{new} new alarms, {delivery.delivered} delivered, {delivery.pending} wait for the webhook."
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """What must not stand in a message, whatever error quotes it."""
+    secrets = [settings.alarm_webhook.get_secret_value()] if settings.alarm_webhook is not None else []
+    for url in (settings.database_url, settings.mlflow_tracking_uri):
+        password = urllib.parse.urlsplit(url or "").password
+        secrets += [password, urllib.parse.unquote(password)] if password else []
+    return secrets
+
+
+def _told_by_the_log(message: dict[str, Any]) -> None:
+    """Nobody else waits for it."""
+
+
+def _sender(webhook: str | None) -> Callable[[dict[str, Any]], None]:
+    """Who posts a message."""
+
+    def post(message: dict[str, Any]) -> None:
+        assert webhook is not None
+        body = json.dumps(message, ensure_ascii=False).encode()
+        headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "bookclub-platform"}
+        request = urllib.request.Request(webhook, data=body, headers=headers, method="POST")
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=_POST_TIMEOUT_S) as answer:
+            answer.read(1)
+
+    return post if webhook is not None else _told_by_the_log
+
+
+def new_alarms(
+    instance: dg.DagsterInstance, graph: BaseAssetGraph, cursor: str | None, dagster_url: str, secrets: Sequence[str]
+) -> tuple[list[Alarm], str]:
+    """The alarms of what failed after `cursor`, in the order of the events, and the next cursor. Without one: of the
+    last day."""
+    now = datetime.now(UTC)
+    first = {"run": 0, "check": 0, "since": int((now - _FIRST_LOOK_BACK).timestamp())}
+    after: dict[str, int] = json.loads(cursor) if cursor else first
+    since, storage = float(after["since"]), instance.event_log_storage
+    runs = storage.fetch_run_status_changes(
+        dg.RunStatusChangeRecordsFilter(
+            dg.DagsterEventType.RUN_FAILURE, after_timestamp=since, after_storage_id=after["run"]
+        ),
+        limit=_MOST_EVENTS,
+        ascending=True,
+    ).records
+    checks = storage.get_event_records(
+        dg.EventRecordsFilter(
+            dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+            after_timestamp=since,
+            after_cursor=after["check"],
+        ),
+        limit=_MOST_EVENTS,
+        ascending=True,
+    )
+    found = [
+        *(_run_alarm(instance, graph, record, dagster_url, secrets) for record in runs),
+        *(_check_alarm(graph, record, dagster_url, secrets) for record in checks if _has_failed(record)),
+    ]
+    for kind, records in (("run", runs), ("check", checks)):
+        settled = [record.storage_id for record in records if record.timestamp < now.timestamp() - _UNSETTLED_S]
+        after[kind] = max([after[kind], *settled])
+    return sorted(found, key=lambda alarm: alarm.raised_at), json.dumps(after)
+
+
+def _has_failed(record: dg.EventLogRecord) -> bool:
+    event = record.event_log_entry.dagster_event
+    return event is not None and not event.asset_check_evaluation_data.passed
+
+
+def _run_alarm(
+    instance: dg.DagsterInstance,
+    graph: BaseAssetGraph,
+    record: dg.EventLogRecord,
+    dagster_url: str,
+    secrets: Sequence[str],
+) -> Alarm:
+    run_id = record.run_id
+    run = instance.get_run_by_id(run_id)
+    steps = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    names = {record.event_log_entry.step_key for record in steps}
+    chosen = sorted(run.asset_selection or ()) if run is not None else []
+    chosen = chosen or sorted(graph.get_all_asset_keys())
+    failed = [key for key in chosen if "__".join(key.path) in names]
+    job = run.job_name if run is not None else "unknown"
+    return Alarm(
+        id=f"run {run_id}",
+        kind="run",
+        severity="ERROR",
+        subject=", ".join(key.to_user_string() for key in failed) or f"job {job}",
+        partition=partition_of(run.tags) if run is not None else None,
+        owners=_owners(graph, failed or chosen),
+        cause=redacted(run_cause(instance, run_id), secrets),
+        what_to_do=what_to_do(failed[0] if failed else None),
+        url=f"{dagster_url}/runs/{run_id}",
+        raised_at=datetime.fromtimestamp(record.timestamp, UTC),
+    )
+
+
+def _check_alarm(graph: BaseAssetGraph, record: dg.EventLogRecord, dagster_url: str, secrets: Sequence[str]) -> Alarm:
+    event = record.event_log_entry.dagster_event
+    assert event is not None
+    found = event.asset_check_evaluation_data
+    key = found.asset_check_key
+    name = f"{key.asset_key.to_user_string()}:{key.name}"
+    described = graph.get(key).description if key in graph.asset_check_keys else None
+    return Alarm(
+        id=f"check {record.run_id} {name} {found.partition or ''}".strip(),
+        kind="check",
+        severity="ERROR" if found.severity == dg.AssetCheckSeverity.ERROR else "WARN",
+        subject=name,
+        partition=found.partition,
+        owners=_owners(graph, [key.asset_key]),
+        cause=redacted(facts(found.metadata, found.description), secrets),
+        what_to_do=" ".join(filter(None, [described, what_to_do(key.asset_key)])),
+        url=f"{dagster_url}/assets/{'/'.join(map(urllib.parse.quote, key.asset_key.path))}"
+        f"?view=checks&checkDetail={urllib.parse.quote(key.name)}",
+        raised_at=datetime.fromtimestamp(record.timestamp, UTC),
+    )
+
+
+def _owners(graph: BaseAssetGraph, keys: Sequence[dg.AssetKey]) -> tuple[str, ...]:
+    known = graph.get_all_asset_keys()
+    return tuple(sorted({owner for key in keys if key in known for owner in graph.get(key).owners}))
+
+
+def partition_of(tags: Mapping[str, str]) -> str | None:
+    """The partition of a run, or the range of them, for people."""
+    first, last = tags.get("dagster/asset_partition_range_start"), tags.get("dagster/asset_partition_range_end")
+    return tags.get("dagster/partition") or (f"{first} .. {last}" if first != last else first)
+
+
+def failed_partitions_sensor() -> dg.SensorDefinition:
+    """Keeps the standing list of `bookclub failures` on the page of each asset, as an observation."""
+
+    @dg.sensor(
+        name="failed_partitions",
+        minimum_interval_seconds=120,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="When the list of what is failed and not yet mended changes, each asset that it concerns gets an "
+        "observation with its part of the list. `bookclub failures` prints it whole.",
+    )
+    def failed_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        assert context.repository_def is not None
+        failures = standing_failures(context.instance, context.repository_def.asset_graph)
+        before = json.loads(context.cursor or "{}")
+        by_asset = _by_asset(failures)
+        marks = {name: [f"{row.what} {row.partition} {row.run_id}" for row in rows] for name, rows in by_asset.items()}
+        changed = [name for name in sorted({*before, *marks}) if before.get(name) != marks.get(name)]
+        if not changed:
+            return dg.SensorResult(skip_reason=f"As before: {len(failures)} failed.", cursor=json.dumps(marks))
+        events = [_observation(name, by_asset.get(name, [])) for name in changed]
+        return dg.SensorResult(asset_events=events, cursor=json.dumps(marks))
+
+    return failed_partitions
+
+
+def _by_asset(failures: Sequence[Failure]) -> dict[str, list[Failure]]:
+    found: dict[str, list[Failure]] = {}
+    for failure in failures:
+        found.setdefault(failure.what.split(":")[0], []).append(failure)
+    return found
+
+
+def _observation(asset: str, failures: Sequence[Failure]) -> dg.AssetObservation:
+    records = [
+        dg.TableRecord(
+            {
+                "what": row.what,
+                "partition": row.partition or "",
+                "failed_at": f"{row.failed_at:%Y-%m-%d %H:%M} UTC",
+                "cause": redacted(row.cause),
+                "run": row.run_id,
+            }
+        )
+        for row in failures
+    ]
+    columns = [dg.TableColumn(name, "string") for name in ("what", "partition", "failed_at", "cause", "run")]
+    return dg.AssetObservation(
+        dg.AssetKey.from_user_string(asset),
+        description=f"{len(failures)} failed and not mended since" if failures else "All that had failed is mended",
+        metadata={
+            "failed": len(failures),
+            "failures": dg.MetadataValue.table(records, schema=dg.TableSchema(columns)),
+        },
+    )

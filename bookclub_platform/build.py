@@ -23,6 +23,7 @@ from bookclub_platform.sensors import discover
 from bookclub_platform.sources import Source, latest, sources
 
 STAGES = 4  # of each category: crawl, clean, load, covers
+WHOLE = 2  # of the table: report, model
 # The terminal is for the progress bar; Dagster keeps every event in its storage.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ProgressOver = Callable[[int], AbstractContextManager[Progress]]
@@ -52,7 +53,8 @@ class Outcome:
 
 
 def build(settings: Settings, progress_over: ProgressOver) -> list[str]:
-    """Find the categories, then run the job `crawl` for each source, all categories in one run, `retrain`, `covers`.
+    """Find the categories, then run the job `crawl` for each source, all categories in one run, `report`, `retrain`,
+    `covers`.
 
     `progress_over(n)` gives the one to tell about the `n` steps to come. Returns a sentence for each check that did not
     pass.
@@ -70,12 +72,13 @@ def build(settings: Settings, progress_over: ProgressOver) -> list[str]:
         if not well:
             outcome.checked()
         keys = list(instance.get_dynamic_partitions(CATEGORIES))
-        steps = sum(len(discovery.keys[source.name]) for source in well) * STAGES + 1
+        steps = sum(len(discovery.keys[source.name]) for source in well) * STAGES + WHOLE
         with progress_over(steps) as progress:
             definitions = build_definitions(settings, progress)
             crawl = definitions.resolve_job_def("crawl")
             for source in well:
                 _run(outcome, crawl, instance, source_tags(source, keys), source_selection(source))
+            _run(outcome, definitions.resolve_job_def("report"), instance, {})
             is_trained = _run(outcome, definitions.resolve_job_def("retrain"), instance, {})
             covers = definitions.resolve_job_def("covers")
             for source in well:

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import dagster as dg
 
+from bookclub_platform.assets.catalogue_report import catalogue_report
 from bookclub_platform.assets.covers import covers_asset
 from bookclub_platform.assets.source import source_assets
 from bookclub_platform.assets.table import books_asset
 from bookclub_platform.assets.tfidf_model import tfidf_model
 from bookclub_platform.core.progress import NoProgress, Progress
 from bookclub_platform.core.settings import Settings, load_settings
-from bookclub_platform.resources import BooksDatabase, DataFolder, MlflowRegistry
+from bookclub_platform.resources import Api, BooksDatabase, DataFolder, MlflowRegistry
 from bookclub_platform.schedules import (
     clean,
     covers,
     crawl,
     daily_covers_schedule,
     daily_crawl_schedule,
+    report,
     retrain,
     weekly_retrain,
 )
-from bookclub_platform.sensors import new_categories_sensor
+from bookclub_platform.sensors import new_categories_sensor, report_after_load
 from bookclub_platform.sources import sources
 
 
@@ -35,14 +37,16 @@ def build_definitions(settings: Settings, progress: Progress | None = None) -> d
         assets=[
             *(asset for source in found for asset in [*source_assets(source), covers_asset(source)]),
             books_asset(found),
+            catalogue_report,
             tfidf_model,
         ],
-        jobs=[crawl, clean, covers, retrain],
+        jobs=[crawl, clean, covers, report, retrain],
         schedules=[daily_crawl_schedule(found), daily_covers_schedule(found), weekly_retrain],
-        sensors=[new_categories_sensor(found)],
+        sensors=[new_categories_sensor(found), report_after_load],
         resources={
             "files": DataFolder(home=str(settings.home)),
             "database": BooksDatabase(),
+            "api": Api(url=settings.api_url),
             "registry": MlflowRegistry(
                 ui_url=f"http://127.0.0.1:{settings.mlflow_port}",
                 dagster_url=f"http://127.0.0.1:{settings.dagster_port}",

@@ -8,7 +8,13 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from bookclub_platform.assets._common import CATEGORIES, categories, range_tags, whole_key
 from bookclub_platform.sources import Source
 
-_tables = dg.AssetSelection.all() - dg.AssetSelection.groups("models") - dg.AssetSelection.key_substring("/covers")
+_report = dg.AssetSelection.assets("catalogue_report")
+_tables = (
+    dg.AssetSelection.all()
+    - dg.AssetSelection.groups("models")
+    - dg.AssetSelection.key_substring("/covers")
+    - _report  # has no partitions, and one job has one kind of them
+)
 
 crawl = dg.define_asset_job(
     "crawl",
@@ -28,6 +34,7 @@ covers = dg.define_asset_job(
     description="The cover images of the rows, as far as they are not there yet.",
     partitions_def=categories,
 )
+report = dg.define_asset_job("report", _report, description="The catalogue report, from the table as it is.")
 retrain = dg.define_asset_job(
     "retrain", dg.AssetSelection.groups("models"), description="Fit, check and publish the model on the table as it is."
 )

@@ -67,3 +67,12 @@ def new_categories_sensor(sources: Sequence[Source]) -> dg.SensorDefinition:
         return dg.SensorResult(dynamic_partitions_requests=[categories.build_add_request(found)])
 
     return new_categories
+
+
+report_after_load = dg.AutomationConditionSensorDefinition(
+    "report_after_load",
+    target=dg.AssetSelection.assets("catalogue_report"),
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Makes the catalogue report anew once a load of the table books is through.",
+)

@@ -57,7 +57,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         polling = asyncio.create_task(keeper.run())
-        yield {"catalogue": catalogue, "keeper": keeper, "metrics": metrics}
+        yield {"catalogue": catalogue, "keeper": keeper, "metrics": metrics, "report": settings.report}
         polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await polling

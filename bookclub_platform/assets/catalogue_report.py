@@ -30,6 +30,13 @@ _COLUMNS = {
     "without_description": "int",
 }
 
+# By whatever run it comes; a load of many categories is waited for. Not `eager`, which wants every category loaded once.
+_AFTER_EACH_LOAD = (
+    dg.AutomationCondition.any_deps_updated().since_last_handled()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("after each load of books")
+
 
 @dg.asset(
     name="catalogue_report",
@@ -40,10 +47,7 @@ _COLUMNS = {
     owners=[DATA_SCIENCE],
     kinds={"python", "html", "report"},
     code_version="1",
-    # After each load, by whatever run; a load of many categories is waited for, and one that was never loaded is not.
-    automation_condition=dg.AutomationCondition.eager()
-    .without(~dg.AutomationCondition.any_deps_missing())
-    .with_label("after each load of books"),
+    automation_condition=_AFTER_EACH_LOAD,
     metadata=of_names(_COLUMNS),
 )
 def catalogue_report(

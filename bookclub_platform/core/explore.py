@@ -43,7 +43,7 @@ def select_numbers(currency: str, category: str | None = None) -> sa.Select[Any]
 
 def select_overview() -> sa.Select[Any]:
     """One row: listed, delisted, in_stock, categories, sources, first_seen_at, last_seen_at; rows of the histories."""
-    figures: list[Any] = [
+    return sa.select(
         sa.func.count().filter(_IS_LISTED).label("listed"),
         sa.func.count().filter(sa.not_(_IS_LISTED)).label("delisted"),
         sa.func.count().filter(_IS_LISTED, books.c.in_stock).label("in_stock"),
@@ -53,17 +53,14 @@ def select_overview() -> sa.Select[Any]:
         sa.func.max(books.c.last_seen_at).label("last_seen_at"),
         sa.select(sa.func.count()).select_from(book_observations).scalar_subquery().label("observations"),
         sa.select(sa.func.count()).select_from(rejected_books).scalar_subquery().label("rejected"),
-    ]
-    overview: sa.Select[Any] = sa.select(*figures)
-    return overview
+    )
 
 
 def select_missing() -> sa.Select[Any]:
     """One row: for each column that may be empty, how many books have nothing there."""
     optional = [column for column in books.columns if column.nullable and column.name != "delisted_at"]
-    return sa.select(*(sa.func.count().filter(column.is_(None)).label(column.name) for column in optional)).where(
-        _IS_LISTED
-    )
+    counts: list[Any] = [sa.func.count().filter(column.is_(None)).label(column.name) for column in optional]
+    return sa.select(*counts).where(_IS_LISTED)
 
 
 def select_category_figures(currency: str) -> sa.Select[Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 INK, BLUE, PALE = "#333", "#37b", "#bcd"
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 8, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 14, 30
 _CHARACTER = 5.2  # mean width of a digit or small letter at the font size below, in pixels
 _FONT = 9
 
@@ -35,6 +35,7 @@ class _Plot:
     high: float
     left: int = _LEFT
     parts: list[str] = field(default_factory=list)
+    texts: dict[str, list[str]] = field(default_factory=lambda: {"start": [], "middle": [], "end": []})
 
     def x(self, share: float) -> float:
         return self.left + share * (self.width - self.left - _RIGHT)
@@ -47,8 +48,7 @@ class _Plot:
         self.parts.append(f'<path d="{steps}" {style}/>')
 
     def text(self, x: float, y: float, text: str, anchor: str = "middle") -> None:
-        style = {"start": "", "middle": ' text-anchor="middle"', "end": ' text-anchor="end"'}[anchor]
-        self.parts.append(f'<text x="{_n(x)}" y="{_n(y)}"{style}>{_shown(text)}</text>')
+        self.texts[anchor].append(f'<text x="{_n(x)}" y="{_n(y)}">{_shown(text)}</text>')
 
     def finished(self, x_label: str, y_label: str, y_ticks: Sequence[float]) -> str:
         base, right = self.height - _BOTTOM, self.width - _RIGHT
@@ -57,14 +57,12 @@ class _Plot:
             self.text(self.left - 3, self.y(tick) + 3, number(tick), "end")
         self.text((self.left + right) / 2, self.height - 4, x_label)
         if y_label:
-            middle = (_TOP + base) / 2
-            self.parts.append(
-                f'<text transform="translate(9 {_n(middle)})rotate(-90)" text-anchor="middle">{_shown(y_label)}</text>'
-            )
+            self.text(self.left + 2, 9, y_label, "start")
+        texts = [f'<g text-anchor="{anchor}">{"".join(some)}</g>' for anchor, some in self.texts.items() if some]
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width}" height="{self.height}" '
-            f'viewBox="0 0 {self.width} {self.height}" font-family="sans-serif" font-size="{_FONT}" fill="{INK}">'
-            f'<path fill="#fff" d="M0 0h{self.width}v{self.height}H0z"/>{"".join(self.parts)}</svg>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width}" viewBox="0 0 {self.width} {self.height}" '
+            f'font-family="sans-serif" font-size="{_FONT}">'
+            f'<path fill="#fff" d="M0 0h{self.width}v{self.height}H0z"/>{"".join(self.parts + texts)}</svg>'
         )
 
 
@@ -74,12 +72,17 @@ def bars(
     """A bar for each label, from zero up."""
     plot = _Plot(width, height, 0, max([*values, 1]))
     step = 1 / max(1, len(values))
-    plot.path(_columns(plot, [n * step for n in range(len(values) + 1)], values, gap=2), f'fill="{BLUE}"')
+    base = _n(plot.y(0))
+    columns = "".join(
+        f"M{_n(plot.x(at * step) + 1)} {base}V{_n(plot.y(value))}H{_n(plot.x((at + 1) * step) - 1)}V{base}z"
+        for at, value in enumerate(values)
+    )
+    plot.path(columns, f'fill="{BLUE}"')
     every = _every(labels, plot, step)
     for at, label in enumerate(labels):
         if at % every == 0:
             plot.text(plot.x((at + 0.5) * step), height - _BOTTOM + 11, label)
-    return plot.finished(x_label, y_label, _ends(0, plot.high))
+    return plot.finished(x_label, y_label, [0, plot.high])
 
 
 def histogram(
@@ -88,10 +91,13 @@ def histogram(
     """Counts between neighbouring `edges` (one more than counts, evenly spaced, rising)."""
     plot = _Plot(width, height, 0, max([*counts, 1]))
     low, span = edges[0], (edges[-1] - edges[0]) or 1
-    plot.path(_columns(plot, [(edge - low) / span for edge in edges], counts, gap=1), f'fill="{BLUE}"')
-    for tick in ticks(low, edges[-1], 5):
+    outline = "".join(
+        f"V{_n(plot.y(count))}H{_n(plot.x((edge - low) / span))}" for edge, count in zip(edges[1:], counts, strict=True)
+    )
+    plot.path(f"M{plot.left} {_n(plot.y(0))}{outline}V{_n(plot.y(0))}z", f'fill="{BLUE}"')
+    for tick in ticks(low, edges[-1], 4):
         plot.text(plot.x((tick - low) / span), height - _BOTTOM + 11, number(tick))
-    return plot.finished(x_label, y_label, _ends(0, plot.high))
+    return plot.finished(x_label, y_label, [0, plot.high])
 
 
 def rows(labels: Sequence[str], values: Sequence[float], x_label: str, width: int = 560) -> str:
@@ -204,20 +210,6 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _columns(plot: _Plot, edges: Sequence[float], values: Sequence[float], gap: float) -> str:
-    """One path for all columns between `edges` (shares of the width)."""
-    base = _n(plot.y(0))
-    return "".join(
-        f"M{_n(plot.x(left) + gap / 2)} {base}V{_n(plot.y(value))}H{_n(plot.x(right) - gap / 2)}V{base}z"
-        for left, right, value in zip(edges, edges[1:], values, strict=False)
-        if value
-    )
-
-
-def _ends(low: float, high: float) -> list[float]:
-    return [low, high]
-
-
 def _every(labels: Sequence[str], plot: _Plot, step: float) -> int:
     """Every which label has room beside its neighbours."""
     needed = (max((len(label) for label in labels), default=1) + 1) * _CHARACTER
@@ -225,8 +217,8 @@ def _every(labels: Sequence[str], plot: _Plot, step: float) -> int:
 
 
 def _n(value: float) -> str:
-    """A coordinate, no longer than it must be."""
-    return f"{value:.1f}".removesuffix(".0")
+    """A coordinate, no longer than it must be: to half a pixel."""
+    return f"{round(2 * value) / 2:g}"
 
 
 def _shown(text: str) -> str:

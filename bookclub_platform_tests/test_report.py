@@ -6,7 +6,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
@@ -60,7 +60,13 @@ def facts(**changes: Any) -> Facts:
 
 
 def category(slug: str, books: int, name: str | None = None) -> dict[str, Any]:
-    figures = {"books": books, "in_stock": books, "median_price": 35.5, "mean_rating": None, "without_description": 0}
+    figures = {
+        "books": books,
+        "books_in_stock": books,
+        "median_price": 35.5,
+        "mean_rating": None,
+        "without_description": 0,
+    }
     return {"category": slug, "category_name": name or slug.title()} | figures
 
 
@@ -164,7 +170,7 @@ def test_what_a_shop_writes_stays_text() -> None:
 
 def test_an_empty_catalogue_has_a_page_that_says_so() -> None:
     nothing = np.empty(0)
-    none = {name: 0 for name in facts().overview} | {"sources": None, "first_seen_at": None, "last_seen_at": None}
+    none = dict.fromkeys(facts().overview, 0) | {"sources": None, "first_seen_at": None, "last_seen_at": None}
     empty = facts(
         overview=none, price=nothing, rating=nothing, stock=nothing, characters=nothing, categories=[],
         longest=[], shortest=[], missing={"upc": 0},
@@ -182,15 +188,20 @@ def test_placeholder_categories_count_as_missing() -> None:
     assert "50 books (25.0 %)" in Seen(render(facts())).text
 
 
-def test_a_crawl_that_saw_less_is_named_with_the_loss() -> None:
+def test_a_category_that_gave_less_or_was_left_out_is_named_with_the_loss() -> None:
     rows = [
-        {"source": "shop", "category": name, "crawled_at": NOON, "seen": seen, "seen_before": before, "rejected": 0}
-        for name, seen, before in (("travel", 3, 11), ("poetry", 5, 5), ("new", 5, None))
+        {"source": "shop", "category": name, "crawled_at": at, "seen": seen, "seen_before": before, "rejected": 0}
+        for name, at, seen, before in (
+            ("travel", NOON, 3, 11),
+            ("poetry", NOON, 5, 5),
+            ("new", NOON, 5, None),
+            ("gone", NOON - timedelta(days=1), 5, 5),
+        )
     ]
     page = render(facts(last_crawls=rows))
     table = page[page.index('id="crawl"') : page.index('id="missing"')]
-    assert "1 of 3 categories" in table
-    assert re.findall(r"<td>(travel|poetry|new)</td>", table) == ["travel"] and ">-8<" in table
+    assert "2 of 4 categories" in table
+    assert re.findall(r"<td>(travel|poetry|new|gone)</td>", table) == ["travel", "gone"] and ">-8<" in table
 
 
 def test_history_and_rejects_are_drawn_where_there_are_any() -> None:

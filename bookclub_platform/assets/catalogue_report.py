@@ -24,13 +24,13 @@ _COLUMNS = {
     "category": "str",
     "category_name": "str",
     "books": "int",
-    "in_stock": "int",
+    "books_in_stock": "int",
     "median_price": "float | None",
     "mean_rating": "float | None",
     "without_description": "int",
 }
 
-# By whatever run it comes; a load of many categories is waited for. Not `eager`, which wants every category loaded once.
+# By whatever run; a load of many categories is waited for. Not `eager`, which wants every category loaded once.
 _AFTER_EACH_LOAD = (
     dg.AutomationCondition.any_deps_updated().since_last_handled()
     & ~dg.AutomationCondition.any_deps_in_progress()
@@ -119,8 +119,9 @@ def _metadata(facts: Facts, path: Path, api: Api) -> dict[str, Any]:
         "data_version": facts.data_version,
         "delisted": facts.overview["delisted"],
         "rejected": facts.overview["rejected"],
+        **{name: picture(shown, name.replace("_", " ")) for name, shown in drawn(facts).items()},
         "preview": preview([{name: row[name] for name in _COLUMNS} for row in facts.categories]),
-    } | {name: picture(shown, name.replace("_", " ")) for name, shown in drawn(facts).items()}
+    }
 
 
 def _since(started: float) -> float:

@@ -78,10 +78,11 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
             metadata = {
                 "dagster/row_count": sum(load.get("rows", 0) for load in loads.values()),
                 "loads": loads,
-                "seconds": round(time.perf_counter() - started, 3),
-                "preview": _preview(key, database),
                 "api": dg.MetadataValue.url(api.category(key)),
-            } | _pictures(key, database)
+                **_pictures(key, database),
+                "preview": _preview(key, database),
+                "seconds": round(time.perf_counter() - started, 3),
+            }
             context.add_asset_metadata(metadata, partition_key=key)
             progress.advance("load", key)
         check = dg.AssetCheckResult(

@@ -40,7 +40,7 @@ MEANINGS = {
     "score": "Likeness, 0 to 1.",
     "why": "What the two share: terms and category, each with its part of the score.",
     "books": "Listed books.",
-    "share": "Part of all listed books, in percent.",
+    "books_in_stock": "Listed books of which the shop has a copy.",
     "median_price": "Median price in the report's currency.",
     "mean_rating": "Mean of the stars that are shown.",
     "without_description": "Listed books without a description.",

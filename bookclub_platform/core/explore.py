@@ -64,14 +64,14 @@ def select_missing() -> sa.Select[Any]:
 
 
 def select_category_figures(currency: str) -> sa.Select[Any]:
-    """(category, category_name, books, in_stock, median_price, mean_rating, without_description), largest first."""
+    """(category, category_name, books, books_in_stock, median_price, mean_rating, without_description), largest first."""
     prices = sa.cast(books.c.price, sa.Double)
     return (
         sa.select(
             books.c.category,
             sa.func.min(books.c.category_name).label("category_name"),
             sa.func.count().label("books"),
-            sa.func.count().filter(books.c.in_stock).label("in_stock"),
+            sa.func.count().filter(books.c.in_stock).label("books_in_stock"),
             sa.func.percentile_cont(0.5)
             .within_group(sa.case((books.c.currency == currency, prices)))
             .label("median_price"),

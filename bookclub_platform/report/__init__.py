@@ -12,7 +12,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 CATEGORIES_DRAWN = 60
+LATE = timedelta(hours=20)  # behind the newest crawl: the category was left out of last night's
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,18 @@ def render(facts: Facts) -> str:
         placeholder_books=sum(row["books"] for row in placeholders),
         placeholder_names=[row["category_name"] for row in placeholders],
         drawn_categories=CATEGORIES_DRAWN,
-        short_crawls=[row for row in facts.last_crawls if row["rejected"] or row["seen"] < (row["seen_before"] or 0)],
+        short_crawls=_short_crawls(facts.last_crawls),
     )
+
+
+def _short_crawls(crawls: Sequence[Row]) -> list[Row]:
+    """The last crawls that saw less than those before, refused pages, or are not of the night of the newest one."""
+    newest = max((row["crawled_at"] for row in crawls), default=datetime.min)
+    return [
+        row
+        for row in crawls
+        if row["rejected"] or row["seen"] < (row["seen_before"] or 0) or newest - row["crawled_at"] > LATE
+    ]
 
 
 @cache

@@ -251,6 +251,7 @@ def test_every_route_and_every_field_is_described(client: httpx.Client) -> None:
         "get /health",
         "get /ready",
         "get /metrics",
+        "get /report",
     }
     for name, route in routes.items():
         assert route["summary"] and route["description"], name

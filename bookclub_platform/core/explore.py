@@ -64,7 +64,8 @@ def select_missing() -> sa.Select[Any]:
 
 
 def select_category_figures(currency: str) -> sa.Select[Any]:
-    """(category, category_name, books, books_in_stock, median_price, mean_rating, without_description), largest first."""
+    """One row for each category, largest first: category, category_name, books, books_in_stock, median_price,
+    mean_rating, without_description."""
     prices = sa.cast(books.c.price, sa.Double)
     return (
         sa.select(

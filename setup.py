@@ -33,6 +33,7 @@ PLATFORM = [
     "dagster>=1.13,<1.14",  # build.py and dagster_storage.py rest on how 1.13 runs ranges and loads storage
     "dagster-postgres>=0.29,<0.30",  # goes with dagster 1.13
     "dagster-webserver>=1.13,<1.14",
+    "jinja2>=3.1",  # the catalogue report
     "html5lib>=1.1,<1.2",  # the charset sniffing of the HTML standard, from a module that it does not promise to keep
     "lxml>=5.3",
     "mlflow>=3.10,<4",  # 4 may change the registry's client
@@ -48,6 +49,7 @@ PLATFORM = [
     "psycopg2-binary>=2.9.10",  # the driver of dagster-postgres and of MLflow's store
     "requests>=2.32",
     "scikit-learn>=1.6",
+    "scipy>=1.14",  # scikit-learn brings it; the report asks it for a rank correlation
     "snowballstemmer>=2.2",
     "urllib3>=2.6",  # unpacks piece by piece: before, a gzip bomb took its whole size in memory
     "warcio>=1.7.5",
@@ -85,6 +87,7 @@ setup(
     packages=find_packages(include=["bookclub_platform*", "serving*"]),
     package_data={
         "bookclub_platform.core": ["migrations/*.mako", "migrations/*.py", "migrations/versions/*.py"],
+        "bookclub_platform.report": ["*.css", "*.j2"],
         "bookclub_platform.sources": ["sources.yaml"],
         "bookclub_platform.sandbox": ["static/*.css", "static/*.js", "words/*.toml"],
         "serving.web": ["templates/*.html", "static/*.css"],

@@ -25,6 +25,7 @@ from bookclub_platform.sensors import discover, note
 from bookclub_platform.sources import Source, latest, sources
 
 STAGES = 4  # of each category: crawl, clean, load, covers
+WHOLE = 2  # of the table: report, model
 # The terminal is for the progress bar; Dagster keeps every event in its storage.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ProgressOver = Callable[[int], AbstractContextManager[Progress]]
@@ -54,7 +55,8 @@ class Outcome:
 
 
 def build(settings: Settings, progress_over: ProgressOver) -> list[str]:
-    """Find the categories, then run the job `crawl` for each source, all categories in one run, `retrain`, `covers`.
+    """Find the categories, then run the job `crawl` for each source, all categories in one run, `report`, `retrain`,
+    `covers`.
 
     `progress_over(n)` gives the one to tell about the `n` steps to come. Returns a sentence for each check that did not
     pass.
@@ -74,13 +76,14 @@ def build(settings: Settings, progress_over: ProgressOver) -> list[str]:
         if not well:
             outcome.checked()
         keys = list(instance.get_dynamic_partitions(CATEGORIES))
-        steps = sum(len(discovery.keys[source.name]) for source in well) * STAGES + 1
+        steps = sum(len(discovery.keys[source.name]) for source in well) * STAGES + WHOLE
         with progress_over(steps) as progress:
             definitions = build_definitions(settings, progress)
             crawl = definitions.resolve_job_def("crawl")
             for source in well:
                 for tags in source_runs(source, keys, BooksDatabase()):
                     _run(outcome, crawl, instance, tags, source_selection(source))
+            _run(outcome, definitions.resolve_job_def("report"), instance, {})
             is_trained = _run(outcome, definitions.resolve_job_def("retrain"), instance, {})
             covers = definitions.resolve_job_def("covers")
             for source in well:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dagster as dg
 
 from bookclub_platform.alarms import alarms_sensor, failed_partitions_sensor
+from bookclub_platform.assets.catalogue_report import catalogue_report
 from bookclub_platform.assets.covers import covers_asset
 from bookclub_platform.assets.source import source_assets
 from bookclub_platform.assets.table import books_asset
@@ -17,17 +18,18 @@ from bookclub_platform.core.progress import NoProgress, Progress
 from bookclub_platform.core.settings import Settings, load_settings
 from bookclub_platform.freshness import with_freshness
 from bookclub_platform.lost_runs import lost_runs_sensor
-from bookclub_platform.resources import BooksDatabase, DataFolder, MlflowRegistry
+from bookclub_platform.resources import Api, BooksDatabase, DataFolder, MlflowRegistry
 from bookclub_platform.schedules import (
     clean,
     covers,
     crawl,
     daily_covers_schedule,
     daily_crawl_schedule,
+    report,
     retrain,
     weekly_retrain_schedule,
 )
-from bookclub_platform.sensors import categories_sensor
+from bookclub_platform.sensors import categories_sensor, report_after_load
 from bookclub_platform.sources import sources
 
 
@@ -37,11 +39,12 @@ def build_definitions(settings: Settings, progress: Progress | None = None) -> d
     assets = [
         *(asset for source in found for asset in [*source_assets(source), covers_asset(source)]),
         books_asset(found),
+        catalogue_report,
         tfidf_model,
     ]
     return dg.Definitions(
         assets=with_freshness(assets, settings),
-        jobs=[crawl, clean, covers, retrain],
+        jobs=[crawl, clean, covers, report, retrain],
         schedules=[
             daily_crawl_schedule(found, settings),
             daily_covers_schedule(found, settings),
@@ -52,10 +55,12 @@ def build_definitions(settings: Settings, progress: Progress | None = None) -> d
             alarms_sensor(settings),
             failed_partitions_sensor(),
             lost_runs_sensor(),
+            report_after_load,
         ],
         resources={
             "files": DataFolder(home=str(settings.home)),
             "database": BooksDatabase(),
+            "api": Api(url=settings.api_url),
             "registry": MlflowRegistry(
                 ui_url=f"http://127.0.0.1:{settings.mlflow_port}",
                 dagster_url=f"http://127.0.0.1:{settings.dagster_port}",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 import dagster as dg
 import sqlalchemy as sa
@@ -51,6 +52,14 @@ class DataFolder(dg.ConfigurableResource):
     def covers(self, source: str) -> Path:
         return Path(self.home, "covers", source)
 
+    def write_report(self, page: str) -> Path:
+        """Put the catalogue report where the API looks for it."""
+        path = load_settings(home=self.home).report
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(page, encoding="utf-8")
+        return fresh.replace(path)
+
     def write_cleaned(self, source: str, category: str, cleaned: CleanedCategory) -> Path:
         path = self._path(source, category)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +94,23 @@ class BooksDatabase(dg.ConfigurableResource):
 @cache
 def _engine(url: str) -> sa.Engine:
     return sa.create_engine(url, pool_pre_ping=True)
+
+
+class Api(dg.ConfigurableResource):
+    """Where people find what the API shows; for links alone."""
+
+    url: str
+
+    @property
+    def report(self) -> str:
+        return f"{self.url}/report"
+
+    @property
+    def model(self) -> str:
+        return f"{self.url}/model"
+
+    def category(self, key: str) -> str:
+        return f"{self.url}/books?category={quote(key)}"
 
 
 class MlflowRegistry(dg.ConfigurableResource):

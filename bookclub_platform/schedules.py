@@ -20,7 +20,13 @@ from bookclub_platform.sources import Source
 BOOKS, MODEL = dg.AssetKey("books"), dg.AssetKey("tfidf_model")
 _NAMED = 10  # of the categories that are missing
 
-_tables = dg.AssetSelection.all() - dg.AssetSelection.groups("models") - dg.AssetSelection.key_substring("/covers")
+_report = dg.AssetSelection.assets("catalogue_report")
+_tables = (
+    dg.AssetSelection.all()
+    - dg.AssetSelection.groups("models")
+    - dg.AssetSelection.key_substring("/covers")
+    - _report  # has no partitions, and one job has one kind of them
+)
 
 crawl = dg.define_asset_job(
     "crawl",
@@ -40,6 +46,7 @@ covers = dg.define_asset_job(
     description="The cover images of the rows, as far as they are not there yet.",
     partitions_def=categories,
 )
+report = dg.define_asset_job("report", _report, description="The catalogue report, from the table as it is.")
 retrain = dg.define_asset_job(
     "retrain", dg.AssetSelection.groups("models"), description="Fit, check and publish the model on the table as it is."
 )

@@ -99,3 +99,12 @@ def _sentences(source: Source, changes: Changes) -> list[str]:
         reason = "so much at once that the listing is not believed" if changes.is_doubted else "not for long enough yet"
         sentences.append(f"{source.name} does not list {', '.join(changes.absent)}: {reason}.")
     return sentences
+
+
+report_after_load = dg.AutomationConditionSensorDefinition(
+    "report_after_load",
+    target=dg.AssetSelection.assets("catalogue_report"),
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Makes the catalogue report anew once a load of the table books is through.",
+)

@@ -181,6 +181,7 @@ class World(NamedTuple):
     registry: Registry
     tracking_uri: str
     mlflow_folder: Path
+    home: Path
     models: dict[str, Tfidf]
     first: ModelVersion
     sea: ModelVersion
@@ -195,7 +196,8 @@ def world(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     model, first = train(database_url, registry)
     sea_model, sea = train(database_url, registry, only="sea")
     registry.promote(first)
-    app = create_app(settings(tmp_path_factory.mktemp("home")), database_url, tracking_uri)
+    home = tmp_path_factory.mktemp("home")
+    app = create_app(settings(home), database_url, tracking_uri)
 
     async def fault() -> None:
         raise RuntimeError("a secret of the server")
@@ -204,7 +206,7 @@ def world(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with serving(app) as client:
         wait_for(lambda: model_version(client) == first.version)
         models = {first.version: model, sea.version: sea_model}
-        yield World(client, database_url, registry, tracking_uri, folder, models, first, sea)
+        yield World(client, database_url, registry, tracking_uri, folder, home, models, first, sea)
 
 
 @pytest.fixture(scope="module")

@@ -251,6 +251,7 @@ def test_every_route_and_every_field_is_described(client: httpx.Client) -> None:
         "get /health",
         "get /ready",
         "get /metrics",
+        "get /report",
     }
     for name, route in routes.items():
         assert route["summary"] and route["description"], name
@@ -295,3 +296,28 @@ def test_metrics_count_requests_by_route_and_not_by_path(world: World) -> None:
     text = world.client.get("/metrics").text
     assert count() == before + 1
     assert "777777" not in text and f'version="{world.first.version}"' in text
+
+
+# The report -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_report_the_answer_says_how_to_make_one(client: httpx.Client) -> None:
+    body = problem(client.get("/report"), 404)
+    assert body["type"].endswith(":no-report") and "catalogue_report" in body["detail"]
+
+
+def test_the_report_comes_as_it_lies_there_and_may_load_and_run_nothing(world: World) -> None:
+    report = world.home / "report" / "catalogue.html"
+    report.parent.mkdir()
+    report.write_text("<!doctype html><title>£</title>", encoding="utf-8")
+    try:
+        answer = world.client.get("/report")
+    finally:
+        report.unlink()
+        report.parent.rmdir()
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.text == "<!doctype html><title>£</title>"
+    policy = dict(rule.strip().partition(" ")[::2] for rule in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'" and policy["img-src"] == "data:" and "script-src" not in policy
+    assert "sandbox" in policy and "allow-scripts" not in policy["sandbox"]
+    assert answer.headers["x-content-type-options"] == "nosniff"

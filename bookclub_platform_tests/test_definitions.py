@@ -29,7 +29,7 @@ def definitions(settings: Settings) -> dg.Definitions:
 def test_the_graph_has_the_named_assets_and_none_from_outside(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     names = {key.to_user_string() for key in graph.get_all_asset_keys()}
-    assert names == PARTITIONED | {"tfidf_model"}
+    assert names == PARTITIONED | {"catalogue_report", "tfidf_model"}
     assert not graph.external_asset_keys
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
@@ -56,6 +56,7 @@ def test_each_step_follows_the_one_before(definitions: dg.Definitions) -> None:
         "books_toscrape/cleaned_books": {"books_toscrape/raw_pages"},
         "books_toscrape/covers": {"books_toscrape/cleaned_books"},
         "books": {"books_toscrape/cleaned_books"},
+        "catalogue_report": {"books"},
         "tfidf_model": {"books"},
     }
 

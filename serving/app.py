@@ -61,7 +61,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         shelf.folder.mkdir(parents=True, exist_ok=True)
         polling = asyncio.create_task(keeper.run())
-        yield {"catalogue": catalogue, "keeper": keeper, "metrics": metrics, "shelf": shelf}
+        yield {"catalogue": catalogue, "keeper": keeper, "metrics": metrics, "shelf": shelf, "report": settings.report}
         polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await polling

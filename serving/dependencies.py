@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -26,6 +27,12 @@ async def _champion(request: Request) -> Champion:
     return (await _keeper(request)).champion()
 
 
+async def _report(request: Request) -> Path:
+    report: Path = request.state.report
+    return report
+
+
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
+TheReport = Annotated[Path, Depends(_report)]
 TheKeeper = Annotated[ChampionKeeper, Depends(_keeper)]
 TheChampion = Annotated[Champion, Depends(_champion)]

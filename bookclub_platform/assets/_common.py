@@ -38,6 +38,17 @@ def preview(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue:
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 
+def link(address: str) -> dg.MetadataValue:
+    """Something to click on: a web page, or the path of a file on this machine."""
+    is_web = address.startswith(("http://", "https://"))
+    return dg.MetadataValue.url(address) if is_web else dg.MetadataValue.path(address)
+
+
+def shop_link(source: Source) -> dg.MetadataValue:
+    """Where the source itself can be looked at."""
+    return link(source.address)
+
+
 def _short(text: str, width: int = 100) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"

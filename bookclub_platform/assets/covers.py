@@ -1,16 +1,20 @@
 """Cleaned rows of a source -> `<source>/covers`: the cover images that they name, checked, with thumbnails."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
+from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import (
     ALL_IN_ONE_RUN,
     DATA_ENGINEERING,
     categories,
     category_keys,
     preview,
+    shop_link,
 )
+from bookclub_platform.core.covers import Cover
 from bookclub_platform.core.errors import PermanentSourceError, SourceError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.resources import DataFolder
@@ -32,6 +36,7 @@ def covers_asset(source: Source) -> dg.AssetsDefinition:
         kinds={"python", "image"},
         code_version="1",
         pool=source.name,
+        metadata={"shop": shop_link(source)} | of_rows(Cover),
     )
     def covers(
         context: dg.AssetExecutionContext, files: DataFolder, progress: dg.ResourceParam[Progress]
@@ -45,7 +50,7 @@ def covers_asset(source: Source) -> dg.AssetsDefinition:
                     cleaned = files.read_cleaned(source.name, key)
                     urls = [book.image_url for book in cleaned.books if book.image_url] if cleaned else []
                     report = collect_covers(urls, fetcher, files.covers(source.name))
-                    metadata = _metadata(report, len(urls))
+                    metadata = _metadata(source, report, urls)
                     context.add_asset_metadata(metadata, partition_key=key if source.has_categories else None)
                     progress.advance("covers", key)
         except SourceError as error:
@@ -55,10 +60,10 @@ def covers_asset(source: Source) -> dg.AssetsDefinition:
     return covers
 
 
-def _metadata(report: CoverReport, urls: int) -> dict[str, Any]:
+def _metadata(source: Source, report: CoverReport, urls: Sequence[str]) -> dict[str, Any]:
     faults = [*report.rejected, *report.failed]
     return {
-        "dagster/row_count": urls,
+        "dagster/row_count": len(urls),
         "new": report.new,
         "same_bytes": report.same_bytes,
         "known": report.known,
@@ -67,5 +72,7 @@ def _metadata(report: CoverReport, urls: int) -> dict[str, Any]:
         "bytes": report.bytes,
         "seconds": round(report.seconds, 3),
         "folder": dg.MetadataValue.path(report.folder),
-        "preview": preview([{"url": page.url, "reason": page.reason} for page in faults]),
+        "faults": preview([{"url": page.url, "reason": page.reason} for page in faults]),
+        "preview": preview([{"url": url} for url in urls]),
+        "shop": shop_link(source),
     }

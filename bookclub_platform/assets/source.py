@@ -13,22 +13,26 @@ from typing import Any
 import dagster as dg
 
 from bookclub_platform import sources
+from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import (
     ALL_IN_ONE_RUN,
     DATA_ENGINEERING,
     PREVIEW_ROWS,
     categories,
     category_keys,
+    link,
     preview,
+    shop_link,
 )
-from bookclub_platform.assets._plots import crawl_plot
+from bookclub_platform.assets._plots import crawl_plot, picture
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
 from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.errors import PermanentSourceError, SourceError
 from bookclub_platform.core.progress import Progress
+from bookclub_platform.report import pictures
 from bookclub_platform.resources import BooksDatabase, CleanedCategory, DataFolder
-from bookclub_platform.sources import CrawlReport, Source
+from bookclub_platform.sources import CrawlReport, Page, Source
 
 MOST_REJECTED = 0.1
 _RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
@@ -52,6 +56,7 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         code_version="2",
         retry_policy=_RETRY,
         pool=source.name,  # a shop is asked by one run at a time, or its delay between requests would mean nothing
+        metadata={"shop": shop_link(source)} | of_rows(Page),
         check_specs=[
             dg.AssetCheckSpec(
                 "all_pages_came",
@@ -130,7 +135,7 @@ def _crawl_metadata(category: Category, report: CrawlReport) -> dict[str, Any]:
                 for page in itertools.islice(sources.read_pages(report.path), PREVIEW_ROWS)
             ]
         ),
-        "shop_page": dg.MetadataValue.url(category.url),
+        "shop_page": link(category.url),
     }
 
 
@@ -156,6 +161,7 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
         owners=[DATA_ENGINEERING],
         kinds={"python", "beautifulsoup"},
         code_version="2",
+        metadata={"shop": shop_link(source)} | of_rows(Book),
         check_specs=[
             dg.AssetCheckSpec(
                 "rows_fit",
@@ -178,18 +184,23 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
             started = time.perf_counter()
             category, applied = _clean_category(source, key, files)
             if category is None:
-                _add_metadata(context, source, key, {"dagster/row_count": 0})
+                _add_metadata(context, source, key, {"dagster/row_count": 0, "is_listed": False})
                 continue
             cleaned[key] = category
+            reasons = Counter(row.reason for row in category.rejected)
             figures = {
                 "dagster/row_count": len(category.books),
                 "rejected": len(category.rejected),
-                "reasons": dict(Counter(row.reason for row in category.rejected)),
+                "reasons": dict(reasons),
                 "rejected_pages": [f"{row.url} ({row.raw_page}): {row.reason}" for row in category.rejected[:100]],
                 "cleaning": dict(applied),
                 "seconds": round(time.perf_counter() - started, 3),
                 "preview": preview([_shown(book) for book in category.books]),
+                "shop_page": link(category.books[0].url if category.books else source.address),
             }
+            if reasons:
+                rules = Counter(row.reason.partition(":")[0] for row in category.rejected)
+                figures["rejects_by_rule"] = picture(pictures.rejects(rules), "refused pages by rule")
             _add_metadata(context, source, key, figures)
             progress.advance("clean", key)
         return dg.MaterializeResult(check_results=[_rows_fit(cleaned), _few_rejected(cleaned)])

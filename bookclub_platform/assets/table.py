@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from bookclub_platform.assets._columns import of_table
 from bookclub_platform.assets._common import (
     ALL_IN_ONE_RUN,
     DATA_ENGINEERING,
@@ -15,10 +16,14 @@ from bookclub_platform.assets._common import (
     preview,
     whole_key,
 )
+from bookclub_platform.assets._plots import picture
+from bookclub_platform.core import explore
 from bookclub_platform.core.categories import is_retired
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.tables import LEAST_SHARE, load_category, select_books, select_page
-from bookclub_platform.resources import BooksDatabase, DataFolder
+from bookclub_platform.core.tables import books as books_table
+from bookclub_platform.report import figures, pictures
+from bookclub_platform.resources import Api, BooksDatabase, DataFolder
 from bookclub_platform.sources import Source
 
 _SHOWN = ["id", "source", "title", "price", "rating", "stock", "updated_at"]
@@ -44,6 +49,7 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
         owners=[DATA_ENGINEERING],
         kinds={"python", "postgres", "table"},
         code_version="2",
+        metadata=of_table(books_table),
         check_specs=[
             dg.AssetCheckSpec(
                 "count_did_not_collapse",
@@ -58,6 +64,7 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
         config: LoadConfig,
         files: DataFolder,
         database: BooksDatabase,
+        api: Api,
         progress: dg.ResourceParam[Progress],
     ) -> dg.MaterializeResult:
         collapsed: list[str] = []
@@ -72,8 +79,10 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
             metadata = {
                 "dagster/row_count": sum(load.get("rows", 0) for load in loads.values()),
                 "loads": loads,
-                "seconds": round(time.perf_counter() - started, 3),
+                "api": dg.MetadataValue.url(api.category(key)),
+                **_pictures(key, database),
                 "preview": _preview(key, database),
+                "seconds": round(time.perf_counter() - started, 3),
             }
             context.add_asset_metadata(metadata, partition_key=key)
             progress.advance("load", key)
@@ -114,3 +123,22 @@ def _preview(key: str, database: BooksDatabase) -> dg.MetadataValue:
     with database.begin() as connection:
         rows = connection.execute(select_page(select_books(category=key), None, PREVIEW_ROWS)).mappings().all()
     return preview([{name: row[name] for name in _SHOWN} for row in rows])
+
+
+def _pictures(key: str, database: BooksDatabase) -> dict[str, dg.MetadataValue]:
+    """What the category holds now, in pictures; none where it holds nothing."""
+    with database.begin() as connection:
+        commonest = connection.execute(explore.select_currencies(key)).first()
+        if commonest is None:
+            return {}
+        currency = commonest.currency
+        rows = [tuple(row) for row in connection.execute(explore.select_numbers(currency, key))]
+        days = [row._asdict() for row in connection.execute(explore.select_price_days(currency, key))]
+    price, rating, stock, _ = figures.columns(rows, 4)
+    drawn = {
+        "prices": pictures.prices(price, currency),
+        "stars": pictures.stars(rating),
+        "stock": pictures.stock(stock),
+        "price_history": pictures.price_history(days, currency),
+    }
+    return {name: picture(shown, f"{name.replace('_', ' ')} of {key}") for name, shown in drawn.items()}

@@ -8,12 +8,13 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
+from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.tables import select_data_version, select_training_rows
-from bookclub_platform.models import BookText, Model, Tfidf
+from bookclub_platform.models import BookText, Model, Recommendation, Tfidf
 from bookclub_platform.models._health import ListHealth, list_health
-from bookclub_platform.resources import BooksDatabase, MlflowRegistry
+from bookclub_platform.resources import Api, BooksDatabase, MlflowRegistry
 
 MIN_COVERAGE = 0.9
 
@@ -39,6 +40,7 @@ class TfidfConfig(dg.Config):
     owners=[DATA_SCIENCE],
     kinds={"python", "scikitlearn", "mlflow"},
     code_version="1",
+    metadata=of_rows(Recommendation, why="list of terms and category"),
     check_specs=[
         dg.AssetCheckSpec(
             "lists_are_sound",
@@ -54,6 +56,7 @@ def tfidf_model(
     config: TfidfConfig,
     database: BooksDatabase,
     registry: MlflowRegistry,
+    api: Api,
     progress: dg.ResourceParam[Progress],
 ) -> dg.MaterializeResult:
     started = time.perf_counter()
@@ -92,6 +95,7 @@ def tfidf_model(
             "data_version": data_version,
             "registered_version": version.version,
             "is_champion": is_sound,
+            "api": dg.MetadataValue.url(api.model),
             "mlflow_run": dg.MetadataValue.url(opened.run_url(version, registry.ui_url)),
             "seconds": round(time.perf_counter() - started, 3),
             "preview": preview(_sample_lists(model, rows)),

@@ -114,6 +114,17 @@ class Settings(BaseSettings):
             return self.crawl_delay_s
         return 0.0 if self.is_shop_local else POLITE_DELAY_S
 
+    @property
+    def report(self) -> Path:
+        """Where the catalogue report lies, for whoever writes it and for the API."""
+        return self.home / "report" / "catalogue.html"
+
+    @property
+    def api_url(self) -> str:
+        """Where people on this machine find the API."""
+        host = "127.0.0.1" if self.api_host in {"0.0.0.0", "::"} else self.api_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.api_port}"
+
     def variable(self, name: str) -> str | None:
         """What `${name}` in sources.yaml stands for: a setting of ours with its default, else of the environment."""
         field = name.removeprefix("BOOKCLUB_").lower()

@@ -21,7 +21,7 @@ from bookclub_platform.local.postgres import is_running
 
 SANDBOX = "sandbox"
 NEEDED_BYTES = 500 * 2**20
-_KEPT_PER_SHOP = ["postgres", "dagster", "mlflow", "raw", "cleaned", "covers", "serving", "built.json"]
+_KEPT_PER_SHOP = ["postgres", "dagster", "mlflow", "raw", "cleaned", "covers", "report", "serving", "built.json"]
 
 
 def settle(home: Path, shop: str) -> str | None:

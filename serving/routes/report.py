@@ -1,0 +1,41 @@
+"""The page that the asset `catalogue_report` has written, as it lies there."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.responses import HTMLResponse
+
+from serving import problems
+from serving.dependencies import TheReport
+
+router = APIRouter(tags=["Operations"])
+
+# The page needs no more than its own style and pictures. `sandbox` takes from it even what a script could do that
+# somebody got into it; the page's own policy narrows the style to the one that it came with.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-top-navigation-by-user-activation"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+@router.get(
+    "/report", summary="What is in the catalogue", response_class=HTMLResponse, responses=problems.responses(404)
+)
+async def get_report(report: TheReport) -> HTMLResponse:
+    """The catalogue report: missing values, distributions, price against rating, categories, texts, price history and
+    refused pages, as one page for people. Dagster makes it anew after each load."""
+    try:
+        # Whole, before the answer begins: a new report may take the place of this one at any moment.
+        page = await asyncio.to_thread(report.read_bytes)
+    except FileNotFoundError:
+        detail = f"There is no report at {report} yet. Materialise the asset catalogue_report, or run `bookclub build`."
+        raise problems.Problem(404, "no-report", detail) from None
+    return HTMLResponse(page, headers=HEADERS)

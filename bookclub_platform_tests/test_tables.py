@@ -16,6 +16,9 @@ from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book, RejectedBook
 from bookclub_platform.core.database import migrate
 from bookclub_platform.core.tables import LoadResult, load_category
+from bookclub_platform_tests.conftest import ON_BOTH_SERVERS
+
+pytestmark = ON_BOTH_SERVERS
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MIDNIGHT = NOON + timedelta(hours=12)

@@ -3,9 +3,9 @@
     with snapshot(url) as connection:
         for chunk in export_chunks(connection, "books", "ndjson"): ...
 
-What comes out goes back in by ingest.py without a change: NULL is not the empty text (in CSV: nothing between the commas
-against `""`), moments have their zone, prices their decimals. `bookclub export` writes a file; the API can stream the
-same chunks. Alone: `bookclub export books --format csv | head`.
+What comes out goes back in by ingest.py without a change: NULL is not the empty text (in CSV: nothing between the
+commas against `""`), moments have their zone, prices their decimals. `bookclub export` writes a file; the API can
+stream the same chunks. Alone: `bookclub export books --format csv | head`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ TABLES: dict[Name, sa.Table] = {"books": books, "observations": book_observation
 FORMATS: tuple[Format, ...] = get_args(Format)
 CHUNK_BYTES = 64 * 1024
 PARQUET_ROWS = 10_000  # of a row group: about 20 MB as Python objects
-# What makes a spreadsheet take a text for a formula (OWASP: CSV injection), and our own mark, so that a text that begins
-# with it can be told from one that was given it.
+# What makes a spreadsheet take a text for a formula (OWASP: CSV injection), and our own mark, so that a text that
+# begins with it can be told from one that was given it.
 SPREADSHEET_MARK = "'"
 _FORMULA = r"^['=+\-@\t\r\n＝＋－＠]"
+_DIALECT: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 _BOM = "\ufeff".encode()  # without it Excel reads UTF-8 as the machine's old code page
 
 
@@ -120,7 +121,7 @@ def _as_csv(rows: sa.Select[Any], is_spreadsheet_safe: bool) -> sa.Select[Any]:
 
 def _copied(connection: sa.Connection, query: sa.Select[Any], options: str) -> Iterator[bytes]:
     """The rows of `query` as the server formats them."""
-    text = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}).string
+    text = query.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}).string
     with _cursor(connection) as cursor, cursor.copy(f"COPY ({text}) TO STDOUT ({options})") as copy:
         for row in copy:
             yield bytes(row)
@@ -146,7 +147,9 @@ def _parquet(connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         result = connection.execution_options(yield_per=PARQUET_ROWS).execute(rows)
         for part in result.partitions():
-            columns = [pa.array(values, kind) for values, kind in zip(zip(*part, strict=True), schema.types, strict=True)]
+            columns = [
+                pa.array(values, kind) for values, kind in zip(zip(*part, strict=True), schema.types, strict=True)
+            ]
             writer.write_batch(pa.record_batch(columns, schema=schema), row_group_size=PARQUET_ROWS)
             yield sink.taken()
     yield sink.taken()
@@ -200,6 +203,5 @@ class _Sink(io.RawIOBase):
 
 
 def _cursor(connection: sa.Connection) -> Any:
-    driver = connection.connection.driver_connection
-    assert driver is not None
+    driver: Any = connection.connection.driver_connection
     return driver.cursor()

@@ -4,8 +4,8 @@
         ingest(connection, Path("books.parquet"))
 
 CSV, NDJSON and Parquet; whether it holds books or observations stands in its columns. Books go first. All of the file
-goes in or nothing does; rows that are there already are left alone, and a row that contradicts one that is there refuses
-the file. Alone: `bookclub import books.csv`.
+goes in or nothing does; rows that are there already are left alone, and a row that contradicts one that is there
+refuses the file. Alone: `bookclub import books.csv`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
+from sqlalchemy.dialects import postgresql
 
 from bookclub_platform.core.errors import BookclubError
 from bookclub_platform.core.tables import SCHEMA, book_observations, books, loads
@@ -68,7 +69,9 @@ def ingest(connection: sa.Connection, path: Path, *, is_spreadsheet_safe: bool =
     assert driver is not None
     with driver.cursor() as cursor:
         # Loads wait, readers do not. In the order in which a load takes them, so that nobody waits in a circle.
-        cursor.execute(f"LOCK TABLE {SCHEMA}.books, {SCHEMA}.book_observations, {SCHEMA}.loads IN SHARE ROW EXCLUSIVE MODE")
+        cursor.execute(
+            f"LOCK TABLE {SCHEMA}.books, {SCHEMA}.book_observations, {SCHEMA}.loads IN SHARE ROW EXCLUSIVE MODE"
+        )
         _stage(cursor, path, table, columns, source)
         if is_spreadsheet_safe:
             _take_marks_off(cursor, table, columns)
@@ -98,13 +101,14 @@ def _table_of(path: Path, columns: Sequence[str]) -> tuple[Name, Sequence[str]]:
         faults = [f"unknown: {', '.join(unknown)}"] if unknown else []
         faults += [f"missing: {', '.join(missing)}"] if missing else []
         raise FileRefused(
-            path, f"its columns are not those of {name} ({'; '.join(faults) or 'one is there twice'}): {', '.join(known)}."
+            path,
+            f"its columns are not those of {name} ({'; '.join(faults) or 'one is there twice'}): {', '.join(known)}.",
         )
     return name, columns
 
 
 def _stage(cursor: psycopg.Cursor[Any], path: Path, table: sa.Table, columns: Sequence[str], source: _Source) -> None:
-    """The rows in a temporary table with all that the real one demands of a row, so that a bad row is told by its line."""
+    """The rows in a temporary table that demands of a row what the real one does: a bad row is told by its line."""
     target = sql.Identifier(SCHEMA, table.name)
     cursor.execute("DROP TABLE IF EXISTS pg_temp.incoming")
     cursor.execute(
@@ -145,7 +149,7 @@ def _take_marks_off(cursor: psycopg.Cursor[Any], table: sa.Table, columns: Seque
 
 
 def _refuse_contradictions(cursor: psycopg.Cursor[Any], path: Path, table: sa.Table) -> None:
-    """Raise FileRefused if a row has the key of one in the table, by id or by the shop's own key, and differs from it."""
+    """Raise FileRefused if a row has the key of one in the table, its id or the shop's own, and differs from it."""
     target, names = sql.Identifier(SCHEMA, table.name), [column.name for column in stored_columns(table)]
     keys = [
         constraint.columns.keys()
@@ -166,50 +170,48 @@ def _refuse_contradictions(cursor: psycopg.Cursor[Any], path: Path, table: sa.Ta
         if row is not None:
             new, old = (dict(zip(names, half, strict=True)) for half in (row[: len(names)], row[len(names) :]))
             place = ", ".join(f"{name} {new[name]}" for name in key)
-            faults = "; ".join(f"{name} is {new[name]!s:.60}, there {old[name]!s:.60}" for name in names if new[name] != old[name])
+            faults = "; ".join(
+                f"{name} is {new[name]!s:.60}, there {old[name]!s:.60}" for name in names if new[name] != old[name]
+            )
             raise FileRefused(path, f"the row with {place} is another in the table already ({faults}).")
     if table is book_observations:
         orphan = cursor.execute(
-            sql.SQL("SELECT book_id FROM {} AS new WHERE NOT EXISTS (SELECT FROM {} WHERE id = new.book_id) LIMIT 1").format(
-                _INCOMING, sql.Identifier(SCHEMA, books.name)
-            )
+            sql.SQL(
+                "SELECT book_id FROM {} AS new WHERE NOT EXISTS (SELECT FROM {} WHERE id = new.book_id) LIMIT 1"
+            ).format(_INCOMING, sql.Identifier(SCHEMA, books.name))
         ).fetchone()
         if orphan is not None:
             raise FileRefused(path, f"its book_id {orphan[0]} is not in the table books: import the books first.")
 
 
 def _insert(cursor: psycopg.Cursor[Any], table: sa.Table, columns: Sequence[str]) -> tuple[int, int]:
-    """(rows inserted, rows in the file); the ids to come are above those that came."""
-    target, key = sql.Identifier(SCHEMA, table.name), _names(table.primary_key.columns.keys())
+    """(rows inserted, rows in the file)."""
+    target = sql.Identifier(SCHEMA, table.name)
+    names = list(table.primary_key.columns.keys())
+    old, new = (sql.SQL(", ").join(sql.Identifier(side, name) for name in names) for side in ("old", "new"))
     query = sql.SQL(
         "INSERT INTO {target} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {incoming} AS new "
         "WHERE NOT EXISTS (SELECT FROM {target} AS old WHERE ({old}) = ({new})) ORDER BY {key}"
-    ).format(
-        target=target,
-        columns=_names(columns),
-        incoming=_INCOMING,
-        key=key,
-        **{
-            side: sql.SQL(", ").join(sql.Identifier(side, name) for name in table.primary_key.columns.keys())
-            for side in ("new", "old")
-        },
-    )
+    ).format(target=target, columns=_names(columns), incoming=_INCOMING, key=_names(names), old=old, new=new)
     inserted = cursor.execute(query).rowcount
-    if table is books:
-        cursor.execute(
-            f"SELECT setval(seq, greatest(max(id), pg_sequence_last_value(seq), 1)) FROM {SCHEMA}.books, "
-            f"(SELECT pg_get_serial_sequence('{SCHEMA}.books', 'id')::regclass AS seq) AS own GROUP BY seq"
-        )
     count = cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(_INCOMING)).fetchone()
     assert count is not None
     return inserted, count[0]
 
 
 def _note(connection: sa.Connection, path: Path, inserted: int) -> None:
-    """The data version grows, so that whoever keeps what was read before reads it again."""
+    """Ids to come are above those that came, and the data version grows: whoever kept what was read reads it again."""
+    sequence = sa.func.pg_get_serial_sequence(f"{SCHEMA}.books", "id")
+    last = sa.func.pg_sequence_last_value(sa.cast(sequence, postgresql.REGCLASS))
+    connection.execute(sa.select(sa.func.setval(sequence, sa.func.greatest(sa.func.max(books.c.id), last))))
     connection.execute(
         sa.insert(loads).values(
-            source="import", category=path.name, crawl_id=f"import of {path.name}", inserted=inserted, updated=0, delisted=0
+            source="import",
+            category=path.name,
+            crawl_id=f"import of {path.name}",
+            inserted=inserted,
+            updated=0,
+            delisted=0,
         )
     )
 
@@ -251,7 +253,9 @@ def _read_ndjson(path: Path) -> _Source:
     def _check_values(number: int, row: dict[str, Any]) -> None:
         for name, value in row.items():
             if isinstance(value, dict | list):
-                raise FileRefused(path, f"line {number}, field {name}: a {type(value).__name__} is no value of a column.")
+                raise FileRefused(
+                    path, f"line {number}, field {name}: a {type(value).__name__} is no value of a column."
+                )
             if isinstance(value, str) and "\0" in value:
                 raise FileRefused(path, f"line {number}, field {name}: holds a NUL, which Postgres cannot keep.")
 

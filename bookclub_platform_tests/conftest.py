@@ -74,17 +74,39 @@ def own_postgres_url(tmp_path_factory: pytest.TempPathFactory, _own_environment:
 def _system_server(data: Path) -> Iterator[str]:
     data.mkdir(mode=0o700)
     postgres_binaries.give(data)
-    initdb = [*postgres_binaries.command("initdb", data), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+    initdb = [
+        *postgres_binaries.command("initdb", data),
+        "-D",
+        str(data),
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+    ]
     subprocess.run([*initdb, "--locale", "C.UTF-8", "--no-sync"], cwd="/", check=True, capture_output=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [*postgres_binaries.command("postgres", data), "-D", str(data), "-p", str(port), "-k", "", "-c", "fsync=off"]
+    command = [
+        *postgres_binaries.command("postgres", data),
+        "-D",
+        str(data),
+        "-p",
+        str(port),
+        "-k",
+        "",
+        "-c",
+        "fsync=off",
+    ]
     with subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL) as server:
         try:
             wait_until_up(f"postgresql://postgres@127.0.0.1:{port}/postgres")
             admin = sa.create_engine(
-                f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres", isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
+                f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres",
+                isolation_level="AUTOCOMMIT",
+                poolclass=sa.NullPool,
             )
             with admin.connect() as connection:
                 connection.execute(sa.text("CREATE ROLE shopkeeper LOGIN CREATEDB"))

@@ -19,16 +19,15 @@ import sqlalchemy as sa
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book
 from bookclub_platform.core.database import migrate
-from bookclub_platform.core.tables import load_category
 from bookclub_platform.export import FORMATS, Format, Name, export_chunks, snapshot, write_file
 from bookclub_platform.ingest import FileRefused, Ingested, ingest
 from bookclub_platform_tests.conftest import ON_BOTH_SERVERS
-from bookclub_platform_tests.test_tables import BOOK, NOON
+from bookclub_platform_tests.test_tables import BOOK, NOON, load_category
 
 pytestmark = ON_BOTH_SERVERS
 
 AWKWARD = [
-    "=HYPERLINK(\"http://evil\")",
+    '=HYPERLINK("http://evil")',
     "+1",
     "-1",
     "@SUM(A1)",
@@ -89,7 +88,9 @@ def empty(target: str) -> Iterator[str]:
     """`target`, emptied again after each test."""
     yield target
     with sa.create_engine(target, poolclass=sa.NullPool).begin() as connection:
-        connection.execute(sa.text("TRUNCATE bookclub.books, bookclub.book_observations, bookclub.loads RESTART IDENTITY"))
+        connection.execute(
+            sa.text("TRUNCATE bookclub.books, bookclub.book_observations, bookclub.loads RESTART IDENTITY")
+        )
 
 
 def exported(url: str, name: Name, format: Format, **options: bool) -> bytes:
@@ -244,10 +245,26 @@ def test_a_bad_row_is_told_by_its_line_and_nothing_is_imported(
         ("books.ndjson", '{"id": 1', "line 1 is no JSON"),
         ("books.ndjson", "[1]\n", "line 1 is no JSON object"),
         ("books.ndjson", '{"id": 1, "colour": "red"}\n', "unknown: colour; missing: source"),
-        ("seen.ndjson", '{"book_id":1,"crawl_id":"a\\u0000","seen_at":"2026-01-01","price":1}\n', "line 1, field crawl_id: .*NUL"),
-        ("seen.ndjson", '{"book_id":1,"crawl_id":["a"],"seen_at":"2026-01-01","price":1}\n', "line 1, field crawl_id: a list"),
-        ("seen.ndjson", '{"book_id":1,"crawl_id":"a","seen_at":"2026-01-01","price":NaN}\n', "line 1 .*NaN is no number"),
-        ("seen.csv", "book_id,crawl_id,seen_at,price\n77,a,2026-01-01T00:00:00Z,1\n", "book_id 77 .* import the books first"),
+        (
+            "seen.ndjson",
+            '{"book_id":1,"crawl_id":"a\\u0000","seen_at":"2026-01-01","price":1}\n',
+            "line 1, field crawl_id: .*NUL",
+        ),
+        (
+            "seen.ndjson",
+            '{"book_id":1,"crawl_id":["a"],"seen_at":"2026-01-01","price":1}\n',
+            "line 1, field crawl_id: a list",
+        ),
+        (
+            "seen.ndjson",
+            '{"book_id":1,"crawl_id":"a","seen_at":"2026-01-01","price":NaN}\n',
+            "line 1 .*NaN is no number",
+        ),
+        (
+            "seen.csv",
+            "book_id,crawl_id,seen_at,price\n77,a,2026-01-01T00:00:00Z,1\n",
+            "book_id 77 .* import the books first",
+        ),
         ("seen.csv", "book_id,crawl_id,seen_at,price\n77,a\n", "line 2, missing data for column .seen_at"),
         ("seen.csv", b"book_id,crawl_id,seen_at,price\n77,\xff,2026-01-01,1\n", "line 2, .*UTF8"),
         ("empty.csv", "", "missing: "),

@@ -21,7 +21,7 @@ from bookclub_platform.local.postgres import is_running
 
 SANDBOX = "sandbox"
 NEEDED_BYTES = 500 * 2**20
-_KEPT_PER_SHOP = ["postgres", "dagster", "mlflow", "raw", "cleaned", "covers", "serving", "built.json"]
+KEPT_PER_SHOP = ["postgres", "dagster", "mlflow", "raw", "cleaned", "covers", "serving", "built.json"]
 
 
 def settle(home: Path, shop: str) -> str | None:
@@ -48,7 +48,7 @@ def settle(home: Path, shop: str) -> str | None:
 
 
 def _move(source: Path, target: Path) -> None:
-    for name in _KEPT_PER_SHOP:
+    for name in KEPT_PER_SHOP:
         if (source / name).exists():
             target.mkdir(parents=True, exist_ok=True)
             (source / name).rename(target / name)

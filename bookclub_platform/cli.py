@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import json
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,13 +119,18 @@ def sandbox(books: int, seed: int, port: int) -> None:
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="For machines: a list of part, is_well, text, mend.")
+def doctor(as_json: bool) -> None:
     """Check every part, and name the mend for each fault."""
     from bookclub_platform.local.doctor import examine
 
     findings = list(examine(load_settings()))
-    for finding in findings:
-        click.echo(f"{'ok  ' if finding.is_well else 'FAULT'} {finding.part}: {finding.text}")
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    for finding in [] if as_json else findings:
+        click.echo(f"{'ok   ' if finding.is_well else 'FAULT'} {finding.part}: {finding.text}")
+        if not finding.is_well:
+            click.echo(f"      Mend: {finding.mend}")
     if not all(finding.is_well for finding in findings):
         sys.exit(1)
 

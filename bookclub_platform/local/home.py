@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bookclub_platform.core.errors import AlreadyRunning, ConfigurationError
-from bookclub_platform.local.postgres import is_running
+from bookclub_platform.local.postgres import is_held, is_running
 
 SANDBOX = "sandbox"
 NEEDED_BYTES = 500 * 2**20
@@ -31,8 +31,7 @@ def settle(home: Path, shop: str) -> str | None:
         AlreadyRunning: the home is in use for another shop.
     """
     home.mkdir(parents=True, exist_ok=True)
-    note = home / "shop"
-    held = note.read_text().strip() if note.exists() else None
+    note, held = home / "shop", held_shop(home)
     if held == shop:
         return None
     if held is not None:
@@ -45,6 +44,12 @@ def settle(home: Path, shop: str) -> str | None:
         _move(home / "other-shops" / _folder_name(shop), home)
     note.write_text(shop + "\n")
     return held and f"{home} held the books of {held}: they are put aside, and come back when that shop is asked for."
+
+
+def held_shop(home: Path) -> str | None:
+    """The shop that `home` was filled from: an address, or `sandbox`."""
+    note = home / "shop"
+    return note.read_text().strip() if note.exists() else None
 
 
 def _move(source: Path, target: Path) -> None:
@@ -102,6 +107,11 @@ def mark_built(home: Path) -> None:
 
 def is_built(home: Path) -> bool:
     return (home / "built.json").exists()
+
+
+def is_up(home: Path) -> bool:
+    """Whether a `bookclub up` runs on `home`."""
+    return is_held(home / "up.lock")
 
 
 @contextmanager

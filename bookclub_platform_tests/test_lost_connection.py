@@ -14,10 +14,7 @@ from bookclub_platform.build import Outcome, _run
 from bookclub_platform.core import tables
 from bookclub_platform.local.home import dagster_home
 from bookclub_platform.resources import BooksDatabase
-from bookclub_platform_tests.conftest import ON_BOTH_SERVERS
 from bookclub_platform_tests.test_tables import BOOK, NOON, load_category
-
-pytestmark = ON_BOTH_SERVERS
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, LiteralString, NoReturn
 
 import psycopg
 import sqlalchemy as sa
@@ -31,6 +31,8 @@ from bookclub_platform.export import CHUNK_BYTES, SPREADSHEET_MARK, TABLES, Form
 SUFFIXES: dict[str, Format] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
 PARQUET_ROWS = 5_000
 _WHERE = re.compile(r"COPY incoming, line (\d+)(?:, column (\w+))?")
+# Postgres takes these from a text, and no reader of ours takes them back.
+_FINITE: dict[type, LiteralString] = {sa.Numeric: "{} <> 'NaN'", sa.DateTime: "isfinite({})"}
 _INCOMING = sql.Identifier("pg_temp", "incoming")
 
 
@@ -117,6 +119,15 @@ def _stage(cursor: psycopg.Cursor[Any], path: Path, table: sa.Table, columns: Se
             "INCLUDING INDEXES) ON COMMIT DROP"
         ).format(target)
     )
+    for column in stored_columns(table):
+        if (rule := _FINITE.get(type(column.type))) is not None:
+            cursor.execute(
+                sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})").format(
+                    _INCOMING,
+                    sql.Identifier(f"{column.name}_is_finite"),
+                    sql.SQL(rule).format(sql.Identifier(column.name)),
+                )
+            )
     cursor.execute("SET LOCAL TimeZone = 'UTC'")  # for a moment that names no zone
     command = sql.SQL("COPY {} ({}) FROM STDIN {}").format(_INCOMING, _names(columns), sql.SQL(source.copy_options))
     try:

@@ -24,14 +24,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared"
 SYSTEM_POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parts[-2]))
-# For a module whose tests must hold on the embedded Postgres and on somebody else's: `pytestmark = ON_BOTH_SERVERS`.
-ON_BOTH_SERVERS = pytest.mark.both_servers
 _numbers = itertools.count()
 TEST_DATABASE_URL = os.environ.get("BOOKCLUB_TEST_DATABASE_URL")  # read before the environment is emptied
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "both_servers: on the embedded Postgres and on somebody else's")
+    config.addinivalue_line("markers", "both_servers: run on the embedded Postgres and on somebody else's")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -21,10 +21,9 @@ from bookclub_platform.core.book import Book
 from bookclub_platform.core.database import migrate
 from bookclub_platform.export import FORMATS, Format, Name, export_chunks, snapshot, write_file
 from bookclub_platform.ingest import FileRefused, Ingested, ingest
-from bookclub_platform_tests.conftest import ON_BOTH_SERVERS
 from bookclub_platform_tests.test_tables import BOOK, NOON, load_category
 
-pytestmark = ON_BOTH_SERVERS
+pytestmark = pytest.mark.both_servers
 
 AWKWARD = [
     '=HYPERLINK("http://evil")',
@@ -220,6 +219,8 @@ def spoilt(full: str, format: Format, **changes: object) -> bytes:
     [
         ({"price": "dear"}, "field price, .*dear"),
         ({"price": -1}, "ck_books_price"),
+        ({"price": "NaN"}, "price_is_finite"),
+        ({"first_seen_at": "-infinity"}, "first_seen_at_is_finite"),
         ({"rating": 6}, "ck_books_rating"),
         ({"first_seen_at": "yesterday evening"}, "field first_seen_at"),
         ({"id": 2}, r"\(id\)=\(2\)"),

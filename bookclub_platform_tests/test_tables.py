@@ -16,9 +16,6 @@ from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book, RejectedBook
 from bookclub_platform.core.database import migrate
 from bookclub_platform.core.tables import LoadResult, load_category
-from bookclub_platform_tests.conftest import ON_BOTH_SERVERS
-
-pytestmark = ON_BOTH_SERVERS
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MIDNIGHT = NOON + timedelta(hours=12)
@@ -42,6 +39,9 @@ BOOK = Book(
 )
 OTHER = replace(BOOK, source_id="upc-2", upc="upc-2", title="Harbour Lights", url="http://shop/harbour-lights")
 REST = [replace(BOOK, source_id=f"upc-{n}", upc=f"upc-{n}", url=f"http://shop/{n}") for n in range(3, 6)]
+
+
+pytestmark = pytest.mark.both_servers
 
 
 @pytest.fixture

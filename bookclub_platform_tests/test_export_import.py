@@ -87,9 +87,7 @@ def empty(target: str) -> Iterator[str]:
     """`target`, emptied again after each test."""
     yield target
     with sa.create_engine(target, poolclass=sa.NullPool).begin() as connection:
-        connection.execute(
-            sa.text("TRUNCATE bookclub.books, bookclub.book_observations, bookclub.loads RESTART IDENTITY")
-        )
+        connection.execute(sa.text("TRUNCATE bookclub.books, bookclub.loads RESTART IDENTITY CASCADE"))
 
 
 def exported(url: str, name: Name, format: Format, **options: bool) -> bytes:

@@ -62,7 +62,7 @@ def test_a_load_whose_connection_is_lost_starts_anew_and_is_there_once(
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT title FROM bookclub.books").fetchall() == [(BOOK.title,)]
         assert connection.execute("SELECT count(*) FROM bookclub.book_observations").fetchone() == (1,)
-        connection.execute("TRUNCATE bookclub.books, bookclub.book_observations, bookclub.loads")
+        connection.execute("TRUNCATE bookclub.books, bookclub.loads CASCADE")
 
 
 def test_a_server_that_stays_away_fails_the_run_with_its_address(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import json
 import logging
 import os
 import signal
@@ -14,8 +15,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +28,8 @@ from bookclub_platform.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from bookclub_platform.export import Format, Name
 
 
 class _Group(click.Group):
@@ -118,13 +122,18 @@ def sandbox(books: int, seed: int, port: int) -> None:
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--json", "as_json", is_flag=True, help="For machines: a list of part, is_well, text, mend.")
+def doctor(as_json: bool) -> None:
     """Check every part, and name the mend for each fault."""
     from bookclub_platform.local.doctor import examine
 
     findings = list(examine(load_settings()))
-    for finding in findings:
-        click.echo(f"{'ok  ' if finding.is_well else 'FAULT'} {finding.part}: {finding.text}")
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    for finding in [] if as_json else findings:
+        click.echo(f"{'ok   ' if finding.is_well else 'FAULT'} {finding.part}: {finding.text}")
+        if not finding.is_well:
+            click.echo(f"      Mend: {finding.mend}")
     if not all(finding.is_well for finding in findings):
         sys.exit(1)
 
@@ -161,10 +170,10 @@ def retire(category: str, source: str | None) -> None:
             click.echo(f"{name}/{category} is retired; {books} books were delisted.")
 
 
-@categories.command()
+@categories.command("restore")
 @click.argument("category")
 @click.option("--source", help="Of this source alone; else of every source that has it.")
-def restore(category: str, source: str | None) -> None:
+def restore_category(category: str, source: str | None) -> None:
     """Crawl CATEGORY again; its books come back with the next crawl."""
     from bookclub_platform.core.categories import restore as restore_one
     from bookclub_platform.core.categories import sources_of
@@ -209,6 +218,70 @@ def _books_connection() -> Iterator[Connection]:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with create_engine(open_databases(load_settings()).books).begin() as connection:
         yield connection
+
+
+@main.command("export")
+@click.argument("table", type=click.Choice(["books", "observations"]))
+@click.option("--format", "kind", type=click.Choice(["csv", "ndjson", "parquet"]), default="csv", show_default=True)
+@click.option("--output", default="-", show_default=True, type=click.Path(allow_dash=True, dir_okay=False))
+@click.option("--all", "with_delisted", is_flag=True, help="Also the books that are gone, with their observations.")
+@click.option("--spreadsheet-safe", is_flag=True, help="CSV in which no text is run as a formula.")
+def export_table(table: Name, kind: Format, output: str, with_delisted: bool, spreadsheet_safe: bool) -> None:
+    """Write a table as it is at one moment, to a file or the standard output."""
+    from bookclub_platform.export import export_chunks, snapshot, write_file
+    from bookclub_platform.local.database import open_databases
+
+    if spreadsheet_safe and kind != "csv":
+        raise click.UsageError("--spreadsheet-safe goes with --format csv alone.")
+    if output == "-" and kind == "parquet" and sys.stdout.isatty():
+        raise click.UsageError("Parquet is not for a terminal: name a file with --output.")
+    with snapshot(open_databases(load_settings()).books) as connection:
+        chunks = export_chunks(
+            connection, table, kind, with_delisted=with_delisted, is_spreadsheet_safe=spreadsheet_safe
+        )
+        if output == "-":
+            for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+        else:
+            click.echo(f"{output}: {write_file(Path(output), chunks):,} bytes", err=True)
+
+
+@main.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--spreadsheet-safe", is_flag=True, help="The CSV was exported so.")
+def import_table(file: Path, spreadsheet_safe: bool) -> None:
+    """Take FILE, which `bookclub export` wrote, into the database: books first, then observations."""
+    import sqlalchemy as sa
+
+    from bookclub_platform.ingest import ingest
+    from bookclub_platform.local.database import open_databases
+
+    engine = sa.create_engine(open_databases(load_settings()).books, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        done = ingest(connection, file, is_spreadsheet_safe=spreadsheet_safe)
+    click.echo(f"{done.table}: {done.inserted:,} rows imported, {done.unchanged:,} were there already.")
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def backup(file: Path) -> None:
+    """Write everything that the platform keeps to FILE (.tar.gz); it may go on working meanwhile."""
+    from bookclub_platform.local.backup import backup as write
+
+    manifest = write(load_settings(), file.absolute())
+    click.echo(f"{file}: {file.stat().st_size:,} bytes, {len(manifest.files):,} files, as of {manifest.made_at}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def restore(file: Path) -> None:
+    """Fill an empty home from FILE, which `bookclub backup` wrote."""
+    from bookclub_platform.local.backup import restore as read
+
+    settings = load_settings()
+    _quieten()
+    manifest = read(settings, file)
+    click.echo(f"{settings.home} is as it was at {manifest.made_at}. Start it: `bookclub up`.")
 
 
 def _missing_packages(extra: str) -> Iterator[str]:

@@ -12,14 +12,18 @@ from pathlib import Path
 from urllib.parse import quote
 
 import dagster as dg
+import psycopg
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.local.database import open_databases
 from bookclub_platform.local.home import artifact_root
 from bookclub_platform.models import Registry
+
+RETRIES, RETRY_AFTER_S = 5, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,17 @@ class BooksDatabase(dg.ConfigurableResource):
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
-        """A connection inside a transaction that commits at the end of the block."""
-        with self.engine.begin() as connection:
-            yield connection
+        """A connection inside a transaction that commits at the end of the block.
+
+        Raises:
+            dg.RetryRequested: the connection is lost or cannot be had. The step starts anew, for what it did is whole
+                or undone, and a load that came through changes nothing the second time.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except (sa.exc.OperationalError, psycopg.OperationalError, DatabaseUnavailable) as error:
+            raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=RETRY_AFTER_S) from error
 
     @property
     def engine(self) -> sa.Engine:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from bookclub_platform.core.database import database_urls, migrate
+from bookclub_platform.core.database import database_urls, migrate, wait_until_up
+from bookclub_platform.local import postgres_binaries
 from bookclub_platform.local.postgres import leased
 
 # A test run that a script started with & ignores SIGINT, and Dagster, in this process, would let it ignore SIGTERM too:
@@ -19,7 +23,18 @@ from bookclub_platform.local.postgres import leased
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared"
+SYSTEM_POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parts[-2]))
 _numbers = itertools.count()
+TEST_DATABASE_URL = os.environ.get("BOOKCLUB_TEST_DATABASE_URL")  # read before the environment is emptied
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_servers: run on the embedded Postgres and on somebody else's")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_servers"):
+        metafunc.parametrize("server_url", ["embedded", "own"], indirect=True, scope="module")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,14 +55,83 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory, _own_environment: Non
         yield url
 
 
+@pytest.fixture(scope="session")
+def own_postgres_url(tmp_path_factory: pytest.TempPathFactory, _own_environment: None) -> Iterator[str]:
+    """The address of a server that is not ours: BOOKCLUB_TEST_DATABASE_URL's, else one made with the system's Postgres
+    (here most often an older one), with its own defaults and a role that may create databases and nothing else."""
+    if TEST_DATABASE_URL is not None:
+        yield TEST_DATABASE_URL
+        return
+    if not SYSTEM_POSTGRES:
+        pytest.skip("no Postgres but the embedded one: install one, or set BOOKCLUB_TEST_DATABASE_URL")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_binaries, "folder", lambda: SYSTEM_POSTGRES[-1])
+        yield from _system_server(tmp_path_factory.mktemp("own") / "data")
+
+
+def _system_server(data: Path) -> Iterator[str]:
+    data.mkdir(mode=0o700)
+    postgres_binaries.give(data)
+    initdb = [
+        *postgres_binaries.command("initdb", data),
+        "-D",
+        str(data),
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+    ]
+    subprocess.run([*initdb, "--locale", "C.UTF-8", "--no-sync"], cwd="/", check=True, capture_output=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *postgres_binaries.command("postgres", data),
+        "-D",
+        str(data),
+        "-p",
+        str(port),
+        "-k",
+        "",
+        "-c",
+        "fsync=off",
+    ]
+    with subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_until_up(f"postgresql://postgres@127.0.0.1:{port}/postgres")
+            admin = sa.create_engine(
+                f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres",
+                isolation_level="AUTOCOMMIT",
+                poolclass=sa.NullPool,
+            )
+            with admin.connect() as connection:
+                connection.execute(sa.text("CREATE ROLE shopkeeper LOGIN CREATEDB"))
+                connection.execute(sa.text("CREATE DATABASE bookclub OWNER shopkeeper"))
+            yield f"postgresql://shopkeeper@127.0.0.1:{port}/bookclub"
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(10)
+    shutil.rmtree(data, ignore_errors=True)
+
+
 @pytest.fixture(scope="module")
-def database_url(postgres_url: str) -> Iterator[str]:
+def server_url(request: pytest.FixtureRequest, postgres_url: str) -> str:
+    """The server of `database_url`: the embedded one, unless the module asks for both."""
+    is_own = getattr(request, "param", "embedded") == "own"
+    return str(request.getfixturevalue("own_postgres_url")) if is_own else postgres_url
+
+
+@pytest.fixture(scope="module")
+def database_url(server_url: str) -> Iterator[str]:
     """The address (with driver) of a fresh, migrated books database."""
     name = f"books_{next(_numbers)}"
-    server = sa.create_engine(database_urls(postgres_url).books, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    own = sa.make_url(database_urls(server_url).books)
+    server = sa.create_engine(own, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with server.connect() as connection:
         connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    url = sa.make_url(database_urls(postgres_url).books).set(database=name).render_as_string(hide_password=False)
+    url = own.set(database=name).render_as_string(hide_password=False)
     migrate(url)
     yield url
     with server.connect() as connection:

@@ -102,16 +102,44 @@ def built(tmp_path_factory: pytest.TempPathFactory, sandbox_url: str) -> Path:
     return home
 
 
-def test_one_command_leads_from_the_shop_to_a_recommendation(built: Path, sandbox_url: str) -> None:
-    with api(built, sandbox_url) as url:
+def answers(home: Path, shop_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A page of books, and the recommendations for the first of them."""
+    with api(home, shop_url) as url:
         page = requests.get(f"{url}/books", params={"limit": 100}, timeout=10).json()
-        assert page["total"] == 120
-        assert page["next"]
-        book = page["items"][0]
-        answer = requests.get(f"{url}/books/{book['id']}/recommendations", timeout=10).json()
-        assert answer["model"]["name"] == "tfidf_model"
-        assert len(answer["items"]) == 10
-        assert all(item["book"]["id"] != book["id"] and item["why"] for item in answer["items"])
+        question = f"{url}/books/{page['items'][0]['id']}/recommendations"
+        return page, requests.get(question, timeout=10).json()
+
+
+@pytest.fixture(scope="module")
+def first_answers(built: Path, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    return answers(built, sandbox_url)
+
+
+def test_one_command_leads_from_the_shop_to_a_recommendation(
+    first_answers: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    page, answer = first_answers
+    assert page["total"] == 120
+    assert page["next"]
+    assert answer["model"]["name"] == "tfidf_model"
+    assert len(answer["items"]) == 10
+    assert all(item["book"]["id"] != answer["book_id"] and item["why"] for item in answer["items"])
+
+
+def test_what_was_backed_up_answers_the_same_from_another_home(
+    built: Path, sandbox_url: str, first_answers: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    home, file = tmp_path / "elsewhere", str(tmp_path / "backup.tar.gz")
+    for folder, command in ((built, "backup"), (home, "restore")):
+        done = subprocess.run(
+            [*BOOKCLUB, command, file], env=environment(folder, sandbox_url), capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    (built / "mlflow").rename(built / "away")  # nothing of the old home may be needed
+    try:
+        assert answers(home, sandbox_url) == first_answers
+    finally:
+        (built / "away").rename(built / "mlflow")
 
 
 def test_a_second_build_sees_the_same_books_and_changes_none(built: Path, sandbox_url: str) -> None:

@@ -41,6 +41,9 @@ OTHER = replace(BOOK, source_id="upc-2", upc="upc-2", title="Harbour Lights", ur
 REST = [replace(BOOK, source_id=f"upc-{n}", upc=f"upc-{n}", url=f"http://shop/{n}") for n in range(3, 6)]
 
 
+pytestmark = pytest.mark.both_servers
+
+
 @pytest.fixture
 def connection(database_url: str) -> Iterator[sa.Connection]:
     """A connection whose transaction is rolled back after the test."""

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bookclub_platform.core.errors import AlreadyRunning, ConfigurationError
-from bookclub_platform.local.postgres import is_running
+from bookclub_platform.local.postgres import is_held, is_running
 
 SANDBOX = "sandbox"
 NEEDED_BYTES = 500 * 2**20
-_KEPT_PER_SHOP = ["postgres", "dagster", "mlflow", "raw", "cleaned", "covers", "report", "serving", "built.json"]
+KEPT_PER_SHOP = ["postgres", "dagster", "mlflow", "raw", "cleaned", "covers", "report", "serving", "built.json"]
 
 
 def settle(home: Path, shop: str) -> str | None:
@@ -31,8 +31,7 @@ def settle(home: Path, shop: str) -> str | None:
         AlreadyRunning: the home is in use for another shop.
     """
     home.mkdir(parents=True, exist_ok=True)
-    note = home / "shop"
-    held = note.read_text().strip() if note.exists() else None
+    note, held = home / "shop", held_shop(home)
     if held == shop:
         return None
     if held is not None:
@@ -47,8 +46,14 @@ def settle(home: Path, shop: str) -> str | None:
     return held and f"{home} held the books of {held}: they are put aside, and come back when that shop is asked for."
 
 
+def held_shop(home: Path) -> str | None:
+    """The shop that `home` was filled from: an address, or `sandbox`."""
+    note = home / "shop"
+    return note.read_text().strip() if note.exists() else None
+
+
 def _move(source: Path, target: Path) -> None:
-    for name in _KEPT_PER_SHOP:
+    for name in KEPT_PER_SHOP:
         if (source / name).exists():
             target.mkdir(parents=True, exist_ok=True)
             (source / name).rename(target / name)
@@ -102,6 +107,11 @@ def mark_built(home: Path) -> None:
 
 def is_built(home: Path) -> bool:
     return (home / "built.json").exists()
+
+
+def is_up(home: Path) -> bool:
+    """Whether a `bookclub up` runs on `home`."""
+    return is_held(home / "up.lock")
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def leased(home: Path) -> Iterator[str]:
 
 def is_running(home: Path) -> bool:
     """Whether a supervisor runs for `home`."""
-    return _is_held(home / "postgres" / "supervisor.lock")
+    return is_held(home / "postgres" / "supervisor.lock")
 
 
 def address(home: Path) -> str:
@@ -81,7 +81,7 @@ def _running(folder: Path) -> str:
     deadline = time.monotonic() + START_TIMEOUT_S
     supervisor: subprocess.Popen[bytes] | None = None
     while time.monotonic() < deadline:
-        if _is_held(folder / "supervisor.lock"):
+        if is_held(folder / "supervisor.lock"):
             with contextlib.suppress(FileNotFoundError, DatabaseUnavailable):  # not yet: ask again until the deadline
                 url = _url(folder)
                 wait_until_up(url, timeout_s=1.0)
@@ -253,7 +253,8 @@ def _free_port(wished: int) -> int:
     raise ConfigurationError("No free TCP port on 127.0.0.1")
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock file `path`."""
     try:
         with path.open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

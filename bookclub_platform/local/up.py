@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import sys
 import time
 import urllib.request
@@ -19,11 +18,11 @@ from types import FrameType
 from typing import Any
 
 from bookclub_platform.core.database import database_urls
-from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.local import home as homes
 from bookclub_platform.local.database import open_databases
 from bookclub_platform.local.home import SANDBOX
+from bookclub_platform.local.ports import check_port, wanted_ports
 from bookclub_platform.local.postgres import is_running, leased
 from bookclub_platform.local.processes import Child, ChildEnded, Children
 
@@ -86,18 +85,8 @@ class _Platform:
             yield children
 
     def _check_ports(self) -> None:
-        taken = {
-            "BOOKCLUB_API_PORT": (self.settings.api_host, self.settings.api_port),
-            "BOOKCLUB_DAGSTER_PORT": ("127.0.0.1", self.settings.dagster_port),
-            "BOOKCLUB_MLFLOW_PORT": ("127.0.0.1", self.settings.mlflow_port),
-            "BOOKCLUB_SANDBOX_PORT": ("127.0.0.1", self.settings.sandbox_port),
-        }
-        if self.settings.mlflow_tracking_uri is not None:
-            del taken["BOOKCLUB_MLFLOW_PORT"]
-        if not self.with_sandbox:
-            del taken["BOOKCLUB_SANDBOX_PORT"]
-        for setting, (host, port) in taken.items():
-            _check_port(host, port, setting)
+        for setting, (host, port) in wanted_ports(self.settings, self.with_sandbox).items():
+            check_port(host, port, setting)
 
     def _open_postgres(self, stack: ExitStack) -> None:
         url = self.settings.database_url
@@ -209,15 +198,6 @@ def _wait_until_ended(home: Path, timeout_s: float = 5.0) -> None:
     deadline = time.monotonic() + timeout_s
     while is_running(home) and time.monotonic() < deadline:
         time.sleep(0.05)
-
-
-def _check_port(host: str, port: int, setting: str) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise PortTaken(host, port, setting) from error
 
 
 def _ask(url: str, timeout_s: float = 10.0) -> dict[str, Any]:

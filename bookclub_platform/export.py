@@ -1,0 +1,207 @@
+"""Table -> a file that anybody can read: one snapshot -> CSV, NDJSON or Parquet, as chunks of bytes, in flat memory.
+
+    with snapshot(url) as connection:
+        for chunk in export_chunks(connection, "books", "ndjson"): ...
+
+What comes out goes back in by ingest.py without a change: NULL is not the empty text (in CSV: nothing between the
+commas against `""`), moments have their zone, prices their decimals. `bookclub export` writes a file; the API can
+stream the same chunks. Alone: `bookclub export books --format csv | head`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from bookclub_platform.core.tables import book_observations, books
+
+Name = Literal["books", "observations"]
+Format = Literal["csv", "ndjson", "parquet"]
+TABLES: dict[Name, sa.Table] = {"books": books, "observations": book_observations}
+FORMATS: tuple[Format, ...] = get_args(Format)
+CHUNK_BYTES = 64 * 1024
+PARQUET_ROWS = 10_000  # of a row group: about 20 MB as Python objects
+# What makes a spreadsheet take a text for a formula (OWASP: CSV injection), and our own mark, so that a text that
+# begins with it can be told from one that was given it.
+SPREADSHEET_MARK = "'"
+_FORMULA = r"^['=+\-@\t\r\n＝＋－＠]"
+_DIALECT: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+_BOM = "\ufeff".encode()  # without it Excel reads UTF-8 as the machine's old code page
+
+
+@contextmanager
+def snapshot(url: str) -> Iterator[sa.Connection]:
+    """A read-only connection for which time stands still: what commits meanwhile is not seen."""
+    engine = sa.create_engine(
+        url, poolclass=sa.NullPool, isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True}
+    )
+    with engine.connect() as connection:
+        yield connection
+
+
+def export_chunks(
+    connection: sa.Connection,
+    name: Name,
+    format: Format,
+    *,
+    with_delisted: bool = False,
+    is_spreadsheet_safe: bool = False,
+) -> Iterator[bytes]:
+    """The table `name` in order of its key, in chunks of about CHUNK_BYTES (Parquet: of a row group).
+
+    Args:
+        connection: inside a transaction (`snapshot` above); nothing else may be asked on it until the last chunk.
+        with_delisted: also the books that are gone, and their observations.
+        is_spreadsheet_safe: CSV alone: a text that a spreadsheet would run as a formula gets a `'` before it.
+    """
+    if is_spreadsheet_safe and format != "csv":
+        raise ValueError("spreadsheet-safe is a kind of CSV")
+    connection.execute(sa.select(sa.func.set_config("TimeZone", "UTC", True)))
+    rows = _rows(TABLES[name], with_delisted)
+    match format:
+        case "csv":
+            query = _as_csv(rows, is_spreadsheet_safe)
+            start = [_BOM] if is_spreadsheet_safe else []
+            return _joined([*start], _copied(connection, query, "FORMAT csv, HEADER true"))
+        case "ndjson":
+            line = rows.subquery("line")
+            query = sa.select(sa.cast(sa.func.row_to_json(sa.literal_column(line.name)), sa.Text)).select_from(line)
+            # JSON holds no control characters, so that with these two as its signs CSV leaves every line as it is.
+            return _joined([], _copied(connection, query, "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"))
+        case "parquet":
+            return _parquet(connection, TABLES[name], rows)
+
+
+def write_file(path: Path, chunks: Iterable[bytes]) -> int:
+    """Write the chunks; under `path` there is the whole file or what was there before. Returns the bytes written."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            size = sum(file.write(chunk) for chunk in chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+def stored_columns(table: sa.Table) -> list[sa.Column[Any]]:
+    """The columns that are written, not computed by the database."""
+    return [column for column in table.columns if column.computed is None]
+
+
+def _rows(table: sa.Table, with_delisted: bool) -> sa.Select[Any]:
+    rows = sa.select(*stored_columns(table)).order_by(*table.primary_key.columns)
+    if with_delisted:
+        return rows
+    if table is books:
+        return rows.where(books.c.delisted_at.is_(None))
+    is_listed = sa.exists().where(books.c.id == book_observations.c.book_id, books.c.delisted_at.is_(None))
+    return rows.where(is_listed)
+
+
+def _as_csv(rows: sa.Select[Any], is_spreadsheet_safe: bool) -> sa.Select[Any]:
+    def cell(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        if isinstance(column.type, sa.Boolean):
+            return sa.cast(column, sa.Text)  # true, not t: what other programs read as a boolean
+        if is_spreadsheet_safe and isinstance(column.type, sa.String):
+            return sa.case((column.regexp_match(_FORMULA), SPREADSHEET_MARK + column), else_=column)
+        return column
+
+    return rows.with_only_columns(*(cell(column).label(str(column.key)) for column in rows.selected_columns))
+
+
+def _copied(connection: sa.Connection, query: sa.Select[Any], options: str) -> Iterator[bytes]:
+    """The rows of `query` as the server formats them."""
+    text = query.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}).string
+    with _cursor(connection) as cursor, cursor.copy(f"COPY ({text}) TO STDOUT ({options})") as copy:
+        for row in copy:
+            yield bytes(row)
+
+
+def _joined(start: list[bytes], rows: Iterator[bytes]) -> Iterator[bytes]:
+    waiting, size = start, 0
+    for row in rows:
+        waiting.append(row)
+        size += len(row)
+        if size >= CHUNK_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+def _parquet(connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -> Iterator[bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema, sink = arrow_schema(table), _Sink()
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        result = connection.execution_options(yield_per=PARQUET_ROWS).execute(rows)
+        for part in result.partitions():
+            columns = [
+                pa.array(values, kind) for values, kind in zip(zip(*part, strict=True), schema.types, strict=True)
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema), row_group_size=PARQUET_ROWS)
+            yield sink.taken()
+    yield sink.taken()
+
+
+def arrow_schema(table: sa.Table) -> Any:
+    """The pyarrow schema of the stored columns."""
+    import pyarrow as pa
+
+    def kind(column: sa.Column[Any]) -> Any:
+        if isinstance(column.type, sa.Numeric):
+            return pa.decimal128(column.type.precision or 38, column.type.scale or 0)
+        if isinstance(column.type, sa.DateTime):
+            return pa.timestamp("us", "UTC")
+        for sql, arrow in (
+            (sa.BigInteger, pa.int64()),
+            (sa.SmallInteger, pa.int16()),
+            (sa.Integer, pa.int32()),
+            (sa.Boolean, pa.bool_()),
+            (sa.String, pa.string()),
+        ):
+            if isinstance(column.type, sql):
+                return arrow
+        raise TypeError(f"column {column} has a type without a counterpart in Parquet: {column.type}")
+
+    return pa.schema([pa.field(c.name, kind(c), nullable=bool(c.nullable)) for c in stored_columns(table)])
+
+
+class _Sink(io.RawIOBase):
+    """A file that is handed on as it is written."""
+
+    def __init__(self) -> None:
+        self._written: list[bytes] = []
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def write(self, data: Any) -> int:
+        self._written.append(bytes(data))
+        self._at += len(self._written[-1])
+        return len(self._written[-1])
+
+    def taken(self) -> bytes:
+        """What was written since the last time."""
+        written, self._written = self._written, []
+        return b"".join(written)
+
+
+def _cursor(connection: sa.Connection) -> Any:
+    driver: Any = connection.connection.driver_connection
+    return driver.cursor()

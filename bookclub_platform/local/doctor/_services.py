@@ -1,0 +1,161 @@
+"""What answers over HTTP: the shop, MLflow and its champion, Dagster with its schedules and partitions, the API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from bookclub_platform.core.errors import ModelError
+from bookclub_platform.core.settings import Settings
+from bookclub_platform.local.doctor._data import told
+from bookclub_platform.local.doctor._finding import START, Finding, NoAnswer, ask, ask_json
+from bookclub_platform.local.home import SANDBOX, held_shop
+from bookclub_platform.models import Registry, Tfidf
+
+MODEL_MAX_AGE = timedelta(days=8)  # a week and a day
+_NAMED = 5  # of the failed partitions of an asset
+_QUESTION = """{
+  version
+  workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError {
+    ... on PythonError { message }
+    ... on RepositoryLocation { repositories {
+      schedules { name scheduleState { status ticks(limit: 1) { status error { message } } } }
+      sensors { name sensorState { status ticks(limit: 1) { status error { message } } } }
+    } } } } } }
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatErrors { message } } } }
+  assetNodes { assetKey { path } assetPartitionStatuses { ... on DefaultPartitionStatuses { failedPartitions } } }
+}"""
+
+
+def shop(settings: Settings) -> list[Finding]:
+    is_sandbox = "shop_url" not in settings.model_fields_set and held_shop(settings.home) == SANDBOX
+    url = f"http://127.0.0.1:{settings.sandbox_port}/" if is_sandbox else f"{settings.shop_url}/"
+    try:
+        ask(url)
+    except NoAnswer as fault:
+        mend = START if is_sandbox else "Set BOOKCLUB_SHOP_URL to a shop that is up; `make run` alone brings its own."
+        return [Finding("shop", False, str(fault), mend)]
+    return [Finding("shop", True, f"answers at {url}")]
+
+
+def mlflow(settings: Settings) -> list[Finding]:
+    uri = _tracking_uri(settings)
+    if not uri.startswith("http"):
+        return [Finding("mlflow", True, "no server: the registry is a database, see `model`")]
+    try:
+        version = ask(f"{uri}/version").decode()
+    except NoAnswer as fault:
+        mend = START if settings.mlflow_tracking_uri is None else "Start it, or set MLFLOW_TRACKING_URI."
+        return [Finding("mlflow", False, str(fault), mend)]
+    return [Finding("mlflow", True, f"MLflow {version} answers at {uri}")]
+
+
+def model(settings: Settings) -> list[Finding]:
+    """The champion and its age."""
+    mend = "Train one: job `retrain` in Dagster, or `bookclub build`."
+    try:
+        version, made_at = _champion(_tracking_uri(settings), Tfidf.name)
+    except (NoAnswer, ModelError) as fault:
+        return [Finding("model", False, f"no champion can be had: {fault}", mend)]
+    age = datetime.now(UTC) - made_at
+    text = f"{Tfidf.name} version {version}, {told(age)} old"
+    return [Finding("model", age <= MODEL_MAX_AGE, text, f"See why weekly_retrain did not run. {mend}")]
+
+
+def _champion(uri: str, name: str) -> tuple[str, datetime]:
+    if not uri.startswith("http"):
+        champion = Registry(uri).champion(name)
+        return champion.version, champion.registered_at
+    # Not by MLflow's client: to import it takes longer than all else here.
+    found = ask_json(f"{uri}/api/2.0/mlflow/registered-models/alias?name={quote(name)}&alias=champion")["model_version"]
+    return found["version"], datetime.fromtimestamp(int(found["creation_timestamp"]) / 1000, UTC)
+
+
+def _tracking_uri(settings: Settings) -> str:
+    return (settings.mlflow_tracking_uri or f"http://127.0.0.1:{settings.mlflow_port}").rstrip("/")
+
+
+def dagster(settings: Settings) -> list[Finding]:
+    """The web server and the code it loads, the schedules, sensors and daemons, the failed partitions."""
+    url = f"http://127.0.0.1:{settings.dagster_port}"
+    try:
+        answer = ask_json(f"{url}/graphql", {"query": _QUESTION})
+        if "data" not in answer:
+            raise NoAnswer(f"{url}/graphql: {answer}")
+    except NoAnswer as fault:
+        unknown = [
+            Finding(part, False, "not known: Dagster does not answer", START) for part in ("schedules", "partitions")
+        ]
+        return [Finding("dagster", False, str(fault), START), *unknown]
+    data = answer["data"]
+    return [_location(url, data), _schedules(url, data), _partitions(url, data)]
+
+
+def _location(url: str, data: Any) -> Finding:
+    entries = data["workspaceOrError"].get("locationEntries", [])
+    broken = [
+        f"{entry['name']}: {entry['locationOrLoadError']['message'].strip()}"
+        for entry in entries
+        if entry["locationOrLoadError"] and "message" in entry["locationOrLoadError"]
+    ]
+    if broken or not entries:
+        text = "; ".join(broken) or "no code location"
+        return Finding("dagster", False, f"{url} does not load {text}", f"Mend it, then reload it at {url}/locations.")
+    return Finding("dagster", True, f"Dagster {data['version']} answers at {url}")
+
+
+def _schedules(url: str, data: Any) -> Finding:
+    """Schedules and sensors are on, their last tick went well, and the daemons that tick them are alive."""
+    ticking = [
+        (one["name"], one.get("scheduleState") or one.get("sensorState"))
+        for entry in data["workspaceOrError"].get("locationEntries", [])
+        for repository in (entry["locationOrLoadError"] or {}).get("repositories", [])
+        for one in [*repository["schedules"], *repository["sensors"]]
+    ]
+    wrong = [f"{name} is {state['status'].lower()}" for name, state in ticking if state["status"] != "RUNNING"]
+    wrong += [
+        f"the last tick of {name} failed: {tick['error']['message'].strip() if tick['error'] else 'see its page'}"
+        for name, state in ticking
+        for tick in state["ticks"]
+        if tick["status"] == "FAILURE"
+    ]
+    wrong += [
+        f"daemon {daemon['daemonType'].lower()} is not well"
+        + "".join(f" ({error['message'].strip().splitlines()[0]})" for error in daemon["lastHeartbeatErrors"][:1])
+        for daemon in data["instance"]["daemonHealth"]["allDaemonStatuses"]
+        if daemon["required"] and not daemon["healthy"]
+    ]
+    if wrong or not ticking:
+        mend = f"Switch them on, or see the cause, at {url}/automation; daemons are at {url}/health."
+        return Finding("schedules", False, "; ".join(wrong) or "there are none", mend)
+    return Finding("schedules", True, f"on: {', '.join(name for name, _ in ticking)}")
+
+
+def _partitions(url: str, data: Any) -> Finding:
+    failed = {
+        "/".join(node["assetKey"]["path"]): (node["assetPartitionStatuses"] or {}).get("failedPartitions") or []
+        for node in data["assetNodes"]
+    }
+    wrong = {asset: keys for asset, keys in failed.items() if keys}
+    if not wrong:
+        return Finding("partitions", True, "none failed")
+    told_of = [
+        f"{asset}: {', '.join(keys[:_NAMED])}{f' and {len(keys) - _NAMED} more' if len(keys) > _NAMED else ''}"
+        for asset, keys in wrong.items()
+    ]
+    pages = ", ".join(f"{url}/assets/{asset}?view=partitions" for asset in wrong)
+    return Finding(
+        "partitions", False, f"failed: {'; '.join(told_of)}", f"See the cause and materialise again: {pages}"
+    )
+
+
+def api(settings: Settings) -> list[Finding]:
+    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    url = f"http://{host}:{settings.api_port}"
+    try:
+        champion = ask_json(f"{url}/model")
+        ask(f"{url}/ready")
+    except NoAnswer as fault:
+        return [Finding("api", False, str(fault), f"{START} Or the API alone: `bookclub serve`.")]
+    return [Finding("api", True, f"ready at {url}, answers with {champion['name']} version {champion['version']}")]

@@ -9,7 +9,9 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
+from bookclub_platform.core.errors import ConfigurationError
 from bookclub_platform.core.progress import Progress
+from bookclub_platform.core.settings import load_settings
 from bookclub_platform.core.tables import select_data_version, select_training_rows
 from bookclub_platform.models import BookText, Model, Tfidf
 from bookclub_platform.models._health import ListHealth, list_health
@@ -22,13 +24,23 @@ _CHOSEN = Tfidf()
 
 
 class TfidfConfig(dg.Config):
-    """The parameters of models/tfidf.py, which says why the defaults were chosen."""
+    """The parameters of models/tfidf.py, which says why the defaults were chosen.
+
+    Attributes:
+        embedding: `none` or `minilm`; unset, what the setting BOOKCLUB_EMBEDDING says.
+    """
 
     title_weight: int = _CHOSEN.title_weight
     category_name_weight: int = _CHOSEN.category_name_weight
     category_weight: float = _CHOSEN.category_weight
     min_df: int = _CHOSEN.min_df
     unknown_categories: list[str] = Field(default=list(_CHOSEN.unknown_categories))
+    embedding: str | None = Field(default=None, pattern="^(none|minilm)$")
+    embedding_weight: float = Field(default=_CHOSEN.embedding_weight, ge=0, le=1)
+
+    def parameters(self) -> dict[str, Any]:
+        """What the model is made with."""
+        return self.model_dump() | {"embedding": self.embedding or load_settings().embedding}
 
 
 @dg.asset(
@@ -60,7 +72,10 @@ def tfidf_model(
     rows, data_version = _training_rows(database)
     if not rows:
         raise dg.Failure("Table books has no listed book: materialise books first.", allow_retries=False)
-    model = Tfidf(**config.model_dump()).fit(rows)
+    try:
+        model = Tfidf(**config.parameters()).fit(rows)
+    except ConfigurationError as error:  # the embedding's extra is not installed: trying again would not help
+        raise dg.Failure(str(error), allow_retries=False) from error
     fitted = time.perf_counter()
     health = list_health(model)
     metrics = {

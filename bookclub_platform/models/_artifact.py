@@ -93,8 +93,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise invalid(path, f"is no manifest: {error.errors()[0]['msg']} at {error.errors()[0]['loc']}") from error
 
 
-def read_array(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-    """The one-dimensional array of exactly that `dtype` in `path`, memory-mapped and read-only.
+def read_array(path: Path, dtype: type[np.generic], ndim: int = 1) -> NDArray[Any]:
+    """The array of exactly that `dtype` and number of dimensions in `path`, memory-mapped and read-only.
 
     Raises:
         ArtifactInvalid: it is something else.
@@ -102,10 +102,10 @@ def read_array(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
     try:
         # Not np.load, which would take a .zip or a pickle for an answer too.
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError, MemoryError, RecursionError) as error:  # what its header may lead to
         raise invalid(path, f"is no array: {error}") from error
-    if array.ndim != 1 or array.dtype != np.dtype(dtype):
-        raise invalid(path, f"has shape {array.shape} of {array.dtype}, and must be a list of {np.dtype(dtype)}")
+    if array.ndim != ndim or array.dtype != np.dtype(dtype):
+        raise invalid(path, f"has shape {array.shape} of {array.dtype}, and must be {ndim}-d of {np.dtype(dtype)}")
     return np.asarray(array)  # a plain view of the same pages: slicing a np.memmap costs ten times as much
 
 
@@ -124,5 +124,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def _seal_of(path: Path) -> Seal:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise invalid(path, "is no plain file")  # a link may lead anywhere, and reading a pipe would never end
     with path.open("rb") as file:
         return Seal(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

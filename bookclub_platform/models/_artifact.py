@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Set
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from bookclub_platform.core.errors import ArtifactInvalid
 
 MANIFEST = "manifest.json"
 _MENDING = "Remove that folder to have it fetched again, or train and publish a new version."
+# What NumPy may raise over a header that somebody meant to do harm with: it is parsed as Python's literals are.
+_UNREADABLE = (OSError, ValueError, TypeError, OverflowError, MemoryError, RecursionError, SyntaxError, TokenError)
 _LIST_OF_TEXT = TypeAdapter(list[str])
 
 
@@ -85,6 +88,7 @@ def read_manifest(folder: Path) -> Manifest:
         ArtifactInvalid: it is missing, or not a manifest.
     """
     path = folder / MANIFEST
+    _refuse_what_is_no_file(path)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -102,7 +106,7 @@ def read_array(path: Path, dtype: type[np.generic], ndim: int = 1) -> NDArray[An
     try:
         # Not np.load, which would take a .zip or a pickle for an answer too.
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, OverflowError, MemoryError, RecursionError) as error:  # what its header may lead to
+    except _UNREADABLE as error:
         raise invalid(path, f"is no array: {error}") from error
     if array.ndim != ndim or array.dtype != np.dtype(dtype):
         raise invalid(path, f"has shape {array.shape} of {array.dtype}, and must be {ndim}-d of {np.dtype(dtype)}")
@@ -124,7 +128,12 @@ def read_list(path: Path) -> list[str]:
 
 
 def _seal_of(path: Path) -> Seal:
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise invalid(path, "is no plain file")  # a link may lead anywhere, and reading a pipe would never end
+    _refuse_what_is_no_file(path)
     with path.open("rb") as file:
         return Seal(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """A link may lead anywhere, and to read a pipe may never end; what does not exist is somebody else's to tell."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise invalid(path, "is no plain file")

@@ -15,10 +15,11 @@ from bookclub_platform.core.settings import load_settings
 from bookclub_platform.core.tables import select_data_version, select_training_rows
 from bookclub_platform.models import BookText, Model, Tfidf
 from bookclub_platform.models._health import ListHealth, list_health
+from bookclub_platform.models._samples import samples_page
 from bookclub_platform.resources import BooksDatabase, MlflowRegistry
 
 MIN_COVERAGE = 0.9
-
+SAMPLES = "samples.html"
 
 _CHOSEN = Tfidf()
 
@@ -95,7 +96,9 @@ def tfidf_model(
             "dagster_run": registry.run_page(context.run_id),
         },
         artifact_root=registry.artifact_root,
+        pages={SAMPLES: samples_page({"this model": model}, rows)},
     )
+    run_url = opened.run_url(version, registry.ui_url)
     is_sound = health.is_sound(MIN_COVERAGE)
     if is_sound:
         opened.promote(version)
@@ -107,7 +110,8 @@ def tfidf_model(
             "data_version": data_version,
             "registered_version": version.version,
             "is_champion": is_sound,
-            "mlflow_run": dg.MetadataValue.url(opened.run_url(version, registry.ui_url)),
+            "mlflow_run": dg.MetadataValue.url(run_url),
+            "sample_recommendations": dg.MetadataValue.url(f"{run_url}/artifacts/pages/{SAMPLES}"),
             "seconds": round(time.perf_counter() - started, 3),
             "preview": preview(_sample_lists(model, rows)),
         },

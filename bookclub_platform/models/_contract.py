@@ -79,3 +79,10 @@ class Model(Protocol):
         Raises:
             ArtifactInvalid: a file is missing, altered, of another format, or does not fit the others.
         """
+
+
+class FoldableModel(Model, Protocol):
+    """A model whose space other books can be put into without learning anew."""
+
+    def fold(self, rows: Sequence[BookText]) -> Self:
+        """`rows` in the learned space: a model over those books, with nothing learned from them."""

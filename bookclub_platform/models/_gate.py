@@ -10,8 +10,9 @@ guardrail breaks. A tie, a figure that is missing or not a number, or other quer
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 MIN_GAIN = 0.003
 CONFIDENCE = 0.975  # one-sided
 RESAMPLES = 2_000
+_AT_ONCE = 100  # resamples: a table of all of them would take gigabytes for 20,000 queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +30,24 @@ class Judgement:
     """What one model did on one snapshot.
 
     Attributes:
-        queries: (q,) ids of the judged books; `scores`: (q,) 0..1 each, higher is better.
+        queries: (q,) ids of the judged books.
+        scores: (q, p), of each proxy 0..1, higher is better; NaN where a proxy says nothing of a book.
         faults: the guardrails that the model breaks, in words.
-        figures: what else was measured of it, by name.
     """
 
     queries: NDArray[np.int64]
     scores: NDArray[np.float64]
     faults: Sequence[str] = ()
-    figures: dict[str, float] = field(default_factory=dict)
 
     @property
-    def mean(self) -> float:
-        """NaN where nothing was judged."""
-        return float(self.scores.mean()) if len(self.scores) else float("nan")
+    def proxies(self) -> NDArray[np.float64]:
+        """(p,) the mean of each proxy; NaN for one that says nothing of any book."""
+        return _means(self.scores, np.ones((1, len(self.scores))))[0]
+
+    @property
+    def score(self) -> float:
+        """The geometric mean of the proxies that say anything; NaN if none does."""
+        return float(_score(self.proxies[None])[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +68,46 @@ def decide(challenger: Judgement, champion: Judgement | None, min_gain: float = 
     Args:
         min_gain: of the mean score, below which a change is not worth its risk.
     """
-    figures = {"challenger_score": challenger.mean, "queries": float(len(challenger.queries))}
+    figures = {"challenger_score": challenger.score, "queries": float(len(challenger.queries))}
     if challenger.faults:
         return Decision(False, f"It breaks a guardrail: {'; '.join(challenger.faults)}.", figures)
     if champion is None:
         return Decision(True, "It is the first model, and breaks no guardrail.", figures)
-    figures["champion_score"] = champion.mean
+    figures["champion_score"] = champion.score
     if not np.array_equal(challenger.queries, champion.queries) or not len(challenger.queries):
         return Decision(False, "The two were not judged on the same queries: keep the champion.", figures)
-    differences = challenger.scores - champion.scores
-    if not np.isfinite(differences).all():
-        return Decision(False, "A score is not a number: keep the champion.", figures)
-    gain = float(differences.mean())
-    lower, upper = _bounds(differences)
+    is_silent = np.isnan(challenger.scores)
+    if not np.array_equal(is_silent, np.isnan(champion.scores)) or is_silent.all():
+        return Decision(False, "A score is missing: keep the champion.", figures)
+    gain = challenger.score - champion.score
+    lower, upper = _bounds(challenger.scores, champion.scores)
     figures |= {"gain": gain, "gain_lower_bound": lower, "gain_upper_bound": upper, "min_gain": min_gain}
-    text = f"gain {gain:+.4f}, at least {lower:+.4f} with {CONFIDENCE:.1%} confidence, over {len(differences)} queries"
+    text = f"gain {gain:+.4f}, at least {lower:+.4f} with {CONFIDENCE:.1%} confidence, over {len(challenger.queries)} queries"
     if lower > 0 and gain >= min_gain:
         return Decision(True, f"It is better: {text}.", figures)
     return Decision(False, f"It is not clearly better: {text}; wanted are a bound above 0 and {min_gain}.", figures)
 
 
-def _bounds(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """The gain's bounds by a bootstrap of the pairs; the same pairs give the same bounds."""
-    random = np.random.default_rng(0)
-    count = len(differences)
-    # In pieces: with 100,000 queries one table of all resamples would take 1.6 GB.
-    means = [differences[random.integers(0, count, count)].mean() for _ in range(RESAMPLES)]
-    lower, upper = np.quantile(means, [1 - CONFIDENCE, CONFIDENCE])
+def _bounds(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> tuple[float, float]:
+    """The gain's bounds, by a bootstrap over the queries; the same scores give the same bounds."""
+    random, count = np.random.default_rng(0), len(challenger)
+    gains = []
+    for _ in range(RESAMPLES // _AT_ONCE):
+        weights = random.multinomial(count, np.full(count, 1 / count), size=_AT_ONCE).astype(float)
+        gains.append(_score(_means(challenger, weights)) - _score(_means(champion, weights)))
+    lower, upper = np.nanquantile(np.concatenate(gains), [1 - CONFIDENCE, CONFIDENCE])
     return float(lower), float(upper)
+
+
+def _means(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(r, p): the means of each proxy under each of (r, q) weights of the queries."""
+    has_score = ~np.isnan(scores)
+    total = weights @ has_score
+    return np.divide(weights @ np.where(has_score, scores, 0), total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def _score(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(r,): the geometric mean of the proxies that say anything. A model that fails at one of them is worth nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all silent: NaN, which keeps the champion
+        return np.asarray(np.exp(np.nanmean(np.log(means), axis=1)))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -153,6 +154,55 @@ class Tfidf:
         self.embedding_, self.embedding_mean_ = self._fit_embedding(rows) if self.embedding != "none" else (None, None)
         return self
 
+    def fold(self, rows: Sequence[BookText]) -> Self:
+        """`rows` in the space that this model has learned: a model of its terms, weights and categories over other
+        books, or over the same with other texts. Terms and categories that it does not know count for nothing.
+
+        `fold` of the rows that a model was fitted on is that model.
+        """
+        from scipy.sparse import csr_matrix, hstack
+        from sklearn.preprocessing import normalize
+
+        rows = sorted(rows, key=lambda row: row.id)
+        n_terms = len(self.vocabulary_) - self.n_categories_
+        term = _text.term_of()
+        place = {term(word): at for at, word in enumerate(self.vocabulary_[:n_terms])}
+        known: dict[str, int | None] = {}  # a word is stemmed once, not at each of its places
+        data, columns, starts = [], [], [0]
+        for row in rows:
+            counts: Counter[int] = Counter()
+            for word in self._words(row):
+                at = known[word] if word in known else known.setdefault(word, place.get(term(word)))
+                if at is not None:
+                    counts[at] += 1
+            columns += counts.keys()
+            data += counts.values()
+            starts.append(len(columns))
+        weights = (1 + np.log(np.array(data, dtype=np.float32))) * self.idf_[columns]
+        terms = normalize(csr_matrix((weights, columns, starts), shape=(len(rows), n_terms)), copy=False)
+        folded = type(self)(**self.parameters)
+        vectors = normalize(hstack([terms, self._fold_categories(rows)], format="csr", dtype=np.float32), copy=False)
+        vectors.sort_indices()
+        folded.book_ids = np.array([row.id for row in rows], dtype=np.int64)
+        folded.works_ = _works([row.title for row in rows])
+        folded.vocabulary_, folded.n_categories_, folded.idf_ = self.vocabulary_, self.n_categories_, self.idf_
+        folded.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
+        folded.embedding_, folded.embedding_mean_ = None, self.embedding_mean_
+        if self.embedding_mean_ is not None:
+            folded.embedding_ = centred(self._encoded(rows), self.embedding_mean_)
+        return folded
+
+    def _fold_categories(self, rows: Sequence[BookText]) -> csr_matrix:
+        from scipy.sparse import csr_matrix
+
+        n_terms = len(self.vocabulary_) - self.n_categories_
+        place = {name: at for at, name in enumerate(self.vocabulary_[n_terms:])}
+        idf = self.idf_[n_terms:]
+        book_at = [at for at, row in enumerate(rows) if row.category_name in place and self._is_known(row.category)]
+        category_at = [place[rows[at].category_name] for at in book_at]
+        weights = self.category_weight * idf[category_at] / (idf.mean() if len(idf) else 1.0)
+        return csr_matrix((weights, (book_at, category_at)), shape=(len(rows), len(place)))
+
     def _is_known(self, category: str) -> bool:
         return category not in self.unknown_categories
 
@@ -211,11 +261,16 @@ class Tfidf:
 
     def _fit_embedding(self, rows: Sequence[BookText]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(n, 384) centred unit vectors of title and description, and (384,) what they were centred on."""
+        vectors = self._encoded(rows)
+        mean = vectors[vectors.any(axis=1)].mean(axis=0)
+        return centred(vectors, mean), mean
+
+    @staticmethod
+    def _encoded(rows: Sequence[BookText]) -> NDArray[np.float32]:
+        """(n, 384) unit vectors of title and description, 0 where there is no word."""
         texts = [_text.unglued(f"{row.title}. {row.description or ''}").strip() for row in rows]
         has_words = np.array([bool(_text.words(text)) for text in texts])
-        vectors = np.where(has_words[:, None], Encoder().encode(texts), np.float32(0))
-        mean = vectors[has_words].mean(axis=0)
-        return centred(vectors, mean), mean
+        return np.where(has_words[:, None], Encoder().encode(texts), np.float32(0))
 
     def recommend(self, book_id: int, limit: int) -> list[Recommendation]:
         """See `Model.recommend`. A work stands at most once in a list, and the work asked for never."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +57,7 @@ class Judge:
         unknown_categories: slugs that are no shelf.
     """
 
-    def __init__(self, rows: Sequence[BookText], unknown_categories: Set[str] = frozenset()) -> None:
+    def __init__(self, rows: Sequence[BookText], unknown_categories: Collection[str] = ()) -> None:
         self.rows = _even_part(sorted(rows, key=lambda row: row.id), MOST_BOOKS)
         self._category = {row.id: row.category for row in self.rows}
         relatives, self._struck = _relatives(self.rows)
@@ -70,6 +70,11 @@ class Judge:
             or row.id in relatives
         ]
 
+    @property
+    def queries(self) -> NDArray[np.int64]:
+        """(q,) ids of the books that are asked about."""
+        return np.array([query.book_id for query in self._queries], dtype=np.int64)
+
     def judge(self, model: FoldableModel, faults: Sequence[str] = ()) -> Judgement:
         """The scores of `model`, as it is, over these rows; `faults` are the guardrails that it breaks."""
         scores = np.full((len(self._queries), len(PROXIES)), np.nan)
@@ -80,7 +85,7 @@ class Judge:
                 scores[at, 0] = _ndcg(lists[0], query.relatives)
             if query.shelf is not None:
                 scores[at, 1:] = [self._share(found, query) for found in lists[1:]]
-        return Judgement(np.array([query.book_id for query in self._queries], dtype=np.int64), scores, tuple(faults))
+        return Judgement(self.queries, scores, tuple(faults))
 
     def _share(self, found: Sequence[int], query: _Query) -> float:
         """Of the places that books of the same shelf could take, those that they take."""

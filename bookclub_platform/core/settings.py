@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -102,6 +102,7 @@ class Settings(BaseSettings):
     retrain_schedule: Cron = "0 5 * * 1"
     retrain_coverage: Annotated[float, Field(ge=0, le=1)] = 0.9
     alarm_webhook: Annotated[SecretStr | None, AfterValidator(_secret_http_url)] = None
+    embedding: Literal["none", "minilm"] = "none"
 
     @property
     def is_shop_local(self) -> bool:

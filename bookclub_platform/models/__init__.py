@@ -17,19 +17,30 @@ from pathlib import Path
 from typing import Any
 
 from bookclub_platform.models._artifact import invalid, read_manifest
-from bookclub_platform.models._contract import BookText, Model, Reason, Recommendation
+from bookclub_platform.models._contract import BookText, FoldableModel, Model, Reason, Recommendation
+from bookclub_platform.models._gate import Decision, Judgement, decide
+from bookclub_platform.models._health import ListHealth, list_health
+from bookclub_platform.models._judge import PROXIES, Judge
 from bookclub_platform.models._registry import ModelVersion, Registry
 from bookclub_platform.models.tfidf import Tfidf
 
 __all__ = [
     "MODELS",
+    "PROXIES",
     "BookText",
+    "Decision",
+    "FoldableModel",
+    "Judge",
+    "Judgement",
+    "ListHealth",
     "Model",
     "ModelVersion",
     "Reason",
     "Recommendation",
     "Registry",
     "Tfidf",
+    "decide",
+    "list_health",
     "load_model",
 ]
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
 
 CHAMPION = "champion"
+PROMOTED_AT, PROMOTED_WHY, ROLLED_BACK_AT = "promoted_at", "promoted_why", "rolled_back_at"
 DATABASE_TIMEOUT_S = 10.0
 
 _ARTIFACT_PATH = "model"
@@ -70,6 +71,7 @@ class Registry:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         artifact_root: str | None,
+        pages: Mapping[str, str] | None = None,
     ) -> ModelVersion:
         """One finished run in the experiment of the model's name, and a new version of the model; no alias is moved.
 
@@ -77,12 +79,15 @@ class Registry:
             tags: set on the run and on the version.
             artifact_root: URI of the folder for the experiment's files, heeded when the experiment is made; None
                 leaves the choice to the server.
+            pages: file name -> HTML, shown beside the model in the run's artifacts.
         """
         with self._asking("publish"):
             run = self._client.create_run(self._experiment(model.name, artifact_root), tags=dict(tags))
             run_id = run.info.run_id
             try:
                 self._log(run_id, parameters, metrics)
+                for name, page in (pages or {}).items():
+                    self._client.log_text(run_id, page, f"pages/{name}")
                 with tempfile.TemporaryDirectory() as folder:
                     model.save(Path(folder))
                     self._client.log_artifacts(run_id, folder, _ARTIFACT_PATH)
@@ -94,10 +99,68 @@ class Registry:
                 raise
         return version
 
-    def promote(self, version: ModelVersion) -> None:
-        """Make `version` the champion of its name."""
+    def promote(self, version: ModelVersion, why: str = "") -> None:
+        """Make `version` the champion of its name; `why` and the time are kept with it."""
         with self._asking("promote"):
             self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
+            self._tag(version, {PROMOTED_AT: datetime.now(UTC).isoformat(), PROMOTED_WHY: why, ROLLED_BACK_AT: ""})
+
+    def rollback(self, name: str, why: str = "") -> tuple[ModelVersion, ModelVersion]:
+        """Make the champion before this one the champion again -> (the new champion, the one that was).
+
+        Asked again it goes a further step back: what was rolled back is passed over until somebody promotes it.
+
+        Raises:
+            NoChampion: there is no champion, or none was before it.
+        """
+        now = self.champion(name)
+        before = [
+            version
+            for version in self.versions(name)
+            if version.version != now.version and version.tags.get(PROMOTED_AT) and not version.tags.get(ROLLED_BACK_AT)
+        ]
+        if not before:
+            raise NoChampion(f"No other version of {name!r} was champion before version {now.version}.")
+        target = max(before, key=lambda version: version.tags[PROMOTED_AT])
+        with self._asking("roll back"):
+            self._tag(now, {ROLLED_BACK_AT: datetime.now(UTC).isoformat()})
+        self.promote(target, why)
+        return target, now
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """Every version of a model, newest first."""
+        with self._asking("list the versions of a model"):
+            found: list[MlflowModelVersion] = []
+            token = None
+            while token or not found:
+                page = self._client.search_model_versions(f"name='{name}'", max_results=1000, page_token=token)
+                found += page
+                token = page.token
+                if not page:
+                    break
+            return sorted(map(_model_version, found), key=lambda version: -int(version.version))
+
+    def version(self, name: str, number: str) -> ModelVersion:
+        """That version.
+
+        Raises:
+            NoChampion: there is none of that number.
+        """
+        for version in self.versions(name):
+            if version.version == number:
+                return version
+        raise NoChampion(f"There is no version {number} of {name!r}; `bookclub model list` shows which there are.")
+
+    def note(self, version: ModelVersion, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Add to the run behind `version`, and the tags to the version too."""
+        with self._asking("take a note"):
+            self._log(version.run_id, {}, metrics)
+            self._tag(version, tags)
+
+    def _tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._client.set_model_version_tag(version.name, version.version, key, value)
+            self._client.set_tag(version.run_id, key, value)
 
     def champion(self, name: str) -> ModelVersion:
         """The champion of the model `name`.

@@ -53,3 +53,9 @@ def price_by_stars(values: Numbers, ratings: Numbers, currency: str) -> str:
 def category_sizes(sizes: Mapping[str, int]) -> str:
     """Books by category, in the order given."""
     return svg.rows(list(sizes), list(sizes.values()), "listed books")
+
+
+def compared(figures_of: Mapping[str, Sequence[float]], sides: Sequence[str]) -> str:
+    """A bar for each side below each label: `figures_of` is label -> one figure a side, 0..1."""
+    labels = [f"{label}, {side}" for label in figures_of for side in sides]
+    return svg.rows(labels, [value for values in figures_of.values() for value in values], "share of the list")

@@ -3,7 +3,8 @@
     cleaned = clean(raw_books)        # cleaned.books, cleaned.rejected, cleaned.applied
 
 A row that breaks a rule of core/book.py is rejected under the rule's name: one without title, price or key always
-does. Any other field that cannot be read becomes None, and the row stands. What was changed or lost is counted in words.
+does. Any other field that cannot be read becomes None, and the row stands. What was changed or lost is counted, in
+words.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def test_each_step_follows_the_one_before(definitions: dg.Definitions) -> None:
 def test_rows_and_model_have_a_check_that_blocks_what_follows(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     blocking = {key.name for key in graph.asset_check_keys if graph.get(key).blocking}
-    assert blocking == {"rows_fit", "lists_are_sound"}
+    assert blocking == {"rows_fit", "key_unique", "count_did_not_collapse", "lists_are_sound"}
 
 
 def test_the_sensor_adds_the_categories_that_the_shop_lists_and_then_no_more(definitions: dg.Definitions) -> None:

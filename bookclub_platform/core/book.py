@@ -1,7 +1,7 @@
 """The two shapes of a row: page -> RawBook (as found) -> cleaning -> Book (as kept) -> table.
 
-What belongs here: the fields, their types, units and rules. What does not: how a page is read (sources/), how a field is
-mended (cleaning.py), how a row is stored (core/tables.py).
+What belongs here: the fields, their types, units and rules. What does not: how a page is read (sources/), how a field
+is mended (cleaning.py), how a row is stored (core/tables.py).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Annotations of a row's fields -> what each field means, and the rules that a row must keep: declared once, read by all.
+"""Annotations of a row's fields -> what each field means, and the rules that a row must keep: declared once.
 
-    price: Annotated[Decimal, Column("What the shop asks.", unit="`currency`"), within(0, Decimal("99999999.99"))]
+price: Annotated[Decimal, Column("What the shop asks.", unit="`currency`"), within(0, Decimal("99999999.99"))]
 
-    cleaning        a row that breaks a rule is rejected, under the rule's name
-    core/tables.py  the rules with an `sql` are the table's constraints, `ck_<table>_<name>`
-    assets          descriptions and units of the columns, and what the check `rows_fit` asks
-    docs/rows.md    python -m bookclub_platform.core.rules > docs/rows.md
+cleaning        a row that breaks a rule is rejected, under the rule's name
+core/tables.py  the rules with an `sql` are the table's constraints, `ck_<table>_<name>`
+assets          descriptions and units of the columns, and what the check `rows_fit` asks
+docs/rows.md    python -m bookclub_platform.core.rules > docs/rows.md
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def _named(field: str, rule: Rule) -> Rule:
 # What no single field shows. A page breaks the first, a set of rows the third.
 PAGE_READABLE = Rule("page_readable", (), "the page, or the line of a file, is built as its kind of source has it")
 PRICE_READABLE = Rule("price_readable", ("price", "currency"), "an amount in one currency that is named")
-KEY_UNIQUE = Rule("key_unique", ("source", "source_id"), "two pages of a category never have one key (in the table: unique)")
+KEY_UNIQUE = Rule(
+    "key_unique", ("source", "source_id"), "two pages of a category never have one key (in the table: unique)"
+)
 TEXT_STORABLE = Rule("text_storable", (), "no NUL and no half character: no Postgres text can hold one")
 
 
@@ -105,7 +107,7 @@ def _is_storable(*texts: str | None) -> bool:
 
 def broken_rule(row: Any) -> Rule | None:
     """The first rule that `row` breaks; None if it keeps them all."""
-    for rule, is_kept in _tests(type(row)):
+    for rule, is_kept in _tests(row.__class__):
         if not is_kept(*(getattr(row, name) for name in rule.fields)):
             return rule
     return None

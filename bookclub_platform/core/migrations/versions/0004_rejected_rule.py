@@ -22,6 +22,22 @@ CHECKS = {
     "book_observations": _HISTORY,
 }
 REPLACED = ["rating", "price", "stock", "num_reviews", "title", "category", "key"]
+# The naming convention had put the table's name before names that began with it already.
+SINGLE_PREFIX = """
+DO $$
+DECLARE held record;
+BEGIN
+    FOR held IN
+        SELECT conrelid::regclass AS place, conname AS name, relname AS relation
+        FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
+        WHERE contype = 'c' AND relnamespace = 'bookclub'::regnamespace
+            AND starts_with(conname, format('ck_%s_ck_%s_', relname, relname))
+    LOOP
+        EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I',
+            held.place, held.name, substr(held.name, length(held.relation) + 5));
+    END LOOP;
+END $$
+"""
 
 
 def upgrade() -> None:
@@ -31,6 +47,7 @@ def upgrade() -> None:
         f"UPDATE bookclub.rejected_books SET rule = CASE split_part(reason, ':', 1) {known} ELSE 'page_readable' END"  # noqa: S608
     )
     op.alter_column("rejected_books", "rule", nullable=False, schema="bookclub")
+    op.execute(SINGLE_PREFIX)
     for table, checks in CHECKS.items():
         changes = [f"DROP CONSTRAINT IF EXISTS ck_{table}_{name}" for name in REPLACED]
         changes += [f"ADD CONSTRAINT ck_{table}_{name} CHECK ({condition})" for name, condition in checks.items()]

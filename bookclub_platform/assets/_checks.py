@@ -58,9 +58,14 @@ class Findings:
         """`fault` is a sentence for people; None: the category passed."""
         self._noted[check][key] = _Finding(fault, facts)
 
+    def fault(self, check: Check, key: str) -> str | None:
+        """What was noted; None if the category passed, or was not asked about."""
+        finding = self._noted[check].get(key)
+        return finding.fault if finding else None
+
     def blocks(self, key: str) -> bool:
         """Whether nothing of this category may be handed on."""
-        return any(check.is_blocking and key in noted and noted[key].fault for check, noted in self._noted.items())
+        return any(check.is_blocking and self.fault(check, key) for check in self._noted)
 
     def events(self, context: dg.AssetExecutionContext, metadata: dict[str, Any] | None = None) -> Events:
         """The materialisation, then each check's result for each partition. For `yield from` at the end of an asset."""

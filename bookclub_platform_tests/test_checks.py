@@ -1,0 +1,332 @@
+"""Asset checks, each seen to pass and to fail: as pure functions, then by Dagster's own runs on a shop that changes."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from bookclub_platform import sandbox
+from bookclub_platform.assets._checks import Check, Events, Findings
+from bookclub_platform.assets._common import CATEGORIES, categories, range_tags
+from bookclub_platform.assets._row_checks import ROW_CHECKS, check_rows, least_share
+from bookclub_platform.core import tables
+from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core.settings import load_settings
+from bookclub_platform.definitions import build_definitions
+from bookclub_platform.sandbox.pages import Shop
+from bookclub_platform_tests.test_tables import BOOK, NOON, OTHER, REST
+
+SHELF = [BOOK, OTHER, *REST]
+BESIDE = [replace(book, source_id=f"{book.source_id}-b") for book in SHELF]
+REJECTED = RejectedBook("shop", "travel", "http://shop/x", "title: there is none", NOON, None, "title_given")
+
+
+def faults(books: Sequence[Book], rejected: Sequence[RejectedBook] = ()) -> dict[str, str]:
+    findings = Findings(ROW_CHECKS)
+    check_rows(findings, "travel", books, rejected)
+    return {check.name: fault for check in ROW_CHECKS if (fault := findings.fault(check, "travel"))}
+
+
+def test_good_rows_pass_every_check() -> None:
+    assert faults(SHELF) == {}
+    assert faults([*SHELF, *BESIDE], [REJECTED]) == {}
+
+
+@pytest.mark.parametrize(
+    ("books", "rejected", "name", "fault"),
+    [
+        (
+            [*SHELF, replace(BOOK, source_id="x", rating=6)],
+            [],
+            "rows_fit",
+            "1 of 6 rows break a rule, first http://shop/salt-road (rating=6)",
+        ),
+        ([BOOK, OTHER, BOOK], [], "key_unique", "1 keys stand twice, 'upc-1' among them"),
+        (SHELF, [REJECTED], "few_rejected", "1 of 6 were rejected: title_given 1"),
+        ([], [], "has_books", "no book; 0 were rejected"),
+        (
+            [replace(book, description=None) for book in SHELF],
+            [],
+            "has_descriptions",
+            "5 of 5 rows have no description",
+        ),
+    ],
+)
+def test_each_check_of_the_rows_fails_alone(
+    books: list[Book], rejected: list[RejectedBook], name: str, fault: str
+) -> None:
+    assert faults(books, rejected) == {name: fault}
+
+
+def test_the_only_book_of_a_category_may_lack_its_description() -> None:
+    assert faults([replace(BOOK, description=None)]) == {}
+    assert least_share(1, 1) < 0.25 < least_share(2, 2) < 1
+    assert least_share(0, 0) == 0.0
+
+
+FITS = Check("fits", "For the tests below.", is_blocking=True)
+
+
+def tiny_graph(odd: set[str], loaded: list[str]) -> list[dg.AssetsDefinition]:
+    """`rows` with the check FITS, which the categories `odd` fail, and `table`, which notes what it was run for."""
+
+    @dg.asset(
+        partitions_def=categories, backfill_policy=dg.BackfillPolicy.single_run(), check_specs=[FITS.spec(["rows"])]
+    )
+    def rows(context: dg.AssetExecutionContext) -> Events:
+        findings = Findings([FITS])
+        for key in context.partition_keys:
+            findings.note(FITS, key, "does not fit" if key in odd else None)
+        yield from findings.events(context)
+
+    @dg.asset(deps=[rows], partitions_def=categories, backfill_policy=dg.BackfillPolicy.single_run())
+    def table(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        loaded.extend(context.partition_keys)
+        return dg.MaterializeResult()
+
+    return [rows, table]
+
+
+@pytest.mark.parametrize(
+    ("odd", "chosen", "is_stopped"),
+    [
+        (set(), ["a", "b", "c"], False),
+        ({"b"}, ["a", "b", "c"], False),
+        ({"b"}, ["b"], True),
+        ({"a", "b", "c"}, ["a", "b", "c"], True),
+    ],
+)
+def test_a_blocking_check_stops_the_run_only_if_no_category_passes(
+    odd: set[str], chosen: list[str], is_stopped: bool
+) -> None:
+    loaded: list[str] = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(CATEGORIES, ["a", "b", "c"])
+        result = dg.materialize(
+            tiny_graph(odd, loaded), instance=instance, tags=range_tags(chosen), raise_on_error=False
+        )
+        seen = {evaluation.partition: evaluation.passed for evaluation in result.get_asset_check_evaluations()}
+        assert seen == {key: key not in odd for key in chosen}
+        assert statuses(instance, "rows", "fits") == seen
+    assert result.success is not is_stopped
+    assert loaded == ([] if is_stopped else chosen)
+
+
+def statuses(instance: dg.DagsterInstance, asset: str, check: str) -> dict[str | None, bool]:
+    """Partition -> passed, as the UI reads it: only results that belong to the newest materialisation."""
+    key = dg.AssetCheckKey(dg.AssetKey.from_user_string(asset), check)
+    infos = instance.event_log_storage.get_asset_check_partition_info([key])
+    assert all(info.is_current for info in infos)
+    return {
+        info.partition_key: info.latest_execution_status == AssetCheckExecutionRecordStatus.SUCCEEDED for info in infos
+    }
+
+
+@dataclass
+class ShopWithMoods:
+    """The sandbox's shop; each answer goes through `change(path, page)`."""
+
+    url: str = ""
+    change: Callable[[str, str], str] = field(default=lambda _, page: page)
+
+
+@contextmanager
+def shop_with_moods(books: int = 60, seed: int = 2) -> Iterator[ShopWithMoods]:
+    shop, moods = Shop(sandbox.generate(books, seed)), ShopWithMoods()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = shop.page(self.path.removeprefix("/"))
+            body = page.body if page else b"not found"
+            if page and self.path.endswith(".html"):
+                body = moods.change(self.path, body.decode()).encode()
+            self.send_response(200 if page else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            return None
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        moods.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield moods
+        server.shutdown()
+
+
+@dataclass
+class Platform:
+    """A platform over one shop, with two categories crawled: `big` has at least five books."""
+
+    instance: dg.DagsterInstance
+    shop: ShopWithMoods
+    engine: sa.Engine
+    big: str
+    other: str
+
+    def crawl(
+        self, keys: Sequence[str] | None = None, selection: str = "*", **config: Any
+    ) -> dg.ExecuteInProcessResult:
+        definitions = build_definitions(load_settings(shop_url=self.shop.url))
+        assets = ["books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books"]
+        return dg.materialize(
+            list(definitions.assets or []),
+            instance=self.instance,
+            resources=dict(definitions.resources or {}),
+            selection=dg.AssetSelection.assets(*(assets if selection == "*" else [selection])),
+            tags=range_tags(keys or [self.big, self.other]),
+            run_config={"ops": {"books": {"config": config}}} if config else None,
+            raise_on_error=False,
+        )
+
+    def failed(self) -> set[tuple[str, str]]:
+        """(partition, check) of every check that does not pass, as the UI shows it."""
+        definitions = build_definitions(load_settings(shop_url=self.shop.url))
+        return {
+            (str(key), check.name)
+            for check in definitions.resolve_asset_graph().asset_check_keys
+            if check.asset_key != dg.AssetKey("tfidf_model")
+            for key, passed in statuses(self.instance, check.asset_key.to_user_string(), check.name).items()
+            if not passed
+        }
+
+    def rows(self, category: str) -> list[Any]:
+        with self.engine.connect() as connection:
+            return list(connection.execute(tables.select_books(category=category)).mappings())
+
+
+@pytest.fixture
+def platform(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
+    monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database_url)
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text("TRUNCATE bookclub.books, bookclub.rejected_books, bookclub.loads CASCADE"))
+    shelves = sandbox.generate(60, 2)
+    big, other = (
+        genre.slug for at, genre in sorted(shelves.genres, key=lambda found: -len(shelves.members[found[0]]))[:2]
+    )
+    with shop_with_moods() as shop, dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(CATEGORIES, [big, other])
+        platform = Platform(instance, shop, engine, big, other)
+        assert platform.crawl().success
+        assert platform.failed() == set()
+        assert len(platform.rows(big)) >= 5
+        yield platform
+
+
+def on_books_of(category: str, change: Callable[[str], str]) -> Callable[[str, str], str]:
+    """Changes the pages of the books of one category."""
+
+    def changed(path: str, page: str) -> str:
+        is_book = "/category/" not in path and f"/books/{category}_" in page and path.startswith("/catalogue/")
+        return change(page) if is_book else page
+
+    return changed
+
+
+def listing_of(category: str, most: int) -> Callable[[str, str], str]:
+    """The listing of one category shows `most` books and says so."""
+
+    def changed(path: str, page: str) -> str:
+        if f"/books/{category}_" not in path:
+            return page
+        head, *pods = page.split('<li class="col-xs-6 col-sm-4 col-md-3 col-lg-3">')
+        tail = pods[-1].partition("</li>")[2]
+        shown = [f'<li class="col-xs-6 col-sm-4 col-md-3 col-lg-3">{pod.partition("</li>")[0]}</li>' for pod in pods]
+        head = re.sub(r"<strong>[0-9]+</strong> results?", f"<strong>{most}</strong> results", head)
+        return head + "".join(shown[:most]) + tail
+
+    return changed
+
+
+def test_a_price_that_grows_tenfold_is_loaded_and_told_of(platform: Platform) -> None:
+    before = {row["source_id"]: row["price"] for row in platform.rows(platform.big)}
+    platform.shop.change = on_books_of(platform.big, lambda page: re.sub(r"£([0-9]+)\.([0-9])", r"£\1\2.", page))
+    assert platform.crawl().success
+    assert platform.failed() == {(platform.big, "price_drift")}
+    assert {row["source_id"]: row["price"] / 10 for row in platform.rows(platform.big)} == pytest.approx(before, abs=1)
+    assert platform.crawl(selection="books").success, "the same crawl once more compares nothing"
+
+
+def test_stars_that_vanish_are_told_of(platform: Platform) -> None:
+    platform.shop.change = on_books_of(platform.big, lambda page: page.replace("star-rating ", "star-rating x"))
+    assert platform.crawl().success
+    assert platform.failed() == {(platform.big, "rating_drift")}
+
+
+def test_a_changed_layout_is_rejected_by_rule_and_keeps_the_last_good_rows(platform: Platform) -> None:
+    before = platform.rows(platform.big)
+    platform.shop.change = on_books_of(
+        platform.big, lambda page: page.replace("<h1>", "<h4>").replace("</h1>", "</h4>")
+    )
+    assert platform.crawl().success
+    assert platform.failed() == {(platform.big, "few_rejected"), (platform.big, "has_books")}
+    assert platform.rows(platform.big) == before
+    figures = metadata(platform, "books_toscrape/cleaned_books", platform.big)
+    assert figures["rejected_by_rule"] == {"title_given": len(before)}
+    with platform.engine.connect() as connection:
+        rules = connection.execute(sa.select(tables.rejected_books.c["rule", "category"])).all()
+    assert rules == [("title_given", platform.big)] * len(before)
+
+
+def metadata(platform: Platform, asset: str, key: str) -> dict[str, Any]:
+    records = platform.instance.fetch_materializations(
+        dg.AssetRecordsFilter(dg.AssetKey.from_user_string(asset), asset_partitions=[key]), limit=1
+    ).records
+    found = records[0].asset_materialization
+    assert found is not None
+    return {name: value.value for name, value in found.metadata.items()}
+
+
+def test_descriptions_that_vanish_are_told_of(platform: Platform) -> None:
+    platform.shop.change = on_books_of(platform.big, lambda page: page.replace("product_description", "no_description"))
+    assert platform.crawl().success
+    assert platform.failed() == {(platform.big, "has_descriptions")}
+
+
+def test_a_collapsed_category_is_held_back_and_the_others_are_loaded(platform: Platform) -> None:
+    before, rest = platform.rows(platform.big), platform.rows(platform.other)
+    platform.shop.change = listing_of(platform.big, 2)
+    assert platform.crawl().success
+    assert platform.failed() == {(platform.big, "count_did_not_collapse")}
+    assert platform.rows(platform.big) == before
+    assert all(
+        new["last_seen_at"] > old["last_seen_at"] for new, old in zip(platform.rows(platform.other), rest, strict=True)
+    )
+    assert metadata(platform, "books", platform.big)["dagster/row_count"] == 0
+
+    alone = platform.crawl([platform.big], selection="books")
+    assert not alone.success, "where no category passes, the run stops there"
+    believed = platform.crawl([platform.big], selection="books", least_share=0)
+    assert believed.success
+    assert platform.failed() == set()
+    assert len(platform.rows(platform.big)) == 2
+
+
+def test_an_emptied_category_has_no_books_and_delists_none(platform: Platform) -> None:
+    before = platform.rows(platform.big)
+    platform.shop.change = listing_of(platform.big, 0)
+    assert platform.crawl().success
+    assert platform.failed() == {(platform.big, "count_did_not_collapse"), (platform.big, "has_books")}
+    assert platform.rows(platform.big) == before
+
+
+def test_a_page_that_does_not_come_is_told_of_its_category(platform: Platform) -> None:
+    platform.shop.change = listing_of(platform.big, 0)
+    platform.shop.change = lambda path, page: (
+        page.replace("_60/index.html", "_9999/index.html") if "/category/" in path else page
+    )
+    assert platform.crawl().success
+    assert platform.failed() == {(platform.big, "all_pages_came")}

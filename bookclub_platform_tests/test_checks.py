@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -165,65 +164,78 @@ def shop_with_moods(books: int = 60, seed: int = 2) -> Iterator[ShopWithMoods]:
         server.shutdown()
 
 
+CATEGORY_FAULTS = ["cut", "dear", "collapsed", "broken", "mute", "starless", "emptied", "well"]  # largest first
+
+
 @dataclass
 class Platform:
-    """A platform over one shop, with two categories crawled: `big` has at least five books."""
+    """A platform over one shop, crawled on a good night and then on a bad one.
+
+    Attributes:
+        keys: what went wrong in the bad night (one of CATEGORY_FAULTS) -> the category that it happened to.
+        good: the rows of each of these after the good night.
+    """
 
     instance: dg.DagsterInstance
     shop: ShopWithMoods
     engine: sa.Engine
-    big: str
-    other: str
+    keys: dict[str, str]
+    good: dict[str, list[Any]] = field(default_factory=dict)
 
-    def crawl(
-        self, keys: Sequence[str] | None = None, selection: str = "*", **config: Any
-    ) -> dg.ExecuteInProcessResult:
+    def crawl(self, keys: Sequence[str], *chosen: str, **config: Any) -> dg.ExecuteInProcessResult:
         definitions = build_definitions(load_settings(shop_url=self.shop.url))
         assets = ["books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books"]
         return dg.materialize(
             list(definitions.assets or []),
             instance=self.instance,
             resources=dict(definitions.resources or {}),
-            selection=dg.AssetSelection.assets(*(assets if selection == "*" else [selection])),
-            tags=range_tags(keys or [self.big, self.other]),
+            selection=dg.AssetSelection.assets(*(chosen or assets)),
+            tags=range_tags(keys),
             run_config={"ops": {"books": {"config": config}}} if config else None,
             raise_on_error=False,
         )
 
     def failed(self) -> set[tuple[str, str]]:
-        """(partition, check) of every check that does not pass, as the UI shows it."""
-        definitions = build_definitions(load_settings(shop_url=self.shop.url))
+        """(what went wrong, check) of every check that does not pass, as the UI shows it."""
+        graph = build_definitions(load_settings(shop_url=self.shop.url)).resolve_asset_graph()
+        faults = {key: fault for fault, key in self.keys.items()}
         return {
-            (str(key), check.name)
-            for check in definitions.resolve_asset_graph().asset_check_keys
+            (faults[str(key)], check.name)
+            for check in graph.asset_check_keys
             if check.asset_key != dg.AssetKey("tfidf_model")
             for key, passed in statuses(self.instance, check.asset_key.to_user_string(), check.name).items()
             if not passed
         }
 
-    def rows(self, category: str) -> list[Any]:
+    def rows(self, fault: str) -> list[Any]:
         with self.engine.connect() as connection:
-            return list(connection.execute(tables.select_books(category=category)).mappings())
+            return list(connection.execute(tables.select_books(category=self.keys[fault])).mappings())
 
 
-@pytest.fixture
-def platform(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
-    monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
-    monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database_url)
-    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        connection.execute(sa.text("TRUNCATE bookclub.books, bookclub.rejected_books, bookclub.loads CASCADE"))
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Iterator[Platform]:
     shelves = sandbox.generate(60, 2)
-    big, other = (
-        genre.slug for at, genre in sorted(shelves.genres, key=lambda found: -len(shelves.members[found[0]]))[:2]
-    )
-    with shop_with_moods() as shop, dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions(CATEGORIES, [big, other])
-        platform = Platform(instance, shop, engine, big, other)
-        assert platform.crawl().success
+    largest = sorted(shelves.genres, key=lambda found: -len(shelves.members[found[0]]))
+    keys = {fault: genre.slug for fault, (_, genre) in zip(CATEGORY_FAULTS, largest, strict=False)}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        shop_with_moods() as shop,
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
+        patch.setenv("BOOKCLUB_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("BOOKCLUB_DATABASE_URL", database_url)
+        instance.add_dynamic_partitions(CATEGORIES, list(keys.values()))
+        platform = Platform(instance, shop, sa.create_engine(database_url, poolclass=sa.NullPool), keys)
+        assert platform.crawl(list(keys.values())).success
         assert platform.failed() == set()
-        assert len(platform.rows(big)) >= 5
+        platform.good = {fault: platform.rows(fault) for fault in keys}
+        shop.change = bad_night(keys)
+        assert platform.crawl(list(keys.values())).success, "one category holds no other back"
         yield platform
+
+
+def is_listing(path: str, category: str) -> bool:
+    return f"/category/books/{category}_" in path
 
 
 def on_books_of(category: str, change: Callable[[str], str]) -> Callable[[str, str], str]:
@@ -240,7 +252,7 @@ def listing_of(category: str, most: int) -> Callable[[str, str], str]:
     """The listing of one category shows `most` books and says so."""
 
     def changed(path: str, page: str) -> str:
-        if f"/books/{category}_" not in path:
+        if not is_listing(path, category):
             return page
         head, *pods = page.split('<li class="col-xs-6 col-sm-4 col-md-3 col-lg-3">')
         tail = pods[-1].partition("</li>")[2]
@@ -251,34 +263,29 @@ def listing_of(category: str, most: int) -> Callable[[str, str], str]:
     return changed
 
 
-def test_a_price_that_grows_tenfold_is_loaded_and_told_of(platform: Platform) -> None:
-    before = {row["source_id"]: row["price"] for row in platform.rows(platform.big)}
-    platform.shop.change = on_books_of(platform.big, lambda page: re.sub(r"£([0-9]+)\.([0-9])", r"£\1\2.", page))
-    assert platform.crawl().success
-    assert platform.failed() == {(platform.big, "price_drift")}
-    assert {row["source_id"]: row["price"] / 10 for row in platform.rows(platform.big)} == pytest.approx(before, abs=1)
-    assert platform.crawl(selection="books").success, "the same crawl once more compares nothing"
+def one_link_broken(page: str) -> str:
+    link = re.search(r"[a-z0-9-]+_[0-9]+/index.html", page.partition("product_pod")[2])
+    assert link is not None
+    return page.replace(link[0], "gone_9999/index.html")
 
 
-def test_stars_that_vanish_are_told_of(platform: Platform) -> None:
-    platform.shop.change = on_books_of(platform.big, lambda page: page.replace("star-rating ", "star-rating x"))
-    assert platform.crawl().success
-    assert platform.failed() == {(platform.big, "rating_drift")}
+def bad_night(keys: dict[str, str]) -> Callable[[str, str], str]:
+    changes = [
+        listing_of(keys["collapsed"], 2),
+        listing_of(keys["emptied"], 0),
+        on_books_of(keys["dear"], lambda page: re.sub(r"£([0-9]+)\.([0-9])", r"£\1\2.", page)),
+        on_books_of(keys["broken"], lambda page: page.replace("<h1>", "<h4>").replace("</h1>", "</h4>")),
+        on_books_of(keys["mute"], lambda page: page.replace("product_description", "no_description")),
+        on_books_of(keys["starless"], lambda page: page.replace("star-rating ", "star-rating x")),
+        lambda path, page: one_link_broken(page) if is_listing(path, keys["cut"]) else page,
+    ]
 
+    def changed(path: str, page: str) -> str:
+        for change in changes:
+            page = change(path, page)
+        return page
 
-def test_a_changed_layout_is_rejected_by_rule_and_keeps_the_last_good_rows(platform: Platform) -> None:
-    before = platform.rows(platform.big)
-    platform.shop.change = on_books_of(
-        platform.big, lambda page: page.replace("<h1>", "<h4>").replace("</h1>", "</h4>")
-    )
-    assert platform.crawl().success
-    assert platform.failed() == {(platform.big, "few_rejected"), (platform.big, "has_books")}
-    assert platform.rows(platform.big) == before
-    figures = metadata(platform, "books_toscrape/cleaned_books", platform.big)
-    assert figures["rejected_by_rule"] == {"title_given": len(before)}
-    with platform.engine.connect() as connection:
-        rules = connection.execute(sa.select(tables.rejected_books.c["rule", "category"])).all()
-    assert rules == [("title_given", platform.big)] * len(before)
+    return changed
 
 
 def metadata(platform: Platform, asset: str, key: str) -> dict[str, Any]:
@@ -290,43 +297,41 @@ def metadata(platform: Platform, asset: str, key: str) -> dict[str, Any]:
     return {name: value.value for name, value in found.metadata.items()}
 
 
-def test_descriptions_that_vanish_are_told_of(platform: Platform) -> None:
-    platform.shop.change = on_books_of(platform.big, lambda page: page.replace("product_description", "no_description"))
-    assert platform.crawl().success
-    assert platform.failed() == {(platform.big, "has_descriptions")}
+def test_in_a_bad_night_each_check_fails_for_its_category_alone(platform: Platform) -> None:
+    assert platform.failed() == {
+        ("collapsed", "count_did_not_collapse"),
+        ("dear", "price_drift"),
+        ("broken", "few_rejected"),
+        ("broken", "has_books"),
+        ("mute", "has_descriptions"),
+        ("starless", "rating_drift"),
+        ("emptied", "count_did_not_collapse"),
+        ("emptied", "has_books"),
+        ("cut", "all_pages_came"),
+    }
 
 
-def test_a_collapsed_category_is_held_back_and_the_others_are_loaded(platform: Platform) -> None:
-    before, rest = platform.rows(platform.big), platform.rows(platform.other)
-    platform.shop.change = listing_of(platform.big, 2)
-    assert platform.crawl().success
-    assert platform.failed() == {(platform.big, "count_did_not_collapse")}
-    assert platform.rows(platform.big) == before
-    assert all(
-        new["last_seen_at"] > old["last_seen_at"] for new, old in zip(platform.rows(platform.other), rest, strict=True)
-    )
-    assert metadata(platform, "books", platform.big)["dagster/row_count"] == 0
-
-    alone = platform.crawl([platform.big], selection="books")
-    assert not alone.success, "where no category passes, the run stops there"
-    believed = platform.crawl([platform.big], selection="books", least_share=0)
-    assert believed.success
-    assert platform.failed() == set()
-    assert len(platform.rows(platform.big)) == 2
+def test_what_is_believed_is_loaded_and_what_is_not_leaves_the_table_as_it_was(platform: Platform) -> None:
+    for fault in ("collapsed", "emptied", "broken"):
+        assert platform.rows(fault) == platform.good[fault]
+    for fault in ("dear", "mute", "starless", "well"):
+        pairs = list(zip(platform.rows(fault), platform.good[fault], strict=True))
+        assert pairs and all(now["last_seen_at"] > before["last_seen_at"] for now, before in pairs)
+    assert metadata(platform, "books", platform.keys["collapsed"])["dagster/row_count"] == 0
 
 
-def test_an_emptied_category_has_no_books_and_delists_none(platform: Platform) -> None:
-    before = platform.rows(platform.big)
-    platform.shop.change = listing_of(platform.big, 0)
-    assert platform.crawl().success
-    assert platform.failed() == {(platform.big, "count_did_not_collapse"), (platform.big, "has_books")}
-    assert platform.rows(platform.big) == before
+def test_rejected_rows_are_counted_by_rule_in_the_metadata_and_kept_with_it_in_the_table(platform: Platform) -> None:
+    count = len(platform.good["broken"])
+    figures = metadata(platform, "books_toscrape/cleaned_books", platform.keys["broken"])
+    assert figures["rejected_by_rule"] == {"title_given": count}
+    with platform.engine.connect() as connection:
+        kept = connection.execute(sa.select(tables.rejected_books.c["rule", "category"])).all()
+    assert kept == [("title_given", platform.keys["broken"])] * count
 
 
-def test_a_page_that_does_not_come_is_told_of_its_category(platform: Platform) -> None:
-    platform.shop.change = listing_of(platform.big, 0)
-    platform.shop.change = lambda path, page: (
-        page.replace("_60/index.html", "_9999/index.html") if "/category/" in path else page
-    )
-    assert platform.crawl().success
-    assert platform.failed() == {(platform.big, "all_pages_came")}
+def test_where_no_category_passes_the_run_stops_and_a_person_can_have_it_believed(platform: Platform) -> None:
+    collapsed = [platform.keys["collapsed"]]
+    assert not platform.crawl(collapsed, "books").success
+    assert platform.crawl(collapsed, "books", least_share=0).success
+    assert ("collapsed", "count_did_not_collapse") not in platform.failed()
+    assert len(platform.rows("collapsed")) == 2

@@ -101,7 +101,8 @@ def _evaluation(
         check_name=spec.name,
         passed=finding.fault is None,
         severity=check.severity,
-        description=finding.fault,
+        # The log of a run shows this line and not the partition.
+        description=finding.fault if key is None or finding.fault is None else f"{key}: {finding.fault}",
         metadata=({} if key is None else {"category": key}) | finding.facts,
         blocking=check.is_blocking and is_whole,
         partition=key,

@@ -131,15 +131,23 @@ def _run(
     result = job.execute_in_process(
         run_config=_QUIET, instance=instance, tags=dict(tags), asset_selection=selection, raise_on_error=False
     )
-    for check in result.get_asset_check_evaluations():
-        if not check.passed:
-            facts = {name: value.value for name, value in check.metadata.items()}
-            outcome.warnings.append(f"Check {check.check_name} of {check.asset_key.to_user_string()}: {facts}")
+    outcome.warnings += _unpassed(result.get_asset_check_evaluations())
     if not result.success:
         causes = [_cause(event.step_failure_data.error) for event in result.all_node_events if event.is_step_failure]
         text = " ".join(causes) or "see its events"
         outcome.faults.append(f"Run {result.run_id} of job {job.name} failed: {text}")
     return result.success
+
+
+def _unpassed(evaluations: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
+    """A sentence for each check that did not pass, with what is odd about each category."""
+    faults: dict[str, list[str]] = {}
+    for check in evaluations:
+        if not check.passed:
+            facts = {name: value.value for name, value in check.metadata.items()}
+            name = f"Check {check.check_name} of {check.asset_key.to_user_string()}"
+            faults.setdefault(name, []).append(check.description or str(facts))
+    return [f"{name}: {'; '.join(found)}" for name, found in faults.items()]
 
 
 def _cause(error: SerializableErrorInfo | None) -> str:

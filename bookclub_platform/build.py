@@ -140,14 +140,14 @@ def _run(
 
 
 def _unpassed(evaluations: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
-    """A sentence for each check that did not pass, with what is odd about each category."""
-    faults: dict[str, list[str]] = {}
+    """A sentence for each check that did not pass; of a run of many categories the last result is that of all."""
+    faults: dict[str, str] = {}
     for check in evaluations:
         if not check.passed:
             facts = {name: value.value for name, value in check.metadata.items()}
             name = f"Check {check.check_name} of {check.asset_key.to_user_string()}"
-            faults.setdefault(name, []).append(check.description or str(facts))
-    return [f"{name}: {'; '.join(found)}" for name, found in faults.items()]
+            faults[name] = check.description or str(facts)
+    return [f"{name}: {fault}" for name, fault in faults.items()]
 
 
 def _cause(error: SerializableErrorInfo | None) -> str:

@@ -80,7 +80,16 @@ class Findings:
             is_whole = bool(noted) and all(finding.fault for finding in noted.values())
             for key in keys:
                 yield _evaluation(spec, check, key, self._of(check, key), is_whole, targets.get(key))
+            if len(keys) > 1:
+                # The overview of an asset shows the newest result, of whichever partition: so the last one is of all.
+                yield _evaluation(spec, check, None, self._of_all(check), is_whole, None)
             yield dg.Output(None, output_name=spec.get_python_identifier())
+
+    def _of_all(self, check: Check) -> _Finding:
+        noted = self._noted[check]
+        failed = {key: finding.fault for key, finding in noted.items() if finding.fault}
+        text = "; ".join(f"{key}: {fault}" for key, fault in failed.items())
+        return _Finding(text or None, {"categories": len(noted), "failed": len(failed), "failed_categories": [*failed]})
 
     def _of(self, check: Check, key: str | None) -> _Finding:
         noted = self._noted[check]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -345,3 +346,30 @@ def test_where_no_category_passes_the_run_stops_and_a_person_can_have_it_believe
     assert platform.crawl(collapsed, "books", least_share=0).success
     assert ("collapsed", "count_did_not_collapse") not in platform.failed()
     assert len(platform.rows("collapsed")) == 2
+
+
+def test_a_file_has_one_result_and_no_partition(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.csv").write_text("key,name,cost,about\n1,Salt,£3.00,A walk\n2,Rye,dear,A field\n")
+    listed = tmp_path / "sources.yaml"
+    listed.write_text(
+        "sources:\n  - name: reading_list\n    kind: table_file\n    address: list.csv\n    format: csv\n"
+        "    fields: {source_id: key, title: name, price: cost, description: about}\n"
+    )
+    monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
+    monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database_url)
+    definitions = build_definitions(load_settings(sources=listed, files=tmp_path))
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(CATEGORIES, ["reading-list"])
+        result = dg.materialize(
+            list(definitions.assets or []),
+            instance=instance,
+            resources=dict(definitions.resources or {}),
+            selection=dg.AssetSelection.assets("reading_list/raw_pages", "reading_list/cleaned_books", "books"),
+            tags=range_tags(["reading-list"]),
+        )
+    found = {(check.check_name, check.partition): check for check in result.get_asset_check_evaluations()}
+    assert {key for key, check in found.items() if not check.passed} == {("few_rejected", None)}
+    assert found["few_rejected", None].description == "1 of 2 were rejected: price_readable 1"
+    assert found["count_did_not_collapse", "reading-list"].passed

@@ -144,12 +144,20 @@ def _run(
         asset_selection=selection,
         raise_on_error=False,
     )
-    for check in result.get_asset_check_evaluations():
-        if not check.passed:
-            facts = {name: value.value for name, value in check.metadata.items()}
-            outcome.warnings.append(f"Check {check.check_name} of {check.asset_key.to_user_string()}: {facts}")
+    outcome.warnings += _unpassed(result.get_asset_check_evaluations())
     if not result.success:
         causes = [cause_of(event.step_failure_data.error) for event in result.all_node_events if event.is_step_failure]
         text = " ".join(causes) or "see its events"
         outcome.faults.append(f"Run {result.run_id} of job {job.name} failed: {text}")
     return result.success
+
+
+def _unpassed(evaluations: Sequence[dg.AssetCheckEvaluation]) -> list[str]:
+    """A sentence for each check that did not pass; of a run of many categories the last result is that of all."""
+    faults: dict[str, str] = {}
+    for check in evaluations:
+        if not check.passed:
+            facts = {name: value.value for name, value in check.metadata.items()}
+            name = f"Check {check.check_name} of {check.asset_key.to_user_string()}"
+            faults[name] = check.description or str(facts)
+    return [f"{name}: {fault}" for name, fault in faults.items()]

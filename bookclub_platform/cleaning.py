@@ -2,8 +2,9 @@
 
     cleaned = clean(raw_books)        # cleaned.books, cleaned.rejected, cleaned.applied
 
-Title, price and a key make a book; without one of them the row is rejected. Any other field that cannot be read
-becomes None, and the row stands. What was changed or lost is counted in words.
+A row that breaks a rule of core/book.py is rejected under the rule's name: one without title, price or key always
+does. Any other field that cannot be read becomes None, and the row stands. What was changed or lost is counted, in
+words.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from decimal import ROUND_HALF_UP, Decimal
 
 from bookclub_platform.core.book import Book, RawBook, RejectedBook
+from bookclub_platform.core.rules import KEY_UNIQUE, PRICE_READABLE, Rule, broken_rule
 
 CURRENCIES = {"£": "GBP", "€": "EUR", "$": "USD"}
 RATINGS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
@@ -42,8 +44,12 @@ class Cleaned:
     applied: Counter[str] = field(default_factory=Counter)
 
 
-class _Unreadable(Exception):
-    """A required field cannot be read."""
+class _Refused(Exception):
+    """The row breaks `rule`; the text says by what."""
+
+    def __init__(self, rule: Rule, reason: str) -> None:
+        super().__init__(reason)
+        self.rule = rule
 
 
 def clean(raw_books: Iterable[RawBook]) -> Cleaned:
@@ -55,9 +61,10 @@ def clean(raw_books: Iterable[RawBook]) -> Cleaned:
             book = _book(raw, cleaned.applied)
             other = seen.get((book.source, book.source_id))
             if other not in {None, book.url}:
-                raise _Unreadable(f"key: {book.source_id!r} is that of {other} too")
-        except _Unreadable as error:
-            rejected = RejectedBook(raw.source, raw.category, raw.url, str(error), raw.seen_at, raw.raw_page)
+                raise _Refused(KEY_UNIQUE, f"key: {book.source_id!r} is that of {other} too")
+        except _Refused as error:
+            where = raw.source, raw.category, raw.url
+            rejected = RejectedBook(*where, str(error), raw.seen_at, raw.raw_page, error.rule.name)
             cleaned.rejected.append(rejected)
         else:
             if other is None:
@@ -69,14 +76,12 @@ def clean(raw_books: Iterable[RawBook]) -> Cleaned:
 
 
 def _book(found: RawBook, applied: Counter[str]) -> Book:
+    """Raises _Refused where a rule is broken."""
     raw = storable(found, applied)
-    title = (raw.title or "").strip()
-    if not title:
-        raise _Unreadable(f"title: {found.title!r}" if found.title else "title: there is none")
     amount = price(raw.price or "", raw.currency)
     if amount is None:
-        currency = f" in {found.currency!r}" if found.currency else ""
-        raise _Unreadable(f"price: {found.price!r}{currency}" if found.price else "price: there is none")
+        currency = f" in {found.currency!r}" if found.currency and found.price else ""
+        raise _Refused(PRICE_READABLE, _shown("price", found.price) + currency)
     upc = (raw.upc or "").strip() or None
     if upc is None and raw.source_id is None:
         applied["upc: none, the address is the key"] += 1
@@ -84,11 +89,11 @@ def _book(found: RawBook, applied: Counter[str]) -> Book:
     if availability is None:
         applied["availability: unreadable, taken as not in stock"] += 1
     copies, in_stock = availability or (None, False)
-    return Book(
+    book = Book(
         source=raw.source,
         source_id=raw.source_id or upc or raw.url,
         upc=upc,
-        title=title,
+        title=(raw.title or "").strip(),
         category=raw.category,
         category_name=raw.category_name or raw.category,
         price=amount[0],
@@ -102,6 +107,14 @@ def _book(found: RawBook, applied: Counter[str]) -> Book:
         image_url=raw.image_url,
         seen_at=raw.seen_at,
     )
+    rule = broken_rule(book)
+    if rule is not None:
+        raise _Refused(rule, "; ".join(_shown(name, getattr(found, name, None)) for name in rule.fields))
+    return book
+
+
+def _shown(name: str, value: object) -> str:
+    return f"{name}: {value!r}" if value else f"{name}: there is none"
 
 
 def _or_none(name: str, found: str | None, value: int | None, applied: Counter[str]) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +15,6 @@ import sqlalchemy as sa
 
 from bookclub_platform import sandbox
 from bookclub_platform.assets._common import CATEGORIES, range_tags
-from bookclub_platform.assets.source import rows_fault
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.categories import note_listing, restore, retire
@@ -25,7 +23,6 @@ from bookclub_platform.definitions import build_definitions
 from bookclub_platform.models import Registry
 from bookclub_platform.sandbox.pages import Shop
 from bookclub_platform.sources import sources
-from bookclub_platform_tests.test_tables import BOOK, OTHER
 
 PARTITIONED = ["books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books"]
 
@@ -181,9 +178,3 @@ def test_a_category_that_the_shop_does_not_have_fails_with_its_name(environment:
             if event.dagster_event and event.dagster_event.is_step_failure
         ]
         assert any("cookery-on-mars" in failure.error_display_string for failure in failures)
-
-
-def test_a_key_that_stands_twice_or_an_impossible_rating_is_a_fault_of_the_rows() -> None:
-    assert rows_fault([BOOK, OTHER]) is None
-    assert rows_fault([BOOK, BOOK]) == "1 keys stand twice, upc-1 among them"
-    assert "impossible" in (rows_fault([replace(BOOK, rating=6)]) or "")

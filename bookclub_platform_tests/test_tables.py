@@ -163,11 +163,12 @@ def test_a_crawl_that_is_not_complete_delists_nothing(connection: sa.Connection)
 
 def test_a_rejected_page_is_kept_with_its_reason_and_its_last_good_row_stays(connection: sa.Connection) -> None:
     load(connection, BOOK, OTHER)
-    page = RejectedBook("shop", "travel", BOOK.url, "title: nothing there", MIDNIGHT, "shop/travel/1.warc.gz#77")
+    place = "shop/travel/1.warc.gz#77"
+    page = RejectedBook("shop", "travel", BOOK.url, "title: nothing there", MIDNIGHT, place, "title_given")
     assert load(connection, OTHER, at=MIDNIGHT, rejected=(page,)) == LoadResult(0, 0, 1, 0, 1)
     assert rows(connection)["upc-1"]["delisted_at"] is None
-    kept = connection.execute(sa.select(tables.rejected_books.c["reason", "raw_page"])).all()
-    assert kept == [("title: nothing there", "shop/travel/1.warc.gz#77")]
+    kept = connection.execute(sa.select(tables.rejected_books.c["rule", "reason", "raw_page"])).all()
+    assert kept == [("title_given", "title: nothing there", place)]
 
 
 def test_two_books_with_one_title_are_two_rows(connection: sa.Connection) -> None:
@@ -193,8 +194,12 @@ def test_pages_follow_each_other_without_gap_or_repeat(connection: sa.Connection
 def test_a_database_with_rows_of_the_first_revision_is_brought_up_with_them(database_url: str) -> None:
     engine = sa.create_engine(database_url)
     with engine.begin() as connection:
-        # As revision 0001 left it: the column of 0002 taken out, and a row that knows nothing of it.
-        connection.execute(sa.text("ALTER TABLE bookclub.rejected_books DROP COLUMN raw_page"))
+        # As revision 0001 left it: what came later taken out, and a row that knows nothing of it.
+        connection.execute(sa.text("ALTER TABLE bookclub.rejected_books DROP COLUMN raw_page, DROP COLUMN rule"))
+        for table in (tables.books, tables.book_observations):
+            for constraint in table.constraints:
+                if isinstance(constraint, sa.CheckConstraint):
+                    connection.execute(sa.schema.DropConstraint(constraint))
         connection.execute(sa.text("DROP TABLE bookclub.categories, bookclub.alarms"))
         connection.execute(sa.text("UPDATE bookclub.alembic_version SET version_num = '0001'"))
         columns = "source, crawl_id, url, category, reason, seen_at"
@@ -202,10 +207,10 @@ def test_a_database_with_rows_of_the_first_revision_is_brought_up_with_them(data
         connection.execute(sa.text(f"INSERT INTO bookclub.rejected_books ({columns}) VALUES ({row})"))  # noqa: S608
     migrate(database_url)
     with engine.begin() as connection:
-        kept = connection.execute(sa.select(tables.rejected_books.c["reason", "raw_page"])).all()
+        kept = connection.execute(sa.select(tables.rejected_books.c["reason", "raw_page", "rule"])).all()
         connection.execute(sa.delete(tables.rejected_books))
     engine.dispose()
-    assert kept == [("price: none", None)]
+    assert kept == [("price: none", None, "price_readable")]
 
 
 def test_the_migrations_make_the_tables_that_the_code_names(database_url: str) -> None:

@@ -6,13 +6,14 @@ A source with categories has a partition for each; one without (a file, a web AP
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from bookclub_platform import sources
+from bookclub_platform.assets._checks import Check, Events, Findings
 from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import (
     ALL_IN_ONE_RUN,
@@ -25,6 +26,7 @@ from bookclub_platform.assets._common import (
     shop_link,
 )
 from bookclub_platform.assets._plots import crawl_plot, picture
+from bookclub_platform.assets._row_checks import ROW_CHECKS, check_rows
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
 from bookclub_platform.core.categories import retired_slugs
@@ -34,7 +36,9 @@ from bookclub_platform.report import pictures
 from bookclub_platform.resources import BooksDatabase, CleanedCategory, DataFolder
 from bookclub_platform.sources import CrawlReport, Page, Source
 
-MOST_REJECTED = 0.1
+ALL_PAGES_CAME = Check(
+    "all_pages_came", "Every page that the source lists was fetched.", severity=dg.AssetCheckSeverity.WARN
+)
 _RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 
 
@@ -57,23 +61,17 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         retry_policy=_RETRY,
         pool=source.name,  # a shop is asked by one run at a time, or its delay between requests would mean nothing
         metadata={"shop": shop_link(source)} | of_rows(Page),
-        check_specs=[
-            dg.AssetCheckSpec(
-                "all_pages_came",
-                asset=dg.AssetKey([source.name, "raw_pages"]),
-                description="Every page that the source lists was fetched.",
-            )
-        ],
+        check_specs=[ALL_PAGES_CAME.spec([source.name, "raw_pages"], source.has_categories)],
     )
     def raw_pages(
         context: dg.AssetExecutionContext,
         files: DataFolder,
         database: BooksDatabase,
         progress: dg.ResourceParam[Progress],
-    ) -> dg.MaterializeResult:
+    ) -> Events:
         # Ids sort by time, and two crawls may begin within a second.
         crawl_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{context.run_id[:8]}"
-        reports = []
+        findings = Findings([ALL_PAGES_CAME])
         try:
             with source.fetcher() as fetcher:
                 listed = {category.slug: category for category in source.categories(fetcher)}
@@ -90,11 +88,11 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
                     report = sources.crawl_category(source, listed[key], fetcher, files.raw, crawl_id)
                     _add_metadata(context, source, key, _crawl_metadata(listed[key], report))
                     context.log.info(f"{key}: {report.pages} pages, {report.books} books in {report.seconds:.1f} s")
+                    _check_crawl(findings, key, report)
                     progress.advance("crawl", key)
-                    reports.append(report)
         except SourceError as error:
             raise dg.Failure(str(error), allow_retries=not isinstance(error, PermanentSourceError)) from error
-        return dg.MaterializeResult(check_results=[_all_pages_came(reports)])
+        yield from findings.events(context)
 
     return raw_pages
 
@@ -139,14 +137,10 @@ def _crawl_metadata(category: Category, report: CrawlReport) -> dict[str, Any]:
     }
 
 
-def _all_pages_came(reports: Sequence[CrawlReport]) -> dg.AssetCheckResult:
-    failed = {report.category: len(report.failed) for report in reports if not report.is_complete}
-    return dg.AssetCheckResult(
-        check_name="all_pages_came",
-        passed=not failed,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"incomplete_categories": failed},
-    )
+def _check_crawl(findings: Findings, key: str, report: CrawlReport) -> None:
+    failed = len(report.failed)
+    fault = None if report.is_complete else f"the crawl is not complete: {failed} pages failed, see failed_pages"
+    findings.note(ALL_PAGES_CAME, key, fault, failed=failed, pages=report.pages)
 
 
 def _cleaned_books(source: Source) -> dg.AssetsDefinition:
@@ -162,54 +156,46 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
         kinds={"python", "beautifulsoup"},
         code_version="2",
         metadata={"shop": shop_link(source)} | of_rows(Book),
-        check_specs=[
-            dg.AssetCheckSpec(
-                "rows_fit",
-                asset=dg.AssetKey([source.name, "cleaned_books"]),
-                blocking=True,
-                description="No key stands twice, and each row is one that the table can hold.",
-            ),
-            dg.AssetCheckSpec(
-                "few_rejected",
-                asset=dg.AssetKey([source.name, "cleaned_books"]),
-                description="At most a tenth of a category was rejected: more of it smells of a changed layout.",
-            ),
-        ],
+        check_specs=[check.spec([source.name, "cleaned_books"], source.has_categories) for check in ROW_CHECKS],
     )
     def cleaned_books(
         context: dg.AssetExecutionContext, files: DataFolder, progress: dg.ResourceParam[Progress]
-    ) -> dg.MaterializeResult:
-        cleaned: dict[str, CleanedCategory] = {}
+    ) -> Events:
+        findings = Findings(ROW_CHECKS)
         for key in category_keys(context, source):
             started = time.perf_counter()
             category, applied = _clean_category(source, key, files)
             if category is None:
                 _add_metadata(context, source, key, {"dagster/row_count": 0, "is_listed": False})
                 continue
-            cleaned[key] = category
-            reasons = Counter(row.reason for row in category.rejected)
+            by_rule = Counter(row.rule for row in category.rejected)
+            check_rows(findings, key, category.books, category.rejected)
+            if not findings.blocks(key):  # else what was handed on before stays, and the table with it
+                files.write_cleaned(source.name, key, category)
             figures = {
                 "dagster/row_count": len(category.books),
                 "rejected": len(category.rejected),
-                "reasons": dict(reasons),
-                "rejected_pages": [f"{row.url} ({row.raw_page}): {row.reason}" for row in category.rejected[:100]],
+                "rejected_by_rule": dict(by_rule),
+                "is_handed_on": not findings.blocks(key),
+                "rejected_pages": [
+                    f"{row.url} ({row.raw_page}): {row.rule}: {row.reason}" for row in category.rejected[:100]
+                ],
                 "cleaning": dict(applied),
                 "seconds": round(time.perf_counter() - started, 3),
                 "preview": preview([_shown(book) for book in category.books]),
                 "shop_page": link(category.books[0].url if category.books else source.address),
             }
-            if reasons:
-                rules = Counter(row.reason.partition(":")[0] for row in category.rejected)
-                figures["rejects_by_rule"] = picture(pictures.rejects(rules), "refused pages by rule")
+            if by_rule:
+                figures["rejects_by_rule"] = picture(pictures.rejects(by_rule), "refused pages by rule")
             _add_metadata(context, source, key, figures)
             progress.advance("clean", key)
-        return dg.MaterializeResult(check_results=[_rows_fit(cleaned), _few_rejected(cleaned)])
+        yield from findings.events(context)
 
     return cleaned_books
 
 
 def _clean_category(source: Source, key: str, files: DataFolder) -> tuple[CleanedCategory | None, Counter[str]]:
-    """Clean the newest kept crawl of a category, and store the result; None for one that this source does not have."""
+    """The newest kept crawl of a category, cleaned; None for a category that this source does not have."""
     crawl = sources.latest(files.raw, source.name, key)
     if crawl is None:
         return None, Counter()
@@ -222,7 +208,6 @@ def _clean_category(source: Source, key: str, files: DataFolder) -> tuple[Cleane
         books=cleaned.books,
         rejected=[*unreadable, *cleaned.rejected],
     )
-    files.write_cleaned(source.name, key, category)
     return category, cleaned.applied
 
 
@@ -233,31 +218,6 @@ def _readable(rows: Iterable[RawBook | RejectedBook], unreadable: list[RejectedB
             unreadable.append(row)
         else:
             yield row
-
-
-def _rows_fit(cleaned: Mapping[str, CleanedCategory]) -> dg.AssetCheckResult:
-    faults = {key: fault for key, category in cleaned.items() if (fault := rows_fault(category.books))}
-    return dg.AssetCheckResult(check_name="rows_fit", passed=not faults, metadata={"faults": faults})
-
-
-def rows_fault(books: Sequence[Book]) -> str | None:
-    """What keeps these rows from the table; None if nothing does."""
-    keys = Counter(book.source_id for book in books)
-    doubles = [key for key, count in keys.items() if count > 1]
-    if doubles:
-        return f"{len(doubles)} keys stand twice, {doubles[0]} among them"
-    unfit = [book.url for book in books if book.price < 0 or not (book.rating is None or 1 <= book.rating <= 5)]
-    return f"{len(unfit)} rows have an impossible price or rating, {unfit[0]} among them" if unfit else None
-
-
-def _few_rejected(cleaned: Mapping[str, CleanedCategory]) -> dg.AssetCheckResult:
-    shares = {key: f"{len(rows.rejected)} of {len(rows.rejected) + len(rows.books)}" for key, rows in cleaned.items()}
-    many = {key: shares[key] for key, rows in cleaned.items() if len(rows.rejected) > MOST_REJECTED * _size(rows)}
-    return dg.AssetCheckResult(check_name="few_rejected", passed=not many, metadata={"rejected": many})
-
-
-def _size(category: CleanedCategory) -> int:
-    return len(category.books) + len(category.rejected)
 
 
 def _shown(book: Book) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 
+from bookclub_platform.assets._checks import Events, Findings
 from bookclub_platform.assets._columns import of_table
 from bookclub_platform.assets._common import (
     ALL_IN_ONE_RUN,
@@ -16,14 +17,17 @@ from bookclub_platform.assets._common import (
     preview,
     whole_key,
 )
+from bookclub_platform.assets._load_checks import LOAD_CHECKS, Load, check_loads
 from bookclub_platform.assets._plots import picture
 from bookclub_platform.core import explore
+from bookclub_platform.core.book import Book
 from bookclub_platform.core.categories import is_retired
+from bookclub_platform.core.drift import measure_drift, note_before
 from bookclub_platform.core.progress import Progress
-from bookclub_platform.core.tables import LEAST_SHARE, load_category, select_books, select_page
+from bookclub_platform.core.tables import LEAST_SHARE, LoadResult, load_category, select_books, select_page
 from bookclub_platform.core.tables import books as books_table
 from bookclub_platform.report import figures, pictures
-from bookclub_platform.resources import Api, BooksDatabase, DataFolder
+from bookclub_platform.resources import Api, BooksDatabase, CleanedCategory, DataFolder
 from bookclub_platform.sources import Source
 
 _SHOWN = ["id", "source", "title", "price", "rating", "stock", "updated_at"]
@@ -50,14 +54,7 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
         kinds={"python", "postgres", "table"},
         code_version="2",
         metadata=of_table(books_table),
-        check_specs=[
-            dg.AssetCheckSpec(
-                "count_did_not_collapse",
-                asset="books",
-                description="No crawl found less than 80 % of the books of a category. One that did delisted nothing; "
-                "to believe it, materialise the partition with least_share: 0.",
-            )
-        ],
+        check_specs=[check.spec(["books"]) for check in LOAD_CHECKS],
     )
     def books(
         context: dg.AssetExecutionContext,
@@ -66,8 +63,8 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
         database: BooksDatabase,
         api: Api,
         progress: dg.ResourceParam[Progress],
-    ) -> dg.MaterializeResult:
-        collapsed: list[str] = []
+    ) -> Events:
+        findings = Findings(LOAD_CHECKS)
         for key in context.partition_keys:
             started = time.perf_counter()
             loads = {
@@ -75,10 +72,10 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
                 for source in sources
                 if _is_of(source, key)
             }
-            collapsed += [f"{name}/{key}" for name, load in loads.items() if load.get("is_shrunken")]
+            check_loads(findings, key, loads)
             metadata = {
-                "dagster/row_count": sum(load.get("rows", 0) for load in loads.values()),
-                "loads": loads,
+                "dagster/row_count": sum(load.rows for load in loads.values() if load),
+                "loads": {name: load.figures if load else {} for name, load in loads.items()},
                 "api": dg.MetadataValue.url(api.category(key)),
                 **_pictures(key, database),
                 "preview": _preview(key, database),
@@ -86,10 +83,7 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
             }
             context.add_asset_metadata(metadata, partition_key=key)
             progress.advance("load", key)
-        check = dg.AssetCheckResult(
-            check_name="count_did_not_collapse", passed=not collapsed, metadata={"collapsed": collapsed}
-        )
-        return dg.MaterializeResult(check_results=[check])
+        yield from findings.events(context)
 
     return books
 
@@ -98,25 +92,46 @@ def _is_of(source: Source, key: str) -> bool:
     return source.has_categories or key == whole_key(source.name)
 
 
-def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase, least_share: float) -> dict[str, Any]:
+def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase, least_share: float) -> Load | None:
     cleaned = files.read_cleaned(source.name, key)
     if cleaned is None:
-        return {}
+        return None
     with database.begin() as connection:
         if is_retired(connection, source.name, key):
-            return {"rows": 0, "is_retired": True}
-        result = load_category(
-            connection,
-            source.name,
-            key if source.has_categories else None,
-            cleaned.crawl_id,
-            cleaned.books,
-            cleaned.rejected,
-            cleaned.crawled_at,
-            cleaned.is_complete,
-            least_share,
-        )
-    return {"rows": len(cleaned.books)} | asdict(result)
+            return Load(0, {"rows": 0, "is_retired": True})
+        category = key if source.has_categories else None
+        listed = note_before(connection, source.name, category)
+        with connection.begin_nested() as loading:
+            result = _load_rows(connection, source.name, category, cleaned, cleaned.books, least_share)
+            if result.is_shrunken:
+                loading.rollback()
+        drift = measure_drift(connection)
+        if result.is_shrunken:  # nothing of it goes in but what was rejected
+            result = _load_rows(connection, source.name, category, cleaned, [], least_share)
+    found = len(cleaned.books)
+    rows = 0 if result.is_shrunken else found
+    return Load(rows, {"rows": rows} | asdict(result), drift, listed, found, result.is_shrunken)
+
+
+def _load_rows(
+    connection: sa.Connection,
+    source: str,
+    category: str | None,
+    cleaned: CleanedCategory,
+    rows: Sequence[Book],
+    least_share: float,
+) -> LoadResult:
+    return load_category(
+        connection,
+        source,
+        category,
+        cleaned.crawl_id,
+        rows,
+        cleaned.rejected,
+        cleaned.crawled_at,
+        cleaned.is_complete,
+        least_share,
+    )
 
 
 def _preview(key: str, database: BooksDatabase) -> dg.MetadataValue:

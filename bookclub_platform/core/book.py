@@ -1,7 +1,7 @@
 """The two shapes of a row: page -> RawBook (as found) -> cleaning -> Book (as kept) -> table.
 
-What belongs here: the fields, their types and units. What does not: how a page is read (sources/), how a field is
-mended (cleaning.py), how a row is stored (core/tables.py).
+What belongs here: the fields, their types, units and rules. What does not: how a page is read (sources/), how a field
+is mended (cleaning.py), how a row is stored (core/tables.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,12 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Annotated
+
+from bookclub_platform.core.rules import PAGE_READABLE, Column, given, within, written_as
+
+_DEAREST = Decimal("99999999.99")  # what numeric(10,2) holds
+_MOST = 2**31 - 1  # what a Postgres integer holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,40 +64,31 @@ class RawBook:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """One book as the table keeps it.
+    """One book as the table keeps it. The annotations say what each field means and which rules it keeps, here and
+    nowhere else: see core/rules.py and, made from them, docs/rows.md."""
 
-    Attributes:
-        source: name of the shop, as sources.yaml calls it.
-        source_id: the shop's own key for the book: the UPC where there is no other, else its URL.
-        category: slug; `category_name` is what the shop shows.
-        price: in units of `currency` (ISO 4217), two decimals.
-        rating: stars, 1 to 5; None where the shop shows none.
-        stock: copies at hand; None where the shop says only whether there are any.
-        seen_at: when the page was fetched, UTC.
-    """
-
-    source: str
-    source_id: str
-    upc: str | None
-    title: str
-    category: str
-    category_name: str
-    price: Decimal
-    currency: str
-    rating: int | None
-    stock: int | None
-    in_stock: bool
-    description: str | None
-    num_reviews: int | None
-    url: str
-    image_url: str | None
-    seen_at: datetime
+    source: Annotated[str, Column("Name of the shop, as sources.yaml calls it."), given()]
+    source_id: Annotated[str, Column("The shop's own key: the UPC where there is no other, else the address."), given()]
+    upc: Annotated[str | None, Column("Universal Product Code, as the shop writes it.")]
+    title: Annotated[str, Column("Title, as the shop shows it."), given()]
+    category: Annotated[str, Column("Slug of the category: the partition key."), given()]
+    category_name: Annotated[str, Column("The category, as the shop shows it."), given()]
+    price: Annotated[Decimal, Column("What the shop asks for one copy.", "`currency`"), within(0, _DEAREST)]
+    currency: Annotated[str, Column("Currency of the price.", "ISO 4217"), written_as("[A-Z]{3}", "three letters")]
+    rating: Annotated[int | None, Column("Rating; null where the shop shows none.", "stars"), within(1, 5)]
+    stock: Annotated[int | None, Column("Copies at hand; null where they are not counted.", "copies"), within(0, _MOST)]
+    in_stock: Annotated[bool, Column("Whether the shop says that it has any.")]
+    description: Annotated[str | None, Column("Blurb, without the teaser before it; null where there is none.")]
+    num_reviews: Annotated[int | None, Column("Reviews; null where the shop counts none.", "reviews"), within(0, _MOST)]
+    url: Annotated[str, Column("The book's page, or the line of a file."), given()]
+    image_url: Annotated[str | None, Column("Its cover.")]
+    seen_at: Annotated[datetime, Column("When the page was fetched: `last_seen_at` in the table.", "UTC")]
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedBook:
-    """A page that gave no Book: kept, with the reason and where the page lies (as RawBook.raw_page), so that nothing is
-    lost silently."""
+    """A page that gave no Book: kept, with the rule that it broke, the reason in words, and where the page lies (as
+    RawBook.raw_page), so that nothing is lost silently."""
 
     source: str
     category: str
@@ -99,3 +96,4 @@ class RejectedBook:
     reason: str
     seen_at: datetime
     raw_page: str | None = None
+    rule: str = PAGE_READABLE.name

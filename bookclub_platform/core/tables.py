@@ -5,7 +5,7 @@ them on a synchronous connection and serving on an asynchronous one. Values are 
 
     books               one row per book, the state at its last sighting
     book_observations   one row per book per crawl that saw it: the history of price, rating and stock
-    rejected_books      pages that gave no book, with the reason and where the page lies
+    rejected_books      pages that gave no book, with the rule that they broke, the reason and where the page lies
     loads               one row per load that changed `books`; its highest id is the data version
 """
 
@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core.rules import constraints
 
 SCHEMA = "bookclub"
 metadata = sa.MetaData(
@@ -27,6 +28,12 @@ metadata = sa.MetaData(
     naming_convention={"ck": "ck_%(table_name)s_%(constraint_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s"},
 )
 _moment = sa.DateTime(timezone=True)
+
+
+def _checks(*held: str) -> list[sa.CheckConstraint]:
+    """The rules of a row, as far as they speak of the columns `held`."""
+    return [sa.CheckConstraint(condition, name=name) for name, condition in constraints(Book, held).items()]
+
 
 books = sa.Table(
     "books",
@@ -52,9 +59,7 @@ books = sa.Table(
     sa.Column("updated_at", _moment, nullable=False),
     sa.Column("delisted_at", _moment),
     sa.UniqueConstraint("source", "source_id", name="uq_books_source_source_id"),
-    sa.CheckConstraint("rating BETWEEN 1 AND 5", name="rating"),
-    sa.CheckConstraint("price >= 0", name="price"),
-    sa.CheckConstraint("stock >= 0", name="stock"),
+    *_checks(*Book.__dataclass_fields__),
     sa.Index(None, "category", "id"),
 )
 
@@ -67,6 +72,7 @@ book_observations = sa.Table(
     sa.Column("price", sa.Numeric(10, 2), nullable=False),
     sa.Column("rating", sa.SmallInteger),
     sa.Column("stock", sa.Integer),
+    *_checks("price", "rating", "stock"),
 )
 
 rejected_books = sa.Table(
@@ -79,6 +85,7 @@ rejected_books = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("seen_at", _moment, nullable=False),
     sa.Column("raw_page", sa.Text),
+    sa.Column("rule", sa.Text, nullable=False),
 )
 
 loads = sa.Table(

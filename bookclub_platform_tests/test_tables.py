@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book, RejectedBook
 from bookclub_platform.core.database import migrate
-from bookclub_platform.core.tables import LoadResult, load_category
+from bookclub_platform.core.loads import LoadResult, load_category, retire_category
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MIDNIGHT = NOON + timedelta(hours=12)
@@ -144,11 +144,11 @@ def test_the_books_of_a_category_that_is_gone_are_marked_and_come_back(connectio
     moved = replace(OTHER, category="fiction", seen_at=MIDNIGHT)
     load_category(connection, "shop", "fiction", "crawl-2", [moved], (), MIDNIGHT)
     version = connection.execute(tables.select_data_version()).scalar_one()
-    assert tables.retire_category(connection, "shop", "travel", "crawl-2", MIDNIGHT) == 4
+    assert retire_category(connection, "shop", "travel", "crawl-2", MIDNIGHT) == 4
     assert [row["source_id"] for row in connection.execute(tables.select_books()).mappings()] == ["upc-2"]
     assert count(connection, tables.books) == 5
     assert connection.execute(tables.select_data_version()).scalar_one() > version
-    assert tables.retire_category(connection, "shop", "travel", "crawl-3", MIDNIGHT) == 0
+    assert retire_category(connection, "shop", "travel", "crawl-3", MIDNIGHT) == 0
     assert load(connection, BOOK, *REST, at=MIDNIGHT + timedelta(hours=1)).updated == 4
 
 

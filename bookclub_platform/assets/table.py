@@ -15,8 +15,9 @@ from bookclub_platform.assets._common import (
     preview,
     whole_key,
 )
+from bookclub_platform.core.loads import LEAST_SHARE, load_category, retire_category
 from bookclub_platform.core.progress import Progress
-from bookclub_platform.core.tables import LEAST_SHARE, load_category, retire_category, select_books, select_page
+from bookclub_platform.core.tables import select_books, select_page
 from bookclub_platform.resources import BooksDatabase, DataFolder
 from bookclub_platform.sources import Source
 

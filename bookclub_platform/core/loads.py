@@ -1,0 +1,298 @@
+"""Books of one crawl -> `books`, `book_observations`, `rejected_books`, `loads`: the only writes on core/tables.py.
+
+    with engine.begin() as connection:
+        load_category(connection, "books_toscrape", "travel", crawl_id, books, rejected, crawled_at)
+
+What happens to a book between two crawls, and how it ends:
+
+    seen again, unchanged      last_seen_at and an observation; the data version stays
+    price, stock, title ...    the row is updated; the observations keep what was
+    another has its title      two rows: the key is (source, source_id)
+    vanishes                   delisted_at is set, by a complete crawl of its category alone; no row is ever deleted
+    comes back                 the same row, delisted_at is null again
+    in two categories          it stays in that which had it first, its home; `book_categories` keeps the others.
+                               Every sighting counts, whichever category it came from
+    its home lost it           it moves to the other category that saw it last; only if there is none it is delisted
+    moves to another category  the same: at once where the new one is loaded first; else it is delisted until that is
+    an old crawl is loaded     what a newer one saw stays; its observations are added
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core.tables import (
+    SCHEMA,
+    book_categories,
+    book_observations,
+    books,
+    loads,
+    rejected_books,
+    select_count,
+)
+
+# What a shop can change about a book; a difference in any of these is an update, anything else only a sighting.
+_KEY = ["source", "source_id"]
+_CONTENT = [name for name in Book.__dataclass_fields__ if name not in {*_KEY, "seen_at"}]
+_HOME = ["category", "category_name"]
+# A crawl that finds less than this share of the category's books is more likely a sick shop than a sold-out one.
+LEAST_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What one load did to `books`, in rows.
+
+    Attributes:
+        updated: with those that moved to another category because this one has them no more.
+        is_shrunken: the crawl found so few of the category's books that it was not believed, and nothing was delisted.
+    """
+
+    inserted: int
+    updated: int
+    unchanged: int
+    delisted: int
+    rejected: int
+    is_shrunken: bool = False
+
+
+def load_category(
+    connection: sa.Connection,
+    source: str,
+    category: str | None,
+    crawl_id: str,
+    seen: Iterable[Book],
+    rejected: Sequence[RejectedBook],
+    crawled_at: datetime,
+    is_complete: bool = True,
+    least_share: float = LEAST_SHARE,
+) -> LoadResult:
+    """Bring `books` to what one crawl of one category saw, or of the whole source where `category` is None and each
+    row brings its own. Running it twice changes nothing. `seen` is read once, row by row.
+
+    Call it inside a transaction: all of it holds or none. Books of the category that a complete crawl did not see are
+    marked as delisted; one whose page was rejected was seen, so its last good row stays as it is. A crawl that is not
+    complete proves nothing about what it did not see, and delists nothing; nor does one that found fewer books than
+    `least_share` of those that the category has (0: a person has looked, and the books are gone).
+    """
+    _take_turn(connection, source)
+    incoming, rows = _stage(connection, seen)
+    match = _Match(incoming, crawled_at, has_categories=category is not None)
+    listed = connection.execute(select_count(sa.select(books).where(_is_listed(source, category)))).scalar_one()
+    is_shrunken = rows + len(rejected) < least_share * listed
+    known, differing, away = connection.execute(match.count()).one()
+    changed = connection.execute(match.update()).rowcount if differing else 0
+    if known:
+        connection.execute(match.sight())
+        connection.execute(match.observe(crawl_id))
+    if away:
+        connection.execute(match.note_second_category())
+    inserted = connection.execute(match.insert(crawl_id)).rowcount if known < rows else 0
+    moved = delisted = 0
+    if is_complete and not is_shrunken:
+        is_seen = sa.or_(match.is_among(), books.c.url == sa.func.any(_texts([row.url for row in rejected])))
+        moved, delisted = _drop(connection, source, category, crawled_at, is_seen)
+    if rejected:
+        refused = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
+        connection.execute(insert(rejected_books).on_conflict_do_nothing(), refused)
+    _note_load(connection, source, category or source, crawl_id, inserted, changed + moved, delisted)
+    unchanged = rows - inserted - changed
+    return LoadResult(inserted, changed + moved, unchanged, delisted, len(rejected), is_shrunken)
+
+
+def retire_category(connection: sa.Connection, source: str, category: str, crawl_id: str, gone_at: datetime) -> int:
+    """Mark every book of a category that the shop no longer has -> how many. Call it inside a transaction.
+
+    A book that another category lists moves there, and stays; one that was seen after `gone_at` stays as it is.
+    """
+    _take_turn(connection, source)
+    moved, delisted = _drop(connection, source, category, gone_at, sa.false())
+    _note_load(connection, source, category, crawl_id, 0, moved, delisted)
+    return delisted
+
+
+def _take_turn(connection: sa.Connection, source: str) -> None:
+    """Loads of one source queue up, for a book may stand in two of its categories; the lock goes with the transaction."""
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(source, 0))))
+
+
+def _stage(connection: sa.Connection, seen: Iterable[Book]) -> tuple[sa.Table, int]:
+    """`seen` as a temporary table and its rows, by COPY: row-wise inserts are tens of times slower."""
+    names = list(Book.__dataclass_fields__)
+    stored = ["last_seen_at" if name == "seen_at" else name for name in names]
+    columns = [sa.Column(name, books.c[name].type) for name in stored]
+    incoming = sa.Table("incoming", sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+    connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.incoming"))
+    incoming.create(connection)
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    with driver.cursor() as cursor:
+        with cursor.copy(f"COPY pg_temp.incoming ({', '.join(stored)}) FROM STDIN") as copy:
+            row_of = attrgetter(*names)
+            for book in seen:
+                copy.write_row(row_of(book))
+        rows: int = cursor.rowcount
+        # Nobody else does it for a temporary table, and guessing its size the planner reads all of `books`.
+        cursor.execute("ANALYZE pg_temp.incoming (source, source_id)")
+    return incoming, rows
+
+
+class _Match:
+    """The statements that bring rows of `incoming` to the rows of `books` with their keys."""
+
+    def __init__(self, incoming: sa.Table, crawled_at: datetime, has_categories: bool) -> None:
+        self.incoming = incoming
+        self.on_key = sa.and_(*(books.c[name] == incoming.c[name] for name in _KEY))
+        self.is_away = (
+            sa.and_(books.c.category != incoming.c.category, books.c.delisted_at.is_(None))
+            if has_categories
+            else sa.false()
+        )
+        self.values: dict[str, sa.ColumnElement[Any]] = {name: incoming.c[name] for name in _CONTENT}
+        if has_categories:
+            stays = {name: sa.case((self.is_away, books.c[name]), else_=incoming.c[name]) for name in _HOME}
+            self.values |= stays
+        before = sa.tuple_(*(books.c[name] for name in self.values))
+        # What one category's crawl did not find says nothing about what another's saw before that.
+        is_elsewhere = books.c.category != incoming.c.category if has_categories else sa.false()
+        comes_back = sa.and_(
+            books.c.delisted_at.is_not(None), sa.or_(books.c.delisted_at <= crawled_at, is_elsewhere)
+        )
+        is_newer = books.c.last_seen_at <= incoming.c.last_seen_at
+        self.differs = sa.or_(
+            comes_back,
+            sa.and_(
+                is_newer,
+                books.c.delisted_at.is_(None),
+                before.is_distinct_from(sa.tuple_(*self.values.values())),
+            ),
+        )
+
+    def count(self) -> sa.Select[int, int, int]:
+        """(rows whose key is known, those of them that differ, those whose book is at home in another category)"""
+        return sa.select(
+            sa.func.count(), sa.func.count().filter(self.differs), sa.func.count().filter(self.is_away)
+        ).select_from(self.incoming.join(books, self.on_key))
+
+    def update(self) -> sa.Update:
+        seen_at = sa.func.greatest(books.c.last_seen_at, self.incoming.c.last_seen_at)
+        stamps = {"last_seen_at": seen_at, "updated_at": seen_at, "delisted_at": None}
+        return sa.update(books).where(self.on_key, self.differs).values(self.values | stamps)
+
+    def sight(self) -> sa.Update:
+        is_later = books.c.last_seen_at < self.incoming.c.last_seen_at
+        return sa.update(books).where(self.on_key, is_later).values(last_seen_at=self.incoming.c.last_seen_at)
+
+    def observe(self, crawl_id: str) -> sa.Insert:
+        seen = _sightings(books.c.id, crawl_id, self.incoming.c).select_from(self.incoming.join(books, self.on_key))
+        return insert(book_observations).from_select(_SIGHTING, seen).on_conflict_do_nothing()
+
+    def note_second_category(self) -> sa.Insert:
+        names = ["category", "category_name", "last_seen_at"]
+        rows = (
+            sa.select(books.c.id, *(self.incoming.c[name] for name in names))
+            .select_from(self.incoming.join(books, self.on_key))
+            .where(self.is_away)
+        )
+        statement = insert(book_categories).from_select(["book_id", *names], rows)
+        return statement.on_conflict_do_update(
+            index_elements=["category", "book_id"],
+            set_={name: statement.excluded[name] for name in names[1:]},
+            where=book_categories.c.last_seen_at < statement.excluded.last_seen_at,
+        )
+
+    def insert(self, crawl_id: str) -> sa.Insert:
+        """Rows whose key is new, and with the ids that they get their first observation."""
+        stamps = ["first_seen_at", "last_seen_at", "updated_at"]
+        names = [*_KEY, *_CONTENT]
+        new = (
+            sa.select(
+                *(self.incoming.c[name] for name in names),
+                *(self.incoming.c.last_seen_at.label(stamp) for stamp in stamps),
+            )
+            .where(~sa.exists().where(self.on_key))
+            .order_by(self.incoming.c.source_id)  # pages come in any order; the same shop gives the same ids
+        )
+        added = insert(books).from_select([*names, *stamps], new).returning(books).cte("added")
+        observed = insert(book_observations).from_select(_SIGHTING, _sightings(added.c.id, crawl_id, added.c))
+        return observed.execution_options(preserve_rowcount=True)  # of an INSERT SQLAlchemy forgets it otherwise
+
+    def is_among(self) -> sa.ColumnElement[bool]:
+        return sa.exists().where(self.on_key).correlate(books)
+
+
+_SIGHTING = ["book_id", "crawl_id", "seen_at", "price", "rating", "stock"]
+
+
+def _sightings(book_id: sa.ColumnElement[int], crawl_id: str, row: Any) -> sa.Select[Any]:
+    return sa.select(book_id, sa.literal(crawl_id), row.last_seen_at, row.price, row.rating, row.stock)
+
+
+def _texts(values: Sequence[str]) -> sa.ColumnElement[Any]:
+    """One parameter, however many values there are: a statement takes 65,535 at most."""
+    return sa.literal(list(values), sa.ARRAY(sa.Text))
+
+
+def _is_listed(source: str, category: str | None) -> sa.ColumnElement[bool]:
+    is_inside = sa.true() if category is None else books.c.category == category
+    return sa.and_(books.c.source == source, is_inside, books.c.delisted_at.is_(None))
+
+
+def _drop(
+    connection: sa.Connection,
+    source: str,
+    category: str | None,
+    gone_at: datetime,
+    is_seen: sa.ColumnElement[bool],
+) -> tuple[int, int]:
+    """Take the books that were not seen out of the category -> (moved to another, delisted)."""
+    is_unseen = sa.and_(_is_listed(source, category), sa.not_(is_seen))
+    moved = _move(connection, source, category, gone_at, is_seen) if category is not None else 0
+    gone = sa.update(books).where(is_unseen, books.c.last_seen_at <= gone_at)
+    return moved, connection.execute(gone.values(delisted_at=gone_at, updated_at=gone_at)).rowcount
+
+
+def _move(
+    connection: sa.Connection, source: str, category: str, gone_at: datetime, is_seen: sa.ColumnElement[bool]
+) -> int:
+    second = book_categories.c
+    is_of_source = sa.and_(second.book_id == books.c.id, books.c.source == source)
+    ended = sa.delete(book_categories).where(second.category == category, second.last_seen_at <= gone_at, is_of_source)
+    connection.execute(ended.where(sa.not_(is_seen)))
+    latest = (
+        sa.select(book_categories)
+        .distinct(second.book_id)
+        .order_by(second.book_id, second.last_seen_at.desc(), second.category)
+        .subquery()
+    )
+    moved = connection.execute(
+        sa.update(books)
+        .where(_is_listed(source, category), sa.not_(is_seen), latest.c.book_id == books.c.id)
+        .values(category=latest.c.category, category_name=latest.c.category_name, updated_at=gone_at)
+    ).rowcount
+    if moved:
+        connection.execute(sa.delete(book_categories).where(is_of_source, second.category == books.c.category))
+    return moved
+
+
+def _note_load(
+    connection: sa.Connection, source: str, category: str, crawl_id: str, inserted: int, updated: int, delisted: int
+) -> None:
+    """A row in `loads` if `books` changed."""
+    if not (inserted or updated or delisted):
+        return
+    # Commits must come in the order of the ids, or a reader could cache a version that still grows.
+    connection.execute(sa.text(f"LOCK TABLE {SCHEMA}.loads IN SHARE ROW EXCLUSIVE MODE"))
+    connection.execute(
+        sa.insert(loads).values(
+            source=source, category=category, crawl_id=crawl_id, inserted=inserted, updated=updated, delisted=delisted
+        )
+    )

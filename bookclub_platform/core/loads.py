@@ -85,27 +85,29 @@ def load_category(
     """
     _take_turn(connection, source)
     incoming, rows = _stage(connection, seen)
-    match = _Match(incoming, crawled_at, has_categories=category is not None)
+    known = _match(connection, incoming, crawled_at, has_categories=category is not None)
     listed = connection.execute(select_count(sa.select(books).where(_is_listed(source, category)))).scalar_one()
     is_shrunken = rows + len(rejected) < least_share * listed
-    known, differing, away = connection.execute(match.count()).one()
-    changed = connection.execute(match.update()).rowcount if differing else 0
-    if known:
-        connection.execute(match.sight())
-        connection.execute(match.observe(crawl_id))
+    count, differing, away = connection.execute(_count(known)).one()
+    if differing:
+        connection.execute(_update(incoming, known))
     if away:
-        connection.execute(match.note_second_category())
-    inserted = connection.execute(match.insert(crawl_id)).rowcount if known < rows else 0
+        connection.execute(_note_second_category(incoming, known))
+    if count:
+        connection.execute(_sight(known))
+        connection.execute(_observe(known, crawl_id))
     moved = delisted = 0
     if is_complete and not is_shrunken:
-        is_seen = sa.or_(match.is_among(), books.c.url == sa.func.any(_texts([row.url for row in rejected])))
+        was_rejected = books.c.url == sa.func.any(_texts([row.url for row in rejected]))
+        is_seen = sa.or_(books.c.id.in_(sa.select(known.c.book_id)), was_rejected)
         moved, delisted = _drop(connection, source, category, crawled_at, is_seen)
+    inserted = connection.execute(_insert(incoming, known, crawl_id)).rowcount if count < rows else 0
     if rejected:
         refused = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
         connection.execute(insert(rejected_books).on_conflict_do_nothing(), refused)
-    _note_load(connection, source, category or source, crawl_id, inserted, changed + moved, delisted)
-    unchanged = rows - inserted - changed
-    return LoadResult(inserted, changed + moved, unchanged, delisted, len(rejected), is_shrunken)
+    updated, unchanged = differing + moved, count - differing
+    _note_load(connection, source, category or source, crawl_id, inserted, updated, delisted)
+    return LoadResult(inserted, updated, unchanged, delisted, len(rejected), is_shrunken)
 
 
 def retire_category(connection: sa.Connection, source: str, category: str, crawl_id: str, gone_at: datetime) -> int:
@@ -122,111 +124,122 @@ def retire_category(connection: sa.Connection, source: str, category: str, crawl
 def _take_turn(connection: sa.Connection, source: str) -> None:
     """Loads of one source queue up, for a book may stand in two of its categories; the lock goes with the transaction."""
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(source, 0))))
+    has_doubled = connection.scalar(
+        sa.text(f"SELECT pg_relation_size(oid) / 8192 > 2 * relpages FROM pg_class WHERE oid = '{SCHEMA}.books'::regclass")
+    )
+    if has_doubled:  # Autovacuum looks once a minute; until then the planner reads all of a table that it thinks empty.
+        connection.execute(sa.text(f"ANALYZE {SCHEMA}.books (source, source_id, category, delisted_at)"))
 
 
 def _stage(connection: sa.Connection, seen: Iterable[Book]) -> tuple[sa.Table, int]:
     """`seen` as a temporary table and its rows, by COPY: row-wise inserts are tens of times slower."""
     names = list(Book.__dataclass_fields__)
     stored = ["last_seen_at" if name == "seen_at" else name for name in names]
-    columns = [sa.Column(name, books.c[name].type) for name in stored]
-    incoming = sa.Table("incoming", sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+    incoming = _temporary("incoming", [sa.Column(name, books.c[name].type) for name in stored])
     connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.incoming"))
     incoming.create(connection)
     driver = connection.connection.driver_connection
     assert driver is not None
+    row_of = attrgetter(*names)
     with driver.cursor() as cursor:
         with cursor.copy(f"COPY pg_temp.incoming ({', '.join(stored)}) FROM STDIN") as copy:
-            row_of = attrgetter(*names)
             for book in seen:
                 copy.write_row(row_of(book))
         rows: int = cursor.rowcount
-        # Nobody else does it for a temporary table, and guessing its size the planner reads all of `books`.
-        cursor.execute("ANALYZE pg_temp.incoming (source, source_id)")
+        cursor.execute("ANALYZE pg_temp.incoming (source, source_id)")  # nobody else does it for a temporary table
     return incoming, rows
 
 
-class _Match:
-    """The statements that bring rows of `incoming` to the rows of `books` with their keys."""
+def _temporary(name: str, columns: list[sa.Column[Any]]) -> sa.Table:
+    return sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
 
-    def __init__(self, incoming: sa.Table, crawled_at: datetime, has_categories: bool) -> None:
-        self.incoming = incoming
-        self.on_key = sa.and_(*(books.c[name] == incoming.c[name] for name in _KEY))
-        self.is_away = (
-            sa.and_(books.c.category != incoming.c.category, books.c.delisted_at.is_(None))
-            if has_categories
-            else sa.false()
-        )
-        self.values: dict[str, sa.ColumnElement[Any]] = {name: incoming.c[name] for name in _CONTENT}
-        if has_categories:
-            stays = {name: sa.case((self.is_away, books.c[name]), else_=incoming.c[name]) for name in _HOME}
-            self.values |= stays
-        before = sa.tuple_(*(books.c[name] for name in self.values))
-        # What one category's crawl did not find says nothing about what another's saw before that.
-        is_elsewhere = books.c.category != incoming.c.category if has_categories else sa.false()
-        comes_back = sa.and_(
-            books.c.delisted_at.is_not(None), sa.or_(books.c.delisted_at <= crawled_at, is_elsewhere)
-        )
-        is_newer = books.c.last_seen_at <= incoming.c.last_seen_at
-        self.differs = sa.or_(
-            comes_back,
-            sa.and_(
-                is_newer,
-                books.c.delisted_at.is_(None),
-                before.is_distinct_from(sa.tuple_(*self.values.values())),
-            ),
-        )
 
-    def count(self) -> sa.Select[int, int, int]:
-        """(rows whose key is known, those of them that differ, those whose book is at home in another category)"""
-        return sa.select(
-            sa.func.count(), sa.func.count().filter(self.differs), sa.func.count().filter(self.is_away)
-        ).select_from(self.incoming.join(books, self.on_key))
+def _match(connection: sa.Connection, incoming: sa.Table, crawled_at: datetime, has_categories: bool) -> sa.Table:
+    """Those rows of `incoming` whose key the table has, narrow, with what is to be done about each.
 
-    def update(self) -> sa.Update:
-        seen_at = sa.func.greatest(books.c.last_seen_at, self.incoming.c.last_seen_at)
-        stamps = {"last_seen_at": seen_at, "updated_at": seen_at, "delisted_at": None}
-        return sa.update(books).where(self.on_key, self.differs).values(self.values | stamps)
+    `books` is asked for the keys once: the wide table is the dear one.
+    """
+    on_key = sa.and_(*(books.c[name] == incoming.c[name] for name in _KEY))
+    is_elsewhere = books.c.category != incoming.c.category if has_categories else sa.false()
+    is_away = sa.and_(is_elsewhere, books.c.delisted_at.is_(None))
+    # What the crawl of one category did not find says nothing against what that of another saw, even before.
+    comes_back = sa.and_(books.c.delisted_at.is_not(None), sa.or_(books.c.delisted_at <= crawled_at, is_elsewhere))
+    names = [name for name in _CONTENT if name not in _HOME]
+    has_new_content = sa.or_(
+        _row(books.c, names).is_distinct_from(_row(incoming.c, names)),
+        sa.and_(sa.not_(is_away), _row(books.c, _HOME).is_distinct_from(_row(incoming.c, _HOME))),
+    )
+    is_current = sa.and_(books.c.delisted_at.is_(None), books.c.last_seen_at <= incoming.c.last_seen_at)
+    rows = sa.select(
+        books.c.id.label("book_id"),
+        *(incoming.c[name] for name in ("source_id", "last_seen_at", "price", "rating", "stock")),
+        sa.or_(comes_back, sa.and_(is_current, has_new_content)).label("differs"),
+        is_away.label("is_away"),
+        (books.c.last_seen_at < incoming.c.last_seen_at).label("is_later"),
+    ).select_from(incoming.join(books, on_key))
+    known = _temporary("known", [sa.Column(column.name, column.type) for column in rows.selected_columns])
+    connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.known"))
+    known.create(connection)
+    connection.execute(insert(known).from_select(list(known.c), rows))
+    connection.execute(sa.text("ANALYZE pg_temp.known"))
+    return known
 
-    def sight(self) -> sa.Update:
-        is_later = books.c.last_seen_at < self.incoming.c.last_seen_at
-        return sa.update(books).where(self.on_key, is_later).values(last_seen_at=self.incoming.c.last_seen_at)
 
-    def observe(self, crawl_id: str) -> sa.Insert:
-        seen = _sightings(books.c.id, crawl_id, self.incoming.c).select_from(self.incoming.join(books, self.on_key))
-        return insert(book_observations).from_select(_SIGHTING, seen).on_conflict_do_nothing()
+def _row(columns: Any, names: list[str]) -> sa.Tuple:
+    return sa.tuple_(*(columns[name] for name in names))
 
-    def note_second_category(self) -> sa.Insert:
-        names = ["category", "category_name", "last_seen_at"]
-        rows = (
-            sa.select(books.c.id, *(self.incoming.c[name] for name in names))
-            .select_from(self.incoming.join(books, self.on_key))
-            .where(self.is_away)
-        )
-        statement = insert(book_categories).from_select(["book_id", *names], rows)
-        return statement.on_conflict_do_update(
-            index_elements=["category", "book_id"],
-            set_={name: statement.excluded[name] for name in names[1:]},
-            where=book_categories.c.last_seen_at < statement.excluded.last_seen_at,
-        )
 
-    def insert(self, crawl_id: str) -> sa.Insert:
-        """Rows whose key is new, and with the ids that they get their first observation."""
-        stamps = ["first_seen_at", "last_seen_at", "updated_at"]
-        names = [*_KEY, *_CONTENT]
-        new = (
-            sa.select(
-                *(self.incoming.c[name] for name in names),
-                *(self.incoming.c.last_seen_at.label(stamp) for stamp in stamps),
-            )
-            .where(~sa.exists().where(self.on_key))
-            .order_by(self.incoming.c.source_id)  # pages come in any order; the same shop gives the same ids
-        )
-        added = insert(books).from_select([*names, *stamps], new).returning(books).cte("added")
-        observed = insert(book_observations).from_select(_SIGHTING, _sightings(added.c.id, crawl_id, added.c))
-        return observed.execution_options(preserve_rowcount=True)  # of an INSERT SQLAlchemy forgets it otherwise
+def _count(known: sa.Table) -> sa.Select[int, int, int]:
+    """(rows, those that differ, those whose book is at home in another category)"""
+    count = sa.func.count()
+    return sa.select(count, count.filter(known.c.differs), count.filter(known.c.is_away)).select_from(known)
 
-    def is_among(self) -> sa.ColumnElement[bool]:
-        return sa.exists().where(self.on_key).correlate(books)
+
+def _update(incoming: sa.Table, known: sa.Table) -> sa.Update:
+    values: dict[str, Any] = {name: incoming.c[name] for name in _CONTENT}
+    values |= {name: sa.case((known.c.is_away, books.c[name]), else_=incoming.c[name]) for name in _HOME}
+    seen_at = sa.func.greatest(books.c.last_seen_at, incoming.c.last_seen_at)
+    is_same = sa.and_(books.c.id == known.c.book_id, known.c.source_id == incoming.c.source_id)
+    return (
+        sa.update(books)
+        .where(is_same, known.c.differs)
+        .values(values | {"last_seen_at": seen_at, "updated_at": seen_at, "delisted_at": None})
+    )
+
+
+def _sight(known: sa.Table) -> sa.Update:
+    is_only_seen = sa.and_(known.c.is_later, sa.not_(known.c.differs))
+    return sa.update(books).where(books.c.id == known.c.book_id, is_only_seen).values(last_seen_at=known.c.last_seen_at)
+
+
+def _observe(known: sa.Table, crawl_id: str) -> sa.Insert:
+    seen = _sightings(known.c.book_id, crawl_id, known.c)
+    return insert(book_observations).from_select(_SIGHTING, seen).on_conflict_do_nothing()
+
+
+def _note_second_category(incoming: sa.Table, known: sa.Table) -> sa.Insert:
+    names = ["category", "category_name", "last_seen_at"]
+    rows = sa.select(known.c.book_id, *(incoming.c[name] for name in names))
+    rows = rows.where(known.c.source_id == incoming.c.source_id, known.c.is_away)
+    statement = insert(book_categories).from_select(["book_id", *names], rows)
+    return statement.on_conflict_do_update(
+        index_elements=["category", "book_id"],
+        set_={name: statement.excluded[name] for name in names[1:]},
+        where=book_categories.c.last_seen_at < statement.excluded.last_seen_at,
+    )
+
+
+def _insert(incoming: sa.Table, known: sa.Table, crawl_id: str) -> sa.Insert:
+    """Rows whose key is new, and, with the ids that they get, their first observations."""
+    names, stamps = [*_KEY, *_CONTENT], ["first_seen_at", "last_seen_at", "updated_at"]
+    new = (
+        sa.select(*(incoming.c[name] for name in names), *(incoming.c.last_seen_at.label(stamp) for stamp in stamps))
+        .where(~sa.exists().where(known.c.source_id == incoming.c.source_id))
+        .order_by(incoming.c.source_id)  # pages come in any order; the same shop gives the same ids
+    )
+    added = insert(books).from_select([*names, *stamps], new).returning(books).cte("added")
+    observed = insert(book_observations).from_select(_SIGHTING, _sightings(added.c.id, crawl_id, added.c))
+    return observed.execution_options(preserve_rowcount=True)  # of an INSERT SQLAlchemy forgets it otherwise
 
 
 _SIGHTING = ["book_id", "crawl_id", "seen_at", "price", "rating", "stock"]

@@ -10,29 +10,7 @@ storage: the least that Postgres needs to hold these rows. Both use one embedded
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import random
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from pathlib import Path
-from typing import Any
-
-import sqlalchemy as sa
-from _figures import Stopwatch
-
-from bookclub_platform.core.book import Book
-from bookclub_platform.core.cleaned import CleanedCategory, read_cleaned, write_cleaned
-from bookclub_platform.core.database import database_urls
-from bookclub_platform.core.loads import load_category
-from bookclub_platform.core.tables import book_observations, books, select_books
-from bookclub_platform.local.postgres import leased
 
 CATEGORIES = 50
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -167,12 +169,40 @@ def test_a_rejected_page_is_kept_with_its_reason_and_its_last_good_row_stays(con
     assert kept == [("title: nothing there", "shop/travel/1.warc.gz#77")]
 
 
+@pytest.mark.parametrize("change", [{"stock": 0, "in_stock": False}, {"title": "The Salt Path"}], ids=str)
+def test_a_changed_stock_or_title_is_an_update_of_the_same_row(
+    connection: sa.Connection, change: dict[str, Any]
+) -> None:
+    load(connection, BOOK)
+    before = rows(connection)["upc-1"]
+    assert load(connection, replace(BOOK, **change), at=MIDNIGHT).updated == 1
+    assert rows(connection)["upc-1"] == {**before, **change, "last_seen_at": MIDNIGHT, "updated_at": MIDNIGHT}
+
+
+def test_a_nul_is_refused_by_postgres_itself(connection: sa.Connection) -> None:
+    with pytest.raises(psycopg.DataError, match="NUL"):
+        load(connection, replace(BOOK, title="a\0b"))
+
+
 def test_two_books_with_one_title_are_two_rows(connection: sa.Connection) -> None:
     load(connection, BOOK, replace(OTHER, title=BOOK.title))
     assert [row["title"] for row in rows(connection).values()] == [BOOK.title, BOOK.title]
 
 
-@pytest.mark.parametrize("wrong", [{"rating": 6}, {"rating": 0}, {"price": Decimal("-1")}, {"stock": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rating": 6},
+        {"rating": 0},
+        {"price": Decimal("-1")},
+        {"stock": -1},
+        {"num_reviews": -1},
+        {"title": " "},
+        {"category": ""},
+        {"source_id": ""},
+    ],
+    ids=str,
+)
 def test_the_table_refuses_what_no_book_can_have(connection: sa.Connection, wrong: dict[str, object]) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         load(connection, replace(BOOK, **wrong))  # type: ignore[arg-type]
@@ -185,23 +215,6 @@ def test_pages_follow_each_other_without_gap_or_repeat(connection: sa.Connection
     first = connection.execute(tables.select_page(chosen, None, 3)).mappings().all()
     rest = connection.execute(tables.select_page(chosen, first[-1]["id"], 3)).mappings().all()
     assert [row["source_id"] for row in [*first, *rest]] == ["upc-0", "upc-2", "upc-4", "upc-6"]
-
-
-def test_a_database_with_rows_of_the_first_revision_is_brought_up_with_them(database_url: str) -> None:
-    engine = sa.create_engine(database_url)
-    with engine.begin() as connection:
-        # As revision 0001 left it: the column of 0002 taken out, and a row that knows nothing of it.
-        connection.execute(sa.text("ALTER TABLE bookclub.rejected_books DROP COLUMN raw_page"))
-        connection.execute(sa.text("UPDATE bookclub.alembic_version SET version_num = '0001'"))
-        columns = "source, crawl_id, url, category, reason, seen_at"
-        row = "'shop', 'crawl-1', 'http://shop/x', 'travel', 'price: none', now()"
-        connection.execute(sa.text(f"INSERT INTO bookclub.rejected_books ({columns}) VALUES ({row})"))  # noqa: S608
-    migrate(database_url)
-    with engine.begin() as connection:
-        kept = connection.execute(sa.select(tables.rejected_books.c["reason", "raw_page"])).all()
-        connection.execute(sa.delete(tables.rejected_books))
-    engine.dispose()
-    assert kept == [("price: none", None)]
 
 
 def test_the_migrations_make_the_tables_that_the_code_names(database_url: str) -> None:

@@ -6,7 +6,7 @@ A source with categories has a partition for each; one without (a file, a web AP
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,9 +24,10 @@ from bookclub_platform.assets._common import (
 from bookclub_platform.assets._plots import crawl_plot
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
+from bookclub_platform.core.cleaned import CleanedCategory
 from bookclub_platform.core.errors import PermanentSourceError, SourceError
 from bookclub_platform.core.progress import Progress
-from bookclub_platform.resources import CleanedCategory, DataFolder
+from bookclub_platform.resources import DataFolder
 from bookclub_platform.sources import CrawlReport, Source
 
 MOST_REJECTED = 0.1
@@ -224,7 +225,7 @@ def _rows_fit(cleaned: Mapping[str, CleanedCategory]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(check_name="rows_fit", passed=not faults, metadata={"faults": faults})
 
 
-def rows_fault(books: Sequence[Book]) -> str | None:
+def rows_fault(books: Collection[Book]) -> str | None:
     """What keeps these rows from the table; None if nothing does."""
     keys = Counter(book.source_id for book in books)
     doubles = [key for key, count in keys.items() if count > 1]

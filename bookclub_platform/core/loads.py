@@ -47,6 +47,22 @@ _HOME = ["category", "category_name"]
 LEAST_SHARE = 0.8
 
 
+def _temporary(name: str, columns: list[sa.Column[Any]]) -> sa.Table:
+    return sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+
+
+_ROW = ["last_seen_at" if name == "seen_at" else name for name in Book.__dataclass_fields__]
+_incoming = _temporary("incoming", [sa.Column(name, books.c[name].type) for name in _ROW])
+_known = _temporary(
+    "known",
+    [
+        sa.Column("book_id", sa.BigInteger),
+        *(sa.Column(name, books.c[name].type) for name in ("source_id", "last_seen_at", "price", "rating", "stock")),
+        *(sa.Column(name, sa.Boolean) for name in ("differs", "is_away", "is_later")),
+    ],
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LoadResult:
     """What one load did to `books`, in rows.
@@ -84,24 +100,24 @@ def load_category(
     `least_share` of those that the category has (0: a person has looked, and the books are gone).
     """
     _take_turn(connection, source)
-    incoming, rows = _stage(connection, seen)
-    known = _match(connection, incoming, crawled_at, has_categories=category is not None)
+    rows = _stage(connection, seen)
+    _match(connection, crawled_at, has_categories=category is not None)
     listed = connection.execute(select_count(sa.select(books).where(_is_listed(source, category)))).scalar_one()
     is_shrunken = rows + len(rejected) < least_share * listed
-    count, differing, away = connection.execute(_count(known)).one()
+    count, differing, away = connection.execute(_COUNT).one()
     if differing:
-        connection.execute(_update(incoming, known))
+        connection.execute(_UPDATE)
     if away:
-        connection.execute(_note_second_category(incoming, known))
+        connection.execute(_NOTE_SECOND)
     if count:
-        connection.execute(_sight(known))
-        connection.execute(_observe(known, crawl_id))
+        connection.execute(_SIGHT)
+        connection.execute(_observe(crawl_id))
     moved = delisted = 0
     if is_complete and not is_shrunken:
         was_rejected = books.c.url == sa.func.any(_texts([row.url for row in rejected]))
-        is_seen = sa.or_(books.c.id.in_(sa.select(known.c.book_id)), was_rejected)
+        is_seen = sa.or_(books.c.id.in_(sa.select(_known.c.book_id)), was_rejected)
         moved, delisted = _drop(connection, source, category, crawled_at, is_seen)
-    inserted = connection.execute(_insert(incoming, known, crawl_id)).rowcount if count < rows else 0
+    inserted = connection.execute(_insert(crawl_id)).rowcount if count < rows else 0
     if rejected:
         refused = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
         connection.execute(insert(rejected_books).on_conflict_do_nothing(), refused)
@@ -121,106 +137,92 @@ def retire_category(connection: sa.Connection, source: str, category: str, crawl
     return delisted
 
 
+_HAS_DOUBLED = "SELECT pg_relation_size(oid) / 8192 > 2 * relpages FROM pg_class WHERE oid = 'bookclub.books'::regclass"
+
+
 def _take_turn(connection: sa.Connection, source: str) -> None:
-    """Loads of one source queue up, for a book may stand in two of its categories; the lock goes with the transaction."""
+    """Loads of one source queue up, for a book may stand in two of its categories, until the transaction ends."""
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(source, 0))))
-    has_doubled = connection.scalar(
-        sa.text(f"SELECT pg_relation_size(oid) / 8192 > 2 * relpages FROM pg_class WHERE oid = '{SCHEMA}.books'::regclass")
-    )
-    if has_doubled:  # Autovacuum looks once a minute; until then the planner reads all of a table that it thinks empty.
+    # Autovacuum looks once a minute; until then the planner takes a table that fills for empty, and reads all of it.
+    if connection.scalar(sa.text(_HAS_DOUBLED)):
         connection.execute(sa.text(f"ANALYZE {SCHEMA}.books (source, source_id, category, delisted_at)"))
 
 
-def _stage(connection: sa.Connection, seen: Iterable[Book]) -> tuple[sa.Table, int]:
-    """`seen` as a temporary table and its rows, by COPY: row-wise inserts are tens of times slower."""
+def _stage(connection: sa.Connection, seen: Iterable[Book]) -> int:
+    """`seen` into a temporary table -> how many, by COPY: row-wise inserts are tens of times slower."""
     names = list(Book.__dataclass_fields__)
-    stored = ["last_seen_at" if name == "seen_at" else name for name in names]
-    incoming = _temporary("incoming", [sa.Column(name, books.c[name].type) for name in stored])
-    connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.incoming"))
-    incoming.create(connection)
+    _create(connection, _incoming)
     driver = connection.connection.driver_connection
     assert driver is not None
     row_of = attrgetter(*names)
     with driver.cursor() as cursor:
-        with cursor.copy(f"COPY pg_temp.incoming ({', '.join(stored)}) FROM STDIN") as copy:
+        with cursor.copy(f"COPY pg_temp.incoming ({', '.join(_ROW)}) FROM STDIN") as copy:
             for book in seen:
                 copy.write_row(row_of(book))
         rows: int = cursor.rowcount
         cursor.execute("ANALYZE pg_temp.incoming (source, source_id)")  # nobody else does it for a temporary table
-    return incoming, rows
+    return rows
 
 
-def _temporary(name: str, columns: list[sa.Column[Any]]) -> sa.Table:
-    return sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+def _create(connection: sa.Connection, table: sa.Table) -> None:
+    connection.execute(sa.text(f"DROP TABLE IF EXISTS pg_temp.{table.name}"))  # two loads in one transaction
+    table.create(connection)
 
 
-def _match(connection: sa.Connection, incoming: sa.Table, crawled_at: datetime, has_categories: bool) -> sa.Table:
-    """Those rows of `incoming` whose key the table has, narrow, with what is to be done about each.
+def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool) -> None:
+    """Into `known` those rows of `incoming` whose key the table has, narrow, with what is to be done about each.
 
     `books` is asked for the keys once: the wide table is the dear one.
     """
-    on_key = sa.and_(*(books.c[name] == incoming.c[name] for name in _KEY))
-    is_elsewhere = books.c.category != incoming.c.category if has_categories else sa.false()
+    on_key = sa.and_(*(books.c[name] == _incoming.c[name] for name in _KEY))
+    is_elsewhere = books.c.category != _incoming.c.category if has_categories else sa.false()
     is_away = sa.and_(is_elsewhere, books.c.delisted_at.is_(None))
     # What the crawl of one category did not find says nothing against what that of another saw, even before.
     comes_back = sa.and_(books.c.delisted_at.is_not(None), sa.or_(books.c.delisted_at <= crawled_at, is_elsewhere))
     names = [name for name in _CONTENT if name not in _HOME]
     has_new_content = sa.or_(
-        _row(books.c, names).is_distinct_from(_row(incoming.c, names)),
-        sa.and_(sa.not_(is_away), _row(books.c, _HOME).is_distinct_from(_row(incoming.c, _HOME))),
+        _row(books.c, names).is_distinct_from(_row(_incoming.c, names)),
+        sa.and_(sa.not_(is_away), _row(books.c, _HOME).is_distinct_from(_row(_incoming.c, _HOME))),
     )
-    is_current = sa.and_(books.c.delisted_at.is_(None), books.c.last_seen_at <= incoming.c.last_seen_at)
+    is_current = sa.and_(books.c.delisted_at.is_(None), books.c.last_seen_at <= _incoming.c.last_seen_at)
     rows = sa.select(
         books.c.id.label("book_id"),
-        *(incoming.c[name] for name in ("source_id", "last_seen_at", "price", "rating", "stock")),
+        *(_incoming.c[name] for name in ("source_id", "last_seen_at", "price", "rating", "stock")),
         sa.or_(comes_back, sa.and_(is_current, has_new_content)).label("differs"),
         is_away.label("is_away"),
-        (books.c.last_seen_at < incoming.c.last_seen_at).label("is_later"),
-    ).select_from(incoming.join(books, on_key))
-    known = _temporary("known", [sa.Column(column.name, column.type) for column in rows.selected_columns])
-    connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.known"))
-    known.create(connection)
-    connection.execute(insert(known).from_select(list(known.c), rows))
+        (books.c.last_seen_at < _incoming.c.last_seen_at).label("is_later"),
+    ).select_from(_incoming.join(books, on_key))
+    _create(connection, _known)
+    connection.execute(insert(_known).from_select(list(_known.c), rows))
     connection.execute(sa.text("ANALYZE pg_temp.known"))
-    return known
 
 
 def _row(columns: Any, names: list[str]) -> sa.Tuple:
     return sa.tuple_(*(columns[name] for name in names))
 
 
-def _count(known: sa.Table) -> sa.Select[int, int, int]:
-    """(rows, those that differ, those whose book is at home in another category)"""
-    count = sa.func.count()
-    return sa.select(count, count.filter(known.c.differs), count.filter(known.c.is_away)).select_from(known)
-
-
-def _update(incoming: sa.Table, known: sa.Table) -> sa.Update:
-    values: dict[str, Any] = {name: incoming.c[name] for name in _CONTENT}
-    values |= {name: sa.case((known.c.is_away, books.c[name]), else_=incoming.c[name]) for name in _HOME}
-    seen_at = sa.func.greatest(books.c.last_seen_at, incoming.c.last_seen_at)
-    is_same = sa.and_(books.c.id == known.c.book_id, known.c.source_id == incoming.c.source_id)
-    return (
-        sa.update(books)
-        .where(is_same, known.c.differs)
-        .values(values | {"last_seen_at": seen_at, "updated_at": seen_at, "delisted_at": None})
-    )
-
-
-def _sight(known: sa.Table) -> sa.Update:
-    is_only_seen = sa.and_(known.c.is_later, sa.not_(known.c.differs))
-    return sa.update(books).where(books.c.id == known.c.book_id, is_only_seen).values(last_seen_at=known.c.last_seen_at)
-
-
-def _observe(known: sa.Table, crawl_id: str) -> sa.Insert:
-    seen = _sightings(known.c.book_id, crawl_id, known.c)
+def _observe(crawl_id: str) -> sa.Insert:
+    seen = _sightings(_known.c.book_id, crawl_id, _known.c)
     return insert(book_observations).from_select(_SIGHTING, seen).on_conflict_do_nothing()
 
 
-def _note_second_category(incoming: sa.Table, known: sa.Table) -> sa.Insert:
+def _insert(crawl_id: str) -> sa.Insert:
+    """Rows whose key is new, and, with the ids that they get, their first observations."""
+    names, stamps = [*_KEY, *_CONTENT], ["first_seen_at", "last_seen_at", "updated_at"]
+    new = (
+        sa.select(*(_incoming.c[name] for name in names), *(_incoming.c.last_seen_at.label(stamp) for stamp in stamps))
+        .where(~sa.exists().where(_known.c.source_id == _incoming.c.source_id))
+        .order_by(_incoming.c.source_id)  # pages come in any order; the same shop gives the same ids
+    )
+    added = insert(books).from_select([*names, *stamps], new).returning(books).cte("added")
+    observed = insert(book_observations).from_select(_SIGHTING, _sightings(added.c.id, crawl_id, added.c))
+    return observed.execution_options(preserve_rowcount=True)  # of an INSERT SQLAlchemy forgets it otherwise
+
+
+def _note_second() -> sa.Insert:
     names = ["category", "category_name", "last_seen_at"]
-    rows = sa.select(known.c.book_id, *(incoming.c[name] for name in names))
-    rows = rows.where(known.c.source_id == incoming.c.source_id, known.c.is_away)
+    rows = sa.select(_known.c.book_id, *(_incoming.c[name] for name in names))
+    rows = rows.where(_known.c.source_id == _incoming.c.source_id, _known.c.is_away)
     statement = insert(book_categories).from_select(["book_id", *names], rows)
     return statement.on_conflict_do_update(
         index_elements=["category", "book_id"],
@@ -229,19 +231,28 @@ def _note_second_category(incoming: sa.Table, known: sa.Table) -> sa.Insert:
     )
 
 
-def _insert(incoming: sa.Table, known: sa.Table, crawl_id: str) -> sa.Insert:
-    """Rows whose key is new, and, with the ids that they get, their first observations."""
-    names, stamps = [*_KEY, *_CONTENT], ["first_seen_at", "last_seen_at", "updated_at"]
-    new = (
-        sa.select(*(incoming.c[name] for name in names), *(incoming.c.last_seen_at.label(stamp) for stamp in stamps))
-        .where(~sa.exists().where(known.c.source_id == incoming.c.source_id))
-        .order_by(incoming.c.source_id)  # pages come in any order; the same shop gives the same ids
+def _update() -> sa.Update:
+    values: dict[str, Any] = {name: _incoming.c[name] for name in _CONTENT}
+    values |= {name: sa.case((_known.c.is_away, books.c[name]), else_=_incoming.c[name]) for name in _HOME}
+    seen_at = sa.func.greatest(books.c.last_seen_at, _incoming.c.last_seen_at)
+    is_same = sa.and_(books.c.id == _known.c.book_id, _known.c.source_id == _incoming.c.source_id)
+    return (
+        sa.update(books)
+        .where(is_same, _known.c.differs)
+        .values(values | {"last_seen_at": seen_at, "updated_at": seen_at, "delisted_at": None})
     )
-    added = insert(books).from_select([*names, *stamps], new).returning(books).cte("added")
-    observed = insert(book_observations).from_select(_SIGHTING, _sightings(added.c.id, crawl_id, added.c))
-    return observed.execution_options(preserve_rowcount=True)  # of an INSERT SQLAlchemy forgets it otherwise
 
 
+# (rows of `known`, those that differ, those whose book is at home in another category)
+_COUNT = sa.select(
+    sa.func.count(), sa.func.count().filter(_known.c.differs), sa.func.count().filter(_known.c.is_away)
+).select_from(_known)
+_UPDATE, _NOTE_SECOND = _update(), _note_second()
+_SIGHT = (
+    sa.update(books)
+    .where(books.c.id == _known.c.book_id, _known.c.is_later, sa.not_(_known.c.differs))
+    .values(last_seen_at=_known.c.last_seen_at)
+)
 _SIGHTING = ["book_id", "crawl_id", "seen_at", "price", "rating", "stock"]
 
 

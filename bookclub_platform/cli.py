@@ -131,7 +131,7 @@ def db() -> None:
 
 @db.command()
 def upgrade() -> None:
-    """Make the databases that are missing, and bring the tables to the newest revision; safe to run twice or at once."""
+    """Make the databases that are missing, and bring the tables to the newest revision; safe to run twice."""
     from bookclub_platform.core.database import current_revision
     from bookclub_platform.local.database import open_databases
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.schema import CreateTable
 
 from bookclub_platform.core.book import Book, RejectedBook
 from bookclub_platform.core.tables import (
@@ -48,7 +49,7 @@ LEAST_SHARE = 0.8
 
 
 def _temporary(name: str, columns: list[sa.Column[Any]]) -> sa.Table:
-    return sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+    return sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DELETE ROWS")
 
 
 _ROW = ["last_seen_at" if name == "seen_at" else name for name in Book.__dataclass_fields__]
@@ -114,9 +115,11 @@ def load_category(
         connection.execute(_observe(crawl_id))
     moved = delisted = 0
     if is_complete and not is_shrunken:
-        was_rejected = books.c.url == sa.func.any(_texts([row.url for row in rejected]))
-        is_seen = sa.or_(books.c.id.in_(sa.select(_known.c.book_id)), was_rejected)
-        moved, delisted = _drop(connection, source, category, crawled_at, is_seen)
+        # An anti-join: of many books an IN is looked through once for each.
+        was_not_found = sa.not_(sa.exists().where(_known.c.book_id == books.c.id))
+        was_not_rejected = books.c.url != sa.func.all(_texts([row.url for row in rejected]))
+        is_unseen = sa.and_(was_not_found, was_not_rejected)
+        moved, delisted = _drop(connection, source, category, crawled_at, is_unseen)
     inserted = connection.execute(_insert(crawl_id)).rowcount if count < rows else 0
     if rejected:
         refused = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
@@ -132,7 +135,7 @@ def retire_category(connection: sa.Connection, source: str, category: str, crawl
     A book that another category lists moves there, and stays; one that was seen after `gone_at` stays as it is.
     """
     _take_turn(connection, source)
-    moved, delisted = _drop(connection, source, category, gone_at, sa.false())
+    moved, delisted = _drop(connection, source, category, gone_at, sa.true())
     _note_load(connection, source, category, crawl_id, 0, moved, delisted)
     return delisted
 
@@ -151,7 +154,7 @@ def _take_turn(connection: sa.Connection, source: str) -> None:
 def _stage(connection: sa.Connection, seen: Iterable[Book]) -> int:
     """`seen` into a temporary table -> how many, by COPY: row-wise inserts are tens of times slower."""
     names = list(Book.__dataclass_fields__)
-    _create(connection, _incoming)
+    _empty(connection, _incoming)
     driver = connection.connection.driver_connection
     assert driver is not None
     row_of = attrgetter(*names)
@@ -164,9 +167,11 @@ def _stage(connection: sa.Connection, seen: Iterable[Book]) -> int:
     return rows
 
 
-def _create(connection: sa.Connection, table: sa.Table) -> None:
-    connection.execute(sa.text(f"DROP TABLE IF EXISTS pg_temp.{table.name}"))  # two loads in one transaction
-    table.create(connection)
+def _empty(connection: sa.Connection, table: sa.Table) -> None:
+    """Made once a session, for the catalogue of Postgres writes a row for each column; two loads may share a
+    transaction, and the second finds the rows of the first."""
+    connection.execute(CreateTable(table, if_not_exists=True))
+    connection.execute(sa.delete(table))
 
 
 def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool) -> None:
@@ -192,7 +197,7 @@ def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool
         is_away.label("is_away"),
         (books.c.last_seen_at < _incoming.c.last_seen_at).label("is_later"),
     ).select_from(_incoming.join(books, on_key))
-    _create(connection, _known)
+    _empty(connection, _known)
     connection.execute(insert(_known).from_select(list(_known.c), rows))
     connection.execute(sa.text("ANALYZE pg_temp.known"))
 
@@ -275,22 +280,21 @@ def _drop(
     source: str,
     category: str | None,
     gone_at: datetime,
-    is_seen: sa.ColumnElement[bool],
+    is_unseen: sa.ColumnElement[bool],
 ) -> tuple[int, int]:
     """Take the books that were not seen out of the category -> (moved to another, delisted)."""
-    is_unseen = sa.and_(_is_listed(source, category), sa.not_(is_seen))
-    moved = _move(connection, source, category, gone_at, is_seen) if category is not None else 0
-    gone = sa.update(books).where(is_unseen, books.c.last_seen_at <= gone_at)
+    moved = _move(connection, source, category, gone_at, is_unseen) if category is not None else 0
+    gone = sa.update(books).where(_is_listed(source, category), is_unseen, books.c.last_seen_at <= gone_at)
     return moved, connection.execute(gone.values(delisted_at=gone_at, updated_at=gone_at)).rowcount
 
 
 def _move(
-    connection: sa.Connection, source: str, category: str, gone_at: datetime, is_seen: sa.ColumnElement[bool]
+    connection: sa.Connection, source: str, category: str, gone_at: datetime, is_unseen: sa.ColumnElement[bool]
 ) -> int:
     second = book_categories.c
     is_of_source = sa.and_(second.book_id == books.c.id, books.c.source == source)
     ended = sa.delete(book_categories).where(second.category == category, second.last_seen_at <= gone_at, is_of_source)
-    connection.execute(ended.where(sa.not_(is_seen)))
+    connection.execute(ended.where(is_unseen))
     latest = (
         sa.select(book_categories)
         .distinct(second.book_id)
@@ -299,7 +303,7 @@ def _move(
     )
     moved = connection.execute(
         sa.update(books)
-        .where(_is_listed(source, category), sa.not_(is_seen), latest.c.book_id == books.c.id)
+        .where(_is_listed(source, category), is_unseen, latest.c.book_id == books.c.id)
         .values(category=latest.c.category, category_name=latest.c.category_name, updated_at=gone_at)
     ).rowcount
     if moved:

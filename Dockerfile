@@ -22,5 +22,7 @@ COPY dagster.yaml workspace.yaml ./
 USER bookclub
 ENV DAGSTER_HOME=/app
 EXPOSE 3000
+# Tables are brought up by whatever opens them first, or ahead of a roll-out by this image, once, with the command
+# `bookclub db upgrade`; `bookclub db current` ends with 1 where that is needed.
 # The daemon is the same image with the command `dagster-daemon run -w workspace.yaml`.
 CMD ["dagster-webserver", "-h", "0.0.0.0", "-p", "3000", "-w", "workspace.yaml"]

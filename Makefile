@@ -21,9 +21,9 @@ lint: $(INSTALLED)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(INSTALLED)  ## the crawl against Scrapy, as ratios: benchmarks/README.md
+bench: $(INSTALLED)  ## the crawl against Scrapy, or with BENCH=load the loads against COPY: benchmarks/README.md
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
-	@exec $(BIN)/python benchmarks/crawl.py $(ARGS)
+	@exec $(BIN)/python benchmarks/$(or $(BENCH),crawl).py $(ARGS)
 
 install: $(INSTALLED)  ## install into .venv
 

@@ -14,7 +14,7 @@ FIELDS = (
     "source", "url", "category", "category_name", "upc", "title", "price", "rating", "availability", "description",
     "num_reviews", "image_url",
 )  # fmt: skip
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Digest:
@@ -48,8 +48,8 @@ class Stopwatch:
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
             "process_cpu_s": _cpu_s(),
-            "peak_mb": peaks[0] * _RSS_UNIT / 2**20,
-            "worker_peak_mb": peaks[1] * _RSS_UNIT / 2**20,
+            "peak_mb": peaks[0] * RSS_UNIT / 2**20,
+            "worker_peak_mb": peaks[1] * RSS_UNIT / 2**20,
         }
         print(json.dumps(figures), flush=True)
 

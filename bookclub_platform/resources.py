@@ -5,8 +5,6 @@ Each is a thin handle that opens what it stands for at first use, in the process
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -14,9 +12,9 @@ from urllib.parse import quote
 import dagster as dg
 import psycopg
 import sqlalchemy as sa
-from pydantic import TypeAdapter
 
-from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core import cleaned as files
+from bookclub_platform.core.cleaned import CleanedCategory
 from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.local.database import open_databases
@@ -26,26 +24,8 @@ from bookclub_platform.models import Registry
 RETRIES, RETRY_AFTER_S = 5, 3
 
 
-@dataclass(frozen=True, slots=True)
-class CleanedCategory:
-    """What `cleaned_books` hands to `books`: one category of one crawl.
-
-    Attributes:
-        is_complete: the crawl got every page of the category that the shop lists.
-    """
-
-    crawl_id: str
-    crawled_at: datetime
-    is_complete: bool
-    books: list[Book]
-    rejected: list[RejectedBook]
-
-
-_cleaned = TypeAdapter(CleanedCategory)
-
-
 class DataFolder(dg.ConfigurableResource):
-    """The files between the steps: `raw/` (WARC, sources/_archive.py), `cleaned/` (JSON), `covers/`."""
+    """The files between the steps: `raw/` (WARC, sources/_archive.py), `cleaned/` (core/cleaned.py), `covers/`."""
 
     home: str
 
@@ -65,19 +45,14 @@ class DataFolder(dg.ConfigurableResource):
         return fresh.replace(path)
 
     def write_cleaned(self, source: str, category: str, cleaned: CleanedCategory) -> Path:
-        path = self._path(source, category)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        fresh.write_bytes(_cleaned.dump_json(cleaned))
-        return fresh.replace(path)  # a reader sees the old file or the new one, never half
+        return files.write_cleaned(self._path(source, category), cleaned)
 
     def read_cleaned(self, source: str, category: str) -> CleanedCategory | None:
         """What was last cleaned, None if nothing was."""
-        path = self._path(source, category)
-        return _cleaned.validate_json(path.read_bytes()) if path.exists() else None
+        return files.read_cleaned(self._path(source, category))
 
     def _path(self, source: str, category: str) -> Path:
-        return Path(self.home, "cleaned", source, f"{category}.json")
+        return Path(self.home, "cleaned", source, f"{category}.jsonl")
 
 
 class BooksDatabase(dg.ConfigurableResource):

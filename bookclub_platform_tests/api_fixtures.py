@@ -27,6 +27,7 @@ from fastapi import FastAPI
 
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book
+from bookclub_platform.core.loads import load_category
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf
 from serving.app import create_app
@@ -77,7 +78,7 @@ def load(database_url: str, category: str, books: Sequence[Book]) -> None:
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         later = FIRST_CRAWL + timedelta(days=number)
-        tables.load_category(connection, "books_toscrape", category, f"crawl-{number}", books, [], later, least_share=0)
+        load_category(connection, "books_toscrape", category, f"crawl-{number}", books, [], later, least_share=0)
 
 
 def read(database_url: str, statement: sa.Select) -> list[sa.Row]:  # type: ignore[type-arg]

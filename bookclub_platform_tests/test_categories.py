@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from bookclub_platform.cli import main
-from bookclub_platform.core import tables
+from bookclub_platform.core import loads, tables
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.categories import (
     Changes,
@@ -43,7 +43,7 @@ def listing(connection: sa.Connection, slugs: Sequence[str], at: datetime, sourc
 
 def load(connection: sa.Connection, category: str, at: datetime) -> None:
     book = replace(BOOK, source=SHOP, source_id=f"upc-{category}", category=category, seen_at=at)
-    tables.load_category(connection, SHOP, category, f"crawl {at}", [book], [], at)
+    loads.load_category(connection, SHOP, category, f"crawl {at}", [book], [], at)
 
 
 def listed_books(connection: sa.Connection, category: str) -> int:

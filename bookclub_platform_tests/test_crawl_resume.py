@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from bookclub_platform.core import tables
+from bookclub_platform.core import loads, tables
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.errors import CrawlUnderWay, PermanentSourceError
 from bookclub_platform.sources import Fetcher, PageArchive, crawl_category, latest, read_pages
@@ -27,7 +27,7 @@ from bookclub_platform_tests.test_archive import PAGES, TRAVEL, kept
 from bookclub_platform_tests.whole_walk import CONCURRENCY, shop_at, walked
 
 BOOKS = 300
-COLUMNS = [*tables._KEY, *tables._CONTENT, "delisted_at"]
+COLUMNS = [*loads._KEY, *loads._CONTENT, "delisted_at"]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_walk_killed_three_times_ends_with_the_same_books_and_asks_for_no_page
     walked(shop.address, tmp_path / "whole", database_url, "1", [category.slug])
     expected, pages = books_in(database_url), 42 + 3
     with sa.create_engine(database_url).begin() as connection:
-        connection.execute(sa.text("TRUNCATE bookclub.books, bookclub.book_observations, bookclub.loads"))
+        connection.execute(sa.text("TRUNCATE bookclub.books, bookclub.loads CASCADE"))
 
     shop.forget()
     kept_before: list[str] = []

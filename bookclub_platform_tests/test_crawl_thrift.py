@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.errors import PermanentSourceError
-from bookclub_platform.core.tables import LoadResult
+from bookclub_platform.core.loads import LoadResult
 from bookclub_platform.sources import CrawlReport, Fetcher, crawl_category, latest, read_pages, read_raw_books
 from bookclub_platform.sources._warc import records
 from bookclub_platform_tests.counting_shop import Answer, CountingShop, counting_shop

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from bookclub_platform.core.book import Book
 from bookclub_platform.core.drift import Drift, measure_drift, note_before
-from bookclub_platform.core.tables import load_category
+from bookclub_platform.core.loads import load_category
 from bookclub_platform_tests.test_tables import BOOK, NOON
 
 

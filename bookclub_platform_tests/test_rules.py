@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book
+from bookclub_platform.core.loads import load_category
 from bookclub_platform.core.rules import KEY_UNIQUE, PRICE_READABLE, broken_rule, columns, page, rules
-from bookclub_platform.core.tables import load_category
 from bookclub_platform_tests.test_cleaning import RAW
 from bookclub_platform_tests.test_tables import BOOK
 

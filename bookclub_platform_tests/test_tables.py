@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -15,7 +17,7 @@ from alembic.migration import MigrationContext
 from bookclub_platform.core import alarms, categories, tables
 from bookclub_platform.core.book import Book, RejectedBook
 from bookclub_platform.core.database import migrate
-from bookclub_platform.core.tables import LoadResult, load_category
+from bookclub_platform.core.loads import LoadResult, load_category, retire_category
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 MIDNIGHT = NOON + timedelta(hours=12)
@@ -147,11 +149,11 @@ def test_the_books_of_a_category_that_is_gone_are_marked_and_come_back(connectio
     moved = replace(OTHER, category="fiction", seen_at=MIDNIGHT)
     load_category(connection, "shop", "fiction", "crawl-2", [moved], (), MIDNIGHT)
     version = connection.execute(tables.select_data_version()).scalar_one()
-    assert tables.retire_category(connection, "shop", "travel", "crawl-2", MIDNIGHT) == 4
+    assert retire_category(connection, "shop", "travel", "crawl-2", MIDNIGHT) == 4
     assert [row["source_id"] for row in connection.execute(tables.select_books()).mappings()] == ["upc-2"]
     assert count(connection, tables.books) == 5
     assert connection.execute(tables.select_data_version()).scalar_one() > version
-    assert tables.retire_category(connection, "shop", "travel", "crawl-3", MIDNIGHT) == 0
+    assert retire_category(connection, "shop", "travel", "crawl-3", MIDNIGHT) == 0
     assert load(connection, BOOK, *REST, at=MIDNIGHT + timedelta(hours=1)).updated == 4
 
 
@@ -171,12 +173,40 @@ def test_a_rejected_page_is_kept_with_its_reason_and_its_last_good_row_stays(con
     assert kept == [("title_given", "title: nothing there", place)]
 
 
+@pytest.mark.parametrize("change", [{"stock": 0, "in_stock": False}, {"title": "The Salt Path"}], ids=str)
+def test_a_changed_stock_or_title_is_an_update_of_the_same_row(
+    connection: sa.Connection, change: dict[str, Any]
+) -> None:
+    load(connection, BOOK)
+    before = rows(connection)["upc-1"]
+    assert load(connection, replace(BOOK, **change), at=MIDNIGHT).updated == 1
+    assert rows(connection)["upc-1"] == {**before, **change, "last_seen_at": MIDNIGHT, "updated_at": MIDNIGHT}
+
+
+def test_a_nul_is_refused_by_postgres_itself(connection: sa.Connection) -> None:
+    with pytest.raises(psycopg.DataError, match="NUL"):
+        load(connection, replace(BOOK, title="a\0b"))
+
+
 def test_two_books_with_one_title_are_two_rows(connection: sa.Connection) -> None:
     load(connection, BOOK, replace(OTHER, title=BOOK.title))
     assert [row["title"] for row in rows(connection).values()] == [BOOK.title, BOOK.title]
 
 
-@pytest.mark.parametrize("wrong", [{"rating": 6}, {"rating": 0}, {"price": Decimal("-1")}, {"stock": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rating": 6},
+        {"rating": 0},
+        {"price": Decimal("-1")},
+        {"stock": -1},
+        {"num_reviews": -1},
+        {"title": " "},
+        {"category": ""},
+        {"source_id": ""},
+    ],
+    ids=str,
+)
 def test_the_table_refuses_what_no_book_can_have(connection: sa.Connection, wrong: dict[str, object]) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         load(connection, replace(BOOK, **wrong))  # type: ignore[arg-type]
@@ -189,28 +219,6 @@ def test_pages_follow_each_other_without_gap_or_repeat(connection: sa.Connection
     first = connection.execute(tables.select_page(chosen, None, 3)).mappings().all()
     rest = connection.execute(tables.select_page(chosen, first[-1]["id"], 3)).mappings().all()
     assert [row["source_id"] for row in [*first, *rest]] == ["upc-0", "upc-2", "upc-4", "upc-6"]
-
-
-def test_a_database_with_rows_of_the_first_revision_is_brought_up_with_them(database_url: str) -> None:
-    engine = sa.create_engine(database_url)
-    with engine.begin() as connection:
-        # As revision 0001 left it: what came later taken out, and a row that knows nothing of it.
-        connection.execute(sa.text("ALTER TABLE bookclub.rejected_books DROP COLUMN raw_page, DROP COLUMN rule"))
-        for table in (tables.books, tables.book_observations):
-            for constraint in table.constraints:
-                if isinstance(constraint, sa.CheckConstraint):
-                    connection.execute(sa.schema.DropConstraint(constraint))
-        connection.execute(sa.text("DROP TABLE bookclub.categories, bookclub.alarms"))
-        connection.execute(sa.text("UPDATE bookclub.alembic_version SET version_num = '0001'"))
-        columns = "source, crawl_id, url, category, reason, seen_at"
-        row = "'shop', 'crawl-1', 'http://shop/x', 'travel', 'price: none', now()"
-        connection.execute(sa.text(f"INSERT INTO bookclub.rejected_books ({columns}) VALUES ({row})"))  # noqa: S608
-    migrate(database_url)
-    with engine.begin() as connection:
-        kept = connection.execute(sa.select(tables.rejected_books.c["reason", "raw_page", "rule"])).all()
-        connection.execute(sa.delete(tables.rejected_books))
-    engine.dispose()
-    assert kept == [("price: none", None, "price_readable")]
 
 
 def test_the_migrations_make_the_tables_that_the_code_names(database_url: str) -> None:

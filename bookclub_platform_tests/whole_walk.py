@@ -11,8 +11,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bookclub_platform.cleaning import clean
+from bookclub_platform.core.loads import LoadResult, load_category
 from bookclub_platform.core.settings import Settings
-from bookclub_platform.core.tables import LoadResult, load_category
 from bookclub_platform.sources import CrawlReport, Fetcher, Source, crawl_category, latest, read_raw_books, sources
 
 CONCURRENCY = 4

@@ -17,7 +17,7 @@ from bookclub_platform.core.drift import (
     ONE_BOOK_FACTOR,
     Drift,
 )
-from bookclub_platform.core.tables import LEAST_SHARE
+from bookclub_platform.core.loads import LEAST_SHARE
 
 COUNT = Check(
     "count_did_not_collapse",

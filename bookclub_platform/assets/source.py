@@ -30,10 +30,11 @@ from bookclub_platform.assets._row_checks import ROW_CHECKS, check_rows
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
 from bookclub_platform.core.categories import retired_slugs
+from bookclub_platform.core.cleaned import CleanedCategory
 from bookclub_platform.core.errors import PermanentSourceError, SourceError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.report import pictures
-from bookclub_platform.resources import BooksDatabase, CleanedCategory, DataFolder
+from bookclub_platform.resources import BooksDatabase, DataFolder
 from bookclub_platform.sources import CrawlReport, Page, Source
 
 ALL_PAGES_CAME = Check(
@@ -182,8 +183,8 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
                 ],
                 "cleaning": dict(applied),
                 "seconds": round(time.perf_counter() - started, 3),
-                "preview": preview([_shown(book) for book in category.books]),
-                "shop_page": link(category.books[0].url if category.books else source.address),
+                "preview": preview([_shown(book) for book in itertools.islice(category.books, PREVIEW_ROWS)]),
+                "shop_page": link(next((book.url for book in category.books), source.address)),
             }
             if by_rule:
                 figures["rejects_by_rule"] = picture(pictures.rejects(by_rule), "refused pages by rule")

@@ -1,7 +1,7 @@
 """Cleaned rows of every source -> table `bookclub.books`: one transaction per source and category."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
 import dagster as dg
@@ -22,12 +22,14 @@ from bookclub_platform.assets._plots import picture
 from bookclub_platform.core import explore
 from bookclub_platform.core.book import Book
 from bookclub_platform.core.categories import is_retired
+from bookclub_platform.core.cleaned import CleanedCategory
 from bookclub_platform.core.drift import measure_drift, note_before
+from bookclub_platform.core.loads import LEAST_SHARE, LoadResult, load_category
 from bookclub_platform.core.progress import Progress
-from bookclub_platform.core.tables import LEAST_SHARE, LoadResult, load_category, select_books, select_page
 from bookclub_platform.core.tables import books as books_table
+from bookclub_platform.core.tables import select_books, select_page
 from bookclub_platform.report import figures, pictures
-from bookclub_platform.resources import Api, BooksDatabase, CleanedCategory, DataFolder
+from bookclub_platform.resources import Api, BooksDatabase, DataFolder
 from bookclub_platform.sources import Source
 
 _SHOWN = ["id", "source", "title", "price", "rating", "stock", "updated_at"]
@@ -118,7 +120,7 @@ def _load_rows(
     source: str,
     category: str | None,
     cleaned: CleanedCategory,
-    rows: Sequence[Book],
+    rows: Collection[Book],
     least_share: float,
 ) -> LoadResult:
     return load_category(

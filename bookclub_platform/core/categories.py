@@ -22,7 +22,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from bookclub_platform.core import tables
+from bookclub_platform.core import loads, tables
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.errors import BookclubError
 
@@ -138,7 +138,7 @@ def retire(connection: sa.Connection, source: str, category: str, at: datetime, 
     row = sa.update(categories).where(_is(source, category)).values(retired_at=at, retired_by=by)
     if not connection.execute(row).rowcount:
         raise _unknown(source, category)
-    return tables.retire_category(connection, source, category, f"retired by {by} {at:%Y%m%dT%H%M%SZ}", at)
+    return loads.retire_category(connection, source, category, f"retired by {by} {at:%Y%m%dT%H%M%SZ}", at)
 
 
 def restore(connection: sa.Connection, source: str, category: str) -> None:

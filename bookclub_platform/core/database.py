@@ -15,8 +15,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-from bookclub_platform.core.errors import DatabaseUnavailable
+from bookclub_platform.core.errors import ConfigurationError, DatabaseUnavailable
 from bookclub_platform.core.tables import SCHEMA
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -56,6 +58,8 @@ def ensure_databases(urls: DatabaseUrls) -> None:
     engine = sa.create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     try:
         with engine.connect() as connection:
+            # Of two starts at once one would find a name taken between its look and its CREATE.
+            connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
             present = set(connection.scalars(sa.text("SELECT datname FROM pg_database")))
             for name in wanted:
                 if name not in present:
@@ -68,18 +72,59 @@ def ensure_databases(urls: DatabaseUrls) -> None:
         ) from error
 
 
-def migrate(url: str) -> None:
-    """Bring the schema `bookclub` to the newest revision; two callers at once queue up."""
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the schema `bookclub` up to `revision`; two callers at once queue up. There is no way down: a backup from
+    before is the way back, for a step down would have to throw away what the step up began to keep.
+
+    Raises:
+        ConfigurationError: the database was brought up by a newer version than this one.
+    """
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.connect() as lock, lock.begin():
         lock.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         with engine.connect() as connection:
             connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
             connection.commit()
-            config = Config()
-            config.set_main_option("script_location", str(MIGRATIONS))
+            config = _config()
+            known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+            present = _revision(connection)
+            if present not in {None, *known}:
+                raise ConfigurationError(
+                    f"The tables in database {sa.make_url(url).database} are of revision {present}, which this version "
+                    f"of the platform does not know (its newest is {head_revision()}). Install the newer version again."
+                )
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
+
+
+def current_revision(url: str) -> str | None:
+    """The revision of the tables in the database at `url`; None: it has none yet.
+
+    Raises:
+        DatabaseUnavailable: the server does not answer, or has no such database.
+    """
+    try:
+        with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+            return _revision(connection)
+    except sa.exc.OperationalError as error:
+        place = sa.make_url(url).render_as_string(hide_password=True)
+        raise DatabaseUnavailable(f"{place} does not answer: {str(error.orig).strip()}. Start the server.") from error
+
+
+def head_revision() -> str | None:
+    """The revision that this version of the platform needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+    return context.get_current_revision()
 
 
 def wait_until_up(url: str, timeout_s: float = 30.0) -> None:

@@ -1,10 +1,13 @@
-"""Book -> schema `bookclub` in Postgres -> rows for the model and the API: the schema and the only SQL.
+"""Schema `bookclub` in Postgres -> rows for the model and the API: the tables, and the reads; core/loads.py writes.
 
-Writes take a connection inside a transaction and run at once. Reads come as statements, so that the Dagster side runs
-them on a synchronous connection and serving on an asynchronous one. Values are always bound parameters.
+Reads come as statements, so that the Dagster side runs them on a synchronous connection and serving on an asynchronous
+one. Values are always bound parameters. No constraint speaks of NUL: Postgres text cannot hold one, so cleaning
+takes it out.
 
     books               one row per book, the state at its last sighting
-    book_observations   one row per book per crawl that saw it: the history of price, rating and stock
+    book_categories     the categories that list a book beside the one in its row
+    book_observations   one row per book per crawl that saw it, kept for good: the history of price, rating and stock
+    book_history        the same as a view: what held before, and from when until when each state held
     rejected_books      pages that gave no book, with the rule that they broke, the reason and where the page lies
     loads               one row per load that changed `books`; its highest id is the data version
 """
@@ -12,14 +15,11 @@ them on a synchronous connection and serving on an asynchronous one. Values are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
-from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core.book import Book
 from bookclub_platform.core.rules import constraints
 
 SCHEMA = "bookclub"
@@ -60,7 +60,18 @@ books = sa.Table(
     sa.Column("delisted_at", _moment),
     sa.UniqueConstraint("source", "source_id", name="uq_books_source_source_id"),
     *_checks(*Book.__dataclass_fields__),
+    sa.CheckConstraint("first_seen_at <= last_seen_at", name="seen"),
     sa.Index(None, "category", "id"),
+)
+
+book_categories = sa.Table(
+    "book_categories",
+    metadata,
+    sa.Column("category", sa.Text, primary_key=True),
+    sa.Column("book_id", sa.BigInteger, sa.ForeignKey(books.c.id), primary_key=True),
+    sa.Column("category_name", sa.Text, nullable=False),
+    sa.Column("last_seen_at", _moment, nullable=False),
+    sa.CheckConstraint("category <> ''", name="category"),
 )
 
 book_observations = sa.Table(
@@ -99,177 +110,21 @@ loads = sa.Table(
     sa.Column("inserted", sa.Integer, nullable=False),
     sa.Column("updated", sa.Integer, nullable=False),
     sa.Column("delisted", sa.Integer, nullable=False),
+    sa.CheckConstraint("inserted >= 0 AND updated >= 0 AND delisted >= 0", name="counts"),
+    sa.CheckConstraint("inserted + updated + delisted > 0", name="change"),
 )
 
-# What a shop can change about a book; a difference in any of these is an update, anything else only a sighting.
-_KEY = ["source", "source_id"]
-_CONTENT = [name for name in Book.__dataclass_fields__ if name not in {*_KEY, "seen_at"}]
-# A crawl that finds less than this share of the category's books is more likely a sick shop than a sold-out one.
-LEAST_SHARE = 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """What one load did to `books`, in rows.
-
-    Attributes:
-        is_shrunken: the crawl found so few of the category's books that it was not believed, and nothing was delisted.
-    """
-
-    inserted: int
-    updated: int
-    unchanged: int
-    delisted: int
-    rejected: int
-    is_shrunken: bool = False
-
-
-def load_category(
-    connection: sa.Connection,
-    source: str,
-    category: str | None,
-    crawl_id: str,
-    seen: Sequence[Book],
-    rejected: Sequence[RejectedBook],
-    crawled_at: datetime,
-    is_complete: bool = True,
-    least_share: float = LEAST_SHARE,
-) -> LoadResult:
-    """Bring `books` to what one crawl of one category saw, or of the whole source where `category` is None and each
-    row brings its own. Running it twice changes nothing.
-
-    Call it inside a transaction: all of it holds or none. Books of the category that a complete crawl did not see are
-    marked as delisted; one whose page was rejected was seen, so its last good row stays as it is. A crawl that is not
-    complete proves nothing about what it did not see, and delists nothing; nor does one that found fewer books than
-    `least_share` of those that the category has (0: a person has looked, and the books are gone).
-    """
-    _wait_for_turn(connection, f"{source}/{category or ''}")
-    incoming = _stage(connection, seen)
-    listed = connection.execute(select_count(sa.select(books).where(_is_listed(source, category)))).scalar_one()
-    is_shrunken = len(seen) + len(rejected) < least_share * listed
-    inserted, updated = connection.execute(_count_changes(incoming)).one()
-    connection.execute(_upsert(incoming))
-    connection.execute(_observe(incoming, crawl_id))
-    delisted = 0
-    if is_complete and not is_shrunken:
-        is_seen = sa.or_(
-            books.c.source_id.in_(sa.select(incoming.c.source_id)), books.c.url.in_([row.url for row in rejected])
-        )
-        delisted = _delist(connection, source, category, crawled_at, is_seen)
-    if rejected:
-        rows = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
-        connection.execute(insert(rejected_books).on_conflict_do_nothing(), rows)
-    _note_load(connection, source, category or source, crawl_id, inserted, updated, delisted)
-    return LoadResult(inserted, updated, len(seen) - inserted - updated, delisted, len(rejected), is_shrunken)
-
-
-def retire_category(connection: sa.Connection, source: str, category: str, crawl_id: str, gone_at: datetime) -> int:
-    """Mark every book of a category that the shop no longer has -> how many. Call it inside a transaction.
-
-    A book that was seen elsewhere has that category by now, and stays; so does one that was seen after `gone_at`.
-    """
-    _wait_for_turn(connection, f"{source}/{category}")
-    delisted = _delist(connection, source, category, gone_at)
-    _note_load(connection, source, category, crawl_id, 0, 0, delisted)
-    return delisted
-
-
-def _wait_for_turn(connection: sa.Connection, name: str) -> None:
-    """Two loads of one category queue up; the lock goes with the transaction."""
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
-
-
-def _stage(connection: sa.Connection, seen: Sequence[Book]) -> sa.Table:
-    """`seen` as a temporary table, by COPY: row-wise inserts are tens of times slower."""
-    names = list(Book.__dataclass_fields__)
-    stored = ["last_seen_at" if name == "seen_at" else name for name in names]
-    columns = [sa.Column(name, books.c[name].type) for name in stored]
-    incoming = sa.Table("incoming", sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
-    connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.incoming"))
-    incoming.create(connection)
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    with driver.cursor() as cursor, cursor.copy(f"COPY pg_temp.incoming ({', '.join(stored)}) FROM STDIN") as copy:
-        for book in seen:
-            copy.write_row([getattr(book, name) for name in names])
-    return incoming
-
-
-def _differs(new: Any) -> sa.ColumnElement[bool]:
-    before = sa.tuple_(*(books.c[name] for name in _CONTENT))
-    return sa.or_(
-        before.is_distinct_from(sa.tuple_(*(new[name] for name in _CONTENT))), books.c.delisted_at.is_not(None)
-    )
-
-
-def _count_changes(incoming: sa.Table) -> sa.Select[int, int]:
-    same_key = sa.and_(*(books.c[name] == incoming.c[name] for name in _KEY))
-    is_new = books.c.id.is_(None)
-    return sa.select(
-        sa.func.count().filter(is_new),
-        sa.func.count().filter(sa.and_(sa.not_(is_new), _differs(incoming.c))),
-    ).select_from(incoming.outerjoin(books, same_key))
-
-
-def _upsert(incoming: sa.Table) -> sa.Insert:
-    new = [*_KEY, *_CONTENT]
-    stamps = ["first_seen_at", "last_seen_at", "updated_at"]
-    rows = sa.select(
-        *(incoming.c[name] for name in new), *(incoming.c.last_seen_at.label(stamp) for stamp in stamps)
-    ).order_by(incoming.c.source_id)  # pages come in any order; the same shop gives the same ids
-    statement = insert(books).from_select([*new, *stamps], rows)
-    excluded = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=_KEY,
-        set_={name: excluded[name] for name in _CONTENT}
-        | {
-            "last_seen_at": sa.func.greatest(books.c.last_seen_at, excluded.last_seen_at),
-            "updated_at": sa.case((_differs(excluded), excluded.last_seen_at), else_=books.c.updated_at),
-            "delisted_at": None,
-        },
-    )
-
-
-def _observe(incoming: sa.Table, crawl_id: str) -> sa.Insert:
-    same_key = sa.and_(*(books.c[name] == incoming.c[name] for name in _KEY))
-    seen = sa.select(
-        books.c.id, sa.literal(crawl_id), incoming.c.last_seen_at, incoming.c.price, incoming.c.rating, incoming.c.stock
-    ).select_from(incoming.join(books, same_key))
-    columns = ["book_id", "crawl_id", "seen_at", "price", "rating", "stock"]
-    return insert(book_observations).from_select(columns, seen).on_conflict_do_nothing()
-
-
-def _is_listed(source: str, category: str | None) -> sa.ColumnElement[bool]:
-    is_inside = sa.true() if category is None else books.c.category == category
-    return sa.and_(books.c.source == source, is_inside, books.c.delisted_at.is_(None))
-
-
-def _delist(
-    connection: sa.Connection,
-    source: str,
-    category: str | None,
-    gone_at: datetime,
-    is_seen: sa.ColumnElement[bool] | None = None,
-) -> int:
-    unseen = sa.and_(_is_listed(source, category), books.c.last_seen_at <= gone_at)
-    if is_seen is not None:
-        unseen = sa.and_(unseen, sa.not_(is_seen))
-    return connection.execute(sa.update(books).where(unseen).values(delisted_at=gone_at, updated_at=gone_at)).rowcount
-
-
-def _note_load(
-    connection: sa.Connection, source: str, category: str, crawl_id: str, inserted: int, updated: int, delisted: int
-) -> None:
-    """A row in `loads` if `books` changed."""
-    if not (inserted or updated or delisted):
-        return
-    # Commits must come in the order of the ids, or a reader could cache a version that still grows.
-    connection.execute(sa.text(f"LOCK TABLE {SCHEMA}.loads IN SHARE ROW EXCLUSIVE MODE"))
-    connection.execute(
-        sa.insert(loads).values(
-            source=source, category=category, crawl_id=crawl_id, inserted=inserted, updated=updated, delisted=delisted
-        )
-    )
+_OBSERVED = ["price", "rating", "stock"]
+# A row for each row of book_observations; `is_change`: it differs from the one before, or is the book's first.
+book_history = sa.table(
+    "book_history",
+    *(sa.column(name, book_observations.c[name].type) for name in ["book_id", "crawl_id", "seen_at", *_OBSERVED]),
+    *(sa.column(f"previous_{name}", book_observations.c[name].type) for name in _OBSERVED),
+    sa.column("is_change", sa.Boolean),
+    sa.column("held_from", _moment),
+    sa.column("held_until", _moment),
+    schema=SCHEMA,
+)
 
 
 def select_data_version() -> sa.Select[int]:
@@ -306,6 +161,18 @@ def select_count(chosen: sa.Select[Any]) -> sa.Select[int]:
 def select_book(book_id: int) -> sa.Select[Any]:
     """The book with that id, delisted or not."""
     return sa.select(books).where(books.c.id == book_id)
+
+
+def select_history(book_id: int) -> sa.Select[Any]:
+    """(held_from, held_until, price, rating, stock and the previous_ three) of each state of a book, in order of time.
+    `held_until` is the first sighting of the next state, null for the state that holds."""
+    names = ["held_from", "held_until", *_OBSERVED, *(f"previous_{name}" for name in _OBSERVED)]
+    history = book_history.c
+    return (
+        sa.select(*(history[name] for name in names))
+        .where(history.book_id == book_id, history.is_change)
+        .order_by(history.held_from, history.crawl_id)
+    )
 
 
 def select_listed(ids: Sequence[int]) -> sa.Select[Any]:

@@ -6,8 +6,9 @@ from functools import cache
 from pathlib import Path
 
 from bookclub_platform.core.database import DatabaseUrls, database_urls, ensure_databases, migrate
+from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.settings import Settings
-from bookclub_platform.local.postgres import lease
+from bookclub_platform.local.postgres import address, is_running, lease
 
 
 def open_databases(settings: Settings) -> DatabaseUrls:
@@ -18,6 +19,22 @@ def open_databases(settings: Settings) -> DatabaseUrls:
         DatabaseUnavailable: the server does not answer, or does not let us make what is missing.
     """
     return _prepared(settings.database_url) if settings.database_url is not None else _leased(settings.home)
+
+
+def books_address(settings: Settings) -> str:
+    """Where the books are, without starting, making or changing anything.
+
+    Raises:
+        DatabaseUnavailable: the embedded server does not run.
+    """
+    if settings.database_url is not None:
+        return database_urls(settings.database_url).books
+    if not is_running(settings.home):
+        raise DatabaseUnavailable(
+            f"The embedded Postgres of {settings.home} does not run. What starts it brings its tables up: `make run`, "
+            "or `bookclub db upgrade`."
+        )
+    return database_urls(address(settings.home)).books
 
 
 @cache

@@ -11,7 +11,7 @@ The proxies, each 0..1 for one list of ten:
 
 No proxy alone is enough: `names` and `shelf` reward words, `agreement` alone would be won by the category itself. The
 geometric mean of the three ordered 31 models as real readers do with a rank correlation of 0.95 (names 0.64, shelf
-0.81, agreement 0.75): docs/decisions/0007-judging-without-readers.md.
+0.81, agreement 0.75): docs/decisions/0009-judging-without-readers.md.
 """
 
 from __future__ import annotations

@@ -1,0 +1,326 @@
+"""Books of one crawl -> `books`, `book_observations`, `rejected_books`, `loads`: the only writes on core/tables.py.
+
+    with engine.begin() as connection:
+        load_category(connection, "books_toscrape", "travel", crawl_id, books, rejected, crawled_at)
+
+What happens to a book between two crawls, and how it ends:
+
+    seen again, unchanged      last_seen_at and an observation; the data version stays
+    price, stock, title ...    the row is updated; the observations keep what was
+    another has its title      two rows: the key is (source, source_id)
+    vanishes                   delisted_at is set, by a complete crawl of its category alone; no row is ever deleted
+    comes back                 the same row, delisted_at is null again
+    in two categories          it stays in that which had it first, its home; `book_categories` keeps the others.
+                               Every sighting counts, whichever category it came from
+    its home lost it           it moves to the other category that saw it last; only if there is none it is delisted
+    moves to another category  the same: at once where the new one is loaded first; else it is delisted until that is
+    an old crawl is loaded     what a newer one saw stays; its observations are added
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.schema import CreateTable
+
+from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core.tables import (
+    SCHEMA,
+    book_categories,
+    book_observations,
+    books,
+    loads,
+    rejected_books,
+    select_count,
+)
+
+# What a shop can change about a book; a difference in any of these is an update, anything else only a sighting.
+_KEY = ["source", "source_id"]
+_CONTENT = [name for name in Book.__dataclass_fields__ if name not in {*_KEY, "seen_at"}]
+_HOME = ["category", "category_name"]
+# A crawl that finds less than this share of the category's books is more likely a sick shop than a sold-out one.
+LEAST_SHARE = 0.8
+
+
+def _temporary(name: str, columns: list[sa.Column[Any]]) -> sa.Table:
+    return sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DELETE ROWS")
+
+
+_ROW = ["last_seen_at" if name == "seen_at" else name for name in Book.__dataclass_fields__]
+_incoming = _temporary("incoming", [sa.Column(name, books.c[name].type) for name in _ROW])
+_known = _temporary(
+    "known",
+    [
+        sa.Column("book_id", sa.BigInteger),
+        *(sa.Column(name, books.c[name].type) for name in ("source_id", "last_seen_at", "price", "rating", "stock")),
+        *(sa.Column(name, sa.Boolean) for name in ("differs", "is_away", "is_later")),
+    ],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What one load did to `books`, in rows.
+
+    Attributes:
+        updated: with those that moved to another category because this one has them no more.
+        is_shrunken: the crawl found so few of the category's books that it was not believed, and nothing was delisted.
+    """
+
+    inserted: int
+    updated: int
+    unchanged: int
+    delisted: int
+    rejected: int
+    is_shrunken: bool = False
+
+
+def load_category(
+    connection: sa.Connection,
+    source: str,
+    category: str | None,
+    crawl_id: str,
+    seen: Iterable[Book],
+    rejected: Sequence[RejectedBook],
+    crawled_at: datetime,
+    is_complete: bool = True,
+    least_share: float = LEAST_SHARE,
+) -> LoadResult:
+    """Bring `books` to what one crawl of one category saw, or of the whole source where `category` is None and each
+    row brings its own. Running it twice changes nothing. `seen` is read once, row by row.
+
+    Call it inside a transaction: all of it holds or none. Books of the category that a complete crawl did not see are
+    marked as delisted; one whose page was rejected was seen, so its last good row stays as it is. A crawl that is not
+    complete proves nothing about what it did not see, and delists nothing; nor does one that found fewer books than
+    `least_share` of those that the category has (0: a person has looked, and the books are gone).
+    """
+    _take_turn(connection, source)
+    rows = _stage(connection, seen)
+    _match(connection, crawled_at, has_categories=category is not None)
+    listed = connection.execute(select_count(sa.select(books).where(_is_listed(source, category)))).scalar_one()
+    is_shrunken = rows + len(rejected) < least_share * listed
+    count, differing, away = connection.execute(_COUNT).one()
+    if differing:
+        connection.execute(_UPDATE)
+    if away:
+        connection.execute(_NOTE_SECOND)
+    if count:
+        connection.execute(_SIGHT)
+        connection.execute(_observe(crawl_id))
+    moved = delisted = 0
+    if is_complete and not is_shrunken:
+        # An anti-join: of many books an IN is looked through once for each.
+        was_not_found = sa.not_(sa.exists().where(_known.c.book_id == books.c.id))
+        was_not_rejected = books.c.url != sa.func.all(_texts([row.url for row in rejected]))
+        is_unseen = sa.and_(was_not_found, was_not_rejected)
+        moved, delisted = _drop(connection, source, category, crawled_at, is_unseen)
+    inserted = connection.execute(_insert(crawl_id)).rowcount if count < rows else 0
+    if rejected:
+        refused = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
+        connection.execute(insert(rejected_books).on_conflict_do_nothing(), refused)
+    updated, unchanged = differing + moved, count - differing
+    _note_load(connection, source, category or source, crawl_id, inserted, updated, delisted)
+    return LoadResult(inserted, updated, unchanged, delisted, len(rejected), is_shrunken)
+
+
+def retire_category(connection: sa.Connection, source: str, category: str, crawl_id: str, gone_at: datetime) -> int:
+    """Mark every book of a category that the shop no longer has -> how many. Call it inside a transaction.
+
+    A book that another category lists moves there, and stays; one that was seen after `gone_at` stays as it is.
+    """
+    _take_turn(connection, source)
+    moved, delisted = _drop(connection, source, category, gone_at, sa.true())
+    _note_load(connection, source, category, crawl_id, 0, moved, delisted)
+    return delisted
+
+
+_HAS_DOUBLED = "SELECT pg_relation_size(oid) / 8192 > 2 * relpages FROM pg_class WHERE oid = 'bookclub.books'::regclass"
+
+
+def _take_turn(connection: sa.Connection, source: str) -> None:
+    """Loads of one source queue up, for a book may stand in two of its categories, until the transaction ends."""
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(source, 0))))
+    # Autovacuum looks once a minute; until then the planner takes a table that fills for empty, and reads all of it.
+    if connection.scalar(sa.text(_HAS_DOUBLED)):
+        connection.execute(sa.text(f"ANALYZE {SCHEMA}.books (source, source_id, category, delisted_at)"))
+
+
+def _stage(connection: sa.Connection, seen: Iterable[Book]) -> int:
+    """`seen` into a temporary table -> how many, by COPY: row-wise inserts are tens of times slower."""
+    names = list(Book.__dataclass_fields__)
+    _empty(connection, _incoming)
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    row_of = attrgetter(*names)
+    with driver.cursor() as cursor:
+        with cursor.copy(f"COPY pg_temp.incoming ({', '.join(_ROW)}) FROM STDIN") as copy:
+            for book in seen:
+                copy.write_row(row_of(book))
+        rows: int = cursor.rowcount
+        cursor.execute("ANALYZE pg_temp.incoming (source, source_id)")  # nobody else does it for a temporary table
+    return rows
+
+
+def _empty(connection: sa.Connection, table: sa.Table) -> None:
+    """Made once a session, for the catalogue of Postgres writes a row for each column; two loads may share a
+    transaction, and the second finds the rows of the first."""
+    connection.execute(CreateTable(table, if_not_exists=True))
+    connection.execute(sa.delete(table))
+
+
+def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool) -> None:
+    """Into `known` those rows of `incoming` whose key the table has, narrow, with what is to be done about each.
+
+    `books` is asked for the keys once: the wide table is the dear one.
+    """
+    on_key = sa.and_(*(books.c[name] == _incoming.c[name] for name in _KEY))
+    is_elsewhere = books.c.category != _incoming.c.category if has_categories else sa.false()
+    is_away = sa.and_(is_elsewhere, books.c.delisted_at.is_(None))
+    # What the crawl of one category did not find says nothing against what that of another saw, even before.
+    comes_back = sa.and_(books.c.delisted_at.is_not(None), sa.or_(books.c.delisted_at <= crawled_at, is_elsewhere))
+    names = [name for name in _CONTENT if name not in _HOME]
+    has_new_content = sa.or_(
+        _row(books.c, names).is_distinct_from(_row(_incoming.c, names)),
+        sa.and_(sa.not_(is_away), _row(books.c, _HOME).is_distinct_from(_row(_incoming.c, _HOME))),
+    )
+    is_current = sa.and_(books.c.delisted_at.is_(None), books.c.last_seen_at <= _incoming.c.last_seen_at)
+    rows = sa.select(
+        books.c.id.label("book_id"),
+        *(_incoming.c[name] for name in ("source_id", "last_seen_at", "price", "rating", "stock")),
+        sa.or_(comes_back, sa.and_(is_current, has_new_content)).label("differs"),
+        is_away.label("is_away"),
+        (books.c.last_seen_at < _incoming.c.last_seen_at).label("is_later"),
+    ).select_from(_incoming.join(books, on_key))
+    _empty(connection, _known)
+    connection.execute(insert(_known).from_select(list(_known.c), rows))
+    connection.execute(sa.text("ANALYZE pg_temp.known"))
+
+
+def _row(columns: Any, names: list[str]) -> sa.Tuple:
+    return sa.tuple_(*(columns[name] for name in names))
+
+
+def _observe(crawl_id: str) -> sa.Insert:
+    seen = _sightings(_known.c.book_id, crawl_id, _known.c)
+    return insert(book_observations).from_select(_SIGHTING, seen).on_conflict_do_nothing()
+
+
+def _insert(crawl_id: str) -> sa.Insert:
+    """Rows whose key is new, and, with the ids that they get, their first observations."""
+    names, stamps = [*_KEY, *_CONTENT], ["first_seen_at", "last_seen_at", "updated_at"]
+    new = (
+        sa.select(*(_incoming.c[name] for name in names), *(_incoming.c.last_seen_at.label(stamp) for stamp in stamps))
+        .where(~sa.exists().where(_known.c.source_id == _incoming.c.source_id))
+        .order_by(_incoming.c.source_id)  # pages come in any order; the same shop gives the same ids
+    )
+    added = insert(books).from_select([*names, *stamps], new).returning(books).cte("added")
+    observed = insert(book_observations).from_select(_SIGHTING, _sightings(added.c.id, crawl_id, added.c))
+    return observed.execution_options(preserve_rowcount=True)  # of an INSERT SQLAlchemy forgets it otherwise
+
+
+def _note_second() -> sa.Insert:
+    names = ["category", "category_name", "last_seen_at"]
+    rows = sa.select(_known.c.book_id, *(_incoming.c[name] for name in names))
+    rows = rows.where(_known.c.source_id == _incoming.c.source_id, _known.c.is_away)
+    statement = insert(book_categories).from_select(["book_id", *names], rows)
+    return statement.on_conflict_do_update(
+        index_elements=["category", "book_id"],
+        set_={name: statement.excluded[name] for name in names[1:]},
+        where=book_categories.c.last_seen_at < statement.excluded.last_seen_at,
+    )
+
+
+def _update() -> sa.Update:
+    values: dict[str, Any] = {name: _incoming.c[name] for name in _CONTENT}
+    values |= {name: sa.case((_known.c.is_away, books.c[name]), else_=_incoming.c[name]) for name in _HOME}
+    seen_at = sa.func.greatest(books.c.last_seen_at, _incoming.c.last_seen_at)
+    is_same = sa.and_(books.c.id == _known.c.book_id, _known.c.source_id == _incoming.c.source_id)
+    return (
+        sa.update(books)
+        .where(is_same, _known.c.differs)
+        .values(values | {"last_seen_at": seen_at, "updated_at": seen_at, "delisted_at": None})
+    )
+
+
+# (rows of `known`, those that differ, those whose book is at home in another category)
+_COUNT = sa.select(
+    sa.func.count(), sa.func.count().filter(_known.c.differs), sa.func.count().filter(_known.c.is_away)
+).select_from(_known)
+_UPDATE, _NOTE_SECOND = _update(), _note_second()
+_SIGHT = (
+    sa.update(books)
+    .where(books.c.id == _known.c.book_id, _known.c.is_later, sa.not_(_known.c.differs))
+    .values(last_seen_at=_known.c.last_seen_at)
+)
+_SIGHTING = ["book_id", "crawl_id", "seen_at", "price", "rating", "stock"]
+
+
+def _sightings(book_id: sa.ColumnElement[int], crawl_id: str, row: Any) -> sa.Select[Any]:
+    return sa.select(book_id, sa.literal(crawl_id), row.last_seen_at, row.price, row.rating, row.stock)
+
+
+def _texts(values: Sequence[str]) -> sa.ColumnElement[Any]:
+    """One parameter, however many values there are: a statement takes 65,535 at most."""
+    return sa.literal(list(values), sa.ARRAY(sa.Text))
+
+
+def _is_listed(source: str, category: str | None) -> sa.ColumnElement[bool]:
+    is_inside = sa.true() if category is None else books.c.category == category
+    return sa.and_(books.c.source == source, is_inside, books.c.delisted_at.is_(None))
+
+
+def _drop(
+    connection: sa.Connection,
+    source: str,
+    category: str | None,
+    gone_at: datetime,
+    is_unseen: sa.ColumnElement[bool],
+) -> tuple[int, int]:
+    """Take the books that were not seen out of the category -> (moved to another, delisted)."""
+    moved = _move(connection, source, category, gone_at, is_unseen) if category is not None else 0
+    gone = sa.update(books).where(_is_listed(source, category), is_unseen, books.c.last_seen_at <= gone_at)
+    return moved, connection.execute(gone.values(delisted_at=gone_at, updated_at=gone_at)).rowcount
+
+
+def _move(
+    connection: sa.Connection, source: str, category: str, gone_at: datetime, is_unseen: sa.ColumnElement[bool]
+) -> int:
+    second = book_categories.c
+    is_of_source = sa.and_(second.book_id == books.c.id, books.c.source == source)
+    ended = sa.delete(book_categories).where(second.category == category, second.last_seen_at <= gone_at, is_of_source)
+    connection.execute(ended.where(is_unseen))
+    latest = (
+        sa.select(book_categories)
+        .distinct(second.book_id)
+        .order_by(second.book_id, second.last_seen_at.desc(), second.category)
+        .subquery()
+    )
+    moved = connection.execute(
+        sa.update(books)
+        .where(_is_listed(source, category), is_unseen, latest.c.book_id == books.c.id)
+        .values(category=latest.c.category, category_name=latest.c.category_name, updated_at=gone_at)
+    ).rowcount
+    if moved:
+        connection.execute(sa.delete(book_categories).where(is_of_source, second.category == books.c.category))
+    return moved
+
+
+def _note_load(
+    connection: sa.Connection, source: str, category: str, crawl_id: str, inserted: int, updated: int, delisted: int
+) -> None:
+    """A row in `loads` if `books` changed."""
+    if not (inserted or updated or delisted):
+        return
+    # Commits must come in the order of the ids, or a reader could cache a version that still grows.
+    connection.execute(sa.text(f"LOCK TABLE {SCHEMA}.loads IN SHARE ROW EXCLUSIVE MODE"))
+    connection.execute(
+        sa.insert(loads).values(
+            source=source, category=category, crawl_id=crawl_id, inserted=inserted, updated=updated, delisted=delisted
+        )
+    )

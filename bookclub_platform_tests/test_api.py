@@ -251,11 +251,16 @@ def test_every_route_and_every_field_is_described(client: httpx.Client) -> None:
         "get /health",
         "get /ready",
         "get /metrics",
+        "post /register",
+        "post /login",
+        "post /token/refresh",
+        "post /logout",
+        "post /password",
     }
     for name, route in routes.items():
         assert route["summary"] and route["description"], name
         for status, answer in route["responses"].items():
-            assert list(answer["content"]) == [PROBLEM] or int(status) < 300, (name, status)
+            assert int(status) < 300 or list(answer["content"]) == [PROBLEM], (name, status)
     for name, schema in document["components"]["schemas"].items():
         for field, described in schema["properties"].items():
             assert described.get("description"), f"{name}.{field}"

@@ -5,7 +5,7 @@ A parameter that does not exist is refused: a misspelt filter would otherwise be
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,63 @@ BookId = Annotated[int, Field(ge=1, le=MAX_ID, description="The book's `id`.", e
 
 class _Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+# ASCII, so that no name can look like another; the same in upper and lower case.
+Username = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{2,63}$",
+        description="3 to 64 letters, digits and . _ @ + -, beginning with a letter or digit.",
+        examples=["ada@shop.example"],
+    ),
+]
+Password = Annotated[
+    str, Field(min_length=1, max_length=256, description="12 to 256 characters.", examples=["four words of yours"])
+]
+
+
+class Registration(_Question):
+    """A new account."""
+
+    username: Username
+    password: Password
+
+
+class LoginForm(BaseModel):
+    """OAuth2's password form (RFC 6749, 4.3.2); the fields that a login does not need are there because clients send
+    them."""
+
+    grant_type: Literal["password", ""] = Field("password", description="`password`.")
+    username: Username
+    password: Password
+    scope: str = Field(
+        "",
+        max_length=200,
+        pattern="^[a-z ]*$",
+        description="What the token shall be good for, separated by spaces; empty: all that the account may.",
+        examples=["read export"],
+    )
+    client_id: str | None = Field(None, max_length=200, description="Not used.")
+    client_secret: str | None = Field(None, max_length=200, description="Not used.")
+
+
+class RefreshRequest(_Question):
+    """A refresh token to take for the next pair."""
+
+    refresh_token: str = Field(
+        min_length=1,
+        max_length=200,
+        description="The newest that the session was given.",
+        examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
+    )
+
+
+class NewPassword(_Question):
+    """Another password for the account of the token."""
+
+    old_password: Password
+    new_password: Password
 
 
 class BookQuery(_Question):

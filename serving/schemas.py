@@ -183,6 +183,19 @@ class Readiness(Answer):
     )
 
 
+class TokenAnswer(Answer):
+    """Somebody is logged in."""
+
+    access_token: str = Field(description="Send it as `Authorization: Bearer ...`.", examples=["eyJhbGciOiJIUzI1NiJ9"])
+    token_type: Literal["bearer"] = Field("bearer", description="Nothing else.")
+    expires_in: int = Field(description="Seconds for which the access token is good.", examples=[600])
+    refresh_token: str = Field(
+        description="Take it to /token/refresh before that, once.",
+        examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
+    )
+    scope: str = Field(description="What the tokens are good for.", examples=["read export feedback"])
+
+
 class ProblemDetails(BaseModel):
     """What went wrong (RFC 9457); kinds of problems add members."""
 

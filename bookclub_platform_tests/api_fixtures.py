@@ -150,7 +150,7 @@ def settings(home: Path, **others: Any) -> Settings:
     unlimited = dict.fromkeys(
         ["anonymous_per_minute", "account_per_minute", "logins_per_minute", "registrations_per_hour"], 0
     )
-    return Settings(home=home, model_poll_s=0.05, **(unlimited | others))
+    return Settings(home=home, **({"model_poll_s": 0.05} | unlimited | others))
 
 
 def wait_for(is_so: Callable[[], bool], timeout_s: float = 10) -> None:

@@ -20,9 +20,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bookclub_platform.core import accounts, passwords
+from bookclub_platform.core import accounts, audit, passwords
 from bookclub_platform.core.errors import DatabaseUnavailable
-from serving import audit, problems
+from serving import problems
 from serving.gate import beyond
 from serving.postgres import connected, open_engine
 from serving.quotas import Quota, SharedQuotas

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
 from serving.cursor import MAX_ID, Cursor
 
 MAX_LIMIT = 100
@@ -21,12 +22,11 @@ class _Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-# ASCII, so that no name can look like another; the same in upper and lower case.
 Username = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{2,63}$",
-        description="3 to 64 letters, digits and . _ @ + -, beginning with a letter or digit.",
+        pattern=USERNAME,
+        description=f"{USERNAME_RULE} Upper and lower case are the same.",
         examples=["ada@shop.example"],
     ),
 ]

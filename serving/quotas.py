@@ -65,8 +65,11 @@ class SharedQuotas:
         try:
             now = time.time()
             place, whole_at = _find(counters, key, now)
-            # A clock that was set back must not shut anybody out for longer than the window.
-            following = min(max(whole_at, now), now + quota.window_s) + step
+            if whole_at > now + quota.window_s:
+                # A clock that was set back must not shut anybody out for longer than the window.
+                whole_at = now + quota.window_s
+                _SLOT.pack_into(counters, place, key, whole_at)
+            following = max(whole_at, now) + step
             over_s = following - now - quota.window_s
             if over_s > 1e-6:
                 return Standing(quota, 0, following - step - now, over_s)

@@ -66,6 +66,9 @@ SCOPES = {
     "feedback": "Tell what readers did with recommendations.",
     "admin": "Start crawls and follow them.",
 }
+# ASCII, so that no name can look like another.
+USERNAME = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{2,63}$"
+USERNAME_RULE = "3 to 64 letters, digits and . _ @ + -, beginning with a letter or digit."
 FOR_ANYONE = ("read", "export", "feedback")
 
 EndedBy = Literal["logout", "password", "reuse", "disabled"]

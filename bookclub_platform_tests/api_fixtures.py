@@ -245,3 +245,9 @@ def problem(answer: httpx.Response, status: int) -> Any:
     assert (body["status"], body["instance"]) == (status, answer.request.url.path)
     assert body["title"] and body["detail"] and body["type"].startswith(("about:blank", "tag:"))
     return body
+
+
+def problem_like(answer: httpx.Response, status: int) -> None:
+    """A problem that somebody in front of the API tells, who does not repeat the path."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM), answer.text
+    assert answer.json()["status"] == status and answer.json()["detail"]

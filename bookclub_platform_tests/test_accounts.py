@@ -146,11 +146,19 @@ def test_a_taken_name_is_refused_whatever_its_case(client: httpx.Client) -> None
 
 
 @pytest.mark.parametrize(
-    "password", ["short", "aaaaaaaaaaaaaaaa", "weakling-weakling", "\u0000", "x" * 257, "\ud800" * 12]
+    ("password", "status"),
+    [
+        ("short", 422),
+        ("aaaaaaaaaaaaaaaa", 403),
+        ("weakling-WEAKLING", 403),
+        ("\u0000", 422),
+        ("x" * 257, 422),
+        ("\ud800" * 12, 422),
+    ],
 )
-def test_a_weak_or_impossible_password_is_refused(client: httpx.Client, password: str) -> None:
+def test_a_weak_or_impossible_password_is_refused(client: httpx.Client, password: str, status: int) -> None:
     body = json.dumps({"username": "weakling", "password": password})
-    problem(client.post("/register", content=body, headers={"content-type": "application/json"}), 422)
+    problem(client.post("/register", content=body, headers={"content-type": "application/json"}), status)
 
 
 def test_a_password_counts_the_same_however_a_keyboard_writes_it(client: httpx.Client) -> None:

@@ -71,7 +71,7 @@ class Accounts:
         """A new account that may read, export and give feedback.
 
         Raises:
-            Problem: 403 if registration is closed, 409 if the name is taken, 422 if the password is weak.
+            Problem: 403 if registration is closed or the password easy to guess, 409 if the name is taken.
         """
         if not self.is_registration_open:
             raise problems.Problem(403, "registration-closed", "Accounts are made by the operator here: ask them.")
@@ -139,7 +139,7 @@ class Accounts:
         """Keep another password, and end every session of the account.
 
         Raises:
-            Problem: 401 if `old` is wrong, 422 if `new` is weak, 429 after too many tries.
+            Problem: 401 if `old` is wrong, 403 if `new` is easy to guess, 429 after too many tries.
         """
         async with connected(self._engine, "The account") as connection:
             user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
@@ -235,7 +235,7 @@ class _Hashing:
 
 def _refuse_weak(username: str, password: str) -> None:
     if (why := passwords.weakness(username, password)) is not None:
-        raise problems.Problem(422, "weak-password", f"The password {why} Choose another.")
+        raise problems.Problem(403, "weak-password", f"The password {why} Choose another.")
 
 
 def _wrong() -> problems.Problem:

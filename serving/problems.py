@@ -39,12 +39,12 @@ class UnknownBook(Problem):
 
 
 class UnknownBooks(Problem):
-    """Ids in a body that no book has: the address was right and the body is not, hence 422 and not 404."""
+    """Ids in a body that no book has."""
 
     def __init__(self, book_ids: list[int]) -> None:
         named = ", ".join(map(str, book_ids))
         super().__init__(
-            422, "unknown-books", f"No book has any of these ids: {named}. Ask without them.", book_ids=book_ids
+            404, "unknown-books", f"No book has any of these ids: {named}. Ask without them.", book_ids=book_ids
         )
 
 

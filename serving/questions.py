@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
+from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.cursor import MAX_ID, Cursor
 
 MAX_LIMIT = 100
@@ -31,7 +32,16 @@ Username = Annotated[
     ),
 ]
 Password = Annotated[
-    str, Field(min_length=1, max_length=256, description="12 to 256 characters.", examples=["four words of yours"])
+    str, Field(min_length=1, max_length=MAX_LENGTH, description="As it is.", examples=["four words of yours"])
+]
+FreshPassword = Annotated[
+    str,
+    Field(
+        min_length=MIN_LENGTH,
+        max_length=MAX_LENGTH,
+        description=f"{MIN_LENGTH} to {MAX_LENGTH} characters, without the name in it.",
+        examples=["five words of yours now"],
+    ),
 ]
 
 
@@ -39,7 +49,7 @@ class Registration(_Question):
     """A new account."""
 
     username: Username
-    password: Password
+    password: FreshPassword
 
 
 class LoginForm(BaseModel):
@@ -75,7 +85,7 @@ class NewPassword(_Question):
     """Another password for the account of the token."""
 
     old_password: Password
-    new_password: Password
+    new_password: FreshPassword
 
 
 class BookQuery(_Question):
@@ -83,7 +93,7 @@ class BookQuery(_Question):
 
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
     cursor: Cursor | None = Field(
-        None, description="`next` of the page before; leave it out for the first page.", examples=["MjA"]
+        None, description="`next` of the page before; leave it out for the first page.", examples=["20"]
     )
     category: str | None = Field(
         None,

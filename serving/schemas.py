@@ -55,7 +55,7 @@ class BookPage(Answer):
     """One page of the catalogue."""
 
     items: list[Book] = Field(description="In order of `id`.")
-    next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["MjA"])
+    next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["20"])
     total: int = Field(description="Books that pass the filters, on all pages.", examples=[1000])
     data_version: DataVersion
 

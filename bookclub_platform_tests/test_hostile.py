@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator

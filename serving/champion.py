@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, ModelError, NoChampion
 from bookclub_platform.models import Model, ModelVersion, Registry, load_model
 
@@ -114,6 +115,7 @@ class ChampionKeeper:
         kept = {champion.folder} | ({self._champion.folder} if self._champion else set())
         self._champion, self._refusal = champion, None
         self.swaps += 1
+        audit.note("take-up-model", "done", model=version.name, version=version.version, run_id=version.run_id)
         log.info("Took up %s version %s (run %s).", version.name, version.version, version.run_id)
         _forget_all_but(kept, self._folder)
 

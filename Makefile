@@ -15,11 +15,12 @@ run: $(INSTALLED)  ## everything up on this machine: database, shop, first build
 test: $(INSTALLED)  ## the tests
 	@exec $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
-lint: $(INSTALLED)  ## style, types, import rules
+lint: $(INSTALLED)  ## style, types, import rules, known faults of what is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tools/audit.py
 
 bench: $(INSTALLED)  ## the crawl against Scrapy, or with BENCH=load the loads against COPY: benchmarks/README.md
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'

@@ -16,8 +16,10 @@ BASE = [
 ]
 
 SERVING = [
+    "argon2-cffi>=23.1",
     "fastapi>=0.115",
     "fastapi-offline>=1.7",  # /docs without a CDN: works where the browser has no internet
+    "joserfc>=1.0,<2",  # tokens; on Wycheproof's vectors it refuses what PyJWT takes: see serving/tokens.py
     "httptools>=0.6",  # uvicorn parses HTTP with it three times as fast as without
     "jinja2>=3.1",  # the pages of the web catalogue, which escape what shops write
     "mlflow-skinny>=3.10,<4",  # the registry's client without pandas and scikit-learn
@@ -65,9 +67,11 @@ DEV = [
     "httpx>=0.28",
     "import-linter>=2.1",
     "mypy>=1.14",
+    "pip-audit>=2.9",
     "pytest>=8.3",
     "pytest-xdist>=3.6",  # two files at a time: most tests wait for a process to start
     "ruff>=0.9",
+    "schemathesis>=4.9,<5",  # its checks grow with every release
     "types-html5lib",
     "types-psutil",
     "types-psycopg2",

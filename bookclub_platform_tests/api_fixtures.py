@@ -132,7 +132,10 @@ def shared_mlflow() -> tuple[str, Path]:
 @contextmanager
 def serving(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of `app`, which uvicorn serves on a free port of loopback."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -143,8 +146,12 @@ def serving(app: FastAPI) -> Iterator[httpx.Client]:
         thread.join(20)
 
 
-def settings(home: Path) -> Settings:
-    return Settings(home=home, model_poll_s=0.05)
+def settings(home: Path, **others: Any) -> Settings:
+    """Without quotas, unless told: the tests ask more often than people."""
+    unlimited = dict.fromkeys(
+        ["anonymous_per_minute", "account_per_minute", "logins_per_minute", "registrations_per_hour"], 0
+    )
+    return Settings(home=home, **({"model_poll_s": 0.05} | unlimited | others))
 
 
 def wait_for(is_so: Callable[[], bool], timeout_s: float = 10) -> None:
@@ -241,3 +248,9 @@ def problem(answer: httpx.Response, status: int) -> Any:
     assert (body["status"], body["instance"]) == (status, answer.request.url.path)
     assert body["title"] and body["detail"] and body["type"].startswith(("about:blank", "tag:"))
     return body
+
+
+def problem_like(answer: httpx.Response, status: int) -> None:
+    """A problem that somebody in front of the API tells, who does not repeat the path."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM), answer.text
+    assert answer.json()["status"] == status and answer.json()["detail"]

@@ -16,19 +16,29 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
+from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Registry, Tfidf
-from serving import problems
+from serving import document, problems
+from serving.accounts import Accounts
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
+from serving.gate import Gate
+from serving.guard import guard
 from serving.limits import LimitBody
 from serving.metrics import MeasureRequests, Metrics
+from serving.quotas import SharedQuotas
 from serving.routes import routers
+from serving.security import SecureAnswers
+from serving.tokens import Tokens
+from serving.versions import VERSION_HEADERS
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 log = logging.getLogger(__name__)
@@ -41,6 +51,10 @@ Books from a shop, and for each of them the books most like it, with the reasons
 * **Paging**: take `next` of a page as `cursor` of the next one, until it is null.
 * **Versions**: answers about books carry the headers `Bookclub-Data-Version` and `Bookclub-Model`. One answer is always
   of one data version and one model; the model may change between two requests, without an interruption.
+* **Accounts**: POST /register or /login gives a token, which goes into the header `Authorization: Bearer ...`. It is
+  good for ten minutes; /token/refresh takes the refresh token that came with it for the next pair.
+* **Quotas**: `RateLimit` and `RateLimit-Policy` say how you stand. Beyond one, the answer is 429 and `Retry-After`
+  says when to come back. Reading without an account has a small quota for each address.
 * **Errors** are `application/problem+json` (RFC 9457), whatever the route: read `detail`; tell kinds apart by `type`.
   A 503 heals by itself: ask again after `Retry-After` seconds.
 """
@@ -54,6 +68,16 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     folder = settings.home / "serving" / "models"
     keeper = ChampionKeeper(Registry(tracking_uri), Tfidf.name, folder, settings.model_poll_s)
     catalogue = Catalogue(database_url)
+    tokens = Tokens(KeyRing(settings.token_keys_file))
+    quotas = SharedQuotas(settings.home / "serving" / "quotas")
+    accounts = Accounts(
+        database_url,
+        tokens,
+        quotas,
+        settings.logins_per_minute,
+        is_login_required=settings.require_login,
+        is_registration_open=settings.open_registration,
+    )
     metrics = Metrics(keeper)
     shelf = Shelf(settings.home / "covers")
 
@@ -61,10 +85,18 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         shelf.folder.mkdir(parents=True, exist_ok=True)
         polling = asyncio.create_task(keeper.run())
-        yield {"catalogue": catalogue, "keeper": keeper, "metrics": metrics, "shelf": shelf, "report": settings.report}
+        yield {
+            "catalogue": catalogue,
+            "keeper": keeper,
+            "metrics": metrics,
+            "shelf": shelf,
+            "accounts": accounts,
+            "report": settings.report,
+        }
         polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await polling
+        await accounts.close()
         await catalogue.close()
 
     # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
@@ -73,17 +105,35 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         version="1",
         summary="Books, and books like them.",
         description=DESCRIPTION,
-        openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Operations")],
+        openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
         lifespan=lifespan,
     )
+    # The last is the first to see a request.
     app.add_middleware(LimitBody)
+    app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
+    if settings.cors_origin_list:
+        app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
+    app.add_middleware(SecureAnswers)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
     app.add_middleware(MeasureRequests, metrics=metrics)
     problems.install(app)
-    for router in routers():
-        app.include_router(router)
+    for router, is_open in routers():
+        app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
     app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
     app.mount(COVERS, CoverFiles(directory=shelf.folder, check_dir=False))
+    document.install(app, settings.require_login)
     return app
+
+
+def _cors(origins: list[str]) -> dict[str, Any]:
+    """No cookies: who asks is told by a token, which another site's page does not have."""
+    return {
+        "allow_origins": origins,
+        "allow_methods": ["GET", "POST"],
+        "allow_headers": ["Authorization", "Content-Type", "If-None-Match"],
+        "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", *VERSION_HEADERS],
+        "max_age": 600,
+    }
 
 
 def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
@@ -93,8 +143,12 @@ def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
         PortTaken: something else listens on BOOKCLUB_API_PORT.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
+    KeyRing(settings.token_keys_file).current()  # keys that cannot be used are told here, not to the first who logs in
     app = create_app(settings, database_url, tracking_uri)
-    config = uvicorn.Config(app, access_log=False, server_header=False, timeout_graceful_shutdown=LAST_ANSWERS_S)
+    # uvicorn by itself believes what anybody on loopback says about whom a request comes from.
+    config = uvicorn.Config(
+        app, access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=LAST_ANSWERS_S
+    )
     with _listening(settings.api_host, settings.api_port) as listener:
         log.info("Listening on http://%s:%d, described at /docs.", settings.api_host, settings.api_port)
         # After a clean end uvicorn sends itself the signal again, which Python tells as a KeyboardInterrupt.

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, ModelError, NoChampion
 from bookclub_platform.models import Model, ModelVersion, Registry, load_model
 
@@ -159,6 +160,7 @@ class ChampionKeeper:
         kept = {champion.folder} | ({self._champion.folder} if self._champion else set())
         self._champion, self._refusal = champion, None
         self.swaps += 1
+        audit.note("take-up-model", "done", model=version.name, version=version.version, run_id=version.run_id)
         log.info("Took up %s version %s (run %s).", version.name, version.version, version.run_id)
         self._remember(champion)
         _forget_all_but(kept, self._folder)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, NoChampion
-from serving.schemas import ProblemDetails
+from serving.headers import secure
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -24,9 +24,11 @@ RETRY_AFTER_S = 2
 class Problem(BookclubError):
     """A request that cannot be answered; `kind` names it for programs (`unknown-book`), `detail` for people."""
 
-    def __init__(self, status: int, kind: str, detail: str, **members: Any) -> None:
+    def __init__(
+        self, status: int, kind: str, detail: str, headers: dict[str, str] | None = None, **members: Any
+    ) -> None:
         super().__init__(detail)
-        self.status, self.kind, self.members = status, kind, members
+        self.status, self.kind, self.headers, self.members = status, kind, headers, members
 
 
 class UnknownBook(Problem):
@@ -37,12 +39,12 @@ class UnknownBook(Problem):
 
 
 class UnknownBooks(Problem):
-    """Ids in a body that no book has: the address was right and the body is not, hence 422 and not 404."""
+    """Ids in a body that no book has."""
 
     def __init__(self, book_ids: list[int]) -> None:
         named = ", ".join(map(str, book_ids))
         super().__init__(
-            422, "unknown-books", f"No book has any of these ids: {named}. Ask without them.", book_ids=book_ids
+            404, "unknown-books", f"No book has any of these ids: {named}. Ask without them.", book_ids=book_ids
         )
 
 
@@ -56,6 +58,11 @@ class ProblemResponse(JSONResponse):
 
 
 _EXAMPLES = {  # status -> kind, detail, path: for /docs
+    400: (None, "There was an error parsing the body", "/recommendations:batch"),
+    401: ("no-token", "This needs an access token: POST /login gives one. Send it as Authorization: Bearer.", "/books"),
+    403: ("insufficient-scope", "The token lacks the scope export. Log in with an account that has it.", "/books"),
+    409: ("name-taken", "This name cannot be had. Choose another.", "/register"),
+    429: ("quota-exceeded", "More than 120 requests in 60 s (quota anonymous). Ask again in 1 s.", "/books"),
     404: ("unknown-book", "No book has the id 42. GET /books lists those there are.", "/books/42"),
     413: (None, "The body may have 65536 bytes at most.", "/recommendations:batch"),
     415: (None, "Send the body as JSON, with the header Content-Type: application/json.", "/recommendations:batch"),
@@ -77,26 +84,13 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer every error as a problem, and say so in its OpenAPI document."""
+    """Make `app` answer every error as a problem; document.py says so in its OpenAPI document."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(DatabaseUnavailable, _unavailable)
     app.add_exception_handler(NoChampion, _unavailable)
     app.add_exception_handler(Exception, _fault)
-    _describe(app)
-
-
-def _describe(app: FastAPI) -> None:
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["ProblemDetails"] = ProblemDetails.model_json_schema()
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
 
 
 def answer(
@@ -112,6 +106,11 @@ def answer(
     return ProblemResponse(content | members, status, headers)
 
 
+def of(request: Request, problem: Problem) -> ProblemResponse:
+    """The response for a problem that was raised, or that cannot be: middleware has no handlers around it."""
+    return answer(request, problem.status, str(problem), problem.kind, problem.headers, **problem.members)
+
+
 def _content(status: int, kind: str | None, detail: str, path: str) -> dict[str, Any]:
     return {
         "type": f"tag:bookclub,2026:{kind}" if kind else "about:blank",
@@ -124,7 +123,7 @@ def _content(status: int, kind: str | None, detail: str, path: str) -> dict[str,
 
 async def _problem(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, Problem)
-    return answer(request, error.status, str(error), error.kind, **error.members)
+    return of(request, error)
 
 
 async def _http_error(request: Request, error: Exception) -> ProblemResponse:
@@ -160,4 +159,6 @@ async def _fault(request: Request, error: Exception) -> ProblemResponse:
     # For uvicorn closes the connection after such an error. Untold, a client or gateway that keeps connections loses
     # its next request on this one, which had nothing to do with the error.
     detail = "The server made a mistake, which its log describes. Asking again may help."
-    return answer(request, 500, detail, headers={"Connection": "close"})
+    failed = answer(request, 500, detail, headers={"Connection": "close"})
+    secure(failed.headers, request.url.path)  # Starlette makes this answer outside of all middleware
+    return failed

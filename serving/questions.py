@@ -5,10 +5,12 @@ A parameter that does not exist is refused: a misspelt filter would otherwise be
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
+from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.cursor import MAX_ID, Cursor
 
 MAX_LIMIT = 100
@@ -21,12 +23,77 @@ class _Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Username = Annotated[
+    str,
+    Field(
+        pattern=USERNAME,
+        description=f"{USERNAME_RULE} Upper and lower case are the same.",
+        examples=["ada@shop.example"],
+    ),
+]
+Password = Annotated[
+    str, Field(min_length=1, max_length=MAX_LENGTH, description="As it is.", examples=["four words of yours"])
+]
+FreshPassword = Annotated[
+    str,
+    Field(
+        min_length=MIN_LENGTH,
+        max_length=MAX_LENGTH,
+        description=f"{MIN_LENGTH} to {MAX_LENGTH} characters, without the name in it.",
+        examples=["five words of yours now"],
+    ),
+]
+
+
+class Registration(_Question):
+    """A new account."""
+
+    username: Username
+    password: FreshPassword
+
+
+class LoginForm(BaseModel):
+    """OAuth2's password form (RFC 6749, 4.3.2); the fields that a login does not need are there because clients send
+    them."""
+
+    grant_type: Literal["password", ""] = Field("password", description="`password`.")
+    username: Username
+    password: Password
+    scope: str = Field(
+        "",
+        max_length=200,
+        pattern="^[a-z ]*$",
+        description="What the token shall be good for, separated by spaces; empty: all that the account may.",
+        examples=["read export"],
+    )
+    client_id: str | None = Field(None, max_length=200, description="Not used.")
+    client_secret: str | None = Field(None, max_length=200, description="Not used.")
+
+
+class RefreshRequest(_Question):
+    """A refresh token to take for the next pair."""
+
+    refresh_token: str = Field(
+        min_length=1,
+        max_length=200,
+        description="The newest that the session was given.",
+        examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
+    )
+
+
+class NewPassword(_Question):
+    """Another password for the account of the token."""
+
+    old_password: Password
+    new_password: FreshPassword
+
+
 class BookQuery(_Question):
     """Which books, and which page of them."""
 
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
     cursor: Cursor | None = Field(
-        None, description="`next` of the page before; leave it out for the first page.", examples=["MjA"]
+        None, description="`next` of the page before; leave it out for the first page.", examples=["20"]
     )
     category: str | None = Field(
         None,

@@ -55,7 +55,7 @@ class BookPage(Answer):
     """One page of the catalogue."""
 
     items: list[Book] = Field(description="In order of `id`.")
-    next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["MjA"])
+    next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["20"])
     total: int = Field(description="Books that pass the filters, on all pages.", examples=[1000])
     data_version: DataVersion
 
@@ -189,6 +189,19 @@ class Readiness(Answer):
             }
         ],
     )
+
+
+class TokenAnswer(Answer):
+    """Somebody is logged in."""
+
+    access_token: str = Field(description="Send it as `Authorization: Bearer ...`.", examples=["eyJhbGciOiJIUzI1NiJ9"])
+    token_type: Literal["bearer"] = Field("bearer", description="Nothing else.")
+    expires_in: int = Field(description="Seconds for which the access token is good.", examples=[600])
+    refresh_token: str = Field(
+        description="Take it to /token/refresh before that, once.",
+        examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
+    )
+    scope: str = Field(description="What the tokens are good for.", examples=["read export feedback"])
 
 
 class ProblemDetails(BaseModel):

@@ -7,6 +7,8 @@ from fastapi import Response
 from serving.catalogue import Snapshot
 from serving.champion import Champion
 
+VERSION_HEADERS = ("Bookclub-Data-Version", "Bookclub-Model")
+
 
 def name_versions(response: Response, champion: Champion | None, snapshot: Snapshot) -> None:
     """Set `Bookclub-Data-Version`, and `Bookclub-Model` (`tfidf_model/3`) where there is a model."""

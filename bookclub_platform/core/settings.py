@@ -7,6 +7,7 @@ A composition root (cli.py, definitions.py, serving/app.py) reads it once and ha
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +73,26 @@ def _secret_http_url(url: SecretStr | None) -> SecretStr | None:
 Cron = Annotated[str, AfterValidator(_cron)]
 
 
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _networks(text: str) -> str:
+    for item in _listed(text):
+        ipaddress.ip_network(item)  # a ValueError of its own; `*` is none: whoever asks could then name any address
+    return text
+
+
+def _origins(text: str) -> str:
+    for item in _listed(text):
+        if item != "*" and _http_url(item) != item:
+            raise ValueError("must be origins such as https://shop.example, without a path, separated by commas")
+    return text
+
+
+PerWindow = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
 class Settings(BaseSettings):
     """All settings; `.env.example` explains each to the operator (a test compares the two)."""
 
@@ -103,10 +124,32 @@ class Settings(BaseSettings):
     retrain_coverage: Annotated[float, Field(ge=0, le=1)] = 0.9
     alarm_webhook: Annotated[SecretStr | None, AfterValidator(_secret_http_url)] = None
     embedding: Literal["none", "minilm"] = "none"
+    require_login: bool = False
+    open_registration: bool = True
+    token_keys: Annotated[Path | None, AfterValidator(_absolute_or_none)] = None
+    anonymous_per_minute: PerWindow = 120
+    account_per_minute: PerWindow = 1200
+    logins_per_minute: PerWindow = 10
+    registrations_per_hour: PerWindow = 10
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    cors_origins: Annotated[str, AfterValidator(_origins)] = ""
 
     @property
     def is_shop_local(self) -> bool:
         return is_loopback(self.shop_url)
+
+    @property
+    def token_keys_file(self) -> Path:
+        """Beside the embedded database, whose accounts the tokens are for: the two are put aside together."""
+        return self.token_keys or self.home / "serving" / "token_keys.json"
+
+    @property
+    def trusted_proxy_list(self) -> list[str]:
+        return _listed(self.trusted_proxies)
+
+    @property
+    def cors_origin_list(self) -> list[str]:
+        return _listed(self.cors_origins)
 
     @property
     def delay_s(self) -> float:

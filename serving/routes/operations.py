@@ -1,4 +1,5 @@
-"""For whoever runs it: which model answers, is it alive, is it ready, how does it do."""
+"""For whoever runs it: is it alive, is it ready, how does it do. Probes have no account, so these are open to all who
+reach the API itself; the gateway lets only its own machine reach /ready and /metrics."""
 
 from __future__ import annotations
 
@@ -11,26 +12,12 @@ from bookclub_platform.core.errors import DatabaseUnavailable
 from serving import metrics, problems
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
-from serving.dependencies import TheCatalogue, TheChampion, TheKeeper
-from serving.schemas import ChampionFacts, Check, Health, Readiness
+from serving.dependencies import TheCatalogue, TheKeeper
+from serving.schemas import Check, Health, Readiness
+
+IS_OPEN = True
 
 router = APIRouter(tags=["Operations"])
-
-
-@router.get("/model", summary="The model in use", responses=problems.responses(503))
-async def get_model(champion: TheChampion) -> ChampionFacts:
-    """The champion: its registered version, what it was trained on, and since when it answers."""
-    return ChampionFacts(
-        name=champion.version.name,
-        version=champion.version.version,
-        run_id=champion.version.run_id,
-        books=len(champion.model.book_ids),
-        tags=champion.version.tags,
-        figures=champion.figures,
-        registered_at=champion.version.registered_at,
-        serving_since=champion.since,
-        is_confirmed=champion.is_confirmed,
-    )
 
 
 @router.get("/health", summary="Is the process alive?")

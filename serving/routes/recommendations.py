@@ -37,7 +37,9 @@ async def recommend(
     )
 
 
-@router.post("/recommendations:batch", summary="Books like each of many", responses=problems.responses(413, 415, 422))
+@router.post(
+    "/recommendations:batch", summary="Books like each of many", responses=problems.responses(404, 413, 415, 422)
+)
 async def recommend_batch(
     asked: BatchRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
 ) -> BatchRecommendations:

@@ -1,0 +1,196 @@
+"""Accounts in Postgres: users, their sessions, and the refresh tokens of each session. SQL for them is here alone.
+
+    users           one row per account; a password is kept as an argon2id hash
+    sessions        one row per login, until logout, a change of the password or 30 days end it
+    refresh_tokens  every token that a session was given, as a SHA-256: one that comes back after its use was stolen
+
+All functions take a connection inside a transaction and run at once; serving runs them on an asynchronous one by
+`run_sync`. None raises for what a caller may get wrong: an unknown name or token is an ordinary answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from bookclub_platform.core.tables import metadata
+
+_moment = sa.DateTime(timezone=True)
+_now = sa.func.clock_timestamp(
+    type_=_moment
+)  # now() is when the transaction began, which may have waited for a lock since
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("username", sa.Text, nullable=False, unique=True),
+    sa.Column("password_hash", sa.Text, nullable=False),
+    sa.Column("scopes", sa.ARRAY(sa.Text), nullable=False),
+    sa.Column("created_at", _moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("disabled_at", _moment),
+    sa.CheckConstraint("username = lower(username)", name="username"),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("user_id", sa.BigInteger, sa.ForeignKey(users.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("scopes", sa.ARRAY(sa.Text), nullable=False),
+    sa.Column("started_at", _moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("expires_at", _moment, nullable=False),
+    sa.Column("ended_at", _moment),
+    sa.Column("ended_by", sa.Text),
+)
+
+refresh_tokens = sa.Table(
+    "refresh_tokens",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("session_id", sa.Uuid, sa.ForeignKey(sessions.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("issued_at", _moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("used_at", _moment),
+)
+
+# What a token may be good for; only a command of the operator's makes an account with `admin`.
+SCOPES = {
+    "read": "Books, categories, statistics, recommendations.",
+    "export": "The whole catalogue in one answer.",
+    "feedback": "Tell what readers did with recommendations.",
+    "admin": "Start crawls and follow them.",
+}
+# ASCII, so that no name can look like another.
+USERNAME = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{2,63}$"
+USERNAME_RULE = "3 to 64 letters, digits and . _ @ + -, beginning with a letter or digit."
+FOR_ANYONE = ("read", "export", "feedback")
+
+EndedBy = Literal["logout", "password", "reuse", "disabled"]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account as kept; `scopes` is what its tokens may be given."""
+
+    id: int
+    username: str
+    password_hash: str
+    scopes: Sequence[str]
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What became of a refresh token: `renewed`, or `reused` (its session is ended now), or `refused`."""
+
+    outcome: Literal["renewed", "reused", "refused"]
+    user_id: int | None = None
+    session_id: UUID | None = None
+    scopes: Sequence[str] = ()
+
+
+def add_user(connection: sa.Connection, username: str, password_hash: str, scopes: Sequence[str]) -> int | None:
+    """The new account's id; None if the name (in lower case) is taken."""
+    values = {"username": username, "password_hash": password_hash, "scopes": list(scopes)}
+    found: int | None = connection.scalar(
+        insert(users).values(values).on_conflict_do_nothing(index_elements=["username"]).returning(users.c.id)
+    )
+    return found
+
+
+def find_user(connection: sa.Connection, username: str) -> User | None:
+    row = connection.execute(sa.select(users).where(users.c.username == username)).one_or_none()
+    return None if row is None else User(**row._mapping)
+
+
+def find_user_by_id(connection: sa.Connection, user_id: int) -> User | None:
+    row = connection.execute(sa.select(users).where(users.c.id == user_id)).one_or_none()
+    return None if row is None else User(**row._mapping)
+
+
+def list_users(connection: sa.Connection) -> list[User]:
+    """All accounts, by name."""
+    return [User(**row._mapping) for row in connection.execute(sa.select(users).order_by(users.c.username))]
+
+
+def disable_user(connection: sa.Connection, user_id: int) -> None:
+    """Nobody logs in as that user from now on, and every session of theirs ends."""
+    connection.execute(
+        sa.update(users).where(users.c.id == user_id, users.c.disabled_at.is_(None)).values(disabled_at=_now)
+    )
+    _end(connection, sessions.c.user_id == user_id, "disabled")
+
+
+def set_password_hash(connection: sa.Connection, user_id: int, password_hash: str) -> None:
+    """Keep a new hash of the same password."""
+    connection.execute(sa.update(users).where(users.c.id == user_id).values(password_hash=password_hash))
+
+
+def change_password(connection: sa.Connection, user_id: int, password_hash: str) -> None:
+    """Keep the hash of another password, and end every session: who knew the old one is out."""
+    set_password_hash(connection, user_id, password_hash)
+    _end(connection, sessions.c.user_id == user_id, "password")
+
+
+def open_session(
+    connection: sa.Connection, user_id: int, scopes: Sequence[str], digest: bytes, lasts: timedelta
+) -> UUID | None:
+    """A session with its first refresh token; None if the user was disabled meanwhile. The user's sessions that are
+    over are forgotten."""
+    is_enabled = sa.select(users.c.id).where(users.c.id == user_id, users.c.disabled_at.is_(None)).with_for_update()
+    if connection.scalar(is_enabled) is None:
+        return None
+    connection.execute(sa.delete(sessions).where(sessions.c.user_id == user_id, sessions.c.expires_at < _now))
+    session_id = uuid4()
+    values = {"id": session_id, "user_id": user_id, "scopes": list(scopes), "expires_at": _now + lasts}
+    connection.execute(sa.insert(sessions).values(values))
+    connection.execute(sa.insert(refresh_tokens).values(digest=digest, session_id=session_id))
+    return session_id
+
+
+def renew(connection: sa.Connection, digest: bytes, following: bytes) -> Renewal:
+    """Take the refresh token `digest` for the next one, `following`. Each is good once: the second to come with it is
+    a thief, or comes after one, so the session ends for both."""
+    same_token = refresh_tokens.c.digest == digest
+    token = connection.execute(sa.select(refresh_tokens).where(same_token).with_for_update()).one_or_none()
+    if token is None:
+        return Renewal("refused")
+    session = connection.execute(_live_session(token.session_id)).one_or_none()
+    if session is None:
+        return Renewal("refused")
+    if token.used_at is not None:
+        _end(connection, sessions.c.id == session.id, "reuse")
+        return Renewal("reused", session.user_id, session.id)
+    connection.execute(sa.update(refresh_tokens).where(same_token).values(used_at=_now))
+    connection.execute(sa.insert(refresh_tokens).values(digest=following, session_id=session.id))
+    return Renewal("renewed", session.user_id, session.id, session.scopes)
+
+
+def is_live(connection: sa.Connection, session_id: UUID) -> bool:
+    """Whether tokens of that session still count."""
+    return connection.execute(_live_session(session_id)).one_or_none() is not None
+
+
+def end_session(connection: sa.Connection, session_id: UUID, by: EndedBy) -> None:
+    _end(connection, sessions.c.id == session_id, by)
+
+
+def _live_session(session_id: UUID) -> sa.Select[Any]:
+    return (
+        sa.select(sessions.c.id, sessions.c.user_id, sessions.c.scopes)
+        .join(users)
+        .where(sessions.c.id == session_id, sessions.c.ended_at.is_(None), sessions.c.expires_at > _now)
+        .where(users.c.disabled_at.is_(None))
+    )
+
+
+def _end(connection: sa.Connection, which: sa.ColumnElement[bool], by: EndedBy) -> None:
+    is_open = sa.and_(which, sessions.c.ended_at.is_(None))
+    connection.execute(sa.update(sessions).where(is_open).values(ended_at=_now, ended_by=by))

@@ -1,0 +1,130 @@
+"""A file -> the secret keys that sign access tokens: made when first needed, shared by all workers, replaceable.
+
+    ring = KeyRing(home / "serving" / "token_keys.json"); ring.current().secret; ring.rotate()
+
+The newest key signs. An older one still verifies for as long as a token that it signed may live, then it is forgotten.
+Whoever can read the file can be anyone, so it is made for its owner alone, and not used if others may read it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bookclub_platform.core.errors import ConfigurationError
+
+TOKEN_LIFE_S = 600
+_CLOCKS_DIFFER_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One secret; `replaced_at` is when the next one took over, in seconds since 1970."""
+
+    kid: str
+    secret: bytes
+    replaced_at: float | None
+
+
+class KeyRing:
+    """The keys in `path`, read again whenever the file changes: a rotation reaches every worker at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._keys: dict[str, Key] = {}
+
+    def current(self) -> Key:
+        """The key that signs.
+
+        Raises:
+            ConfigurationError: the file is there but cannot be used, or cannot be made.
+        """
+        self._look()
+        return next(key for key in self._keys.values() if key.replaced_at is None)
+
+    def find(self, kid: str) -> Key | None:
+        """The key of that id, None if there is none or the last token that it signed has ended."""
+        self._look()
+        key = self._keys.get(kid)
+        return None if key is None or _is_over(key) else key
+
+    def rotate(self) -> Key:
+        """Make a new key that signs from now on."""
+        with self._locked():
+            old = self._read() if self._path.exists() else {}
+            now = time.time()
+            replaced = [Key(key.kid, key.secret, key.replaced_at or now) for key in old.values() if not _is_over(key)]
+            new = Key(secrets.token_hex(8), secrets.token_bytes(32), None)
+            self._write([new, *replaced])
+        self._look()
+        return new
+
+    def _look(self) -> None:
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            self._make()
+            stat = self._path.stat()
+        seen = (stat.st_ino, stat.st_mtime_ns)
+        if seen != self._seen:
+            self._keys, self._seen = self._read(), seen
+
+    def _make(self) -> None:
+        with self._locked():
+            if not self._path.exists():  # another worker may have been first
+                self._write([Key(secrets.token_hex(8), secrets.token_bytes(32), None)])
+
+    def _read(self) -> dict[str, Key]:
+        try:
+            if self._path.stat().st_mode & 0o027:
+                raise ConfigurationError(f"{self._path} holds secrets, and others may read or change it: chmod 600 it.")
+            entries = json.loads(self._path.read_text())["keys"]
+            keys = [Key(entry["kid"], base64.b64decode(entry["secret"]), entry["replaced_at"]) for entry in entries]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._unusable(error) from error
+        if [key.replaced_at for key in keys].count(None) != 1 or min(len(key.secret) for key in keys) < 32:
+            raise self._unusable(ValueError("it needs one current key, and 32 bytes in each"))
+        return {key.kid: key for key in keys}
+
+    def _write(self, keys: list[Key]) -> None:
+        """Whole or not at all: a worker may read at any moment."""
+        entries = [
+            {"kid": key.kid, "secret": base64.b64encode(key.secret).decode(), "replaced_at": key.replaced_at}
+            for key in keys
+        ]
+        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".token_keys")  # mode 0600
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"keys": entries}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).rename(self._path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.with_suffix(".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> ConfigurationError:
+        return ConfigurationError(
+            f"The keys for access tokens in {self._path} cannot be used: {error}. Mend or delete the file (deleting it "
+            "ends the tokens in use), or set BOOKCLUB_TOKEN_KEYS to another."
+        )
+
+
+def _is_over(key: Key) -> bool:
+    return key.replaced_at is not None and time.time() > key.replaced_at + TOKEN_LIFE_S + _CLOCKS_DIFFER_S

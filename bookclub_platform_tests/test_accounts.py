@@ -1,0 +1,275 @@
+"""Accounts over real HTTP, on a real Postgres: who gets a token, what it opens, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from fastapi import Security
+
+from bookclub_platform.core import accounts, passwords
+from bookclub_platform.core.token_keys import KeyRing
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.api_fixtures import problem
+from serving import accounts as serving_accounts
+from serving.app import create_app
+from serving.guard import guard
+
+PASSWORD = "four words of mine"
+NOWHERE = "http://127.0.0.1:1"
+_settings: dict[str, Any] = {}
+
+
+@pytest.fixture(scope="module")
+def client(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """An API where every data route asks for a token, with one route for administrators."""
+    for category, books in given.catalogue().items():
+        given.load(database_url, category, books)
+    settings = given.settings(tmp_path_factory.mktemp("home"), require_login=True, model_poll_s=60)
+    _settings.update(settings=settings, database_url=database_url)
+    app = create_app(settings, database_url, NOWHERE)
+
+    async def for_admins() -> None:
+        pass
+
+    app.add_api_route("/for-admins", for_admins, dependencies=[Security(guard, scopes=["admin"])])
+    with pytest.MonkeyPatch.context() as patch, given.serving(app) as client:
+        patch.setattr(serving_accounts, "LIVE_FOR_S", 0.5)
+        yield client
+
+
+@pytest.fixture
+def heard(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, logger="bookclub.audit")
+    return caplog
+
+
+def register(client: httpx.Client, name: str, password: str = PASSWORD) -> Any:
+    answer = client.post("/register", json={"username": name, "password": password})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def login(client: httpx.Client, name: str, password: str = PASSWORD, **fields: str) -> httpx.Response:
+    return client.post("/login", data={"username": name, "password": password, **fields})
+
+
+def refresh(client: httpx.Client, token: str) -> httpx.Response:
+    return client.post("/token/refresh", json={"refresh_token": token})
+
+
+def books(client: httpx.Client, token: str | None) -> httpx.Response:
+    return client.get("/books", headers={"authorization": f"Bearer {token}"} if token else {})
+
+
+def bearer(answer: Any) -> dict[str, str]:
+    return {"authorization": f"Bearer {answer['access_token']}"}
+
+
+def wait_a_live_time() -> None:
+    time.sleep(serving_accounts.LIVE_FOR_S + 0.2)
+
+
+def test_who_registers_is_logged_in_and_reads(client: httpx.Client) -> None:
+    answer = register(client, "Ada")
+    assert (answer["token_type"], answer["scope"], answer["expires_in"]) == ("bearer", "read export feedback", 600)
+    assert books(client, answer["access_token"]).json()["total"] == 48
+    again = login(client, "aDA")
+    assert again.headers["cache-control"] == "no-store"
+    assert books(client, again.json()["access_token"]).is_success
+
+
+def test_without_a_token_every_data_route_is_closed_and_the_probes_are_open(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for method in operations:
+            answer = client.request(method, path.replace("{book_id}", "1"))
+            if path in {"/health", "/ready", "/metrics", "/register", "/login", "/token/refresh"}:
+                assert answer.status_code in {200, 415, 422, 503}, path
+            else:
+                assert problem(answer, 401)["type"] == "tag:bookclub,2026:no-token", path
+                assert answer.headers["www-authenticate"] == "Bearer"
+    assert client.get("/catalogue").status_code == 401
+
+
+@pytest.mark.parametrize(("name", "password"), [("grace", "not her password"), ("nobody-such", PASSWORD)])
+def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(
+    client: httpx.Client, name: str, password: str
+) -> None:
+    if name == "grace":
+        register(client, name)
+    answer = login(client, name, password)
+    body = problem(answer, 401)
+    assert body["detail"] == "Name and password do not belong together."
+    assert set(answer.headers) >= {"www-authenticate"}
+
+
+def test_an_unknown_name_is_refused_no_sooner_than_a_known_one(client: httpx.Client) -> None:
+    register(client, "timed")
+
+    def took_s(name: str) -> float:
+        started = time.perf_counter()
+        assert login(client, name, "not the password").status_code == 401
+        return time.perf_counter() - started
+
+    pairs = [(took_s("timed"), took_s("untimed")) for _ in range(9)]
+    known, unknown = (statistics.median(times) for times in zip(*pairs, strict=True))
+    assert 0.7 < unknown / known < 1.4
+    assert not passwords.is_outdated(passwords.NOBODY), "the dummy must cost what a password costs"
+
+
+def test_a_disabled_account_is_told_nothing_else_and_its_tokens_end(client: httpx.Client) -> None:
+    answer = register(client, "gone")
+    assert books(client, answer["access_token"]).is_success
+    with sa.create_engine(_settings["database_url"]).begin() as connection:
+        user = accounts.find_user(connection, "gone")
+        assert user is not None
+        accounts.disable_user(connection, user.id)
+    assert problem(login(client, "gone"), 401)["detail"] == "Name and password do not belong together."
+    problem(refresh(client, answer["refresh_token"]), 401)
+    wait_a_live_time()
+    assert "withdrawn" in problem(books(client, answer["access_token"]), 401)["detail"]
+
+
+def test_a_taken_name_is_refused_whatever_its_case(client: httpx.Client) -> None:
+    register(client, "taken")
+    again = client.post("/register", json={"username": "TAKEN", "password": PASSWORD})
+    problem(again, 409)
+
+
+@pytest.mark.parametrize(
+    ("password", "status"),
+    [
+        ("short", 422),
+        ("aaaaaaaaaaaaaaaa", 403),
+        ("weakling-WEAKLING", 403),
+        ("\u0000", 422),
+        ("x" * 257, 422),
+        ("\ud800" * 12, 422),
+    ],
+)
+def test_a_weak_or_impossible_password_is_refused(client: httpx.Client, password: str, status: int) -> None:
+    body = json.dumps({"username": "weakling", "password": password})
+    problem(client.post("/register", content=body, headers={"content-type": "application/json"}), status)
+
+
+def test_a_password_counts_the_same_however_a_keyboard_writes_it(client: httpx.Client) -> None:
+    register(client, "rene", "caf\u00e9 cr\u00e8me br\u00fbl\u00e9e")
+    assert login(client, "rene", "cafe\u0301 cre\u0300me bru\u0302le\u0301e").is_success
+
+
+def test_a_refresh_token_is_good_once_and_its_return_ends_the_session(client: httpx.Client) -> None:
+    first = register(client, "fresh")
+    second = refresh(client, first["refresh_token"]).json()
+    third = refresh(client, second["refresh_token"]).json()
+    assert books(client, third["access_token"]).is_success
+    other = login(client, "fresh").json()
+    problem(refresh(client, first["refresh_token"]), 401)
+    problem(refresh(client, third["refresh_token"]), 401)
+    assert refresh(client, other["refresh_token"]).is_success, "another session of the account is not ended with it"
+    assert books(client, third["access_token"]).status_code == 401
+
+
+def test_two_that_refresh_with_one_token_at_once_do_not_both_succeed(client: httpx.Client) -> None:
+    token = register(client, "twice")["refresh_token"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: refresh(client, token).status_code, range(8)))
+    assert sorted(answers)[:2] == [200, 401]
+
+
+def test_logout_ends_the_session(client: httpx.Client) -> None:
+    answer = register(client, "leaver")
+    assert client.post("/logout", headers=bearer(answer)).status_code == 204
+    problem(books(client, answer["access_token"]), 401)
+    problem(refresh(client, answer["refresh_token"]), 401)
+    problem(client.post("/logout", headers=bearer(answer)), 401)
+
+
+def test_another_password_ends_every_session_and_the_old_one_is_worth_nothing(client: httpx.Client) -> None:
+    here = register(client, "mover")
+    there = login(client, "mover").json()
+
+    def change(old: str, new: str) -> httpx.Response:
+        body = {"old_password": old, "new_password": new}
+        return client.post("/password", json=body, headers=bearer(here))
+
+    problem(change("not the old one", "five words of mine now"), 401)
+    problem(change(PASSWORD, "short"), 422)
+    assert change(PASSWORD, "five words of mine now").status_code == 204
+    problem(refresh(client, there["refresh_token"]), 401)
+    problem(login(client, "mover"), 401)
+    assert login(client, "mover", "five words of mine now").is_success
+
+
+def test_scopes_narrow_what_a_token_opens(client: httpx.Client) -> None:
+    register(client, "narrow")
+    token = login(client, "narrow", scope="feedback admin").json()
+    assert token["scope"] == "feedback"
+    answer = books(client, token["access_token"])
+    problem(answer, 403)
+    assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
+    problem(login(client, "narrow", scope="admin"), 400)
+
+
+def test_an_administrator_is_made_by_the_operator_and_by_nobody_else(client: httpx.Client) -> None:
+    anyone = register(client, "anyone")
+    problem(client.get("/for-admins", headers=bearer(anyone)), 403)
+    with sa.create_engine(_settings["database_url"]).begin() as connection:
+        accounts.add_user(connection, "boss", passwords.hash_password(PASSWORD), list(accounts.SCOPES))
+    boss = login(client, "boss").json()
+    assert client.get("/for-admins", headers=bearer(boss)).is_success
+    extra = client.post("/register", json={"username": "sly", "password": PASSWORD, "scopes": ["admin"]})
+    problem(extra, 422)
+
+
+def test_a_new_key_signs_at_once_and_tokens_of_the_old_one_stay_good(client: httpx.Client) -> None:
+    before = register(client, "keyed")
+    KeyRing(_settings["settings"].token_keys_file).rotate()
+    after = login(client, "keyed").json()
+    assert before["access_token"].split(".")[0] != after["access_token"].split(".")[0]
+    assert books(client, before["access_token"]).is_success and books(client, after["access_token"]).is_success
+
+
+def test_the_log_says_who_did_what_and_holds_no_secret(client: httpx.Client, heard: pytest.LogCaptureFixture) -> None:
+    token = register(client, "heard")
+    login(client, "heard", "hunter2 hunter2")
+    login(client, "my-own-password-1", "x")
+    refresh(client, token["refresh_token"])
+    refresh(client, token["refresh_token"])
+    lines = [json.loads(record.getMessage()) for record in heard.records if record.name == "bookclub.audit"]
+    assert [(line["act"], line["outcome"], line.get("why")) for line in lines] == [
+        ("register", "done", None),
+        ("login", "refused", "wrong password"),
+        ("login", "refused", "unknown name"),
+        ("refresh", "refused", "reused"),
+    ]
+    assert all(line["address"] == "127.0.0.1" for line in lines)
+    secrets = [PASSWORD, "hunter2", "my-own-password-1", token["access_token"], token["refresh_token"]]
+    assert not [secret for secret in secrets if secret in heard.text]
+
+
+def test_the_database_keeps_no_password_and_no_token(client: httpx.Client) -> None:
+    token = register(client, "kept")["refresh_token"]
+    kept = str(given.read(_settings["database_url"], sa.select(accounts.users)))
+    kept += str(given.read(_settings["database_url"], sa.select(accounts.refresh_tokens)))
+    assert PASSWORD not in kept and token not in kept and "$argon2id$v=19$m=19456,t=2,p=1$" in kept
+
+
+def test_forty_logins_at_once_hold_nobody_up_who_reads(client: httpx.Client) -> None:
+    reader = bearer(register(client, "reader"))
+    with ThreadPoolExecutor(40) as pool:
+        logins = [pool.submit(login, client, "reader", "wrong") for _ in range(40)]
+        time.sleep(0.1)
+        started = time.perf_counter()
+        assert client.get("/books", headers=reader).is_success
+        took_s = time.perf_counter() - started
+        assert {job.result().status_code for job in logins} <= {401, 503}
+        assert took_s < (time.perf_counter() - started) / 3, "hashing must not run on the event loop"

@@ -1,0 +1,122 @@
+"""The gateway that the deployment ships, run for real: nginx with deploy/gateway on loopback before a real API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from bookclub_platform_tests import api_fixtures as given
+from serving.app import create_app
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+pytestmark = pytest.mark.skipif(not NGINX or not shutil.which("openssl"), reason="needs nginx and openssl")
+
+TEMPLATE = Path(__file__).parents[1] / "deploy" / "gateway" / "bookclub.conf.template"
+MAIN = """
+daemon off; pid $folder/nginx.pid; error_log $folder/error.log; worker_processes 1;
+events { worker_connections 256; }
+http { access_log off; client_body_temp_path $folder/body; proxy_temp_path $folder/proxy; fastcgi_temp_path $folder/f;
+  uwsgi_temp_path $folder/u; scgi_temp_path $folder/s; include $folder/bookclub.conf; }
+"""
+
+
+class Gateway(NamedTuple):
+    client: httpx.Client
+    http_port: int
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def gateway(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("gateway")
+    for category, books in given.catalogue().items():
+        given.load(database_url, category, books)
+    settings = given.settings(
+        tmp_path_factory.mktemp("home"), model_poll_s=60, registrations_per_hour=5, trusted_proxies="127.0.0.1"
+    )
+    with given.serving(create_app(settings, database_url, "http://127.0.0.1:1")) as api:
+        https_port, http_port = _start_files(folder, f"127.0.0.1:{api.base_url.port}")
+        nginx = subprocess.Popen([str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")])
+        try:
+            trusted = ssl.create_default_context(cafile=str(folder / "fullchain.pem"))
+            with httpx.Client(base_url=f"https://localhost:{https_port}", verify=trusted, timeout=20) as client:
+                given.wait_for(lambda: _is_up(client), 20)
+                yield Gateway(client, http_port, folder / "access.log")
+        finally:
+            nginx.terminate()
+            nginx.wait(10)
+
+
+def _start_files(folder: Path, upstream: str) -> tuple[int, int]:
+    https_port, http_port = given.free_port(), given.free_port()
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost -addext"
+    certificate = ["openssl", *request.split(), "subjectAltName=DNS:localhost"]
+    certificate += ["-keyout", str(folder / "privkey.pem"), "-out", str(folder / "fullchain.pem")]
+    subprocess.run(certificate, check=True, capture_output=True)
+    values = {
+        "BOOKCLUB_UPSTREAM": upstream,
+        "SERVER_NAME": "localhost",
+        "HTTP_PORT": f"127.0.0.1:{http_port}",
+        "HTTPS_PORT": f"127.0.0.1:{https_port}",
+        "TLS_FOLDER": str(folder),
+        "ACCESS_LOG": str(folder / "access.log"),
+    }
+    (folder / "bookclub.conf").write_text(Template(TEMPLATE.read_text()).safe_substitute(values))
+    (folder / "nginx.conf").write_text(Template(MAIN).substitute(folder=folder))
+    return https_port, http_port
+
+
+def _is_up(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_books_come_through_tls_and_plain_http_is_sent_there(gateway: Gateway) -> None:
+    answer = gateway.client.get("/books")
+    assert answer.json()["total"] == 48 and "max-age" in answer.headers["strict-transport-security"]
+    plain = httpx.get(f"http://localhost:{gateway.http_port}/books?limit=3")
+    assert (plain.status_code, plain.headers["location"]) == (308, "https://localhost/books?limit=3")
+
+
+def test_the_quota_counts_the_client_and_not_what_it_says_of_itself(gateway: Gateway) -> None:
+    claims = [{"x-forwarded-for": f"192.0.2.{number}"} for number in range(3)]
+    left = [gateway.client.post("/register", headers=claim).headers["ratelimit"] for claim in claims]
+    assert [standing.split(";")[1] for standing in left] == ["r=4", "r=3", "r=2"]
+
+
+def test_what_is_for_the_operator_is_not_there_from_outside(gateway: Gateway) -> None:
+    for path in ("/metrics", "/ready"):
+        given.problem_like(gateway.client.get(path), 404)
+    assert gateway.client.get("/docs").is_success
+
+
+def test_a_large_body_ends_at_the_gateway(gateway: Gateway) -> None:
+    answer = gateway.client.post("/recommendations:batch", content=b" " * 100_000)
+    given.problem_like(answer, 413)
+
+
+def test_a_flood_of_logins_ends_at_the_gateway_and_reading_goes_on(gateway: Gateway) -> None:
+    answers = [gateway.client.post("/login", content=b"x") for _ in range(30)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused and refused[0].headers["retry-after"] == "1"
+    given.problem_like(refused[0], 429)
+    assert gateway.client.get("/books").is_success
+
+
+def test_the_access_log_names_the_request_and_not_its_secrets(gateway: Gateway) -> None:
+    gateway.client.get("/books?secret=in-the-query", headers={"authorization": "Bearer in-the-header"})
+    given.wait_for(lambda: '"/books","status":' in gateway.log.read_text())
+    lines = [json.loads(line) for line in gateway.log.read_text().splitlines()]
+    assert {"address", "method", "path", "status", "took_s", "request_id"} <= set(lines[-1])
+    assert "in-the-" not in gateway.log.read_text()

@@ -1,0 +1,166 @@
+"""Quotas: counted by all workers together, told in the headers, for whoever really asks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bookclub_platform.core.errors import ConfigurationError
+from bookclub_platform.core.settings import load_settings
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.api_fixtures import problem
+from serving.app import create_app
+from serving.gate import neighbourhood
+from serving.quotas import Quota, SharedQuotas
+
+NOWHERE = "http://127.0.0.1:1"
+TEN = Quota("ten", 10, 60)
+
+
+def test_as_many_pass_as_the_quota_has_and_the_rest_are_told_when_to_come_back(tmp_path: Path) -> None:
+    shared = SharedQuotas(tmp_path / "quotas")
+    standings = [shared.take(TEN, "ada") for _ in range(12)]
+    assert [standing.remaining for standing in standings] == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 0]
+    assert [standing.is_over for standing in standings] == [False] * 10 + [True] * 2
+    assert 5 < (standings[-1].retry_s or 0) <= 6, "a tenth of a minute for each"
+    assert not shared.take(TEN, "grace").is_over and not shared.take(Quota("other", 10, 60), "ada").is_over
+
+
+def test_a_quota_comes_back_little_by_little_and_refusals_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, now = SharedQuotas(tmp_path / "quotas"), 1_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    for _ in range(50):
+        shared.take(TEN, "ada")
+    now += 6
+    assert [shared.take(TEN, "ada").is_over for _ in range(2)] == [False, True]
+    now += 3600
+    assert sum(not shared.take(TEN, "ada").is_over for _ in range(30)) == 10
+    now -= 86400  # the clock is set back
+    shared.take(TEN, "ada")
+    now += 61
+    assert not shared.take(TEN, "ada").is_over
+
+
+TAKE_MANY = """
+import sys; from pathlib import Path; from serving.quotas import Quota, SharedQuotas
+shared, quota = SharedQuotas(Path(sys.argv[1])), Quota("shared", 500, 3600)
+print(sum(not shared.take(quota, "ada").is_over for _ in range(400)))
+"""
+
+
+def test_processes_at_once_let_no_more_through_than_one_would(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TAKE_MANY, str(tmp_path / "quotas")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(3)]
+    passed = sum(int(process.communicate()[0]) for process in started)
+    assert 500 <= passed <= 505, "at 500 an hour a few come back while it runs"
+
+
+def test_more_callers_than_places_take_no_more_room_and_the_file_is_the_owners(tmp_path: Path) -> None:
+    shared, path = SharedQuotas(tmp_path / "quotas"), tmp_path / "quotas"
+    shared.take(TEN, "first")
+    size = path.stat().st_size
+    for number in range(100_000):
+        shared.take(TEN, str(number))
+    assert path.stat().st_size == size < 2**20 + 100
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+    ],
+)
+def test_an_ipv6_household_counts_as_one(one: str, other: str, is_same: bool) -> None:
+    assert (neighbourhood(one) == neighbourhood(other)) == is_same
+
+
+@contextmanager
+def api(database_url: str, home: Path, **settings: Any) -> Iterator[httpx.Client]:
+    with given.serving(create_app(given.settings(home, model_poll_s=60, **settings), database_url, NOWHERE)) as client:
+        yield client
+
+
+def test_two_servers_of_one_home_count_together_and_say_how_the_caller_stands(
+    database_url: str, tmp_path: Path
+) -> None:
+    with (
+        api(database_url, tmp_path, anonymous_per_minute=6) as one,
+        api(database_url, tmp_path, anonymous_per_minute=6) as other,
+    ):
+        answers = [client.get("/categories") for _ in range(4) for client in (one, other)]
+        assert [answer.status_code for answer in answers] == [200] * 6 + [429] * 2
+        assert answers[0].headers["ratelimit-policy"] == '"anonymous";q=6;w=60'
+        assert [answer.headers["ratelimit"].split(";")[1] for answer in answers[:6]] == [
+            f"r={n}" for n in range(5, -1, -1)
+        ]
+        assert problem(answers[-1], 429)["violated-policies"] == ["anonymous"]
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 10
+        assert one.get("/health").is_success and one.get("/metrics").is_success, "probes are not counted"
+        assert one.get("/nothing-here").status_code == 429, "what is not there is counted as well"
+
+
+def test_an_account_has_a_quota_of_its_own_wherever_it_asks_from(database_url: str, tmp_path: Path) -> None:
+    with api(database_url, tmp_path, anonymous_per_minute=2, account_per_minute=4) as client:
+        made = client.post("/register", json={"username": "quota", "password": "four words of mine"})
+        token = {"authorization": f"Bearer {made.json()['access_token']}"}
+        assert [client.get("/categories", headers=token).status_code for _ in range(5)] == [200] * 4 + [429]
+        assert client.get("/categories").headers["ratelimit-policy"].startswith('"anonymous";q=2')
+        assert client.get("/categories", headers={"authorization": "Bearer forged"}).status_code == 401
+        forged = client.get("/categories", headers={"authorization": "Bearer forged"})
+        assert problem(forged, 429), "a token that does not hold counts for the address"
+
+
+def test_logins_and_registrations_have_tight_quotas(database_url: str, tmp_path: Path) -> None:
+    with api(database_url, tmp_path, logins_per_minute=3, registrations_per_hour=2) as client:
+        wrong = {"username": "nobody", "password": "wrong"}
+        assert [client.post("/login", data=wrong).status_code for _ in range(4)] == [401] * 3 + [429]
+        names = [{"username": f"name{n}", "password": "four words of mine"} for n in range(3)]
+        assert [client.post("/register", json=name).status_code for name in names] == [201] * 2 + [429]
+        assert client.get("/categories").is_success
+
+
+def test_one_name_is_not_guessed_at_from_many_addresses(database_url: str, tmp_path: Path) -> None:
+    with api(database_url, tmp_path, logins_per_minute=3, trusted_proxies="127.0.0.1") as client:
+
+        def guess(number: int, name: str) -> httpx.Response:
+            headers = {"x-forwarded-for": f"192.0.2.{number}"}
+            return client.post("/login", data={"username": name, "password": "wrong"}, headers=headers)
+
+        assert [guess(number, "victim").status_code for number in range(5)] == [401] * 3 + [429] * 2
+        assert problem(guess(9, "victim"), 429)["violated-policies"] == ["login-name"]
+        assert guess(10, "another").status_code == 401
+
+
+def test_who_asks_is_taken_from_trusted_proxies_alone_and_from_the_right(database_url: str, tmp_path: Path) -> None:
+    def remaining(client: httpx.Client, forwarded: str) -> str:
+        return client.get("/categories", headers={"x-forwarded-for": forwarded}).headers["ratelimit"]
+
+    with api(database_url, tmp_path / "a", anonymous_per_minute=9) as client:
+        assert "r=8" in remaining(client, "192.0.2.1")
+        assert "r=7" in remaining(client, "192.0.2.2"), "nobody is trusted, so both are this machine"
+    with api(database_url, tmp_path / "b", anonymous_per_minute=9, trusted_proxies="127.0.0.0/8,10.0.0.1") as client:
+        assert "r=8" in remaining(client, "192.0.2.1")
+        assert "r=7" in remaining(client, "203.0.113.9, 192.0.2.1"), "what the client wrote itself is to the left"
+        assert "r=6" in remaining(client, "192.0.2.1, 10.0.0.1"), "two proxies, both trusted"
+        assert "r=8" in remaining(client, "192.0.2.2")
+
+
+@pytest.mark.parametrize("value", ["*", "gateway", "10.0.0.1/33"])
+def test_trust_in_everybody_or_nobody_in_particular_is_a_wrong_setting(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="BOOKCLUB_TRUSTED_PROXIES"):
+        load_settings(trusted_proxies=value)

@@ -1,0 +1,171 @@
+"""Tokens and their keys: what is believed, what is not, and Wycheproof's vectors."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import JWKRegistry
+
+from bookclub_platform.core import token_keys
+from bookclub_platform.core.errors import ConfigurationError
+from bookclub_platform.core.token_keys import KeyRing
+from bookclub_platform_tests.conftest import SHARED
+from serving.tokens import ALGORITHM, TokenRefused, Tokens, verified
+
+VECTORS = SHARED / "suites" / "wycheproof_jws.json"
+SESSION = uuid4()
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> KeyRing:
+    return KeyRing(tmp_path / "serving" / "keys.json")
+
+
+def forged(ring: KeyRing, header: dict[str, object] | None = None, **claims: object) -> str:
+    """A token that our own key signed, with some of its header and claims otherwise (None: left out)."""
+    genuine = Tokens(ring).issue(7, SESSION, ["read"])
+    parts = [json.loads(base64.urlsafe_b64decode(part + "==")) for part in genuine.split(".")[:2]]
+    full_header, full_claims = parts[0] | (header or {}), parts[1] | claims
+    kept = {name: value for name, value in full_claims.items() if value is not None}
+    signed = ".".join(_encoded(json.dumps(part).encode()) for part in (full_header, kept))
+    digest = {"HS256": "sha256", "HS512": "sha512", "none": None}[str(full_header["alg"])]
+    return f"{signed}.{_encoded(hmac.digest(ring.current().secret, signed.encode(), digest)) if digest else ''}"
+
+
+def _encoded(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+
+def test_a_token_says_who_may_do_what(ring: KeyRing) -> None:
+    claims = Tokens(ring).read(Tokens(ring).issue(7, SESSION, ["read", "admin"]))
+    assert (claims.user_id, claims.session_id, claims.scopes) == (7, SESSION, {"read", "admin"})
+    assert Tokens(ring).read(forged(ring)).user_id == 7, "what forged() changes is what the next test is about"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"iss": "another"},
+        {"iss": None},
+        {"aud": "another-api"},
+        {"aud": None},
+        {"exp": int(time.time()) - 1},
+        {"exp": None},
+        {"exp": "never"},
+        {"nbf": int(time.time()) + 600},
+        {"nbf": None},
+        {"iat": None},
+        {"jti": None},
+        {"sub": None},
+        {"sub": "me"},
+        {"sid": "x"},
+        {"sid": 5},
+        {"scope": None},
+        {"scope": ["admin"]},
+        {"header": {"typ": "JWT"}},
+        {"header": {"kid": "another"}},
+        {"header": {"alg": "HS512"}},
+        {"header": {"alg": "none"}},
+        {"header": {"crit": ["x"], "x": 1}},
+    ],
+)
+def test_a_token_with_anything_amiss_is_refused(ring: KeyRing, changed: dict[str, object]) -> None:
+    with pytest.raises(TokenRefused):
+        Tokens(ring).read(forged(ring, **changed))  # type: ignore[arg-type]
+
+
+def test_a_token_of_another_ring_is_refused(ring: KeyRing, tmp_path: Path) -> None:
+    other = KeyRing(tmp_path / "other.json")
+    with pytest.raises(TokenRefused):
+        Tokens(other).read(Tokens(ring).issue(7, SESSION, ["read"]))
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "a.b.c", "\x00", "é.é.é", "[" * 2000, "e30.e30.", "\ud800.a.b"])
+def test_what_is_no_token_is_refused(ring: KeyRing, text: str) -> None:
+    with pytest.raises(TokenRefused):
+        Tokens(ring).read(text)
+
+
+def test_a_header_as_deep_as_can_be_is_refused(ring: KeyRing) -> None:
+    deep = base64.urlsafe_b64encode(b'{"alg":' + b"[" * 1500).rstrip(b"=").decode()
+    with pytest.raises(TokenRefused):
+        Tokens(ring).read(f"{deep}.e30.AA"[:2048])
+
+
+def _vectors() -> list[tuple[dict[str, object], dict[str, object]]]:
+    groups = json.loads(VECTORS.read_text())["testGroups"] if VECTORS.exists() else []
+    return [(group.get("public") or group["private"], test) for group in groups for test in group["tests"]]
+
+
+@pytest.mark.skipif(not VECTORS.exists(), reason="needs ../shared")
+def test_of_wycheproofs_vectors_none_is_accepted_that_must_not_be(ring: KeyRing) -> None:
+    vectors = _vectors()
+    # In two of the invalid ones the fault (padding) was lost on the way: they are the very bytes of a valid one.
+    good = {(json.dumps(key), test["jws"]) for key, test in vectors if test["result"] == "valid"}
+    asked = [(key, test) for key, test in vectors if (json.dumps(key), test["jws"]) not in good]
+    assert (len(vectors), len(asked)) == (401, 353)
+    for key, test in asked:
+        with pytest.raises((JoseError, ValueError)):
+            jws.deserialize_compact(
+                str(test["jws"]), JWKRegistry.import_key(key), algorithms=[str(key.get("alg", ALGORITHM))]
+            )
+        with pytest.raises((JoseError, ValueError)):
+            verified(str(test["jws"]), JWKRegistry.import_key(key))
+    for _, test in vectors:
+        with pytest.raises(TokenRefused):
+            Tokens(ring).read(str(test["jws"]))
+
+
+def test_keys_are_made_once_for_their_owner_alone(ring: KeyRing, tmp_path: Path) -> None:
+    path = tmp_path / "many" / "keys.json"
+    script = "import sys; from pathlib import Path; from bookclub_platform.core.token_keys import KeyRing; "
+    script += "print(KeyRing(Path(sys.argv[1])).current().kid)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", script, str(path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(4)]
+    assert len({process.communicate()[0] for process in started}) == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_keys_that_others_may_read_are_not_used(ring: KeyRing, tmp_path: Path) -> None:
+    ring.current()
+    path = tmp_path / "serving" / "keys.json"
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        KeyRing(path).current()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"keys": []}', '{"keys": [{"kid": "a", "secret": "AA", "replaced_at": null}]}']
+)
+def test_a_damaged_file_of_keys_is_told_and_not_replaced(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(text)
+    path.chmod(0o600)
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        KeyRing(path).current()
+    assert path.read_text() == text
+
+
+def test_an_old_key_verifies_until_its_last_token_has_ended(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = ring.current().kid
+    token = Tokens(ring).issue(7, SESSION, ["read"])
+    new = ring.rotate().kid
+    assert ring.current().kid == new != old and Tokens(ring).read(token).user_id == 7
+    later = time.time() + token_keys.TOKEN_LIFE_S + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert ring.find(old) is None
+    ring.rotate()
+    assert old not in (ring._path).read_text()

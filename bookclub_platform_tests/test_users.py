@@ -1,0 +1,55 @@
+"""`bookclub users`: the operator's hand on the accounts, as a command of its own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from bookclub_platform.core import accounts, passwords
+from bookclub_platform_tests import api_fixtures as given
+
+ROOT = Path(__file__).parents[1]
+PASSWORD = "four words of mine"
+
+
+def users(database_url: str, home: Path, *arguments: str, line: str = "") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "BOOKCLUB_DATABASE_URL": database_url,
+        "BOOKCLUB_HOME": str(home),
+    }
+    command = [sys.executable, "-m", "bookclub_platform.cli", "users", *arguments]
+    return subprocess.run(command, input=line, env=environment, cwd=home, capture_output=True, text=True)
+
+
+def test_the_first_administrator_is_made_listed_and_shut_out_by_commands(database_url: str, tmp_path: Path) -> None:
+    made = users(database_url, tmp_path, "add", "Boss", "--admin", line=f"{PASSWORD}\n")
+    assert made.returncode == 0, made.stderr
+    assert '"act": "add-user"' in made.stderr and PASSWORD not in made.stderr + made.stdout
+    (row,) = given.read(database_url, sa.select(accounts.users))
+    assert (row.username, row.scopes) == ("boss", ["read", "export", "feedback", "admin"])
+    assert passwords.is_password(PASSWORD, row.password_hash)
+    again = users(database_url, tmp_path, "add", "boss", line=f"{PASSWORD}\n")
+    assert again.returncode == 1 and "already" in again.stderr and "Traceback" not in again.stderr
+    weak = users(database_url, tmp_path, "add", "other", line="short\n")
+    assert weak.returncode == 1 and "12 to 256 characters" in weak.stderr
+    assert users(database_url, tmp_path, "disable", "boss").returncode == 0
+    assert "boss\tread export feedback admin\tdisabled" in users(database_url, tmp_path, "list").stdout
+    unknown = users(database_url, tmp_path, "disable", "nobody")
+    assert unknown.returncode == 1 and "users list" in unknown.stderr
+
+
+def test_keys_are_rotated_by_a_command(tmp_path: Path) -> None:
+    nowhere = "postgresql://127.0.0.1:1/none"
+    kids = []
+    for _ in range(2):
+        assert users(nowhere, tmp_path, "rotate-keys").returncode == 0
+        keys = json.loads((tmp_path / "serving" / "token_keys.json").read_text())["keys"]
+        kids.append({key["kid"]: key["replaced_at"] for key in keys})
+    (first,) = kids[0]
+    assert kids[0][first] is None and kids[1][first] is not None and len(kids[1]) == 2

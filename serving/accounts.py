@@ -1,0 +1,248 @@
+"""Name and password -> tokens, and what goes with them: refresh, logout, another password.
+
+Whoever guesses learns nothing: a name that is not there, a wrong password and a disabled account get one answer, after
+the same work. Access tokens live ten minutes; that one was withdrawn is seen within LIVE_FOR_S by every worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import ParamSpec, TypeVar
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bookclub_platform.core import accounts, audit, passwords
+from bookclub_platform.core.errors import DatabaseUnavailable
+from serving import problems
+from serving.gate import beyond
+from serving.postgres import connected, open_engine
+from serving.quotas import Quota, SharedQuotas
+from serving.tokens import Claims, Tokens
+
+POOL_SIZE = 3
+SESSION_LASTS = timedelta(days=30)
+LIVE_FOR_S = 5.0  # how long an answer of the database about a session is believed
+_MOST_REMEMBERED = 50_000
+_AT_ONCE = 2  # hashes, of 19 MB each
+_LONGEST_QUEUE = 40  # half a second of hashing
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What somebody gets who has proved who they are."""
+
+    access_token: str
+    refresh_token: str
+    scopes: Sequence[str]
+
+
+class Accounts:
+    """The accounts of one database; connects when first asked."""
+
+    def __init__(
+        self,
+        database_url: str,
+        tokens: Tokens,
+        quotas: SharedQuotas,
+        logins_per_minute: int,
+        is_login_required: bool,
+        is_registration_open: bool,
+    ) -> None:
+        self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
+        self._tokens, self._quotas = tokens, quotas
+        self._per_name = Quota("login-name", logins_per_minute, 60)
+        self.is_login_required, self.is_registration_open = is_login_required, is_registration_open
+        self._hashing = _Hashing()
+        self._live: dict[UUID, tuple[float, bool]] = {}
+
+    async def register(self, username: str, password: str, address: str) -> Grant:
+        """A new account that may read, export and give feedback.
+
+        Raises:
+            Problem: 403 if registration is closed or the password easy to guess, 409 if the name is taken.
+        """
+        if not self.is_registration_open:
+            raise problems.Problem(403, "registration-closed", "Accounts are made by the operator here: ask them.")
+        _refuse_weak(username, password)
+        kept = await self._hashing.run(passwords.hash_password, password)
+        async with self._transaction() as connection:
+            user_id = await connection.run_sync(accounts.add_user, username, kept, accounts.FOR_ANYONE)
+            grant = user_id and await self._open_session(connection, user_id, accounts.FOR_ANYONE)
+        if not grant:
+            audit.note("register", "refused", address=address, why="taken")
+            raise problems.Problem(409, "name-taken", "This name cannot be had. Choose another.")
+        audit.note("register", "done", address=address, user_id=user_id, username=username)
+        return grant
+
+    async def login(self, username: str, password: str, wanted: Sequence[str], address: str) -> Grant:
+        """A new session with the scopes of `wanted` that the account has, or with all of them if none is wanted.
+
+        Raises:
+            Problem: 401 if name and password do not belong together, 429 after too many tries at one name.
+        """
+        user = await self._proved(username, password, "login", address)
+        scopes = [scope for scope in user.scopes if scope in wanted] if wanted else list(user.scopes)
+        if not scopes:
+            raise problems.Problem(400, "invalid-scope", f"The account has none of the scopes {' '.join(wanted)}.")
+        fresh = await self._renewed_hash(user, password)
+        async with self._transaction() as connection:
+            if fresh is not None:
+                await connection.run_sync(accounts.set_password_hash, user.id, fresh)
+            grant = await self._open_session(connection, user.id, scopes)
+        if grant is None:
+            raise _wrong()
+        audit.note("login", "done", address=address, user_id=user.id, scopes=scopes)
+        return grant
+
+    async def refresh(self, refresh_token: str, address: str) -> Grant:
+        """The next pair of tokens of a session. A refresh token that comes a second time ends the session.
+
+        Raises:
+            Problem: 401 if it is not good, or not any more.
+        """
+        following = secrets.token_urlsafe(32)
+        async with self._transaction() as connection:
+            renewal = await connection.run_sync(accounts.renew, _digest(refresh_token), _digest(following))
+        if renewal.session_id is None or renewal.user_id is None or renewal.outcome != "renewed":
+            if renewal.session_id is not None:
+                self._live.pop(renewal.session_id, None)
+            audit.note("refresh", "refused", address=address, user_id=renewal.user_id, why=renewal.outcome)
+            raise problems.Problem(
+                401,
+                "refresh-refused",
+                "The refresh token is not good, or not any more. Log in again.",
+                headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
+            )
+        access = self._tokens.issue(renewal.user_id, renewal.session_id, renewal.scopes)
+        return Grant(access, following, renewal.scopes)
+
+    async def logout(self, claims: Claims, address: str) -> None:
+        """End the session that the token is of."""
+        async with self._transaction() as connection:
+            await connection.run_sync(accounts.end_session, claims.session_id, "logout")
+        self._live.pop(claims.session_id, None)
+        audit.note("logout", "done", address=address, user_id=claims.user_id)
+
+    async def change_password(self, claims: Claims, old: str, new: str, address: str) -> None:
+        """Keep another password, and end every session of the account.
+
+        Raises:
+            Problem: 401 if `old` is wrong, 403 if `new` is easy to guess, 429 after too many tries.
+        """
+        async with connected(self._engine, "The account") as connection:
+            user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
+        if user is None:
+            raise _wrong()
+        await self._proved(user.username, old, "change-password", address)
+        _refuse_weak(user.username, new)
+        kept = await self._hashing.run(passwords.hash_password, new)
+        async with self._transaction() as connection:
+            await connection.run_sync(accounts.change_password, user.id, kept)
+        self._live.pop(claims.session_id, None)
+        audit.note("change-password", "done", address=address, user_id=user.id)
+
+    async def is_live(self, claims: Claims, is_strict: bool) -> bool:
+        """Whether the session of a token still counts. While the database is away a token counts until its time is
+        over, unless `is_strict`: reading goes on from memory, acting does not.
+
+        Raises:
+            DatabaseUnavailable: only if `is_strict`.
+        """
+        asked_at, is_live = self._live.get(claims.session_id, (-LIVE_FOR_S, True))
+        if time.monotonic() - asked_at < LIVE_FOR_S and not is_strict:
+            return is_live
+        try:
+            async with connected(self._engine, "The account") as connection:
+                is_live = await connection.run_sync(accounts.is_live, claims.session_id)
+        except DatabaseUnavailable:
+            if is_strict:
+                raise
+        if len(self._live) >= _MOST_REMEMBERED:
+            self._live.clear()
+        self._live[claims.session_id] = time.monotonic(), is_live
+        return is_live
+
+    async def close(self) -> None:
+        self._hashing.close()
+        await self._engine.dispose()
+
+    async def _proved(self, username: str, password: str, act: str, address: str) -> accounts.User:
+        if self._per_name.amount and (standing := self._quotas.take(self._per_name, username)).is_over:
+            audit.note(act, "refused", address=address, why="quota of the name")
+            raise beyond(standing)
+        async with connected(self._engine, "The account") as connection:
+            user = await connection.run_sync(accounts.find_user, username)
+        is_right = await self._hashing.run(passwords.is_password, password, user.password_hash if user else None)
+        if user is None or not is_right or user.disabled_at is not None:
+            why = "unknown name" if user is None else "disabled" if is_right else "wrong password"
+            audit.note(act, "refused", address=address, user_id=user.id if user else None, why=why)
+            raise _wrong()
+        return user
+
+    async def _renewed_hash(self, user: accounts.User, password: str) -> str | None:
+        if not passwords.is_outdated(user.password_hash):
+            return None
+        return await self._hashing.run(passwords.hash_password, password)
+
+    async def _open_session(self, connection: AsyncConnection, user_id: int, scopes: Sequence[str]) -> Grant | None:
+        refresh_token = secrets.token_urlsafe(32)
+        session_id = await connection.run_sync(
+            accounts.open_session, user_id, scopes, _digest(refresh_token), SESSION_LASTS
+        )
+        if session_id is None:
+            return None
+        return Grant(self._tokens.issue(user_id, session_id, scopes), refresh_token, scopes)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with connected(self._engine, "The account") as connection, connection.begin():
+            yield connection
+
+
+class _Hashing:
+    """argon2 off the event loop, a few at a time: a flood of logins waits, then is sent away, and takes no memory."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="argon2")
+        self._under_way = 0
+
+    async def run(self, work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+        if self._under_way >= _AT_ONCE + _LONGEST_QUEUE:
+            raise problems.Problem(
+                503, "busy", "Too many people log in just now. Try again.", headers={"Retry-After": "1"}
+            )
+        self._under_way += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments, **named))
+        finally:
+            self._under_way -= 1
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _refuse_weak(username: str, password: str) -> None:
+    if (why := passwords.weakness(username, password)) is not None:
+        raise problems.Problem(403, "weak-password", f"The password {why} Choose another.")
+
+
+def _wrong() -> problems.Problem:
+    return problems.Problem(
+        401, "wrong-credentials", "Name and password do not belong together.", headers={"WWW-Authenticate": "Bearer"}
+    )
+
+
+def _digest(refresh_token: str) -> bytes:
+    return hashlib.sha256(refresh_token.encode("utf-8", "replace")).digest()

@@ -1,0 +1,130 @@
+"""A request -> who asks, and whether it is within their quota; what is beyond is answered 429 before anything runs.
+
+Every answer under a quota says how the caller stands, in the header fields of draft-ietf-httpapi-ratelimit-headers-10:
+
+    RateLimit-Policy: "anonymous";q=120;w=60
+    RateLimit: "anonymous";r=117;t=2
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bookclub_platform.core.settings import Settings
+from serving import problems
+from serving.quotas import Quota, SharedQuotas, Standing
+from serving.tokens import Claims, TokenRefused, Tokens
+
+# Probes and what a page is made of: asked by machines and browsers as often as they need, and cheap.
+UNLIMITED = frozenset({"/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"})
+UNLIMITED_BELOW = ("/static/", "/covers/", "/static-offline-docs/")
+LOGINS = frozenset({"/login", "/token/refresh", "/password"})
+REGISTRATIONS = frozenset({"/register"})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: `claims` of a token that holds, or None; `fault` if a token came that does not."""
+
+    address: str
+    claims: Claims | None = None
+    fault: str | None = None
+
+
+class Gate:
+    """ASGI middleware that puts a Caller into `request.state.caller` and counts the request."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens, quotas: SharedQuotas, settings: Settings) -> None:
+        self._app, self._tokens, self._quotas = app, tokens, quotas
+        self._anonymous = Quota("anonymous", settings.anonymous_per_minute, 60)
+        self._account = Quota("account", settings.account_per_minute, 60)
+        self._logins = Quota("login", settings.logins_per_minute, 60)
+        self._registrations = Quota("register", settings.registrations_per_hour, 3600)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        caller = self._caller(scope)
+        scope.setdefault("state", {})["caller"] = caller
+        standing = self._standing(scope["path"], caller)
+        if standing is None:
+            await self._app(scope, receive, send)
+        elif standing.retry_s is not None:
+            await _refusal(Request(scope), standing)(scope, receive, send)
+        else:
+            fields = _fields(standing)
+
+            async def send_with_fields(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message).update(fields)
+                await send(message)
+
+            await self._app(scope, receive, send_with_fields)
+
+    def _caller(self, scope: Scope) -> Caller:
+        client = scope.get("client")
+        address = client[0] if client else "local"
+        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return Caller(address)
+        try:
+            return Caller(address, self._tokens.read(token.strip()))
+        except TokenRefused as error:
+            return Caller(address, fault=str(error))
+
+    def _standing(self, path: str, caller: Caller) -> Standing | None:
+        if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
+            return None
+        who = neighbourhood(caller.address)
+        if path in LOGINS:
+            quota = self._logins
+        elif path in REGISTRATIONS:
+            quota = self._registrations
+        elif caller.claims is not None:
+            quota, who = self._account, str(caller.claims.user_id)
+        else:
+            quota = self._anonymous
+        return self._quotas.take(quota, who) if quota.amount else None
+
+
+def neighbourhood(address: str) -> str:
+    """What counts as one address: of IPv6 the /64, for every household has 2^64 of them."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+
+
+def beyond(standing: Standing) -> problems.Problem:
+    """The problem for who is beyond a quota."""
+    quota = standing.quota
+    wait_s = math.ceil(standing.retry_s or 0)
+    return problems.Problem(
+        429,
+        "quota-exceeded",
+        f"More than {quota.amount} requests in {quota.window_s} s (quota {quota.name}). Ask again in {wait_s} s.",
+        headers={"Retry-After": str(wait_s)} | _fields(standing),
+        **{"violated-policies": [quota.name]},
+    )
+
+
+def _refusal(request: Request, standing: Standing) -> problems.ProblemResponse:
+    return problems.of(request, beyond(standing))
+
+
+def _fields(standing: Standing) -> dict[str, str]:
+    quota = standing.quota
+    return {
+        "RateLimit-Policy": f'"{quota.name}";q={quota.amount};w={quota.window_s}',
+        "RateLimit": f'"{quota.name}";r={standing.remaining};t={math.ceil(standing.whole_in_s)}',
+    }

@@ -1,0 +1,77 @@
+"""Who asks and what a route needs -> the claims of their token, or 401, or 403.
+
+    router.get("/export", dependencies=[Security(guard, scopes=["export"])])
+
+Every router is under `read` unless its file says IS_OPEN: a route that somebody adds is closed before it is thought of.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import OAuth2PasswordBearer, SecurityScopes
+
+from bookclub_platform.core.accounts import SCOPES
+from serving import problems
+from serving.accounts import Accounts
+from serving.gate import Caller
+from serving.tokens import Claims
+
+SCHEME = "OAuth2PasswordBearer"
+
+# For /docs alone, which lets people log in with it: the token is read in gate.py, before it counts the request.
+_described = OAuth2PasswordBearer(
+    tokenUrl="login", refreshUrl="token/refresh", scopes=dict(SCOPES), scheme_name=SCHEME, auto_error=False
+)
+
+
+async def the_caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+async def the_accounts(request: Request) -> Accounts:
+    accounts: Accounts = request.state.accounts
+    return accounts
+
+
+async def guard(
+    request: Request, asked: SecurityScopes, _: Annotated[str | None, Depends(_described)]
+) -> Claims | None:
+    """The claims of the caller's token; None if there is none and none is needed.
+
+    Raises:
+        Problem: 401 without a token that holds, 403 if it lacks a scope.
+    """
+    caller: Caller = request.state.caller
+    if caller.claims is None:
+        if caller.fault is None and set(asked.scopes) == {"read"} and not request.state.accounts.is_login_required:
+            return None
+        raise _no_token(caller, asked.scopes)
+    if missing := [scope for scope in asked.scopes if scope not in caller.claims.scopes]:
+        raise problems.Problem(
+            403,
+            "insufficient-scope",
+            f"The token lacks the scope {' '.join(missing)}. Log in with an account that has it.",
+            headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(asked.scopes)}"'},
+        )
+    if not await request.state.accounts.is_live(caller.claims, is_strict="read" not in asked.scopes):
+        raise _no_token(Caller(caller.address, fault="The access token was withdrawn. Log in again."), asked.scopes)
+    return caller.claims
+
+
+async def _signed_in(request: Request, _: Annotated[Claims | None, Security(guard, scopes=[])]) -> Claims:
+    claims: Claims = request.state.caller.claims  # guard lets nobody pass without, as it was not asked for `read`
+    return claims
+
+
+def _no_token(caller: Caller, scopes: list[str]) -> problems.Problem:
+    detail = caller.fault or "This needs an access token: POST /login gives one. Send it as Authorization: Bearer."
+    told = 'Bearer error="invalid_token"' if caller.fault else "Bearer"
+    return problems.Problem(401, "no-token", detail, headers={"WWW-Authenticate": told})
+
+
+TheCaller = Annotated[Caller, Depends(the_caller)]
+TheAccounts = Annotated[Accounts, Depends(the_accounts)]
+SignedIn = Annotated[Claims, Depends(_signed_in)]

@@ -1,0 +1,67 @@
+"""Accounts: register, log in, refresh, log out, another password. Their answers are for nobody's cache."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Response
+
+from bookclub_platform.core.token_keys import TOKEN_LIFE_S
+from serving import problems
+from serving.accounts import Grant
+from serving.guard import SignedIn, TheAccounts, TheCaller
+from serving.questions import LoginForm, NewPassword, RefreshRequest, Registration
+from serving.schemas import TokenAnswer
+
+IS_OPEN = True  # they are how one gets a token
+
+router = APIRouter(tags=["Accounts"], responses=problems.responses(503))
+
+
+@router.post(
+    "/register", summary="Make an account", status_code=201, responses=problems.responses(403, 409, 413, 415, 422)
+)
+async def register(asked: Registration, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
+    """An account with the scopes read, export and feedback, logged in at once. Any password of 12 to 256 characters
+    will do that is not easy to guess from the name."""
+    grant = await accounts.register(asked.username.lower(), asked.password, caller.address)
+    return _answer(grant, response)
+
+
+@router.post("/login", summary="Log in", responses=problems.responses(400, 401, 413, 415, 422))
+async def login(
+    asked: Annotated[LoginForm, Form()], accounts: TheAccounts, caller: TheCaller, response: Response
+) -> TokenAnswer:
+    """OAuth2's password form, so that Authorize in /docs works: send `username` and `password` as a form, and in
+    `scope` what the token shall be good for (all that the account has, if it is left out)."""
+    grant = await accounts.login(asked.username.lower(), asked.password, asked.scope.split(), caller.address)
+    return _answer(grant, response)
+
+
+@router.post("/token/refresh", summary="Get the next token", responses=problems.responses(401, 413, 415, 422))
+async def refresh(asked: RefreshRequest, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
+    """Takes a refresh token for a new pair. Each is good once: keep the new one. One that comes a second time was
+    stolen from somebody, so its whole session ends, and the account has to log in again."""
+    return _answer(await accounts.refresh(asked.refresh_token, caller.address), response)
+
+
+@router.post("/logout", summary="Log out", status_code=204)
+async def logout(claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
+    """Ends the session of the token that is sent: its refresh token at once, its access tokens within 5 seconds."""
+    await accounts.logout(claims, caller.address)
+
+
+@router.post("/password", summary="Change the password", status_code=204, responses=problems.responses(413, 415, 422))
+async def change_password(asked: NewPassword, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
+    """Ends every session of the account, this one too: log in with the new password."""
+    await accounts.change_password(claims, asked.old_password, asked.new_password, caller.address)
+
+
+def _answer(grant: Grant, response: Response) -> TokenAnswer:
+    response.headers["Cache-Control"] = "no-store"
+    return TokenAnswer(
+        access_token=grant.access_token,
+        expires_in=TOKEN_LIFE_S,
+        refresh_token=grant.refresh_token,
+        scope=" ".join(grant.scopes),
+    )

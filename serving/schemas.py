@@ -98,14 +98,22 @@ class ChampionFacts(ModelRef):
     )
     registered_at: datetime = Field(description="When its version was registered, UTC.")
     serving_since: datetime = Field(description="When this server took it up, UTC.")
+    is_confirmed: bool = Field(
+        description="Whether the registry has named it as champion since this server began. False: the registry has "
+        "not answered yet, and this is the copy of the one last in use.",
+        examples=[True],
+    )
 
 
 class Why(Answer):
     """One thing that the two books share."""
 
-    kind: str = Field(description="`term` or `category`.", examples=["term"])
+    kind: str = Field(
+        description="`term`, `category`, `embedding` (what the texts are about, past words), or `terms`: the rest.",
+        examples=["term"],
+    )
     value: str = Field(description="The term as a reader would write it, or the category.", examples=["lighthouse"])
-    share: float = Field(description="Its part of the score, 0 to 1.", examples=[0.31])
+    share: float = Field(description="How much of the score it makes.", examples=[0.13])
 
 
 class Recommendation(Answer):
@@ -113,7 +121,7 @@ class Recommendation(Answer):
 
     book: Book = Field(description="All of it.")
     score: float = Field(description="Nearness, 0 to 1; higher is nearer.", examples=[0.42])
-    why: list[Why] = Field(description="The largest reasons first.")
+    why: list[Why] = Field(description="The largest reasons first, then the rest as one; together the score.")
 
 
 # A list can be empty for two causes that a shop treats differently: the one heals with the next training. An error

@@ -9,26 +9,39 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
+from bookclub_platform.core.errors import ConfigurationError
 from bookclub_platform.core.progress import Progress
+from bookclub_platform.core.settings import load_settings
 from bookclub_platform.core.tables import select_data_version, select_training_rows
 from bookclub_platform.models import BookText, Model, Tfidf
 from bookclub_platform.models._health import ListHealth, list_health
+from bookclub_platform.models._samples import samples_page
 from bookclub_platform.resources import BooksDatabase, MlflowRegistry
 
 MIN_COVERAGE = 0.9
-
+SAMPLES = "samples.html"
 
 _CHOSEN = Tfidf()
 
 
 class TfidfConfig(dg.Config):
-    """The parameters of models/tfidf.py, which says why the defaults were chosen."""
+    """The parameters of models/tfidf.py, which says why the defaults were chosen.
+
+    Attributes:
+        embedding: `none` or `minilm`; unset, what the setting BOOKCLUB_EMBEDDING says.
+    """
 
     title_weight: int = _CHOSEN.title_weight
     category_name_weight: int = _CHOSEN.category_name_weight
     category_weight: float = _CHOSEN.category_weight
     min_df: int = _CHOSEN.min_df
     unknown_categories: list[str] = Field(default=list(_CHOSEN.unknown_categories))
+    embedding: str | None = Field(default=None, pattern="^(none|minilm)$")
+    embedding_weight: float = Field(default=_CHOSEN.embedding_weight, ge=0, le=1)
+
+    def parameters(self) -> dict[str, Any]:
+        """What the model is made with."""
+        return self.model_dump() | {"embedding": self.embedding or load_settings().embedding}
 
 
 @dg.asset(
@@ -60,7 +73,10 @@ def tfidf_model(
     rows, data_version = _training_rows(database)
     if not rows:
         raise dg.Failure("Table books has no listed book: materialise books first.", allow_retries=False)
-    model = Tfidf(**config.model_dump()).fit(rows)
+    try:
+        model = Tfidf(**config.parameters()).fit(rows)
+    except ConfigurationError as error:  # the embedding's extra is not installed: trying again would not help
+        raise dg.Failure(str(error), allow_retries=False) from error
     fitted = time.perf_counter()
     health = list_health(model)
     metrics = {
@@ -80,7 +96,9 @@ def tfidf_model(
             "dagster_run": registry.run_page(context.run_id),
         },
         artifact_root=registry.artifact_root,
+        pages={SAMPLES: samples_page({"this model": model}, rows)},
     )
+    run_url = opened.run_url(version, registry.ui_url)
     is_sound = health.is_sound(MIN_COVERAGE)
     if is_sound:
         opened.promote(version)
@@ -92,7 +110,8 @@ def tfidf_model(
             "data_version": data_version,
             "registered_version": version.version,
             "is_champion": is_sound,
-            "mlflow_run": dg.MetadataValue.url(opened.run_url(version, registry.ui_url)),
+            "mlflow_run": dg.MetadataValue.url(run_url),
+            "sample_recommendations": dg.MetadataValue.url(f"{run_url}/artifacts/pages/{SAMPLES}"),
             "seconds": round(time.perf_counter() - started, 3),
             "preview": preview(_sample_lists(model, rows)),
         },

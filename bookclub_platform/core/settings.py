@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, ValidationError
@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     sources: Annotated[Path | None, AfterValidator(_absolute_or_none)] = None
     files: Annotated[Path, AfterValidator(_absolute)] = Path("files")
     model_poll_s: Annotated[float, Field(gt=0)] = 2.0
+    embedding: Literal["none", "minilm"] = "none"
 
     @property
     def is_shop_local(self) -> bool:

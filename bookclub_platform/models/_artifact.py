@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Set
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from bookclub_platform.core.errors import ArtifactInvalid
 
 MANIFEST = "manifest.json"
 _MENDING = "Remove that folder to have it fetched again, or train and publish a new version."
+# What NumPy may raise over a header that somebody meant to do harm with: it is parsed as Python's literals are.
+_UNREADABLE = (OSError, ValueError, TypeError, OverflowError, MemoryError, RecursionError, SyntaxError, TokenError)
 _LIST_OF_TEXT = TypeAdapter(list[str])
 
 
@@ -85,6 +88,7 @@ def read_manifest(folder: Path) -> Manifest:
         ArtifactInvalid: it is missing, or not a manifest.
     """
     path = folder / MANIFEST
+    _refuse_what_is_no_file(path)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -93,8 +97,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise invalid(path, f"is no manifest: {error.errors()[0]['msg']} at {error.errors()[0]['loc']}") from error
 
 
-def read_array(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
-    """The one-dimensional array of exactly that `dtype` in `path`, memory-mapped and read-only.
+def read_array(path: Path, dtype: type[np.generic], ndim: int = 1) -> NDArray[Any]:
+    """The array of exactly that `dtype` and number of dimensions in `path`, memory-mapped and read-only.
 
     Raises:
         ArtifactInvalid: it is something else.
@@ -102,10 +106,10 @@ def read_array(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
     try:
         # Not np.load, which would take a .zip or a pickle for an answer too.
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise invalid(path, f"is no array: {error}") from error
-    if array.ndim != 1 or array.dtype != np.dtype(dtype):
-        raise invalid(path, f"has shape {array.shape} of {array.dtype}, and must be a list of {np.dtype(dtype)}")
+    if array.ndim != ndim or array.dtype != np.dtype(dtype):
+        raise invalid(path, f"has shape {array.shape} of {array.dtype}, and must be {ndim}-d of {np.dtype(dtype)}")
     return np.asarray(array)  # a plain view of the same pages: slicing a np.memmap costs ten times as much
 
 
@@ -124,5 +128,12 @@ def read_list(path: Path) -> list[str]:
 
 
 def _seal_of(path: Path) -> Seal:
+    _refuse_what_is_no_file(path)
     with path.open("rb") as file:
         return Seal(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """A link may lead anywhere, and to read a pipe may never end; what does not exist is somebody else's to tell."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise invalid(path, "is no plain file")

@@ -28,11 +28,11 @@ class BookText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that two books share, and its share of the score, 0..1; the shares of a full list add up to 1.
+    """One thing that two books share, and how much of the score it makes; the shares of a list add up to the score.
 
     Attributes:
-        kind: `term` or `category` so far.
-        value: the term as readers would write it, or the category's name.
+        kind: `term`, `category`, `embedding` (what the two are about, past their words), or `terms`: the others as one.
+        value: the term as readers would write it, the category's name, or a few words for readers.
     """
 
     kind: str
@@ -42,7 +42,8 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A neighbour of a book. `score` is 0..1, higher is nearer; `why` holds the largest reasons first."""
+    """A neighbour of a book. `score` is 0..1, higher is nearer; `why` holds the largest reasons first, and
+    what was not worth naming as one last reason."""
 
     book_id: int
     score: float

@@ -70,6 +70,7 @@ class Registry:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         artifact_root: str | None,
+        pages: Mapping[str, str] | None = None,
     ) -> ModelVersion:
         """One finished run in the experiment of the model's name, and a new version of the model; no alias is moved.
 
@@ -77,12 +78,15 @@ class Registry:
             tags: set on the run and on the version.
             artifact_root: URI of the folder for the experiment's files, heeded when the experiment is made; None
                 leaves the choice to the server.
+            pages: file name -> HTML, shown beside the model in the run's artifacts.
         """
         with self._asking("publish"):
             run = self._client.create_run(self._experiment(model.name, artifact_root), tags=dict(tags))
             run_id = run.info.run_id
             try:
                 self._log(run_id, parameters, metrics)
+                for name, page in (pages or {}).items():
+                    self._client.log_text(run_id, page, f"pages/{name}")
                 with tempfile.TemporaryDirectory() as folder:
                     model.save(Path(folder))
                     self._client.log_artifacts(run_id, folder, _ARTIFACT_PATH)

@@ -24,9 +24,14 @@ _CONTENT_WORDS = frozenset(
 )
 
 
+def unglued(text: str) -> str:
+    """`text` with a blank where two sentences lost theirs, and without signs that are not seen."""
+    return _GLUED.sub(" ", text.translate(_PLAIN))
+
+
 def words(text: str) -> list[str]:
     """The words of `text` in order, in their own case."""
-    return _WORD.findall(_GLUED.sub(" ", text.translate(_PLAIN)))
+    return _WORD.findall(unglued(text))
 
 
 def work_key(title: str) -> str:

@@ -4,9 +4,9 @@
 
 A book's vector has two parts. The first are the terms of its title, description and category name, counted together,
 damped by a logarithm and weighted by rarity. The second is one entry for its category, rarer ones heavier. A category
-that is only a placeholder is no part of either. Parts and weights were chosen on the queries of 201 judged books
-(nDCG@10 all / other authors): TF-IDF of cleaned text 0.268 / 0.134, with the category part 0.321 / 0.189, with the
-category's name and stems too 0.337 / 0.205; the weights stand in the middle of a plateau.
+that is only a placeholder is no part of either. Where an embedding is chosen, the cosine of the books' sentence
+embeddings, not below 0, makes up `embedding_weight` of the score, and that of these vectors the rest. The weights stand
+in the middle of plateaus, as benchmarks/ABLATION.md shows; `python benchmarks/ablation.py` writes it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bookclub_platform.core.errors import ModelError
 from bookclub_platform.models import _artifact, _text
 from bookclub_platform.models._contract import BookText, Reason, Recommendation
+from bookclub_platform.models._embedding import DIMENSIONS, Encoder, centred
 from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ UNKNOWN_CATEGORIES = ("default", "add-a-comment", "unsorted", "choose-a-category
 REASONS = 5
 
 _VERSION = 1
+_VECTORS, _MEAN = "embedding", "embedding_mean"
+_EMBEDDING_ARRAYS: dict[str, type[np.generic]] = {_VECTORS: np.float32, _MEAN: np.float32}
 _ARRAYS: dict[str, type[np.generic]] = {
     "book_ids": np.int64,
     "works": np.int32,
@@ -55,6 +58,8 @@ class Tfidf:
         category_weight: length of the category part of a vector, for a category of average rarity; the text has 1.
         min_df: terms in fewer books than this are left out.
         unknown_categories: slugs that a shop gives to books it has not sorted.
+        embedding: `minilm` for a score of sense beside that of words; fitting needs the extra `embedding` then.
+        embedding_weight: the part of the score that is the embedding's, 0..1.
 
     Attributes:
         book_ids: (n,) int64, ascending.
@@ -62,6 +67,8 @@ class Tfidf:
         vocabulary_: what each of the m columns stands for, as readers would write it: terms, then categories.
         idf_: (m,) float32, the rarity of each column.
         index_: the vectors.
+        embedding_: (n, 384) float32 of length 1 (or 0 for a book without text), centred; None without an embedding.
+        embedding_mean_: (384,) float32, what they were centred on.
     """
 
     name = "tfidf_model"
@@ -72,6 +79,8 @@ class Tfidf:
     n_categories_: int
     idf_: NDArray[np.float32]
     index_: InvertedIndex
+    embedding_: NDArray[np.float32] | None
+    embedding_mean_: NDArray[np.float32] | None
 
     def __init__(
         self,
@@ -81,12 +90,21 @@ class Tfidf:
         category_weight: float = 0.3,
         min_df: int = 2,
         unknown_categories: Sequence[str] = UNKNOWN_CATEGORIES,
+        embedding: Literal["none", "minilm"] = "none",
+        embedding_weight: float = 0.25,
     ) -> None:
+        if embedding not in ("none", "minilm") or not 0 <= embedding_weight <= 1:
+            raise ModelError(
+                f"There is no embedding {embedding!r} with a weight of {embedding_weight}: it is `none` or `minilm`, "
+                "with a weight of 0 to 1."
+            )
         self.title_weight = title_weight
         self.category_name_weight = category_name_weight
         self.category_weight = category_weight
         self.min_df = min_df
         self.unknown_categories = tuple(unknown_categories)
+        self.embedding = embedding
+        self.embedding_weight = embedding_weight
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -97,6 +115,8 @@ class Tfidf:
             "category_weight": self.category_weight,
             "min_df": self.min_df,
             "unknown_categories": list(self.unknown_categories),
+            "embedding": self.embedding,
+            "embedding_weight": self.embedding_weight,
         }
 
     @property
@@ -114,6 +134,7 @@ class Tfidf:
 
         Raises:
             ModelError: no word stands in as many as `min_df` of the books.
+            ConfigurationError: an embedding is chosen, and its extra is not installed.
         """
         from scipy.sparse import hstack
         from sklearn.preprocessing import normalize
@@ -129,6 +150,7 @@ class Tfidf:
         self.n_categories_ = len(category_names)
         self.idf_ = np.concatenate([term_idf, category_idf]).astype(np.float32)
         self.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
+        self.embedding_, self.embedding_mean_ = self._fit_embedding(rows) if self.embedding != "none" else (None, None)
         return self
 
     def _is_known(self, category: str) -> bool:
@@ -187,28 +209,60 @@ class Tfidf:
         vectors = csr_matrix((weights, (book_at, category_at)), shape=(len(rows), len(place)))
         return vectors, idf, [names[slug] for slug in place]
 
+    def _fit_embedding(self, rows: Sequence[BookText]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(n, 384) centred unit vectors of title and description, and (384,) what they were centred on."""
+        texts = [_text.unglued(f"{row.title}. {row.description or ''}").strip() for row in rows]
+        has_words = np.array([bool(_text.words(text)) for text in texts])
+        vectors = np.where(has_words[:, None], Encoder().encode(texts), np.float32(0))
+        mean = vectors[has_words].mean(axis=0)
+        return centred(vectors, mean), mean
+
     def recommend(self, book_id: int, limit: int) -> list[Recommendation]:
         """See `Model.recommend`. A work stands at most once in a list, and the work asked for never."""
         at = bisect_left(self.book_ids, book_id)
         if at == len(self.book_ids) or self.book_ids[at] != book_id:
             raise KeyError(book_id)
-        scores = self.index_.cosines(at)
+        scores = self._scores(at)
         scores[self.works_ == self.works_[at]] = 0
         others = nearest(scores, self.works_, limit)
-        shared = self.index_.shared(at, others)
+        capped = np.minimum(scores[others], 1.0).tolist()
+        senses = self._senses(at, others).tolist()
+        pairs = zip(others, capped, senses, self.index_.shared(at, others), strict=True)
         return [
-            Recommendation(int(self.book_ids[other]), min(float(scores[other]), 1.0), self._reasons(pair))
-            for other, pair in zip(others, shared, strict=True)
+            Recommendation(int(self.book_ids[other]), score, self._reasons(score, sense, shared))
+            for other, score, sense, shared in pairs
         ]
 
-    def _reasons(self, pair: Shared) -> list[Reason]:
+    def _scores(self, at: int) -> NDArray[np.float64]:
+        """(n,): how near every book is to the one at place `at`."""
+        cosines = self.index_.cosines(at)
+        if self.embedding_ is None:
+            return cosines
+        return (1 - self.embedding_weight) * cosines + self._senses(at, slice(None))
+
+    def _senses(self, at: int, others: NDArray[np.integer] | slice) -> NDArray[np.floating]:
+        """What the embedding adds to the scores of `others`."""
+        if self.embedding_ is None:
+            return np.zeros(len(self.book_ids))[others]
+        cosines = self.embedding_[others] @ self.embedding_[at]
+        return np.asarray(self.embedding_weight * np.maximum(cosines, 0))
+
+    def _reasons(self, score: float, sense: float, shared: Shared) -> list[Reason]:
+        """The largest shares one by one, then the rest as one: together the score."""
         first_category = len(self.vocabulary_) - self.n_categories_
-        total = float(pair.products.sum())
-        largest = zip(pair.columns[:REASONS].tolist(), pair.products[:REASONS].tolist(), strict=True)
-        return [
-            Reason("category" if column >= first_category else "term", self.vocabulary_[column], product / total)
-            for column, product in largest
+        of_words = score - sense
+        total = float(shared.products.sum())
+        largest = zip(shared.columns[:REASONS].tolist(), shared.products[:REASONS].tolist(), strict=True)
+        reasons = [
+            Reason("category" if at >= first_category else "term", self.vocabulary_[at], of_words * product / total)
+            for at, product in largest
         ]
+        further = len(shared.columns) - len(reasons)
+        rest = of_words - sum(reason.share for reason in reasons)
+        if sense > 0:
+            reasons.append(Reason("embedding", "a similar description", sense))
+        reasons.sort(key=lambda reason: -reason.share)
+        return [*reasons, Reason("terms", f"{further} more", max(rest, 0.0))] if further else reasons
 
     def save(self, folder: Path) -> None:
         """See `Model.save`."""
@@ -216,6 +270,8 @@ class Tfidf:
         arrays: dict[str, NDArray[Any]] = {"book_ids": self.book_ids, "works": self.works_, "idf": self.idf_}
         for side in ("by_book", "by_column"):
             arrays |= {f"{side}.{part}": array for part, array in getattr(self.index_, side)._asdict().items()}
+        if self.embedding_ is not None and self.embedding_mean_ is not None:
+            arrays |= {_VECTORS: self.embedding_, _MEAN: self.embedding_mean_}
         for array_name, array in arrays.items():
             np.save(folder / f"{array_name}.npy", array, allow_pickle=False)
         text = json.dumps(self.vocabulary_, ensure_ascii=False, indent=0)
@@ -225,13 +281,18 @@ class Tfidf:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `Model.load`."""
-        names = {_VOCABULARY, *(f"{key}.npy" for key in _ARRAYS)}
-        manifest = _artifact.open_sealed(folder, cls.name, _VERSION, names)
+        has_embedding = _artifact.read_manifest(folder).parameters.get("embedding", "none") != "none"
+        dtypes = _ARRAYS | (_EMBEDDING_ARRAYS if has_embedding else {})
+        manifest = _artifact.open_sealed(folder, cls.name, _VERSION, {_VOCABULARY, *(f"{key}.npy" for key in dtypes)})
         try:
             model = cls(**manifest.parameters)
-        except TypeError as error:
+        except (TypeError, ModelError) as error:
             raise _artifact.invalid(folder, f"has parameters that a {cls.name} cannot have: {error}") from error
-        arrays = {key: _artifact.read_array(folder / f"{key}.npy", dtype) for key, dtype in _ARRAYS.items()}
+        arrays = {
+            key: _artifact.read_array(folder / f"{key}.npy", dtype, ndim=2 if key == _VECTORS else 1)
+            for key, dtype in dtypes.items()
+        }
+        model.embedding_, model.embedding_mean_ = arrays.get(_VECTORS), arrays.get(_MEAN)
         model.book_ids, model.works_, model.idf_ = arrays["book_ids"], arrays["works"], arrays["idf"]
         by_book, by_column = (
             Compressed(*(arrays[f"{side}.{part}"] for part in Compressed._fields)) for side in ("by_book", "by_column")
@@ -247,15 +308,30 @@ class Tfidf:
     def _fault(self) -> str | None:
         """Why what was loaded cannot be used, or None."""
         n_books, n_columns = len(self.book_ids), len(self.vocabulary_)
-        if np.any(np.diff(self.book_ids) <= 0):
-            return "the ids of the books do not ascend"
+        if n_books and (self.book_ids[0] < 0 or np.any(np.diff(self.book_ids) <= 0)):
+            return "the ids of the books do not ascend from 0 or more"
         if len(self.works_) != n_books:
             return f"{len(self.works_)} works for {n_books} books"
         if len(self.idf_) != n_columns:
             return f"{len(self.idf_)} weights for {n_columns} columns"
+        if not np.all(self.idf_ >= 0) or not np.all(np.isfinite(self.idf_)):
+            return "weights that are no numbers of 0 or more"
         if not 0 <= self.n_categories_ <= n_columns:
             return f"{self.n_categories_} categories among {n_columns} columns"
-        return self.index_.by_book.fault(n_books, n_columns) or self.index_.by_column.fault(n_columns, n_books)
+        return (
+            self.index_.by_book.fault(n_books, n_columns)
+            or self.index_.by_column.fault(n_columns, n_books)
+            or self._embedding_fault(n_books)
+        )
+
+    def _embedding_fault(self, n_books: int) -> str | None:
+        if self.embedding_ is None or self.embedding_mean_ is None:
+            return None
+        if self.embedding_.shape != (n_books, DIMENSIONS) or self.embedding_mean_.shape != (DIMENSIONS,):
+            return f"embeddings of shape {self.embedding_.shape} for {n_books} books"
+        # NaN fails every comparison; infinity, and what is longer than a unit vector, this one.
+        is_unit = np.einsum("ij,ij->i", self.embedding_, self.embedding_) <= 1.001
+        return None if is_unit.all() and np.isfinite(self.embedding_mean_).all() else "embeddings longer than 1"
 
 
 def _compressed(matrix: csr_matrix) -> Compressed:

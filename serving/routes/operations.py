@@ -29,6 +29,7 @@ async def get_model(champion: TheChampion) -> ChampionFacts:
         figures=champion.figures,
         registered_at=champion.version.registered_at,
         serving_since=champion.since,
+        is_confirmed=champion.is_confirmed,
     )
 
 
@@ -65,7 +66,10 @@ def _model(keeper: ChampionKeeper) -> Check:
     if (champion := keeper.current) is None:
         return Check(ok=False, detail=f"There is no model to recommend with yet: {keeper.fault}")
     version = champion.version
-    return Check(ok=True, detail=f"{version.name} version {version.version}, {len(champion.model.book_ids)} books")
+    detail = f"{version.name} version {version.version}, {len(champion.model.book_ids)} books"
+    if not champion.is_confirmed:
+        detail += ", a local copy: the registry has not named its champion since this server began"
+    return Check(ok=True, detail=detail)
 
 
 def _registry(keeper: ChampionKeeper) -> Check:

@@ -2,9 +2,9 @@
 
     for book in made_up(1_000_000, seed=1): ...          BookText
 
-Words follow Zipf's law. A book belongs to a shelf (one of 50 categories) and to a subject (20 to 100 books share one):
-two words in five are its subject's, one in ten its shelf's, the rest anybody's. A title is three of its words. Thus each
-book has some near neighbours, many far ones, and very frequent words in common with nearly all, as in a real catalogue.
+Words follow Zipf's law. A book belongs to a shelf (one of 50 categories) and to a subject (some 50 books share one):
+two words in five are its subject's, one in ten its shelf's, the rest anybody's. Thus each book has some near neighbours,
+many far ones, and very frequent words in common with nearly all, as in a real catalogue.
 """
 
 from __future__ import annotations
@@ -22,9 +22,63 @@ SUBJECT_WORDS = 80
 SHELF_WORDS = 400
 WORDS = 57  # with the three of the title, 60
 _BATCH = 20_000
-_ONSETS = "b br c cr d dr f fl g gr h j k l m n p pl pr qu r s sh sl st t th tr v w z".split()
-_VOWELS = "a e i o u ai ea ou".split()
-_CODAS = "b ck d f g l ll m n nd nt p r rd rk rm s sk st t x".split()
+_ONSETS = [
+    "b",
+    "br",
+    "c",
+    "cr",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "pr",
+    "qu",
+    "r",
+    "s",
+    "sh",
+    "sl",
+    "st",
+    "t",
+    "th",
+    "tr",
+    "v",
+    "w",
+    "z",
+]
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ou"]
+_CODAS = [
+    "b",
+    "ck",
+    "d",
+    "f",
+    "g",
+    "l",
+    "ll",
+    "m",
+    "n",
+    "nd",
+    "nt",
+    "p",
+    "r",
+    "rd",
+    "rk",
+    "rm",
+    "s",
+    "sk",
+    "st",
+    "t",
+    "x",
+]
 
 
 def made_up(books: int, seed: int = 1) -> Iterator[BookText]:

@@ -81,6 +81,7 @@ def tfidf_model(
     health = list_health(model)
     metrics = {
         **model.counts,
+        **model.figures_,
         "coverage": health.coverage,
         "largest_exposure": health.largest_exposure,
         "fit_seconds": round(fitted - started, 3),

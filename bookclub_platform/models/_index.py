@@ -5,8 +5,8 @@
     index.shared(7, array([3, 9])) ->  the columns that 7 shares with 3 and with 9, and what each adds to the cosine
     index.among(7, is_allowed, works, 10)  ->  the ten nearest of the allowed books, and their cosines
 
-`cosines` and `shared` are exact: only the books that share a column with the one asked for are touched, and all of those
-are. `among` is bounded instead.
+`cosines` and `shared` are exact: only the books that share a column with the one asked for are touched, and all of
+those are. `among` is bounded instead.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class InvertedIndex:
         """
         candidates = self._candidates(book, is_allowed)
         owners, _, products = self._products(book, candidates)
-        scores = np.bincount(owners, weights=products, minlength=len(candidates))
+        sums = np.bincount(owners, weights=products, minlength=len(candidates))
+        scores = np.asarray(sums, dtype=np.float64)  # an empty list's would be integers
         scores[works[candidates] == works[book]] = 0
         best = nearest(scores, works[candidates], limit)
         return candidates[best], scores[best]
@@ -120,7 +121,7 @@ class InvertedIndex:
     def _products(
         self, book: int, others: NDArray[np.integer]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-        """For each entry of `others`: place in `others`, column, and its product with that of `book`, 0 if it has none."""
+        """For each entry of `others`: place in `others`, column, and its product with that of `book` or 0."""
         _, columns, weights = self.by_book.rows(np.array([book]))
         weight_of = np.zeros(len(self.by_column.indptr) - 1, dtype=np.float32)
         weight_of[columns] = weights

@@ -1,24 +1,40 @@
-"""The loops of `_nearest` that NumPy has no word for, compiled by Numba; imported where a model is fitted, never to serve.
+"""The loops of `_nearest` that NumPy has no word for, compiled by Numba; imported to fit a model, never to serve one.
 
     scan_all(rows, ...)     every book that could be among the nearest is scored: exact
-    scan_some(rows, ...)    the best few by a bounded number of postings are scored: near it, at a cost that n does not raise
+    scan_some(rows, ...)    the best few by a bounded number of postings are scored: the cost does not rise with n
 
-Both fill `ids` and `scores` (len(rows), k) with the nearest of each of `rows`, nearest first, -1 and 0 where there is none:
-of equals the lower id, one book of a work, none of the row's own work. A matrix is (indptr, indices, data), and its
-columns ascend by how many books have them, so that a row's rarest term comes first. No call holds a lock, so threads run
-them side by side.
+Both fill `ids` and `scores` (len(rows), k) with the nearest of each of `rows`, nearest first, -1 and 0 where there is
+none: of equals the lower id, one book of a work, none of the row's own work. A matrix is (indptr, indices, data), and
+its columns ascend by how many books have them, so that a row's rarest term comes first. No call holds a lock, so
+threads run them side by side.
 """
 
 from __future__ import annotations
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int32]
+Places = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Matrix = tuple[Places, Ids, Floats]
 
 _ROUNDING = np.float32(1e-5)  # more than the sums of a few hundred products in float32 can be off by
 
 
 @numba.njit(nogil=True, cache=True)
-def scan_all(rows, by_book, by_column, works, cut, rest, by_rest, ids, scores):
+def scan_all(
+    rows: Places,
+    by_book: Matrix,
+    by_column: Matrix,
+    works: Ids,
+    cut: int,
+    rest: Floats,
+    by_rest: Ids,
+    ids: Ids,
+    scores: Floats,
+) -> None:
     """Postings of the columns before `cut` are added up. What the others could add to a cosine is at most the product
     of the two books' lengths in them, `rest` (n,); books that could still pass the k-th are scored by all their terms.
     Where these are too many, the other postings are added up too. `by_rest` (n,): books by falling `rest`.
@@ -57,7 +73,16 @@ def scan_all(rows, by_book, by_column, works, cut, rest, by_rest, ids, scores):
 
 
 @numba.njit(nogil=True, cache=True)
-def scan_some(rows, by_book, by_column, works, budget, n_candidates, ids, scores):
+def scan_some(
+    rows: Places,
+    by_book: Matrix,
+    by_column: Matrix,
+    works: Ids,
+    budget: int,
+    n_candidates: int,
+    ids: Ids,
+    scores: Floats,
+) -> None:
     """Postings are added up, those of the rarest term first, until `budget` of them would be passed; the `n_candidates`
     books with the largest sums are scored by all their terms.
     """
@@ -86,7 +111,7 @@ def scan_some(rows, by_book, by_column, works, budget, n_candidates, ids, scores
 
 
 @numba.njit(nogil=True, cache=True)
-def _add(by_book, by_column, first, end, sums, touched, n_touched):
+def _add(by_book: Matrix, by_column: Matrix, first: int, end: int, sums: Floats, touched: Ids, n_touched: int) -> int:
     """Add the postings of a row's entries to `sums`; `touched` lists the books whose sum is no longer 0."""
     _, columns, values = by_book
     starts, books, weights = by_column
@@ -101,7 +126,7 @@ def _add(by_book, by_column, first, end, sums, touched, n_touched):
 
 
 @numba.njit(nogil=True, cache=True)
-def _best(sums, touched, works, row, heap, heap_books):
+def _best(sums: Floats, touched: Ids, works: Ids, row: int, heap: Floats, heap_books: Ids) -> int:
     """The books with the largest sums, as many as the heap holds, in no order; returns how many."""
     found, size, least = 0, len(heap), np.float32(0)
     for book in touched:
@@ -118,7 +143,9 @@ def _best(sums, touched, works, row, heap, heap_books):
 
 
 @numba.njit(nogil=True, cache=True)
-def _left(sums, touched, rest, by_rest, row, wanted, candidates, most):
+def _left(
+    sums: Floats, touched: Ids, rest: Floats, by_rest: Ids, row: int, wanted: float, candidates: Ids, most: int
+) -> int:
     """The books that could reach a cosine of `wanted`; returns how many, or -1 if they are more than `most`."""
     n_left = 0
     for book in touched:
@@ -139,7 +166,7 @@ def _left(sums, touched, rest, by_rest, row, wanted, candidates, most):
 
 
 @numba.njit(nogil=True, cache=True)
-def _above(sums, touched, wanted, candidates):
+def _above(sums: Floats, touched: Ids, wanted: float, candidates: Ids) -> int:
     n_left = 0
     for book in touched:
         if sums[book] >= wanted:
@@ -149,7 +176,7 @@ def _above(sums, touched, wanted, candidates):
 
 
 @numba.njit(nogil=True, cache=True)
-def _others(candidates, works, row):
+def _others(candidates: Ids, works: Ids, row: int) -> int:
     """Move the books that are not of the row's work to the front; returns how many."""
     kept = 0
     for book in candidates:
@@ -160,7 +187,7 @@ def _others(candidates, works, row):
 
 
 @numba.njit(nogil=True, cache=True)
-def _raise(heap, books, place, total, book):
+def _raise(heap: Floats, books: Ids, place: int, total: float, book: int) -> None:
     """A new last entry of a heap whose smallest is first, raised to where it belongs."""
     while place > 0:
         parent = (place - 1) >> 1
@@ -172,7 +199,7 @@ def _raise(heap, books, place, total, book):
 
 
 @numba.njit(nogil=True, cache=True)
-def _sink(heap, books, total, book):
+def _sink(heap: Floats, books: Ids, total: float, book: int) -> None:
     """The smallest of a heap replaced, and what replaces it sunk to where it belongs."""
     place, size = 0, len(heap)
     while True:
@@ -189,7 +216,7 @@ def _sink(heap, books, total, book):
 
 
 @numba.njit(nogil=True, cache=True)
-def _keep(by_book, of_row, candidates, works, ids, scores):
+def _keep(by_book: Matrix, of_row: Floats, candidates: Ids, works: Ids, ids: Ids, scores: Floats) -> None:
     """Score `candidates` by all their terms, and begin `ids` and `scores` anew with the nearest, one of a work."""
     indptr, columns, values = by_book
     ids[:], scores[:] = -1, 0
@@ -212,9 +239,11 @@ def _keep(by_book, of_row, candidates, works, ids, scores):
 
 
 @numba.njit(nogil=True, cache=True)
-def _place(ids, scores, score, book):
+def _place(ids: Ids, scores: Floats, score: np.float32, book: int) -> int:
     """Where in a list, nearest first, `book` belongs."""
     place = len(ids)
-    while place > 0 and (ids[place - 1] < 0 or scores[place - 1] < score or (scores[place - 1] == score and ids[place - 1] > book)):
+    while place > 0 and (
+        ids[place - 1] < 0 or scores[place - 1] < score or (scores[place - 1] == score and ids[place - 1] > book)
+    ):
         place -= 1
     return place

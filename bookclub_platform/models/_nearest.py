@@ -1,12 +1,12 @@
 """Unit vectors of books -> the nearest of each, for all books at once, in place of a search for each request.
 
     lists, figures = nearest_lists(index, works)        index: InvertedIndex; works: (n,) int32
-    lists.ids, lists.scores                             (n, 20) int32 places and float32 cosines, -1 and 0 where there is none
+    lists.ids, lists.scores                             (n, 20) int32 places and float32 cosines; -1 and 0 for none
 
-How depends on the number of books alone: few are searched as a request would; up to 100,000 all that could be among the
-nearest are scored, so the lists are exact; of more, the best by a bounded number of postings, and `figures` says how many
-of the exact lists' books these found, on books drawn for it. The same for any number of threads. Fitting needs it, serving
-does not: it needs Numba, which compiles for some seconds the first time on a machine.
+How depends on the number of books: up to 100,000 all that could be among the nearest are scored, so the lists are
+exact; of more, the best by a bounded number of postings, and `figures` says how many of the exact lists' books these
+found, on books drawn for it. The same for any number of threads. Making them needs Numba, which compiles for some
+seconds the first time on a machine; reading them needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bookclub_platform.models._index import InvertedIndex, nearest
+from bookclub_platform.models._index import InvertedIndex
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 LENGTH = 20
-FEW = 3_000
+FEW = 3_000  # up to here a request finds its list in under a millisecond
 EXACT_UP_TO = 100_000
 MIN_RECALL = 0.985  # of the sample that chooses; the one that judges may differ by some thousandths
 _SAMPLE = 1_000
@@ -45,6 +46,22 @@ class Lists(NamedTuple):
     ids: NDArray[np.int32]
     scores: NDArray[np.float32]
 
+    def of(self, book: int, is_allowed: NDArray[np.bool_] | None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The list of the book at place `book`, less the books that are not allowed."""
+        ids = self.ids[book]
+        is_kept = ids >= 0
+        if is_allowed is not None:
+            is_kept &= is_allowed[ids]
+        return ids[is_kept], self.scores[book][is_kept]
+
+    def fault(self, n: int) -> str | None:
+        """Why these are no lists of `n` books, or None."""
+        if self.ids.shape != self.scores.shape or len(self.ids) != n:
+            return f"lists of {len(self.ids)} books, and {n} books"
+        if self.ids.size and not (self.ids.min() >= -1 and self.ids.max() < n):
+            return f"a list with a place outside 0..{n - 1}"
+        return None if np.all((self.scores >= 0) & (self.scores <= 1.001)) else "lists with scores outside 0..1"
+
 
 @dataclass(frozen=True, slots=True)
 class ListFigures:
@@ -56,7 +73,7 @@ class ListFigures:
         seconds: by the clock, choosing and judging too.
     """
 
-    method: Literal["one by one", "exact", "two stages"]
+    method: Literal["exact", "two stages"]
     recall_at_10: float
     budget: int
     seconds: float
@@ -67,7 +84,6 @@ def nearest_lists(
     works: NDArray[np.int32],
     k: int = LENGTH,
     *,
-    few: int = FEW,
     exact_up_to: int = EXACT_UP_TO,
     threads: int | None = None,
     seed: int = 0,
@@ -75,9 +91,6 @@ def nearest_lists(
     """The `k` nearest of each book, one of a work and none of its own; of equals, the first place."""
     started = time.perf_counter()
     n = len(works)
-    if n <= few:
-        lists = _one_by_one(index, works, k)
-        return lists, ListFigures("one by one", 1.0, 0, time.perf_counter() - started)
     search = _Search(index, works, k, threads or _cores(), np.random.default_rng(seed))
     everyone = np.arange(n)
     if n <= exact_up_to:
@@ -99,16 +112,6 @@ def recall_at_10(lists: Lists, exact: Lists) -> float:
     found = (lists.scores[:, :10] >= least[:, None]).sum(axis=1)
     wanted = is_wanted.sum(axis=1)
     return float(np.minimum(found, wanted).sum() / max(1, wanted.sum()))
-
-
-def _one_by_one(index: InvertedIndex, works: NDArray[np.int32], k: int) -> Lists:
-    ids, scores = _empty(len(works), k)
-    for at in range(len(works)):
-        cosines = index.cosines(at)
-        cosines[works == works[at]] = 0
-        others = nearest(cosines.astype(np.float32), works, k)
-        ids[at, : len(others)], scores[at, : len(others)] = others, cosines[others]
-    return Lists(ids, scores)
 
 
 def _empty(n: int, k: int) -> Lists:
@@ -160,10 +163,10 @@ class _Search:
         """The least of `_BUDGETS` with enough of the exact lists' books, else the largest."""
         sample = self.sample()
         expected = self.run(exact, sample)
-        for budget in _BUDGETS:
+        for budget in _BUDGETS[:-1]:
             if recall_at_10(self.run(self.bounded(budget), sample), expected) >= MIN_RECALL:
-                break
-        return budget
+                return budget
+        return _BUDGETS[-1]
 
     def _cpu_s(self, scan: _Scan, rows: NDArray[np.int64]) -> float:
         started = time.thread_time()  # not what others on the machine do meanwhile
@@ -177,7 +180,7 @@ class _Search:
         # More parts than threads, so that none ends long before another; each part has sums for n books of its own.
         bounds = np.linspace(0, len(rows), self.threads * 8 + 1, dtype=int)
         with ThreadPoolExecutor(self.threads) as pool:
-            parts = [slice(start, end) for start, end in zip(bounds[:-1], bounds[1:], strict=True) if start < end]
+            parts = [slice(start, end) for start, end in pairwise(bounds) if start < end]
             list(pool.map(lambda part: scan(rows[part], ids[part], scores[part]), parts))
         return Lists(ids, scores)
 

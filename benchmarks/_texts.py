@@ -3,8 +3,8 @@
     for book in made_up(1_000_000, seed=1): ...          BookText
 
 Words follow Zipf's law. A book belongs to a shelf (one of 50 categories) and to a subject (some 50 books share one):
-two words in five are its subject's, one in ten its shelf's, the rest anybody's. Thus each book has some near neighbours,
-many far ones, and very frequent words in common with nearly all, as in a real catalogue.
+two words in five are its subject's, one in ten its shelf's, the rest anybody's. Thus each book has some near
+neighbours, many far ones, and very frequent words in common with nearly all, as in a real catalogue.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from bookclub_platform.core.errors import ArtifactInvalid
 from bookclub_platform.models import Tfidf, _index, tfidf
 from bookclub_platform.models._artifact import read_manifest, seal
 from bookclub_platform.models._nearest import Lists, nearest_lists, recall_at_10
+from bookclub_platform_tests.test_tfidf import SHARED, real_books
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from _texts import made_up
@@ -166,3 +167,15 @@ def test_lists_that_lead_out_of_the_model_are_refused(large: Tfidf, tmp_path: Pa
     seal(tmp_path, manifest.format, manifest.version, manifest.parameters, manifest.counts)
     with pytest.raises(ArtifactInvalid, match="outside 0"):
         Tfidf.load(tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real shop's texts lie beside the repository")
+def test_two_stages_find_nearly_all_among_real_texts_too() -> None:
+    real = Tfidf().fit([text for _, text in real_books()])
+    exact, _ = nearest_lists(real.index_, real.works_)
+    lists, figures = nearest_lists(real.index_, real.works_, exact_up_to=0)
+    assert figures.method == "two stages" and figures.budget < 10_000
+    assert recall_at_10(lists, exact) >= 0.98
+    expected = real.index_.cosines(0)
+    expected[real.works_ == real.works_[0]] = 0
+    assert np.allclose(exact.scores[0], np.sort(expected)[::-1][:K], atol=1e-6)

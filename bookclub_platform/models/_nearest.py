@@ -33,7 +33,7 @@ EXACT_UP_TO = 100_000
 MIN_RECALL = 0.985  # of the sample that chooses; the one that judges may differ by some thousandths
 _SAMPLE = 1_000
 _CANDIDATES = 128
-_BUDGETS = tuple(2**power for power in range(11, 21))
+_BUDGETS: tuple[int, ...] = tuple(2**power for power in range(11, 21))
 _CUTS = (1.0, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 
 _Matrix = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]

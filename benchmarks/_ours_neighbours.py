@@ -1,0 +1,87 @@
+"""A number of made-up books -> fit, lists, save, load and requests by the platform -> one line of JSON on stdout, and
+the model's files in a folder. Started by neighbours.py, once per size, in a process of its own for its peak memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _figures import peak_mb
+from _texts import made_up
+
+from bookclub_platform.models import Tfidf
+from bookclub_platform.models._nearest import nearest_lists
+
+REQUESTS = 2_000
+SHARES = (0.001, 0.02, 0.3)
+
+
+def main(books: int, folder: Path) -> None:
+    rows = list(made_up(books))
+    figures: dict[str, Any] = {"books": books, "texts_mb": peak_mb()}
+    started = time.perf_counter()
+    model = Tfidf().fit(rows)
+    figures["fit_s"] = time.perf_counter() - started - model.figures_.get("neighbour_seconds", 0)
+    figures["entries"] = model.counts["entries"]
+    if model.lists_ is None:  # of so few the platform makes none
+        nearest_lists(model.index_, model.works_)  # compiled
+        model.lists_, made = nearest_lists(model.index_, model.works_)
+        model.figures_ = {"neighbour_seconds": made.seconds, "neighbour_recall_at_10": made.recall_at_10}
+    figures |= model.figures_ | {"fit_peak_mb": peak_mb()}
+    del rows
+    figures["save_s"] = seconds(lambda: model.save(folder))
+    figures["mb_on_disk"] = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
+    started = time.perf_counter()
+    loaded = Tfidf.load(folder)
+    figures["load_s"] = time.perf_counter() - started
+    print(json.dumps(figures | requests(loaded)), flush=True)
+
+
+def requests(model: Tfidf) -> dict[str, Any]:
+    random = np.random.default_rng(5)
+    asked = random.choice(model.book_ids, REQUESTS).tolist()
+    figures: dict[str, Any] = spread("request", [timed(lambda at=at: model.recommend(at, 10)) for at in asked])
+    for share in SHARES:
+        is_allowed = random.random(len(model.book_ids)) < share
+        calls = [timed(lambda at=at, among=is_allowed: model.recommend(at, 10, among)) for at in asked[:500]]
+        figures |= spread(f"filter_{share}", calls)
+        figures[f"filter_{share}_recall"] = np.mean([filtered_recall(model, at, is_allowed) for at in asked[:100]])
+    return figures
+
+
+def filtered_recall(model: Tfidf, book_id: int, is_allowed: np.ndarray) -> float:
+    at = int(np.searchsorted(model.book_ids, book_id))
+    exact = model.index_.cosines(at)
+    exact[~is_allowed | (model.works_ == model.works_[at])] = 0
+    least = np.partition(exact, -10)[-10]
+    wanted = min(10, np.count_nonzero(exact))
+    found = [near.score for near in model.recommend(book_id, 10, is_allowed)]
+    return 1.0 if not wanted else min(sum(score >= least - 1e-6 for score in found), wanted) / wanted
+
+
+def spread(name: str, calls: list[tuple[float, float]]) -> dict[str, float]:
+    return {
+        f"{name}_p{percent}_{clock}ms": float(np.percentile(values, percent)) * 1000
+        for clock, values in zip(("", "cpu_"), zip(*calls, strict=True), strict=True)
+        for percent in (50, 99)
+    }
+
+
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of this thread alone: on a busy machine the first holds the turns of others too."""
+    started, own = time.perf_counter(), time.thread_time()
+    call()
+    return time.perf_counter() - started, time.thread_time() - own
+
+
+def seconds(call: Callable[[], object]) -> float:
+    return timed(call)[0]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,207 @@
+"""Unit vectors of books -> the nearest of each, for all books at once, in place of a search for each request.
+
+    lists, figures = nearest_lists(index, works)        index: InvertedIndex; works: (n,) int32
+    lists.ids, lists.scores                             (n, 20) int32 places and float32 cosines; -1 and 0 for none
+
+How depends on the number of books: up to 100,000 all that could be among the nearest are scored, so the lists are
+exact; of more, the best by a bounded number of postings, and `figures` says how many of the exact lists' books these
+found, on books drawn for it. The same for any number of threads. Making them needs Numba, which compiles for some
+seconds the first time on a machine; reading them needs NumPy alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bookclub_platform.models._index import InvertedIndex
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+LENGTH = 20
+FEW = 3_000  # up to here a request finds its list in under a millisecond
+EXACT_UP_TO = 100_000
+MIN_RECALL = 0.985  # of the sample that chooses; the one that judges may differ by some thousandths
+_SAMPLE = 1_000
+_CANDIDATES = 128
+_BUDGETS: tuple[int, ...] = tuple(2**power for power in range(11, 21))
+_CUTS = (1.0, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
+
+_Matrix = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+_Scan = Callable[[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]], None]
+
+
+class Lists(NamedTuple):
+    """The nearest of each book, nearest first: (n, k) places and cosines."""
+
+    ids: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    def of(self, book: int, is_allowed: NDArray[np.bool_] | None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The list of the book at place `book`, less the books that are not allowed."""
+        ids = self.ids[book]
+        is_kept = ids >= 0
+        if is_allowed is not None:
+            is_kept &= is_allowed[ids]
+        return ids[is_kept], self.scores[book][is_kept]
+
+    def fault(self, n: int) -> str | None:
+        """Why these are no lists of `n` books, or None."""
+        if self.ids.shape != self.scores.shape or len(self.ids) != n:
+            return f"lists of {len(self.ids)} books, and {n} books"
+        if self.ids.size and not (self.ids.min() >= -1 and self.ids.max() < n):
+            return f"a list with a place outside 0..{n - 1}"
+        return None if np.all((self.scores >= 0) & (self.scores <= 1.001)) else "lists with scores outside 0..1"
+
+
+@dataclass(frozen=True, slots=True)
+class ListFigures:
+    """How the lists were made.
+
+    Attributes:
+        recall_at_10: share of the exact ten nearest that the lists hold, on 1,000 books that chose nothing; 1 if exact.
+        budget: postings that were added up for a book, at most; 0 if all that mattered.
+        seconds: by the clock, choosing and judging too.
+    """
+
+    method: Literal["exact", "two stages"]
+    recall_at_10: float
+    budget: int
+    seconds: float
+
+
+def nearest_lists(
+    index: InvertedIndex,
+    works: NDArray[np.int32],
+    k: int = LENGTH,
+    *,
+    exact_up_to: int = EXACT_UP_TO,
+    threads: int | None = None,
+    seed: int = 0,
+) -> tuple[Lists, ListFigures]:
+    """The `k` nearest of each book, one of a work and none of its own; of equals, the first place."""
+    started = time.perf_counter()
+    n = len(works)
+    search = _Search(index, works, k, threads or _cores(), np.random.default_rng(seed))
+    everyone = np.arange(n)
+    if n <= exact_up_to:
+        lists = search.run(search.exact(search.best_cut()), everyone)
+        return lists, ListFigures("exact", 1.0, 0, time.perf_counter() - started)
+    exact = search.exact(search.best_cut())
+    budget = search.least_budget(exact)
+    lists = search.run(search.bounded(budget), everyone)
+    judged = search.sample()
+    recall = recall_at_10(Lists(lists.ids[judged], lists.scores[judged]), search.run(exact, judged))
+    return lists, ListFigures("two stages", recall, budget, time.perf_counter() - started)
+
+
+def recall_at_10(lists: Lists, exact: Lists) -> float:
+    """Share of the first ten of `exact` that are among the first ten of `lists`, or as near as the tenth is."""
+    is_wanted = exact.ids[:, :10] >= 0
+    # By score: of books as near as the tenth, any is right.
+    least = exact.scores[:, :10].min(axis=1, initial=np.inf, where=is_wanted)
+    found = (lists.scores[:, :10] >= least[:, None]).sum(axis=1)
+    wanted = is_wanted.sum(axis=1)
+    return float(np.minimum(found, wanted).sum() / max(1, wanted.sum()))
+
+
+def _empty(n: int, k: int) -> Lists:
+    return Lists(np.full((n, k), -1, dtype=np.int32), np.zeros((n, k), dtype=np.float32))
+
+
+class _Search:
+    """The matrix with its columns by how many books have them, and the ways to search it."""
+
+    def __init__(
+        self, index: InvertedIndex, works: NDArray[np.int32], k: int, threads: int, random: np.random.Generator
+    ) -> None:
+        self.works, self.k, self.threads, self.random = np.ascontiguousarray(works), k, threads, random
+        self.by_book, self.by_column = _ordered(index)
+        self.owners = np.repeat(np.arange(len(works), dtype=np.int32), np.diff(self.by_book[0]))
+
+    def sample(self) -> NDArray[np.int64]:
+        n = len(self.works)
+        return np.sort(self.random.choice(n, min(_SAMPLE, n), replace=False))
+
+    def exact(self, share: float) -> _Scan:
+        """Terms in more than `share` of the books are left to the second look."""
+        from bookclub_platform.models._kernels import scan_all
+
+        _, columns, values = self.by_book
+        cut = int(np.searchsorted(np.diff(self.by_column[0]), share * len(self.works), side="right"))
+        is_left = columns >= cut
+        squares = np.bincount(self.owners[is_left], values[is_left].astype(np.float64) ** 2, len(self.works))
+        rest = np.sqrt(squares).astype(np.float32)
+        by_rest = np.argsort(-rest, kind="stable").astype(np.int32)
+        return lambda rows, ids, scores: scan_all(
+            rows, self.by_book, self.by_column, self.works, cut, rest, by_rest, ids, scores
+        )
+
+    def bounded(self, budget: int) -> _Scan:
+        from bookclub_platform.models._kernels import scan_some
+
+        return lambda rows, ids, scores: scan_some(
+            rows, self.by_book, self.by_column, self.works, budget, _CANDIDATES, ids, scores
+        )
+
+    def best_cut(self) -> float:
+        """The share of `_CUTS` that costs least on a few books. All give the same lists."""
+        few = self.sample()[:: _SAMPLE // 200]
+        self.run(self.exact(1.0), few[:1])  # compiled now, outside the clock
+        return min(_CUTS, key=lambda share: self._cpu_s(self.exact(share), few))
+
+    def least_budget(self, exact: _Scan) -> int:
+        """The least of `_BUDGETS` with enough of the exact lists' books, else the largest."""
+        sample = self.sample()
+        expected = self.run(exact, sample)
+        for budget in _BUDGETS[:-1]:
+            if recall_at_10(self.run(self.bounded(budget), sample), expected) >= MIN_RECALL:
+                return budget
+        return _BUDGETS[-1]
+
+    def _cpu_s(self, scan: _Scan, rows: NDArray[np.int64]) -> float:
+        started = time.thread_time()  # not what others on the machine do meanwhile
+        ids, scores = _empty(len(rows), self.k)
+        scan(rows, ids, scores)
+        return time.thread_time() - started
+
+    def run(self, scan: _Scan, rows: NDArray[np.int64]) -> Lists:
+        """The lists of `rows`, by all threads."""
+        ids, scores = _empty(len(rows), self.k)
+        # More parts than threads, so that none ends long before another; each part has sums for n books of its own.
+        bounds = np.linspace(0, len(rows), self.threads * 8 + 1, dtype=int)
+        with ThreadPoolExecutor(self.threads) as pool:
+            parts = [slice(start, end) for start, end in pairwise(bounds) if start < end]
+            list(pool.map(lambda part: scan(rows[part], ids[part], scores[part]), parts))
+        return Lists(ids, scores)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ordered(index: InvertedIndex) -> tuple[_Matrix, _Matrix]:
+    """By book and by column, the columns ascending by how many books have them, and so the entries of each row."""
+    from scipy.sparse import csr_matrix
+
+    n, m = len(index.by_book.indptr) - 1, len(index.by_column.indptr) - 1
+    order = np.argsort(np.diff(index.by_column.indptr), kind="stable")
+    place = np.empty(m, dtype=np.int32)
+    place[order] = np.arange(m)
+    values = index.by_book.data.copy()  # sorted in place below, and the index is the model's
+    by_book = csr_matrix((values, place[index.by_book.indices], index.by_book.indptr), shape=(n, m))
+    by_book.sort_indices()
+    return _matrix(by_book), _matrix(by_book.T.tocsr())
+
+
+def _matrix(matrix: csr_matrix) -> _Matrix:
+    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data

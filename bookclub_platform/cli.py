@@ -14,7 +14,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -235,10 +235,11 @@ def export_table(table: Name, kind: Format, output: str, with_delisted: bool, sp
         raise click.UsageError("--spreadsheet-safe goes with --format csv alone.")
     if output == "-" and kind == "parquet" and sys.stdout.isatty():
         raise click.UsageError("Parquet is not for a terminal: name a file with --output.")
-    with snapshot(open_databases(load_settings()).books) as connection:
-        chunks = export_chunks(
-            connection, table, kind, with_delisted=with_delisted, is_spreadsheet_safe=spreadsheet_safe
-        )
+    options = {"with_delisted": with_delisted, "is_spreadsheet_safe": spreadsheet_safe}
+    with (
+        snapshot(open_databases(load_settings()).books) as connection,
+        closing(export_chunks(connection, table, kind, **options)) as chunks,
+    ):
         if output == "-":
             for chunk in chunks:
                 sys.stdout.buffer.write(chunk)

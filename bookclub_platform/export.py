@@ -1,7 +1,7 @@
 """Table -> a file that anybody can read: one snapshot -> CSV, NDJSON or Parquet, as chunks of bytes, in flat memory.
 
-    with snapshot(url) as connection:
-        for chunk in export_chunks(connection, "books", "ndjson"): ...
+    with snapshot(url) as connection, closing(export_chunks(connection, "books", "ndjson")) as chunks:
+        for chunk in chunks: ...
 
 What comes out goes back in by ingest.py without a change: NULL is not the empty text (in CSV: nothing between the
 commas against `""`), moments have their zone, prices their decimals. `bookclub export` writes a file; the API can
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -53,8 +53,11 @@ def export_chunks(
     *,
     with_delisted: bool = False,
     is_spreadsheet_safe: bool = False,
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """The table `name` in order of its key, in chunks of about CHUNK_BYTES (Parquet: of a row group).
+
+    Who may stop early closes it before the connection: a COPY under way holds the connection for itself, and to give
+    that back would wait for ever.
 
     Args:
         connection: inside a transaction (`snapshot` above); nothing else may be asked on it until the last chunk.
@@ -80,7 +83,13 @@ def export_chunks(
 
 
 def write_file(path: Path, chunks: Iterable[bytes]) -> int:
-    """Write the chunks; under `path` there is the whole file or what was there before. Returns the bytes written."""
+    """Write the chunks; under `path` there is the whole file or what was there before. Returns the bytes written.
+
+    What is there and no file (a pipe, /dev/null) is written to as it is, and not replaced.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as device:
+            return sum(device.write(chunk) for chunk in chunks)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -119,7 +128,7 @@ def _as_csv(rows: sa.Select[Any], is_spreadsheet_safe: bool) -> sa.Select[Any]:
     return rows.with_only_columns(*(cell(column).label(str(column.key)) for column in rows.selected_columns))
 
 
-def _copied(connection: sa.Connection, query: sa.Select[Any], options: str) -> Iterator[bytes]:
+def _copied(connection: sa.Connection, query: sa.Select[Any], options: str) -> Generator[bytes, None, None]:
     """The rows of `query` as the server formats them."""
     text = query.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}).string
     with _cursor(connection) as cursor, cursor.copy(f"COPY ({text}) TO STDOUT ({options})") as copy:
@@ -127,19 +136,20 @@ def _copied(connection: sa.Connection, query: sa.Select[Any], options: str) -> I
             yield bytes(row)
 
 
-def _joined(start: list[bytes], rows: Iterator[bytes]) -> Iterator[bytes]:
+def _joined(start: list[bytes], rows: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
     waiting, size = start, 0
-    for row in rows:
-        waiting.append(row)
-        size += len(row)
-        if size >= CHUNK_BYTES:
-            yield b"".join(waiting)
-            waiting, size = [], 0
+    with closing(rows):
+        for row in rows:
+            waiting.append(row)
+            size += len(row)
+            if size >= CHUNK_BYTES:
+                yield b"".join(waiting)
+                waiting, size = [], 0
     if waiting:
         yield b"".join(waiting)
 
 
-def _parquet(connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -> Iterator[bytes]:
+def _parquet(connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -> Generator[bytes, None, None]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import queue
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -16,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
+from bookclub_platform import export
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book
 from bookclub_platform.core.database import migrate
@@ -186,6 +191,29 @@ def test_an_export_is_one_moment_whatever_commits_meanwhile(full: str) -> None:
                 other.execute(sa.text("UPDATE bookclub.books SET delisted_at = NULL WHERE source_id = 'upc-99'"))
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_that_is_stopped_early_gives_the_connection_back(
+    full: str, format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "CHUNK_BYTES", 1)
+
+    def stop_early() -> None:
+        with snapshot(full) as connection, closing(export_chunks(connection, "books", format)) as chunks:
+            next(chunks)
+            raise BrokenPipeError
+
+    done: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            stop_early()
+        except BrokenPipeError as error:
+            done.put(error)
+
+    threading.Thread(target=run, daemon=True).start()  # what hangs must not hang the tests
+    assert isinstance(done.get(timeout=10), BrokenPipeError)
+
+
 def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     def broken() -> Iterator[bytes]:
         yield b"half"
@@ -197,6 +225,16 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     assert path.read_text() == "before"
     assert write_file(path, [b"af", b"ter"]) == 5
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("books.csv", "after")]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    assert write_file(path, [b"through"]) == 7
+    assert os.read(reader, 10) == b"through"
+    os.close(reader)
+    assert path.is_fifo()
 
 
 def spoilt(full: str, format: Format, **changes: object) -> bytes:

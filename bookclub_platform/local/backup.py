@@ -78,6 +78,8 @@ def backup(settings: Settings, target: Path) -> Manifest:
     """
     if settings.database_url is None and not (settings.home / "postgres" / "data").exists():
         raise ConfigurationError(f"{settings.home} holds nothing yet: there is nothing to back up. Set BOOKCLUB_HOME.")
+    if target.exists() and not target.is_file():
+        raise ConfigurationError(f"{target} is there and no file: name a file for the backup.")
     urls = open_databases(settings)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         whole = Path(folder, "whole")

@@ -56,7 +56,7 @@ class Stopwatch:
 
 def peak_mb() -> float:
     """The most memory that this process has had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 2**20
 
 
 def _cpu_s() -> float:

@@ -121,9 +121,9 @@ class BatchRequest(_Question):
     """Which books to find neighbours for."""
 
     # Strict: `true` and "1" are no ids, and a client that sends them has a fault that it should hear of.
-    book_ids: list[Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=MAX_ID)]] = Field(
+    book_ids: list[Annotated[int, Field(strict=True, ge=1, le=MAX_ID), BeforeValidator(_whole)]] = Field(
         min_length=1, max_length=MAX_BATCH, description="`id`s of known books.", examples=[[1, 2, 3]]
     )
-    limit: Annotated[int, BeforeValidator(_whole)] = Field(
-        10, strict=True, ge=1, le=MAX_LIMIT, description="How many for each book at most."
+    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
+        10, description="How many for each book at most."
     )

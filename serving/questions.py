@@ -5,9 +5,9 @@ A parameter that does not exist is refused: a misspelt filter would otherwise be
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
@@ -112,11 +112,18 @@ class ListQuery(_Question):
     limit: int = Field(10, ge=1, le=MAX_LIMIT, description="How many at most.")
 
 
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 5.0 is an integer to it, and some languages write integers so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class BatchRequest(_Question):
     """Which books to find neighbours for."""
 
     # Strict: `true` and "1" are no ids, and a client that sends them has a fault that it should hear of.
-    book_ids: list[Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]] = Field(
+    book_ids: list[Annotated[int, Field(strict=True, ge=1, le=MAX_ID), BeforeValidator(_whole)]] = Field(
         min_length=1, max_length=MAX_BATCH, description="`id`s of known books.", examples=[[1, 2, 3]]
     )
-    limit: int = Field(10, strict=True, ge=1, le=MAX_LIMIT, description="How many for each book at most.")
+    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
+        10, description="How many for each book at most."
+    )

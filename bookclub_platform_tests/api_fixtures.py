@@ -133,7 +133,12 @@ def shared_mlflow() -> tuple[str, Path]:
 def serving(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of `app`, which uvicorn serves on a free port of loopback."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

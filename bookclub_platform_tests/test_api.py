@@ -276,7 +276,7 @@ def test_the_model_in_use_is_described(world: World) -> None:
         world.first.version,
         world.first.run_id,
     )
-    assert (model["books"], model["tags"]) == (48, {"data_version": "4"})
+    assert (model["books"], model["tags"]["data_version"]) == (48, "4")
     assert model["figures"] == {"coverage": 1.0}
     assert datetime.fromisoformat(model["registered_at"]) <= datetime.fromisoformat(model["serving_since"])
 

@@ -140,14 +140,16 @@ def retire_category(connection: sa.Connection, source: str, category: str, crawl
     return delisted
 
 
-_HAS_DOUBLED = "SELECT pg_relation_size(oid) / 8192 > 2 * relpages FROM pg_class WHERE oid = 'bookclub.books'::regclass"
+_HAS_DOUBLED = sa.text(
+    "SELECT pg_relation_size(oid) / 8192 > 2 * relpages FROM pg_class WHERE oid = 'bookclub.books'::regclass"
+)
 
 
 def _take_turn(connection: sa.Connection, source: str) -> None:
     """Loads of one source queue up, for a book may stand in two of its categories, until the transaction ends."""
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(source, 0))))
     # Autovacuum looks once a minute; until then the planner takes a table that fills for empty, and reads all of it.
-    if connection.scalar(sa.text(_HAS_DOUBLED)):
+    if connection.scalar(_HAS_DOUBLED):
         connection.execute(sa.text(f"ANALYZE {SCHEMA}.books (source, source_id, category, delisted_at)"))
 
 

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +52,7 @@ class ModelVersion:
     version: str
     run_id: str
     registered_at: datetime
-    tags: dict[str, str]
+    tags: dict[str, str] = field(compare=False)  # grow with each promotion; the version stays the same
 
 
 class Registry:

@@ -30,7 +30,7 @@ from bookclub_platform.resources import BooksDatabase
 _FIRST_LOOK_BACK = timedelta(days=1)
 # Postgres gives out ids before it commits: what is younger is read again, and the outbox knows what it has.
 _UNSETTLED_S = 60.0
-# A night of 50 categories brings 450 evaluations; those that a tick does not reach wait for the settled ones before them.
+# A night of 50 categories brings 450 evaluations; what a tick does not reach waits until those before it are settled.
 _MOST_EVENTS = 2000
 _NAMED = 10  # of the categories in which a check failed
 _POST_TIMEOUT_S = 5.0

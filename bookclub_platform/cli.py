@@ -181,7 +181,7 @@ def restore_category(category: str, source: str | None) -> None:
     with _books_connection() as connection:
         for name in sources_of(connection, category, source):
             books = restore_one(connection, name, category)
-            click.echo(f"{name}/{category} is restored; {books} books are listed again. The next crawl tells of others.")
+            click.echo(f"{name}/{category} is restored; {books} books are listed again; the next crawl may find more.")
 
 
 @main.command()

@@ -174,17 +174,14 @@ def retire(category: str, source: str | None) -> None:
 @click.argument("category")
 @click.option("--source", help="Of this source alone; else of every source that has it.")
 def restore_category(category: str, source: str | None) -> None:
-    """Crawl CATEGORY again; its books come back with the next crawl."""
+    """Crawl CATEGORY again. What `retire` had delisted is listed again, until the next crawl tells more."""
     from bookclub_platform.core.categories import restore as restore_one
     from bookclub_platform.core.categories import sources_of
 
     with _books_connection() as connection:
         for name in sources_of(connection, category, source):
-            restore_one(connection, name, category)
-            click.echo(
-                f"{name}/{category} is restored. Its books come back with the next crawl; `bookclub clean {category}` "
-                "lists those of the last one now."
-            )
+            books = restore_one(connection, name, category)
+            click.echo(f"{name}/{category} is restored; {books} books are listed again; the next crawl may find more.")
 
 
 @main.command()

@@ -124,24 +124,29 @@ def tfidf_model(
         opened.promote(version, decision.reason)
     progress.advance("train", f"version {version.version}")
     facts: dict[str, Any] = {
-        "dagster/row_count": len(rows),
-        "data_version": data_version,
-        "registered_version": version.version,
-        "is_champion": decision.is_promoted,
         "decision": decision.reason,
+        "is_champion": decision.is_promoted,
+        "registered_version": version.version,
         "judged_against": champion[0].version if champion else "no champion yet",
-        "compared": preview([{"model": name} | side.figures for name, side in sides.items()]),
+        "data_version": data_version,
+        "dagster/row_count": len(rows),
+        "compared": preview([{"model": name} | _rounded(side.figures) for name, side in sides.items()]),
         "preview": preview(_sample_lists(model, rows)),
         "seconds": round(time.perf_counter() - started, 3),
     }
     plots = {name: picture(drawing, name.replace("_", " ")) for name, drawing in shown.items()}
     links = _links(opened.run_url(version, registry.ui_url), api)
-    return dg.MaterializeResult(metadata=metrics | links | facts | plots, check_results=[_check(health)])
+    return dg.MaterializeResult(metadata=links | facts | plots | _rounded(metrics), check_results=[_check(health)])
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:
     """MLflow takes no other."""
     return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """As people read them; MLflow has them whole."""
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def _fitted(config: TfidfConfig, rows: Sequence[BookText]) -> Tfidf:

@@ -108,6 +108,7 @@ class Registry:
             self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
             now = datetime.now(UTC).isoformat()
             self._tag(version, {PROMOTED_AT: now, PROMOTED_WHY: why, PROMOTED_BY: by, ROLLED_BACK_AT: ""})
+            self._describe(version, f"Promoted by {by}: {why}")
         audit.note("promote-model", "done", model=version.name, version=version.version, by=by, why=why)
 
     def rollback(self, name: str, why: str = "", by: str = GATE) -> tuple[ModelVersion, ModelVersion]:
@@ -121,6 +122,7 @@ class Registry:
         target, now = self.before_champion(name)
         with self._asking("roll back"):
             self._tag(now, {ROLLED_BACK_AT: datetime.now(UTC).isoformat(), ROLLED_BACK_WHY: f"{by}: {why}"})
+            self._describe(now, f"Rolled back by {by}: {why}")
         audit.note("roll-back-model", "done", model=name, version=now.version, by=by, why=why)
         self.promote(target, why, by)
         return target, now
@@ -178,6 +180,10 @@ class Registry:
         for key, value in tags.items():
             self._client.set_model_version_tag(version.name, version.version, key, value)
             self._client.set_tag(version.run_id, key, value)
+
+    def _describe(self, version: ModelVersion, text: str) -> None:
+        """In MLflow's list of versions, where tags are cut short."""
+        self._client.update_model_version(version.name, version.version, text)
 
     def champion(self, name: str) -> ModelVersion:
         """The champion of the model `name`.
@@ -302,7 +308,9 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         return _model_version(
-            self._client.create_model_version(name, source, run_id, tags=dict(tags), await_creation_for=0)
+            self._client.create_model_version(
+                name, source, run_id, tags=dict(tags), description=tags.get("decision"), await_creation_for=0
+            )
         )
 
     def _mark_as_failed(self, run_id: str, error: BaseException) -> None:

@@ -217,7 +217,9 @@ def _check_alarm(graph: BaseAssetGraph, record: dg.EventLogRecord, dagster_url: 
         kind="check",
         severity="ERROR" if found.severity == dg.AssetCheckSeverity.ERROR else "WARN",
         subject=name,
-        partition=_named(of_all.value) if isinstance(of_all, dg.JsonMetadataValue) else found.partition,
+        partition=_named([str(key) for key in of_all.value or ()])
+        if isinstance(of_all, dg.JsonMetadataValue)
+        else found.partition,
         owners=_owners(graph, [key.asset_key]),
         cause=redacted(found.description or facts(found.metadata), secrets),
         what_to_do=" ".join(filter(None, [described, what_to_do(key.asset_key, key.name)])),

@@ -2,7 +2,7 @@
 
     python -c "from bookclub_platform.core.settings import Settings; print(Settings())"
 
-A composition root (cli.py, definitions.py, serving/app.py) reads it once and hands on what is needed.
+A composition root (cli/, definitions.py, serving/app.py) reads it once and hands on what is needed.
 """
 
 from __future__ import annotations

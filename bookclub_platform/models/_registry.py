@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, NoChampion, RegistryUnavailable
 from bookclub_platform.models._contract import Model
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
 
 CHAMPION = "champion"
-PROMOTED_AT, PROMOTED_WHY, ROLLED_BACK_AT = "promoted_at", "promoted_why", "rolled_back_at"
+PROMOTED_AT, PROMOTED_WHY, PROMOTED_BY = "promoted_at", "promoted_why", "promoted_by"
+ROLLED_BACK_AT, ROLLED_BACK_WHY = "rolled_back_at", "rolled_back_why"
+GATE = "the gate"
 DATABASE_TIMEOUT_S = 10.0
 
 _ARTIFACT_PATH = "model"
@@ -99,16 +102,33 @@ class Registry:
                 raise
         return version
 
-    def promote(self, version: ModelVersion, why: str = "") -> None:
-        """Make `version` the champion of its name; `why` and the time are kept with it."""
+    def promote(self, version: ModelVersion, why: str = "", by: str = GATE) -> None:
+        """Make `version` the champion of its name; the time, and who did it why, are kept with it."""
         with self._asking("promote"):
             self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
-            self._tag(version, {PROMOTED_AT: datetime.now(UTC).isoformat(), PROMOTED_WHY: why, ROLLED_BACK_AT: ""})
+            now = datetime.now(UTC).isoformat()
+            self._tag(version, {PROMOTED_AT: now, PROMOTED_WHY: why, PROMOTED_BY: by, ROLLED_BACK_AT: ""})
+            self._describe(version, f"Promoted by {by}: {why}")
+        audit.note("promote-model", "done", model=version.name, version=version.version, by=by, why=why)
 
-    def rollback(self, name: str, why: str = "") -> tuple[ModelVersion, ModelVersion]:
+    def rollback(self, name: str, why: str = "", by: str = GATE) -> tuple[ModelVersion, ModelVersion]:
         """Make the champion before this one the champion again -> (the new champion, the one that was).
 
         Asked again it goes a further step back: what was rolled back is passed over until somebody promotes it.
+
+        Raises:
+            NoChampion: there is no champion, or none was before it.
+        """
+        target, now = self.before_champion(name)
+        with self._asking("roll back"):
+            self._tag(now, {ROLLED_BACK_AT: datetime.now(UTC).isoformat(), ROLLED_BACK_WHY: f"{by}: {why}"})
+            self._describe(now, f"Rolled back by {by}: {why}")
+        audit.note("roll-back-model", "done", model=name, version=now.version, by=by, why=why)
+        self.promote(target, why, by)
+        return target, now
+
+    def before_champion(self, name: str) -> tuple[ModelVersion, ModelVersion]:
+        """(what `rollback` would make the champion, the champion).
 
         Raises:
             NoChampion: there is no champion, or none was before it.
@@ -120,12 +140,11 @@ class Registry:
             if version.version != now.version and version.tags.get(PROMOTED_AT) and not version.tags.get(ROLLED_BACK_AT)
         ]
         if not before:
-            raise NoChampion(f"No other version of {name!r} was champion before version {now.version}.")
-        target = max(before, key=lambda version: version.tags[PROMOTED_AT])
-        with self._asking("roll back"):
-            self._tag(now, {ROLLED_BACK_AT: datetime.now(UTC).isoformat()})
-        self.promote(target, why)
-        return target, now
+            raise NoChampion(
+                f"No other version of {name!r} was champion before version {now.version}. "
+                "Choose one: `bookclub model list`, then `bookclub model promote VERSION`."
+            )
+        return max(before, key=lambda version: version.tags[PROMOTED_AT]), now
 
     def versions(self, name: str) -> list[ModelVersion]:
         """Every version of a model, newest first."""
@@ -161,6 +180,10 @@ class Registry:
         for key, value in tags.items():
             self._client.set_model_version_tag(version.name, version.version, key, value)
             self._client.set_tag(version.run_id, key, value)
+
+    def _describe(self, version: ModelVersion, text: str) -> None:
+        """In MLflow's list of versions, where tags are cut short."""
+        self._client.update_model_version(version.name, version.version, text)
 
     def champion(self, name: str) -> ModelVersion:
         """The champion of the model `name`.
@@ -285,7 +308,9 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         return _model_version(
-            self._client.create_model_version(name, source, run_id, tags=dict(tags), await_creation_for=0)
+            self._client.create_model_version(
+                name, source, run_id, tags=dict(tags), description=tags.get("decision"), await_creation_for=0
+            )
         )
 
     def _mark_as_failed(self, run_id: str, error: BaseException) -> None:
@@ -319,3 +344,13 @@ def _model_version(found: MlflowModelVersion) -> ModelVersion:
         registered_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
         tags=dict(found.tags),
     )
+
+
+def decided(version: ModelVersion) -> str:
+    """The last that was decided about `version`: who, and why."""
+    tags = version.tags
+    if tags.get(ROLLED_BACK_AT):
+        return tags.get(ROLLED_BACK_WHY, "")
+    if tags.get(PROMOTED_AT):
+        return f"{tags.get(PROMOTED_BY, GATE)}: {tags.get(PROMOTED_WHY, '')}"
+    return f"{GATE}: {tags['decision']}" if "decision" in tags else ""

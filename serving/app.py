@@ -25,7 +25,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
-from bookclub_platform.models import Registry, Tfidf
+from bookclub_platform.models import Tfidf, reader
 from serving import document, logs, problems
 from serving.accounts import Accounts
 from serving.catalogue import Catalogue
@@ -68,7 +68,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
     folder = settings.home / "serving" / "models"
-    keeper = ChampionKeeper(Registry(tracking_uri), Tfidf.name, folder, settings.model_poll_s)
+    keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s)
     catalogue = Catalogue(database_url)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(settings.home / "serving" / "quotas")

@@ -45,13 +45,14 @@ def main() -> None:
     parser.add_argument("--books", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--registry", help="an MLflow server that runs already, for the models; else one is started")
     parser.add_argument("--no-mlflow-serve", action="store_true", help="leave out that peer, which starts slowly")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         work = Path(folder)
         url = running.enter_context(leased(work))
         ids, model = fill(url, options.books)
-        registry = running.enter_context(mlflow_server(work))
+        registry = options.registry or running.enter_context(mlflow_server(work))
         publish(registry, model)
         environment = UNLIMITED | {
             "BOOKCLUB_DATABASE_URL": url, "MLFLOW_TRACKING_URI": registry, "BOOKCLUB_HOME": str(work / "home"),
@@ -190,7 +191,7 @@ def process(command: list[str], variables: dict[str, str], log: Path) -> Iterato
 
 
 def wait_for(address: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while True:
         try:
             if httpx.get(address).is_success:
@@ -198,7 +199,7 @@ def wait_for(address: str) -> None:
         except httpx.TransportError:
             pass
         if time.monotonic() > deadline:
-            sys.exit(f"{address} did not answer within 120 s")
+            sys.exit(f"{address} did not answer within 300 s")
         time.sleep(0.02)
 
 

@@ -22,7 +22,6 @@ SERVING = [
     "joserfc>=1.0,<2",  # tokens; on Wycheproof's vectors it refuses what PyJWT takes: see serving/tokens.py
     "httptools>=0.6",  # uvicorn parses HTTP with it three times as fast as without
     "jinja2>=3.1",  # the pages of the web catalogue, which escape what shops write
-    "mlflow-skinny>=3.10,<4",  # the registry's client without pandas and scikit-learn
     "prometheus-client>=0.21",
     "python-multipart>=0.0.18",
     "sqlalchemy[asyncio]>=2.1,<2.2",

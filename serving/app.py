@@ -25,19 +25,21 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
-from bookclub_platform.models import Registry, Tfidf
-from serving import document, problems
+from bookclub_platform.models import Tfidf, reader
+from serving import document, logs, problems
 from serving.accounts import Accounts
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
 from serving.gate import Gate
 from serving.guard import guard
+from serving.kept import KeepAnswers, KeptAnswers
 from serving.limits import LimitBody
 from serving.metrics import MeasureRequests, Metrics
 from serving.quotas import SharedQuotas
 from serving.routes import routers
 from serving.security import SecureAnswers
 from serving.tokens import Tokens
+from serving.tracing import TraceRequests
 from serving.versions import VERSION_HEADERS
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
@@ -66,7 +68,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
     folder = settings.home / "serving" / "models"
-    keeper = ChampionKeeper(Registry(tracking_uri), Tfidf.name, folder, settings.model_poll_s)
+    keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s)
     catalogue = Catalogue(database_url)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(settings.home / "serving" / "quotas")
@@ -78,13 +80,14 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         is_login_required=settings.require_login,
         is_registration_open=settings.open_registration,
     )
-    metrics = Metrics(keeper)
+    kept = KeptAnswers(settings.answer_cache_mb * 2**20)
+    metrics = Metrics(keeper, kept, catalogue.watch)
     shelf = Shelf(settings.home / "covers")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         shelf.folder.mkdir(parents=True, exist_ok=True)
-        polling = asyncio.create_task(keeper.run())
+        polling = [asyncio.create_task(keeper.run()), asyncio.create_task(catalogue.watch.run())]
         yield {
             "catalogue": catalogue,
             "keeper": keeper,
@@ -93,9 +96,10 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
             "accounts": accounts,
             "report": settings.report,
         }
-        polling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await polling
+        for task in polling:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await accounts.close()
         await catalogue.close()
 
@@ -110,12 +114,15 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     )
     # The last is the first to see a request.
     app.add_middleware(LimitBody)
+    if settings.answer_cache_mb:
+        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=catalogue.watch, accounts=accounts)
     app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
     app.add_middleware(MeasureRequests, metrics=metrics)
+    app.add_middleware(TraceRequests, log_all=settings.request_log == "all")
     problems.install(app)
     for router, is_open in routers():
         app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
@@ -131,7 +138,7 @@ def _cors(origins: list[str]) -> dict[str, Any]:
         "allow_origins": origins,
         "allow_methods": ["GET", "POST"],
         "allow_headers": ["Authorization", "Content-Type", "If-None-Match"],
-        "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", *VERSION_HEADERS],
+        "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
         "max_age": 600,
     }
 
@@ -142,12 +149,17 @@ def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
     Raises:
         PortTaken: something else listens on BOOKCLUB_API_PORT.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
+    logs.configure()
     KeyRing(settings.token_keys_file).current()  # keys that cannot be used are told here, not to the first who logs in
     app = create_app(settings, database_url, tracking_uri)
     # uvicorn by itself believes what anybody on loopback says about whom a request comes from.
     config = uvicorn.Config(
-        app, access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=LAST_ANSWERS_S
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=LAST_ANSWERS_S,
     )
     with _listening(settings.api_host, settings.api_port) as listener:
         log.info("Listening on http://%s:%d, described at /docs.", settings.api_host, settings.api_port)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bookclub_platform.core.tables import select_data_version
+from serving.datawatch import DataWatch
 from serving.postgres import connected, open_engine
 
 POOL_SIZE = 10
@@ -39,10 +40,11 @@ class Snapshot:
 
 
 class Catalogue:
-    """The pool of connections to the books; connects when first asked."""
+    """The pool of connections to the books; connects when first asked. `watch` knows the newest version read."""
 
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url, POOL_SIZE, "REPEATABLE READ", is_read_only=True)
+        self.watch = DataWatch(database_url)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
@@ -52,7 +54,10 @@ class Catalogue:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
         """
         async with connected(self._engine, "The books") as connection:
-            yield Snapshot(connection, str(await connection.scalar(_DATA_VERSION)))
+            data_version = str(await connection.scalar(_DATA_VERSION))
+            self.watch.saw(data_version)
+            yield Snapshot(connection, data_version)
 
     async def close(self) -> None:
+        await self.watch.close()
         await self._engine.dispose()

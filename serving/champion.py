@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, ModelError, NoChampion
-from bookclub_platform.models import Model, ModelVersion, Registry, load_model
+from bookclub_platform.models import Model, ModelVersion, RegistryReader, load_model
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class ChampionKeeper:
         swaps: how many champions were taken up since the start.
     """
 
-    def __init__(self, registry: Registry, name: str, folder: Path, poll_s: float) -> None:
+    def __init__(self, registry: RegistryReader, name: str, folder: Path, poll_s: float) -> None:
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
         self._champion: Champion | None = None
         self._refusal: Refusal | None = None

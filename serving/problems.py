@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, NoChampion
+from serving import tracing
 from serving.headers import secure
 
 MEDIA_TYPE = "application/problem+json"
@@ -159,6 +160,8 @@ async def _fault(request: Request, error: Exception) -> ProblemResponse:
     # For uvicorn closes the connection after such an error. Untold, a client or gateway that keeps connections loses
     # its next request on this one, which had nothing to do with the error.
     detail = "The server made a mistake, which its log describes. Asking again may help."
-    failed = answer(request, 500, detail, headers={"Connection": "close"})
-    secure(failed.headers, request.url.path)  # Starlette makes this answer outside of all middleware
+    trace = tracing.current()  # Starlette makes this answer outside of all middleware
+    named = {"X-Request-ID": trace.request_id} if trace is not None else {}
+    failed = answer(request, 500, detail, headers={"Connection": "close"} | named)
+    secure(failed.headers, request.url.path)
     return failed

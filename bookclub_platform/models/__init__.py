@@ -22,6 +22,7 @@ from bookclub_platform.models._gate import Decision, Judgement, decide
 from bookclub_platform.models._health import ListHealth, list_health
 from bookclub_platform.models._judge import PROXIES, Judge
 from bookclub_platform.models._registry import ModelVersion, Registry
+from bookclub_platform.models._registry_http import RegistryReader, reader
 from bookclub_platform.models.tfidf import Tfidf
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "Reason",
     "Recommendation",
     "Registry",
+    "RegistryReader",
     "Tfidf",
     "decide",
     "list_health",
     "load_model",
+    "reader",
 ]
 
 

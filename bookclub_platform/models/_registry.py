@@ -5,7 +5,7 @@
     registry.promote(version)
     folder = registry.download(registry.champion("tfidf_model"), Path(".bookclub/serving/models"))
 
-The only file that imports mlflow, and not at import; where only models are fetched, mlflow-skinny and http are enough.
+The only file that imports mlflow, and not at import; serving fetches models over http alone: _registry_http.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ ROLLED_BACK_AT, ROLLED_BACK_WHY = "rolled_back_at", "rolled_back_why"
 GATE = "the gate"
 DATABASE_TIMEOUT_S = 10.0
 
-_ARTIFACT_PATH = "model"
+ARTIFACT_PATH = "model"
 # MLflow's own defaults would hold a caller for minutes: 8 tries of 120 s each. What the operator sets comes first.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -93,8 +93,8 @@ class Registry:
                     self._client.log_text(run_id, page, f"pages/{name}")
                 with tempfile.TemporaryDirectory() as folder:
                     model.save(Path(folder))
-                    self._client.log_artifacts(run_id, folder, _ARTIFACT_PATH)
-                source = f"{run.info.artifact_uri}/{_ARTIFACT_PATH}"
+                    self._client.log_artifacts(run_id, folder, ARTIFACT_PATH)
+                source = f"{run.info.artifact_uri}/{ARTIFACT_PATH}"
                 version = self._create_version(model.name, source, run_id, tags)
                 self._client.set_terminated(run_id, "FINISHED")
             except BaseException as error:
@@ -200,10 +200,7 @@ class Registry:
                 # An unknown model gives the first, a model without this alias the second.
                 if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                     raise
-                raise NoChampion(
-                    f"MLflow at {self._address} has no champion of {name!r} yet. "
-                    f"Materialise the asset {name}, or run `bookclub build`."
-                ) from error
+                raise no_champion(self._address, name) from error
 
     def figures(self, version: ModelVersion) -> dict[str, float]:
         """The metrics of the run that made `version`."""
@@ -216,23 +213,7 @@ class Registry:
         Raises:
             ArtifactInvalid: the registry knows the version, and its files are gone.
         """
-        target = folder / f"{version.version}-{version.run_id}"
-        if target.exists():
-            return target
-        folder.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder))
-        try:
-            with self._asking("give the files of a model"):
-                fetched = self._fetch(version, part)
-            # A whole folder or none appears under the name, also when two processes fetch at once.
-            try:
-                fetched.rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        return target
+        return fetched_once(version, folder, lambda part: self._fetch(version, part))
 
     def run_url(self, version: ModelVersion, ui_address: str) -> str:
         """Where MLflow's pages at `ui_address` show the run behind `version`."""
@@ -242,8 +223,7 @@ class Registry:
 
     @property
     def _address(self) -> str:
-        """The tracking URI for people: a database's may hold a password."""
-        return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", self.tracking_uri)
+        return shown(self.tracking_uri)
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -327,23 +307,58 @@ class Registry:
         """The files in a folder below `folder`."""
         from mlflow.artifacts import download_artifacts, list_artifacts
 
-        source = self._client.get_model_version_download_uri(version.name, version.version)
-        if not list_artifacts(source, tracking_uri=self.tracking_uri):
-            raise ArtifactInvalid(
-                f"Version {version.version} of {version.name} is registered, and its files are not at {source}. "
-                "Train and publish a new version."
-            )
-        return Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self.tracking_uri))
+        with self._asking("give the files of a model"):
+            source = self._client.get_model_version_download_uri(version.name, version.version)
+            if not list_artifacts(source, tracking_uri=self.tracking_uri):
+                raise ArtifactInvalid(
+                    f"Version {version.version} of {version.name} is registered, and its files are not at {source}. "
+                    "Train and publish a new version."
+                )
+            return Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self.tracking_uri))
+
+
+def fetched_once(version: ModelVersion, folder: Path, fetch: Callable[[Path], Path]) -> Path:
+    """The folder of `version` below `folder`; where it is not there yet, `fetch` puts the files into a folder below
+    the one that it is given, and returns which."""
+    target = folder / f"{version.version}-{version.run_id}"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder))
+    try:
+        fetched = fetch(part)
+        # A whole folder or none appears under the name, also when two processes fetch at once.
+        try:
+            fetched.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def shown(tracking_uri: str) -> str:
+    """The tracking URI for people: it may hold a password."""
+    return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", tracking_uri)
+
+
+def no_champion(address: str, name: str) -> NoChampion:
+    """The error of a registry that has none."""
+    return NoChampion(
+        f"MLflow at {address} has no champion of {name!r} yet. Materialise the asset {name}, or run `bookclub build`."
+    )
+
+
+def version_at(
+    name: str, version: str | int, run_id: str | None, created_ms: int, tags: dict[str, str]
+) -> ModelVersion:
+    """A version as MLflow tells of it, `created_ms` in milliseconds since 1970."""
+    return ModelVersion(name, str(version), run_id or "", datetime.fromtimestamp(created_ms / 1000, UTC), tags)
 
 
 def _model_version(found: MlflowModelVersion) -> ModelVersion:
-    return ModelVersion(
-        name=found.name,
-        version=str(found.version),
-        run_id=found.run_id or "",
-        registered_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
-        tags=dict(found.tags),
-    )
+    return version_at(found.name, found.version, found.run_id, found.creation_timestamp, dict(found.tags))
 
 
 def decided(version: ModelVersion) -> str:

@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -26,7 +27,7 @@ from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Registry, Tfidf
-from serving import document, problems
+from serving import document, problems, versions
 from serving.accounts import Accounts
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
@@ -110,6 +111,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     )
     # The last is the first to see a request.
     app.add_middleware(LimitBody)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
@@ -117,6 +119,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
     app.add_middleware(MeasureRequests, metrics=metrics)
     problems.install(app)
+    versions.install(app)
     for router, is_open in routers():
         app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
     app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))

@@ -8,31 +8,49 @@ A database that does not answer becomes DatabaseUnavailable within seconds, and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bookclub_platform.core.tables import select_data_version
+from bookclub_platform.core.tables import select_state
 from serving.postgres import connected, open_engine
 
 POOL_SIZE = 10
+_MOST_REMEMBERED = 2000  # of counts and figures, a few kilobytes each at most
 
-_DATA_VERSION = select_data_version()
+_STATE = select_state()
+_Rows = Sequence[sa.Row[Any]]
 
 
 class Snapshot:
-    """One state of the tables; every row read through it belongs to `data_version`."""
+    """One state of the tables; every row read through it belongs to `data_version`.
 
-    def __init__(self, connection: AsyncConnection, data_version: str) -> None:
-        self._connection = connection
-        self.data_version = data_version
+    Attributes:
+        stamp: as the data version, and different too for another database that was put in the place of this one.
+    """
 
-    async def rows(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        rows: Sequence[sa.Row[Any]] = (await self._connection.execute(statement)).all()
+    def __init__(
+        self, connection: AsyncConnection, data_version: str, stamp: str, memory: OrderedDict[Hashable, _Rows]
+    ) -> None:
+        self._connection, self._memory = connection, memory
+        self.data_version, self.stamp = data_version, stamp
+
+    async def rows(self, statement: sa.Select[Any]) -> _Rows:
+        rows: _Rows = (await self._connection.execute(statement)).all()
         return rows
+
+    async def remembered(self, key: Hashable, statement: sa.Select[Any]) -> _Rows:
+        """The rows of a statement that counts many books, which is asked once for each state of the tables. `key`
+        stands for the statement; only what a change of the data version tells may be asked in this way."""
+        if (known := self._memory.get((self.stamp, key))) is None:
+            known = self._memory[self.stamp, key] = await self.rows(statement)
+            while len(self._memory) > _MOST_REMEMBERED:
+                self._memory.popitem(last=False)
+        return known
 
     async def scalar(self, statement: sa.Select[Any]) -> Any:
         return await self._connection.scalar(statement)
@@ -43,6 +61,7 @@ class Catalogue:
 
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url, POOL_SIZE, "REPEATABLE READ", is_read_only=True)
+        self._memory: OrderedDict[Hashable, _Rows] = OrderedDict()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
@@ -52,7 +71,9 @@ class Catalogue:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
         """
         async with connected(self._engine, "The books") as connection:
-            yield Snapshot(connection, str(await connection.scalar(_DATA_VERSION)))
+            state = (await connection.execute(_STATE)).one_or_none()
+            version, stamp = (str(state.id), f"{state.id}-{state.loaded_at.timestamp():.6f}") if state else ("0", "0")
+            yield Snapshot(connection, version, stamp, self._memory)
 
     async def close(self) -> None:
         await self._engine.dispose()

@@ -5,11 +5,14 @@ A parameter that does not exist is refused: a misspelt filter would otherwise be
 
 from __future__ import annotations
 
+from dataclasses import fields
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
+from bookclub_platform.core.browse import Filters, Sort
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.cursor import MAX_ID, Cursor
 
@@ -19,7 +22,7 @@ MAX_BATCH = 100
 BookId = Annotated[int, Field(ge=1, le=MAX_ID, description="The book's `id`.", examples=[1])]
 
 
-class _Question(BaseModel):
+class Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
@@ -45,7 +48,7 @@ FreshPassword = Annotated[
 ]
 
 
-class Registration(_Question):
+class Registration(Question):
     """A new account."""
 
     username: Username
@@ -70,7 +73,7 @@ class LoginForm(BaseModel):
     client_secret: str | None = Field(None, max_length=200, description="Not used.")
 
 
-class RefreshRequest(_Question):
+class RefreshRequest(Question):
     """A refresh token to take for the next pair."""
 
     refresh_token: str = Field(
@@ -81,38 +84,71 @@ class RefreshRequest(_Question):
     )
 
 
-class NewPassword(_Question):
+class NewPassword(Question):
     """Another password for the account of the token."""
 
     old_password: Password
     new_password: FreshPassword
 
 
-class BookQuery(_Question):
-    """Which books, and which page of them."""
+Slug = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]+$",  # Postgres cannot even compare with a text that holds NUL
+    ),
+]
+Price = Annotated[Decimal, Field(ge=0, le=Decimal("99999999.99"), max_digits=10, decimal_places=2)]
+
+
+class PageQuery(Question):
+    """Which page, and which books by what people choose first."""
 
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
     cursor: Cursor | None = Field(
         None, description="`next` of the page before; leave it out for the first page.", examples=["20"]
     )
-    category: str | None = Field(
+    category: Slug | None = Field(
         None,
-        min_length=1,
-        max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f]+$",  # Postgres cannot even compare with a text that holds NUL
         description="Slug of a category, from /categories; one that does not exist has no books.",
         examples=["science-fiction"],
     )
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
 
 
-class ListQuery(_Question):
+class BookQuery(PageQuery):
+    """Which books, in which order, and which page of them."""
+
+    source: Slug | None = Field(None, description="The shop that it was found in.", examples=["books_toscrape"])
+    min_price: Price | None = Field(
+        None, description="The lowest price, in the book's own currency; it counts as well.", examples=["10"]
+    )
+    max_price: Price | None = Field(
+        None, description="The highest price, in the book's own currency; it counts as well.", examples=["19.99"]
+    )
+    min_rating: int | None = Field(
+        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
+    )
+    sort: Sort = Field(
+        "id",
+        description="The order; `-` is downwards. Books without stars are last either way. Titles: without regard to "
+        "upper and lower case, by their first 100 characters.",
+        examples=["-rating"],
+    )
+    facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
+
+    def filters(self) -> Filters:
+        return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
+
+
+class ListQuery(Question):
     """How much of a list."""
 
     limit: int = Field(10, ge=1, le=MAX_LIMIT, description="How many at most.")
 
 
-class BatchRequest(_Question):
+class BatchRequest(Question):
     """Which books to find neighbours for."""
 
     # Strict: `true` and "1" are no ids, and a client that sends them has a fault that it should hear of.

@@ -245,6 +245,13 @@ def test_every_route_and_every_field_is_described(client: httpx.Client) -> None:
     assert set(routes) == {
         "get /books",
         "get /books/{book_id}",
+        "get /books/{book_id}/history",
+        "get /books/export",
+        "get /books/popular",
+        "get /stats/overview",
+        "get /stats/categories",
+        "post /feedback",
+        "post /predict",
         "get /books/{book_id}/recommendations",
         "post /recommendations:batch",
         "get /categories",

@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -31,6 +31,8 @@ from serving import document, problems, versions
 from serving.accounts import Accounts
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
+from serving.exports import MEDIA_TYPES, Exports
+from serving.feedback import FeedbackBook
 from serving.gate import Gate
 from serving.guard import guard
 from serving.limits import LimitBody
@@ -44,6 +46,7 @@ from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 log = logging.getLogger(__name__)
 
+COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
 LAST_ANSWERS_S = 5  # how long an end of the process waits for answers under way
 
 DESCRIPTION = """
@@ -80,6 +83,8 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         is_registration_open=settings.open_registration,
     )
     metrics = Metrics(keeper)
+    exports = Exports(database_url)
+    feedback = FeedbackBook(database_url)
     shelf = Shelf(settings.home / "covers")
 
     @contextlib.asynccontextmanager
@@ -92,12 +97,15 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
             "metrics": metrics,
             "shelf": shelf,
             "accounts": accounts,
+            "exports": exports,
+            "feedback": feedback,
             "report": settings.report,
         }
         polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await polling
         await accounts.close()
+        await feedback.close()
         await catalogue.close()
 
     # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
@@ -111,7 +119,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     )
     # The last is the first to see a request.
     app.add_middleware(LimitBody)
-    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=COMPRESSED)
     app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))

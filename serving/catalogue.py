@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,22 +22,27 @@ from serving.postgres import connected, open_engine
 POOL_SIZE = 10
 _MOST_REMEMBERED = 2000  # of counts and figures, a few kilobytes each at most
 
-_STATE = select_state()
 _Rows = Sequence[sa.Row[Any]]
 
 
+class State(NamedTuple):
+    """Which state of the tables: `stamp` tells it, too, from one of another database that was in this one's place."""
+
+    data_version: str
+    stamp: str
+
+
+def state_of(row: sa.Row[Any] | None) -> State:
+    """The state that the row of select_state names."""
+    return State(str(row.id), f"{row.id}-{row.loaded_at.timestamp():.6f}") if row is not None else State("0", "0")
+
+
 class Snapshot:
-    """One state of the tables; every row read through it belongs to `data_version`.
+    """One state of the tables; every row read through it belongs to `data_version`."""
 
-    Attributes:
-        stamp: as the data version, and different too for another database that was put in the place of this one.
-    """
-
-    def __init__(
-        self, connection: AsyncConnection, data_version: str, stamp: str, memory: OrderedDict[Hashable, _Rows]
-    ) -> None:
-        self._connection, self._memory = connection, memory
-        self.data_version, self.stamp = data_version, stamp
+    def __init__(self, connection: AsyncConnection, state: State, memory: OrderedDict[Hashable, _Rows]) -> None:
+        self._connection, self._memory, self.state = connection, memory, state
+        self.data_version = state.data_version
 
     async def rows(self, statement: sa.Select[Any]) -> _Rows:
         rows: _Rows = (await self._connection.execute(statement)).all()
@@ -46,8 +51,8 @@ class Snapshot:
     async def remembered(self, key: Hashable, statement: sa.Select[Any]) -> _Rows:
         """The rows of a statement that counts many books, which is asked once for each state of the tables. `key`
         stands for the statement; only what a change of the data version tells may be asked in this way."""
-        if (known := self._memory.get((self.stamp, key))) is None:
-            known = self._memory[self.stamp, key] = await self.rows(statement)
+        if (known := self._memory.get((self.state.stamp, key))) is None:
+            known = self._memory[self.state.stamp, key] = await self.rows(statement)
             while len(self._memory) > _MOST_REMEMBERED:
                 self._memory.popitem(last=False)
         return known
@@ -71,9 +76,8 @@ class Catalogue:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
         """
         async with connected(self._engine, "The books") as connection:
-            state = (await connection.execute(_STATE)).one_or_none()
-            version, stamp = (str(state.id), f"{state.id}-{state.loaded_at.timestamp():.6f}") if state else ("0", "0")
-            yield Snapshot(connection, version, stamp, self._memory)
+            state = state_of((await connection.execute(select_state())).one_or_none())
+            yield Snapshot(connection, state, self._memory)
 
     async def close(self) -> None:
         await self._engine.dispose()

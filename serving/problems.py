@@ -62,7 +62,7 @@ _EXAMPLES = {  # status -> kind, detail, path: for /docs
     401: ("no-token", "This needs an access token: POST /login gives one. Send it as Authorization: Bearer.", "/books"),
     403: ("insufficient-scope", "The token lacks the scope export. Log in with an account that has it.", "/books"),
     409: ("other-order", "The cursor is of a page in the order price: ask with sort=price, or anew.", "/books"),
-    412: ("data-moved-on", "The books are of data version 51 now, not of 50. Begin the export anew.", "/books/export"),
+    501: ("format-absent", "This server cannot write parquet. Ask for ndjson or csv.", "/books/export"),
     429: ("quota-exceeded", "More than 120 requests in 60 s (quota anonymous). Ask again in 1 s.", "/books"),
     404: ("unknown-book", "No book has the id 42. GET /books lists those there are.", "/books/42"),
     413: (None, "The body may have 65536 bytes at most.", "/recommendations:batch"),

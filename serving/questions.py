@@ -8,13 +8,17 @@ from __future__ import annotations
 from dataclasses import fields
 from decimal import Decimal
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
 from bookclub_platform.core.browse import Filters, Sort
+from bookclub_platform.core.feedback import Kind
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
+from bookclub_platform.export import Format
 from serving.cursor import MAX_ID, Cursor
+from serving.versions import RECOMMENDATION_ID
 
 MAX_LIMIT = 100
 MAX_BATCH = 100
@@ -140,6 +144,79 @@ class BookQuery(PageQuery):
 
     def filters(self) -> Filters:
         return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
+
+
+class ExportQuery(Question):
+    """What to export, and how."""
+
+    format: Format = Field("ndjson", description="ndjson: one JSON object a line; csv (RFC 4180); or parquet.")
+    with_delisted: bool = Field(False, description="Also the books that the shops no longer show.")
+    after: int = Field(
+        0,
+        ge=0,
+        le=MAX_ID,
+        description="To go on with an export that broke off: the id of the last whole book that came.",
+        examples=[500],
+    )
+    data_version: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_ID,
+        description="The header `Bookclub-Data-Version` of the part that came: if the books are of another one now, "
+        "the parts would not fit together, and the answer is 409.",
+        examples=[50],
+    )
+
+
+class PredictRequest(Question):
+    """Which book to find neighbours for."""
+
+    book_id: int = Field(strict=True, ge=1, le=MAX_ID, description="`id` of a known book.", examples=[1])
+    limit: int = Field(10, strict=True, ge=1, le=MAX_LIMIT, description="How many at most.")
+
+
+class FeedbackEvent(Question):
+    """One thing that one reader did with one recommended book."""
+
+    event_id: UUID = Field(
+        description="Of your own choosing, another for each event: told twice, it counts once.",
+        examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
+    )
+    kind: Kind = Field(
+        description="`shown`: it was on the screen; `clicked`; `liked`; `swapped`: taken in exchange for another.",
+        examples=["clicked"],
+    )
+    recommendation_id: str = Field(
+        pattern=RECOMMENDATION_ID,
+        description="`id` of the answer that recommended it: which model, on which state of the catalogue.",
+        examples=["tfidf_model/3@50"],
+    )
+    book_id: int = Field(strict=True, ge=1, le=MAX_ID, description="The recommended book.", examples=[12])
+    for_book_id: int | None = Field(
+        None,
+        strict=True,
+        ge=1,
+        le=MAX_ID,
+        description="The book that it was recommended for; null where it was for several, or for a text.",
+        examples=[1],
+    )
+    position: int | None = Field(
+        None, strict=True, ge=1, le=MAX_LIMIT, description="Its place in the list, from 1.", examples=[1]
+    )
+    seconds_ago: int = Field(
+        0,
+        strict=True,
+        ge=0,
+        le=30 * 24 * 3600,
+        description="How long ago it happened; the clocks of readers' devices are not asked.",
+        examples=[3],
+    )
+
+
+class FeedbackRequest(Question):
+    """What readers did."""
+
+    events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="In any order.")
 
 
 class ListQuery(Question):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 DataVersion = Annotated[
     str, Field(description="Changes whenever the catalogue changes: answers of one version agree.", examples=["50"])
@@ -215,6 +215,13 @@ class Recommendations(BookRecommendations):
     model: ModelRef = Field(description="The one that all of this answer is from.")
     data_version: DataVersion
 
+    @computed_field(  # type: ignore[prop-decorator]  # as pydantic documents it
+        description="What /feedback takes as `recommendation_id`.", examples=["tfidf_model/3@50"]
+    )
+    @property
+    def id(self) -> str:
+        return f"{self.model.name}/{self.model.version}@{self.data_version}"
+
 
 class BatchRecommendations(Answer):
     """Books like each of several books."""
@@ -222,6 +229,41 @@ class BatchRecommendations(Answer):
     model: ModelRef = Field(description="The one that all of this answer is from.")
     data_version: DataVersion
     results: list[BookRecommendations] = Field(description="One for each id asked, in the order asked.")
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="What /feedback takes as `recommendation_id`.", examples=["tfidf_model/3@50"]
+    )
+    @property
+    def id(self) -> str:
+        return f"{self.model.name}/{self.model.version}@{self.data_version}"
+
+
+class Prediction(Answer):
+    """The ids of the books like a book; the headers name model and data version."""
+
+    book_id: int = Field(examples=[1], description="The book asked about.")
+    ids: list[int] = Field(description="Nearest first; listed books alone.", examples=[[12, 7, 30]])
+
+
+class PopularBook(Answer):
+    """A book, and how much was done with it."""
+
+    book: Book = Field(description="All of it.")
+    interest: int = Field(description="How often it was clicked, liked or swapped in the last 30 days.", examples=[17])
+
+
+class PopularBooks(Answer):
+    """What readers want."""
+
+    items: list[PopularBook] = Field(description="The most wanted first.")
+    data_version: DataVersion
+
+
+class FeedbackReceipt(Answer):
+    """What became of the events."""
+
+    stored: int = Field(description="Events that are kept now and were not before.", examples=[1])
+    known: int = Field(description="Events that had been told before; the first telling stays.", examples=[0])
 
 
 class Health(Answer):

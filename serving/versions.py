@@ -15,9 +15,11 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Response
 
-from serving.catalogue import Snapshot
+from serving.catalogue import Snapshot, State
 from serving.champion import Champion
 
+# tfidf_model/3@50: what recommended, and on which state of the catalogue.
+RECOMMENDATION_ID = "^[A-Za-z0-9_.-]{1,64}/[0-9]{1,9}@[0-9]{1,15}$"
 VERSION_HEADERS = ("Bookclub-Data-Version", "Bookclub-Model")
 
 
@@ -35,7 +37,7 @@ class Freshness:
     def __init__(self, request: Request, response: Response) -> None:
         self._request, self._response = request, response
 
-    def check(self, snapshot: Snapshot, champion: Champion | None, *more: str) -> None:
+    def check(self, snapshot: Snapshot | State, champion: Champion | None, *more: str) -> None:
         """Set `Bookclub-Data-Version`, `Bookclub-Model` (`tfidf_model/3`) where there is a model, `ETag` and
         `Cache-Control`; `more` is what else the answer follows from.
 
@@ -43,7 +45,8 @@ class Freshness:
             NotModified: `If-None-Match` names this very answer.
         """
         name_versions(self._response, champion, snapshot)
-        made_of = [snapshot.stamp, champion.version.run_id if champion else "", str(self._request.url.query), *more]
+        state = snapshot.state if isinstance(snapshot, Snapshot) else snapshot
+        made_of = [state.stamp, champion.version.run_id if champion else "", str(self._request.url.query), *more]
         tag = f'W/"{hashlib.sha256(chr(0).join(made_of).encode("utf-8", "replace")).hexdigest()[:24]}"'
         is_personal = "authorization" in self._request.headers
         self._response.headers["ETag"] = tag
@@ -76,7 +79,7 @@ async def _freshness(request: Request, response: Response) -> Freshness:
 TheFreshness = Annotated[Freshness, Depends(_freshness)]
 
 
-def name_versions(response: Response, champion: Champion | None, snapshot: Snapshot) -> None:
+def name_versions(response: Response, champion: Champion | None, snapshot: Snapshot | State) -> None:
     """Set `Bookclub-Data-Version`, and `Bookclub-Model` (`tfidf_model/3`) where there is a model."""
     response.headers["Bookclub-Data-Version"] = snapshot.data_version
     if champion is not None:

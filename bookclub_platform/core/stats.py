@@ -46,8 +46,8 @@ def select_figures_by_category(currency: str) -> sa.Select[Any]:
 
 def select_price_bands(currency: str) -> sa.Select[Any]:
     """(band, books) of the bands of core/browse.py that have a book, from the cheapest up."""
-    counted: sa.Select[Any] = sa.select(price_band().label("band"), sa.func.count().label("books"))
-    return counted.where(_IS_LISTED, books.c.currency == currency).group_by("band").order_by("band")
+    columns: list[Any] = [price_band().label("band"), sa.func.count().label("books")]
+    return sa.select(*columns).where(_IS_LISTED, books.c.currency == currency).group_by("band").order_by("band")
 
 
 def _figures(currency: str) -> list[sa.ColumnElement[Any]]:

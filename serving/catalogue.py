@@ -17,11 +17,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bookclub_platform.core.tables import select_state
-from serving.postgres import connected, open_engine
+from serving.postgres import ANSWER_TIMEOUT_S, connected, open_engine
 
 POOL_SIZE = 10
 _MOST_REMEMBERED = 2000  # of counts and figures, a few kilobytes each at most
 
+PATIENCE_S = 30.0
+_BE_PATIENT = sa.select(sa.func.set_config("statement_timeout", f"{PATIENCE_S:.0f}s", True))  # for this transaction
 _Rows = Sequence[sa.Row[Any]]
 
 
@@ -69,13 +71,15 @@ class Catalogue:
         self._memory: OrderedDict[Hashable, _Rows] = OrderedDict()
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
-        """Read within one state of the tables.
+    async def snapshot(self, is_patient: bool = False) -> AsyncIterator[Snapshot]:
+        """Read within one state of the tables; `is_patient`: for what goes over all books and is remembered then.
 
         Raises:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
         """
-        async with connected(self._engine, "The books") as connection:
+        async with connected(self._engine, "The books", PATIENCE_S if is_patient else ANSWER_TIMEOUT_S) as connection:
+            if is_patient:
+                await connection.execute(_BE_PATIENT)
             state = state_of((await connection.execute(select_state())).one_or_none())
             yield Snapshot(connection, state, self._memory)
 

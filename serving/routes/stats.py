@@ -20,7 +20,7 @@ _NO_CURRENCY = "XXX"  # ISO 4217's own word for it: there is no book yet
 @router.get("/overview", summary="The catalogue in figures")
 async def get_overview(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> Overview:
     """Counts, prices, stars and stock of all listed books."""
-    async with catalogue.snapshot() as snapshot:
+    async with catalogue.snapshot(is_patient=True) as snapshot:
         fresh.check(snapshot, keeper.current)
         (counts,) = await snapshot.remembered("counts", stats.select_counts())
         currencies = await snapshot.remembered("currencies", select_currencies())
@@ -43,7 +43,7 @@ async def get_overview(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFre
 @router.get("/categories", summary="Each category in figures")
 async def get_categories(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> CategoryStatistics:
     """Counts, prices, stars and stock of each category with a listed book, by name."""
-    async with catalogue.snapshot() as snapshot:
+    async with catalogue.snapshot(is_patient=True) as snapshot:
         fresh.check(snapshot, keeper.current)
         currency = await _commonest(snapshot)
         rows = await snapshot.remembered("by category", stats.select_figures_by_category(currency))

@@ -252,6 +252,8 @@ def test_every_route_and_every_field_is_described(client: httpx.Client) -> None:
         "get /stats/categories",
         "post /feedback",
         "post /predict",
+        "post /crawls",
+        "get /crawls/{crawl_id}",
         "get /books/{book_id}/recommendations",
         "post /recommendations:batch",
         "get /categories",

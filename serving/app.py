@@ -32,6 +32,7 @@ from serving import document, problems, versions
 from serving.accounts import Accounts
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
+from serving.crawls import Dagster
 from serving.exports import MEDIA_TYPES, Exports
 from serving.feedback import FeedbackBook
 from serving.gate import Gate
@@ -113,6 +114,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
             "shelf": shelf,
             "accounts": accounts,
             "exports": exports,
+            "dagster": Dagster(settings.dagster_address),
             "feedback": feedback,
             "report": settings.report,
         }

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from serving.catalogue import Catalogue
 from serving.champion import Champion, ChampionKeeper
+from serving.crawls import Dagster
 from serving.exports import Exports
 from serving.feedback import FeedbackBook
 
@@ -44,6 +45,12 @@ async def _feedback(request: Request) -> FeedbackBook:
     return feedback
 
 
+async def _dagster(request: Request) -> Dagster:
+    dagster: Dagster = request.state.dagster
+    return dagster
+
+
+TheDagster = Annotated[Dagster, Depends(_dagster)]
 TheExports = Annotated[Exports, Depends(_exports)]
 TheFeedbackBook = Annotated[FeedbackBook, Depends(_feedback)]
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]

@@ -219,6 +219,14 @@ class FeedbackRequest(Question):
     events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="In any order.")
 
 
+class CrawlRequest(Question):
+    """What to crawl."""
+
+    categories: Annotated[list[Slug], Field(min_length=1, max_length=MAX_BATCH)] | None = Field(
+        None, description="Slugs of categories; null: all that a shop still has.", examples=[["science-fiction"]]
+    )
+
+
 class ListQuery(Question):
     """How much of a list."""
 

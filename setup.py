@@ -68,6 +68,7 @@ DEV = [
     "httpx>=0.28",
     "import-linter>=2.1",
     "mypy>=1.14",
+    "openapi-python-client>=0.26",  # the client that a test makes from our OpenAPI document, and drives
     "pip-audit>=2.9",
     "pytest>=8.3",
     "pytest-xdist>=3.6",  # two files at a time: most tests wait for a process to start

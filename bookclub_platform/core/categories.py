@@ -161,6 +161,12 @@ def restore(connection: sa.Connection, source: str, category: str) -> int:
     return loads.relist_category(connection, source, category, crawl_id, before.retired_at)
 
 
+def select_retired_everywhere() -> sa.Select[Any]:
+    """(category) of each that no source has any more."""
+    is_gone = sa.func.bool_and(categories.c.retired_at.is_not(None))
+    return sa.select(categories.c.category).group_by(categories.c.category).having(is_gone)
+
+
 def is_retired(connection: sa.Connection, source: str, category: str) -> bool:
     """Whether it is. That stays so until the transaction ends, or a load could list again what is being retired."""
     retired_at = sa.select(categories.c.retired_at).where(_is(source, category)).with_for_update(read=True)

@@ -41,6 +41,10 @@ def _http_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _http_url_or_none(url: str | None) -> str | None:
+    return None if url is None else _http_url(url)
+
+
 def _postgres_url(url: str | None) -> str | None:
     if url is not None and not url.startswith(("postgresql://", "postgresql+", "postgres://")):
         raise ValueError("must be an address such as postgresql://user:password@host:5432/bookclub")
@@ -107,6 +111,7 @@ class Settings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
     dagster_port: Port = 3000
+    dagster_url: Annotated[str | None, AfterValidator(_http_url_or_none)] = None
     mlflow_port: Port = 5000
     sandbox_port: Port = 8765
     sandbox_books: Annotated[int, Field(ge=1)] = 1000
@@ -164,6 +169,11 @@ class Settings(BaseSettings):
     def report(self) -> Path:
         """Where the catalogue report lies, for whoever writes it and for the API."""
         return self.home / "report" / "catalogue.html"
+
+    @property
+    def dagster_address(self) -> str:
+        """Where the API finds Dagster's GraphQL."""
+        return self.dagster_url or f"http://127.0.0.1:{self.dagster_port}"
 
     @property
     def api_url(self) -> str:

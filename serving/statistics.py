@@ -42,7 +42,7 @@ class Ratings(Answer):
 
 
 class Stock(Answer):
-    """What can be bought."""
+    """Copies and the books that have any."""
 
     in_stock: int = Field(description="Listed books that can be bought.", examples=[812])
     sold_out: int = Field(description="Listed books that cannot.", examples=[188])

@@ -113,7 +113,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     try:
         address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: is_up(f"{address}/health"), 60)
+        wait_for(lambda: is_up(f"{address}/health"), 180)
         yield address
     finally:
         server.terminate()

@@ -59,5 +59,5 @@ class Catalogue:
             yield Snapshot(connection, data_version)
 
     async def close(self) -> None:
-        await self.watch.close()
+        self.watch.stop()
         await self._engine.dispose()

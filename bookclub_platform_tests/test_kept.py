@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from bookclub_platform.core import tables
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving import datawatch
 from serving.app import create_app
 from serving.datawatch import STALE_S
 from serving.kept import Answer, KeptAnswers
@@ -149,6 +150,12 @@ def test_memory_is_of_use_only_to_who_may_read(world: World, monkeypatch: pytest
         problem(client.get(path, headers=header), 401)
     with sa.create_engine(world.database_url, poolclass=sa.NullPool).begin() as connection:
         connection.execute(sa.text("DELETE FROM bookclub.users"))
+
+
+def test_the_watch_asks_for_what_the_catalogue_calls_its_data_version(world: World) -> None:
+    with sa.create_engine(world.database_url, poolclass=sa.NullPool).connect() as connection:
+        ours = connection.exec_driver_sql(datawatch._DATA_VERSION).scalar()
+        assert ours == connection.scalar(tables.select_data_version()) > 0
 
 
 def test_memory_holds_its_bound_and_forgets_what_was_not_used_longest() -> None:

@@ -109,7 +109,8 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         shelf.folder.mkdir(parents=True, exist_ok=True)
-        polling = [asyncio.create_task(keeper.run()), asyncio.create_task(catalogue.watch.run())]
+        catalogue.watch.start()
+        polling = asyncio.create_task(keeper.run())
         yield {
             "catalogue": catalogue,
             "keeper": keeper,
@@ -121,10 +122,9 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
             "feedback": feedback,
             "report": settings.report,
         }
-        for task in polling:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        polling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await polling
         await accounts.close()
         await feedback.close()
         await catalogue.close()

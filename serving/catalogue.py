@@ -87,5 +87,5 @@ class Catalogue:
             yield Snapshot(connection, state, self._memory)
 
     async def close(self) -> None:
-        await self.watch.close()
+        self.watch.stop()
         await self._engine.dispose()

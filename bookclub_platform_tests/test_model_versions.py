@@ -139,4 +139,6 @@ def test_the_api_takes_up_a_rollback_and_a_promotion_within_seconds_and_both_are
         assert [line["act"] for line in noted] == acts
         assert noted[-1]["version"] == expected and noted[-1]["why"] == arguments[-1] and noted[-1]["by"]
     run = registry._client.get_run(registry.champion("tfidf_model").run_id)
+    shown = registry._client.get_model_version("tfidf_model", "4").description
+    assert shown == f"Promoted by {run.data.tags['promoted_by']}: readers like it"
     assert run.data.tags["promoted_why"] == "readers like it", "also on the run, for who looks there"

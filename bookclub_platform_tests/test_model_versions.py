@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -23,23 +25,32 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(f"sqlite:///{tmp_path}/mlflow.db")
+class Store(NamedTuple):
+    """A finished MLflow store: its folder, and versions 1 to 3, each champion in its turn, and 4, which was refused."""
+
+    folder: Path
+    versions: list[ModelVersion]
 
 
-@pytest.fixture
-def three(registry: Registry, tmp_path: Path) -> list[ModelVersion]:
-    """Versions 1 to 3, each champion in its turn, and 4, which the gate let not through."""
-    model = Tfidf().fit(ROWS)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("store")
+    registry, model = Registry(f"sqlite:///{folder}/mlflow.db"), Tfidf().fit(ROWS)
     made = []
     for number in range(1, 5):
         reason = "It is not clearly better." if number == 4 else f"It is better ({number})."
         scores = {"challenger_score": number / 10}
-        made.append(registry.publish(model, {}, scores, {"decision": reason}, (tmp_path / "artifacts").as_uri()))
+        made.append(registry.publish(model, {}, scores, {"decision": reason}, (folder / "artifacts").as_uri()))
         if number < 4:
             registry.promote(made[-1], reason)
-    return made
+    return Store(folder, made)
+
+
+@pytest.fixture
+def registry(store: Store, tmp_path: Path) -> Registry:
+    """A copy of its database, which takes seconds to make; the files of the models are its own."""
+    shutil.copy(store.folder / "mlflow.db", tmp_path)
+    return Registry(f"sqlite:///{tmp_path}/mlflow.db")
 
 
 def bookclub(home: Path, *arguments: str) -> Result:
@@ -51,22 +62,20 @@ def champion(registry: Registry) -> str:
     return registry.champion("tfidf_model").version
 
 
-def test_each_rollback_goes_one_champion_back_and_stops_at_the_first(
-    registry: Registry, three: list[ModelVersion]
-) -> None:
+def test_each_rollback_goes_one_champion_back_and_stops_at_the_first(registry: Registry, store: Store) -> None:
     for expected in ("2", "1"):
         registry.rollback("tfidf_model", "complaints", by="ada")
         assert champion(registry) == expected
     with pytest.raises(NoChampion, match="bookclub model promote"):
         registry.rollback("tfidf_model")
     assert champion(registry) == "1"
-    registry.promote(three[2], "mended", by="ada")
+    registry.promote(store.versions[2], "mended", by="ada")
     assert not registry.version("tfidf_model", "3").tags["rolled_back_at"]
     registry.rollback("tfidf_model")
     assert champion(registry) == "1", "2 was rolled back, and nobody promoted it since"
 
 
-def test_the_list_shows_score_state_and_decision_of_each_version(three: list[ModelVersion], tmp_path: Path) -> None:
+def test_the_list_shows_score_state_and_decision_of_each_version(registry: Registry, tmp_path: Path) -> None:
     assert bookclub(tmp_path, "rollback", "--why", "too many cats").exit_code == 0
     head, *lines = bookclub(tmp_path, "list").stdout.splitlines()
     assert head.split() == ["version", "trained", "(UTC)", "score", "state", "decision"]
@@ -81,13 +90,22 @@ def test_the_list_shows_score_state_and_decision_of_each_version(three: list[Mod
     ], "the champion is always shown"
 
 
+@pytest.fixture
+def damaged(store: Store) -> Iterator[None]:
+    """The files of versions 2 and 4 are cut; whole again afterwards."""
+    whole = {path: path.read_bytes() for path in store.folder.rglob("idf.npy")}
+    for version in store.versions[1::2]:
+        given.damage(store.folder, version)
+    yield
+    for path, content in whole.items():
+        path.write_bytes(content)
+
+
 def test_what_cannot_be_done_is_told_in_a_sentence_and_leaves_the_champion(
-    registry: Registry, three: list[ModelVersion], tmp_path: Path
+    registry: Registry, store: Store, damaged: None, tmp_path: Path
 ) -> None:
     unknown = bookclub(tmp_path, "promote", "77")
     assert unknown.exit_code == 1 and "no version 77" in unknown.stderr
-    for version in three[1::2]:
-        given.damage(tmp_path, version)
     for refused in (bookclub(tmp_path, "promote", "4"), bookclub(tmp_path, "rollback")):
         assert refused.exit_code == 1 and "idf.npy" in refused.stderr
         assert isinstance(refused.exception, SystemExit)
@@ -96,7 +114,7 @@ def test_what_cannot_be_done_is_told_in_a_sentence_and_leaves_the_champion(
 
 
 @pytest.fixture
-def api(database_url: str, three: list[ModelVersion], tmp_path: Path) -> Iterator[httpx.Client]:
+def api(database_url: str, registry: Registry, tmp_path: Path) -> Iterator[httpx.Client]:
     app = create_app(given.settings(tmp_path, model_poll_s=1), database_url, f"sqlite:///{tmp_path}/mlflow.db")
     with given.serving(app) as client:
         given.wait_for(lambda: given.model_version(client) == "3")
@@ -121,4 +139,6 @@ def test_the_api_takes_up_a_rollback_and_a_promotion_within_seconds_and_both_are
         assert [line["act"] for line in noted] == acts
         assert noted[-1]["version"] == expected and noted[-1]["why"] == arguments[-1] and noted[-1]["by"]
     run = registry._client.get_run(registry.champion("tfidf_model").run_id)
+    shown = registry._client.get_model_version("tfidf_model", "4").description
+    assert shown == f"Promoted by {run.data.tags['promoted_by']}: readers like it"
     assert run.data.tags["promoted_why"] == "readers like it", "also on the run, for who looks there"

@@ -90,6 +90,7 @@ def test_publishing_leaves_a_finished_run_with_all_it_was_given(database: Regist
     assert (version.name, version.version, version.tags) == ("tfidf_model", "1", TAGS)
     assert abs(datetime.now(UTC) - version.registered_at) < timedelta(minutes=1)
     run = database._client.get_run(version.run_id)
+    assert run.info.run_name == "version 1"
     assert run.info.status == "FINISHED" and run.info.artifact_uri.startswith(root)
     assert run.data.params == {"title_weight": "2", "unknown_categories": "['default']"}
     assert run.data.metrics == METRICS and run.data.tags.items() >= TAGS.items()

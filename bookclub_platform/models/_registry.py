@@ -96,6 +96,7 @@ class Registry:
                     self._client.log_artifacts(run_id, folder, ARTIFACT_PATH)
                 source = f"{run.info.artifact_uri}/{ARTIFACT_PATH}"
                 version = self._create_version(model.name, source, run_id, tags)
+                self._client.update_run(run_id, name=f"version {version.version}")  # else MLflow makes a name up
                 self._client.set_terminated(run_id, "FINISHED")
             except BaseException as error:
                 self._mark_as_failed(run_id, error)

@@ -211,15 +211,14 @@ def _check_alarm(graph: BaseAssetGraph, record: dg.EventLogRecord, dagster_url: 
     key = found.asset_check_key
     name = f"{key.asset_key.to_user_string()}:{key.name}"
     of_all = found.metadata.get(FAILED_CATEGORIES)
+    many = [str(slug) for slug in of_all.value or ()] if isinstance(of_all, dg.JsonMetadataValue) else None
     described = graph.get(key).description if key in graph.asset_check_keys else None
     return Alarm(
         id=f"check {record.run_id} {name} {found.partition or ''}".strip(),
         kind="check",
         severity="ERROR" if found.severity == dg.AssetCheckSeverity.ERROR else "WARN",
         subject=name,
-        partition=_named([str(key) for key in of_all.value or ()])
-        if isinstance(of_all, dg.JsonMetadataValue)
-        else found.partition,
+        partition=_named(many) if many else found.partition,
         owners=_owners(graph, [key.asset_key]),
         cause=redacted(found.description or facts(found.metadata), secrets),
         what_to_do=" ".join(filter(None, [described, what_to_do(key.asset_key, key.name)])),

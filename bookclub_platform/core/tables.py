@@ -175,6 +175,12 @@ def select_history(book_id: int) -> sa.Select[Any]:
     )
 
 
+def select_by_code(code: str) -> sa.Select[Any]:
+    """(id,) of the listed books with that UPC or source id, in order of id."""
+    has_code = sa.or_(books.c.source_id == code, books.c.upc == code)
+    return sa.select(books.c.id).where(has_code, books.c.delisted_at.is_(None)).order_by(books.c.id)
+
+
 def select_listed(ids: Sequence[int]) -> sa.Select[Any]:
     """The books among `ids` that are not delisted, in no order."""
     return (

@@ -21,10 +21,13 @@ from bookclub_platform.models._contract import BookText, FoldableModel, Model, R
 from bookclub_platform.models._gate import Decision, Judgement, decide
 from bookclub_platform.models._health import ListHealth, list_health
 from bookclub_platform.models._judge import PROXIES, Judge
+from bookclub_platform.models._passages import Piece, Reader
 from bookclub_platform.models._registry import ModelVersion, Registry
+from bookclub_platform.models._search import IN_ORDER, SearchIndex
 from bookclub_platform.models.tfidf import Tfidf
 
 __all__ = [
+    "IN_ORDER",
     "MODELS",
     "PROXIES",
     "BookText",
@@ -35,9 +38,12 @@ __all__ = [
     "ListHealth",
     "Model",
     "ModelVersion",
+    "Piece",
+    "Reader",
     "Reason",
     "Recommendation",
     "Registry",
+    "SearchIndex",
     "Tfidf",
     "decide",
     "list_health",

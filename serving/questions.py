@@ -5,7 +5,8 @@ A parameter that does not exist is refused: a misspelt filter would otherwise be
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from decimal import Decimal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -104,6 +105,60 @@ class BookQuery(_Question):
         examples=["science-fiction"],
     )
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+
+
+# Control characters say nothing, and Postgres cannot even compare with a text that holds NUL.
+_ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+_Price = Annotated[Decimal, Field(ge=0, max_digits=10, decimal_places=2)]
+
+
+SearchText = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1000,
+        pattern=_ONE_LINE,
+        description="Words of a title or a description, a UPC, or the beginning of a word. Typos are forgiven.",
+        examples=["lihgthouse keeper"],
+    ),
+]
+
+
+class SearchQuery(BaseModel):
+    """What to search for, among which books, and which page of what is found."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: SearchText
+    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    cursor: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,3}$",
+        description="`next` of the page before; leave it out for the first page.",
+        examples=["20"],
+    )
+    category: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=_ONE_LINE,
+        description="Slug of a category, from /categories; one that does not exist has no books.",
+        examples=["science-fiction"],
+    )
+    min_price: _Price | None = Field(None, description="The lowest price; it counts as well.", examples=["10"])
+    max_price: _Price | None = Field(None, description="The highest price; it counts as well.", examples=["19.99"])
+    min_rating: int | None = Field(
+        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
+    )
+    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+
+    @property
+    def start(self) -> int:
+        """How many books stand before the page."""
+        return int(self.cursor or 0)
+
+    def filters(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"q", "limit", "cursor"})
 
 
 class ListQuery(_Question):

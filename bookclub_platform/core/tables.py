@@ -15,6 +15,7 @@ takes it out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -173,6 +174,26 @@ def select_history(book_id: int) -> sa.Select[Any]:
         .where(history.book_id == book_id, history.is_change)
         .order_by(history.held_from, history.crawl_id)
     )
+
+
+def select_chosen(
+    ids: Sequence[int],
+    category: str | None = None,
+    min_price: Decimal | None = None,
+    max_price: Decimal | None = None,
+    min_rating: int | None = None,
+    in_stock: bool | None = None,
+) -> sa.Select[Any]:
+    """(id,) of the listed books among `ids` that pass the filters, in no order."""
+    statement = select_listed(ids).with_only_columns(books.c.id)
+    filters = [
+        (category, books.c.category == category),
+        (min_price, books.c.price >= min_price),
+        (max_price, books.c.price <= max_price),
+        (min_rating, books.c.rating >= min_rating),
+        (in_stock, books.c.in_stock == in_stock),
+    ]
+    return statement.where(*(condition for value, condition in filters if value is not None))
 
 
 def select_by_code(code: str) -> sa.Select[Any]:

@@ -21,31 +21,31 @@ from bookclub_platform.models._contract import BookText, FoldableModel, Model, R
 from bookclub_platform.models._gate import Decision, Judgement, decide
 from bookclub_platform.models._health import ListHealth, list_health
 from bookclub_platform.models._judge import PROXIES, Judge
-from bookclub_platform.models._passages import Piece, Reader
+from bookclub_platform.models._passages import Found, Piece, find
 from bookclub_platform.models._registry import ModelVersion, Registry
-from bookclub_platform.models._search import IN_ORDER, SearchIndex
+from bookclub_platform.models._search import SearchIndex
 from bookclub_platform.models.tfidf import Tfidf
 
 __all__ = [
-    "IN_ORDER",
     "MODELS",
     "PROXIES",
     "BookText",
     "Decision",
     "FoldableModel",
+    "Found",
     "Judge",
     "Judgement",
     "ListHealth",
     "Model",
     "ModelVersion",
     "Piece",
-    "Reader",
     "Reason",
     "Recommendation",
     "Registry",
     "SearchIndex",
     "Tfidf",
     "decide",
+    "find",
     "list_health",
     "load_model",
 ]

@@ -87,8 +87,7 @@ class Lexicon(NamedTuple):
     def _sharing(self, word: str, most: int) -> list[int]:
         """The places of the words that share the most runs of three letters with `word`."""
         sought = np.unique(_codes(f"  {word} "))
-        at = np.searchsorted(self.runs, sought)
-        known = at[(at < len(self.runs)) & (self.runs[np.minimum(at, len(self.runs) - 1)] == sought)]
+        known = np.searchsorted(self.runs, sought)[np.isin(sought, self.runs)]
         lists = [self.run_words[self.run_ends[run] : self.run_ends[run + 1]] for run in known.tolist()]
         if not lists:
             return []

@@ -1,5 +1,8 @@
 """A question and a text -> how much of it stands there word after word, and the text in pieces, matched ones marked.
 
+    found = find(model, "the lihgthouse keeper", limit=2000)
+    found.scores               ->  {17: 0.41, 3: 0.2, ...}      by the model's index alone, the best first
+    found.score(17, [title, description])      ->  0.62         with what its texts say
     reader = Reader(index, question)
     reader.in_order(text)      ->  0.75: three of four pairs of neighbouring words of the question are neighbours here
     reader.pieces(title)       ->  [Piece("The ", False), Piece("Lighthouse", True)]
@@ -14,9 +17,10 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from bookclub_platform.models._search import Question, SearchIndex, stemmer, words
+from bookclub_platform.models._contract import Model
+from bookclub_platform.models._search import IN_ORDER, Question, SearchableModel, SearchIndex, stemmer, words
 
 SNIPPET_WORDS = 32
 _HEAD = 3  # letters that a form of a word has in common with it
@@ -108,6 +112,32 @@ class Reader:
         if word[:_HEAD] not in self._heads:
             return None
         return self._known.setdefault(word, self._stems.get(self._stem(word)))
+
+
+class Found(NamedTuple):
+    """What a question found: `scores` of book ids, the best first, and who reads texts for it."""
+
+    scores: dict[int, float]
+    reader: Reader
+
+    def score(self, book_id: int, texts: Sequence[str]) -> float:
+        """0..1, once its texts were read; what was not found by the index counts by them alone."""
+        in_order = max((self.reader.in_order(text) for text in texts), default=0.0)
+        return min(1.0, self.scores.get(book_id, 0.0) + IN_ORDER * in_order)
+
+
+def find(model: Model, text: str, limit: int) -> Found | None:
+    """The `limit` best books of `model` for `text`; None where the model is of a kind or a release without search."""
+    if getattr(model, "search_", None) is None:
+        return None
+    searched = cast(SearchableModel, model)
+    index = cast(SearchIndex, searched.search_)
+    question = index.ask(text)
+    places, scores = index.rank(question, searched.index_, limit)
+    return Found(
+        dict(zip(model.book_ids[places].tolist(), scores.tolist(), strict=True)),
+        Reader(index, question),
+    )
 
 
 def _pieces(text: str, shown: list[_Shown], start: int, end: int) -> list[Piece]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,8 @@ _FORM, _TYPO, _BEGINNING = 0.9, 0.8, 0.7  # how near to the word asked for the o
 _BEGINNINGS = 200  # words that a beginning may stand for; those in the most titles
 
 _WORD = re.compile(r"[^\W_]+")
-_APOSTROPHES = str.maketrans(dict.fromkeys("'\N{RIGHT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}", None))
-_POSSESSIVE = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}][sS]\\b")
+_POSSESSIVE = re.compile(r"'[sS]\b")
+_ACCENTS = re.compile("[\u0300-\u036f]+")
 
 Stem = Callable[[str], str]
 
@@ -45,11 +45,10 @@ def plain(text: str) -> str:
     """`text` in small letters, without accents, apostrophes and possessive s: as words are looked for."""
     text = _text.unglued(text)
     if "'" in text:
-        text = _POSSESSIVE.sub("", text).translate(_APOSTROPHES)
+        text = _POSSESSIVE.sub("", text).replace("'", "")
     if text.isascii():
         return text.lower()
-    apart = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(letter for letter in apart if not unicodedata.combining(letter))
+    return _ACCENTS.sub("", unicodedata.normalize("NFKD", text.casefold()))
 
 
 def words(text: str) -> list[str]:
@@ -81,6 +80,14 @@ class Question(NamedTuple):
 
     words: list[Word]
     order: list[int]
+
+
+class SearchableModel(Protocol):
+    """A model that free text can be searched for in: `index_` and `search_` are of the books `book_ids`."""
+
+    book_ids: NDArray[np.int64]
+    index_: InvertedIndex
+    search_: SearchIndex | None
 
 
 class SearchIndex(NamedTuple):
@@ -155,8 +162,8 @@ class SearchIndex(NamedTuple):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """What `arrays` gave; see `fault`."""
-        tables = [Lexicon(*(arrays[f"search.{name}.{part}"] for part in Lexicon._fields)) for name in _TABLES]
-        return cls(*tables, *(arrays[f"search.{name}"] for name in cls._fields[len(_TABLES) :]))
+        lexicon, stems = (Lexicon(*(arrays[f"search.{name}.{part}"] for part in Lexicon._fields)) for name in _TABLES)
+        return cls(lexicon, stems, *(arrays[f"search.{name}"] for name in cls._fields[len(_TABLES) :]))
 
     def ask(self, text: str) -> Question:
         """What the words of `text` may stand for here."""
@@ -271,12 +278,13 @@ class SearchIndex(NamedTuple):
         return None if all(is_weight) else "weights of search that are no numbers of 0 or more"
 
 
+_LEXICON_TYPES: tuple[type[np.generic], ...] = (np.uint8, np.int64, np.int64, np.int64, np.int32)
 _TABLES = ("lexicon", "stems")
 SEARCH_ARRAYS: dict[str, type[np.generic]] = {
     **{
         f"search.{table}.{part}": dtype
         for table in _TABLES
-        for part, dtype in zip(Lexicon._fields, (np.uint8, np.int64, np.int64, np.int64, np.int32), strict=True)
+        for part, dtype in zip(Lexicon._fields, _LEXICON_TYPES, strict=True)
     },
     "search.stem_of": np.int32,
     "search.stem_ends": np.int64,

@@ -112,7 +112,7 @@ def ours(rows: list[BookText]) -> Search:
     place = {row.id: at for at, row in enumerate(rows)}
 
     def search(text: str) -> list[int]:
-        found = find(model, text, RANKED)
+        found = find([model], text, RANKED)
         assert found is not None
         scores = {}
         for book_id in islice(found.scores, READ):

@@ -44,7 +44,7 @@ def shelf() -> Tfidf:
 
 def found(model: Tfidf, text: str) -> list[str]:
     """Titles, the best first, as the API orders them."""
-    answer = find(model, text, 100)
+    answer = find([model], text, 100)
     assert answer is not None
     scores = {book_id: answer.score(book_id, SHELF[book_id - 1]) for book_id in answer.scores}
     assert all(0 < score <= 1 for score in scores.values())
@@ -90,7 +90,7 @@ def test_the_order_of_the_words_decides_between_books_that_have_them_all(shelf: 
 
 
 def test_pieces_are_the_text_and_mark_its_words(shelf: Tfidf) -> None:
-    answer = find(shelf, "the lihgthouse keeper", 10)
+    answer = find([shelf], "the lihgthouse keeper", 10)
     assert answer is not None
     title, text = SHELF[1]
     pieces = answer.reader.pieces(title)
@@ -101,7 +101,7 @@ def test_pieces_are_the_text_and_mark_its_words(shelf: Tfidf) -> None:
 
 
 def test_a_snippet_is_the_part_that_matches(shelf: Tfidf) -> None:
-    answer = find(shelf, "lighthouse", 10)
+    answer = find([shelf], "lighthouse", 10)
     assert answer is not None
     text = "before " * 100 + "the lighthouse stands " + "after " * 100
     pieces = answer.reader.snippet(text)
@@ -121,7 +121,7 @@ def test_a_saved_model_searches_as_before_and_one_without_the_index_does_not(she
     assert isinstance(older, Tfidf)
     older.search_ = None
     older.save(tmp_path / "older")
-    assert find(load_model(tmp_path / "older"), "lighthouse", 10) is None
+    assert find([load_model(tmp_path / "older")], "lighthouse", 10) is None
 
 
 @pytest.mark.parametrize("name", ["books", "stem_words", "columns", "lexicon.ends", "lexicon.run_words", "weights"])
@@ -136,11 +136,27 @@ def test_an_index_that_leads_nowhere_is_refused(shelf: Tfidf, tmp_path: Path, na
         load_model(tmp_path / "damaged")
 
 
-def test_a_folded_model_is_searched_by_its_own_titles(shelf: Tfidf) -> None:
-    folded = shelf.fold([BookText(77, "The Comet Harbour", "A keeper and the storm.", "default", "Default")])
-    for asked in ("comet", "harbuor", "storm"):
-        answer = find(folded, asked, 10)
-        assert answer is not None and list(answer.scores) == [77]
+def test_books_folded_in_since_are_found_beside_the_others_and_win_where_both_have_them(shelf: Tfidf) -> None:
+    fresh = shelf.fold(
+        [
+            BookText(3, "The Comet Harbour", "A keeper and the storm.", "default", "Default"),
+            BookText(77, "Another Lighthouse", "No word of the rest.", "default", "Default"),
+        ]
+    )
+
+    def ids(asked: str) -> list[int]:
+        answer = find([shelf, fresh], asked, 10)
+        assert answer is not None
+        return list(answer.scores)
+
+    assert ids("comet") == ids("harbuor") == [3]
+    assert sorted(ids("lighthouse")) == [2, 77]  # 3 was about one, and is no more
+    assert 3 in ids("storm") and ids("letters to the sea")[0] == 2
+    assert fresh.search_ is not None
+    assert [set(title.split()) for title in fresh.search_.titles()] == [
+        {"the", "comet", "harbour"},
+        {"another", "lighthouse"},
+    ]
 
 
 def test_a_lexicon_finds_exactly_beginnings_and_typos() -> None:

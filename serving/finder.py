@@ -39,7 +39,7 @@ async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> 
     Raises:
         Problem: 503, the model in use was made before there was search.
     """
-    found = await asyncio.to_thread(find, champion.model, query.q, RANKED)
+    found = await asyncio.to_thread(find, [champion.model], query.q, RANKED)
     if found is None:
         detail = f"{champion.version.name} version {champion.version.version} has no index of words: train it again."
         raise problems.Problem(503, "no-search", detail, headers={"Retry-After": "60"})

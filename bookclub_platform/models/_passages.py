@@ -1,9 +1,9 @@
 """A question and a text -> how much of it stands there word after word, and the text in pieces, matched ones marked.
 
-    found = find(model, "the lihgthouse keeper", limit=2000)
+    found = find([model], "the lihgthouse keeper", limit=2000)
     found.scores               ->  {17: 0.41, 3: 0.2, ...}      by the model's index alone, the best first
     found.score(17, [title, description])      ->  0.62         with what its texts say
-    reader = Reader(index, question)
+    reader = Reader([(index, question)])
     reader.in_order(text)      ->  0.75: three of four pairs of neighbouring words of the question are neighbours here
     reader.pieces(title)       ->  [Piece("The ", False), Piece("Lighthouse", True)]
     reader.snippet(text)       ->  the same of the part of a text that has the most of it
@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple, cast
+
+import numpy as np
 
 from bookclub_platform.models._contract import Model
 from bookclub_platform.models._search import IN_ORDER, Question, SearchableModel, SearchIndex, stemmer, words
@@ -41,18 +43,20 @@ class _Shown(NamedTuple):
 
 
 class Reader:
-    """Reads texts for one question."""
+    """Reads texts for one question, as each index has heard it."""
 
-    def __init__(self, index: SearchIndex, question: Question) -> None:
+    def __init__(self, asked: Sequence[tuple[SearchIndex, Question]]) -> None:
+        question = asked[0][1]
         self._question = question
         self._pairs = set(pairwise(question.order))
         self._stop = {at for at, word in enumerate(question.words) if word.is_stop}
         self._stems = {word.stem: at for at, word in enumerate(question.words) if not word.is_stop}
         self._heads = {stem[:_HEAD] for stem in self._stems}
         self._known: dict[str, int | None] = {}
-        for at, word in enumerate(question.words):
-            for place, _ in word.places:
-                self._known.setdefault(index.lexicon.word(place), at)
+        for index, heard in asked:
+            for at, word in enumerate(heard.words):
+                for place, _ in word.places:
+                    self._known.setdefault(index.lexicon.word(place), at)
         self._known |= {word.text: at for at, word in enumerate(question.words)}
         self._stem = lru_cache(maxsize=None)(stemmer())
 
@@ -126,18 +130,25 @@ class Found(NamedTuple):
         return min(1.0, self.scores.get(book_id, 0.0) + IN_ORDER * in_order)
 
 
-def find(model: Model, text: str, limit: int) -> Found | None:
-    """The `limit` best books of `model` for `text`; None where the model is of a kind or a release without search."""
-    if getattr(model, "search_", None) is None:
+def find(models: Sequence[Model], text: str, limit: int) -> Found | None:
+    """The `limit` best books of `models` for `text`: a learned one, then what was folded into it, which wins where both
+    have a book. None where the first is of a kind or a release without search."""
+    parts = [cast(SearchableModel, model) for model in models if getattr(model, "search_", None) is not None]
+    if not parts or parts[0] is not models[0]:
         return None
-    searched = cast(SearchableModel, model)
-    index = cast(SearchIndex, searched.search_)
-    question = index.ask(text)
-    places, scores = index.rank(question, searched.index_, limit)
-    return Found(
-        dict(zip(model.book_ids[places].tolist(), scores.tolist(), strict=True)),
-        Reader(index, question),
-    )
+    asked: list[tuple[SearchIndex, Question]] = []
+    scores: dict[int, float] = {}
+    for part in parts:
+        index = cast(SearchIndex, part.search_)
+        question = index.ask(text, asked[0][1] if asked else None)
+        asked.append((index, question))
+        places, found = index.rank(question, part.index_, limit)
+        newer = np.fromiter(scores, dtype=np.int64, count=len(scores))
+        for book_id in newer[np.isin(newer, part.book_ids)].tolist():
+            del scores[book_id]
+        scores |= zip(part.book_ids[places].tolist(), found.tolist(), strict=True)
+    best = sorted(scores.items(), key=lambda pair: -pair[1])[:limit]
+    return Found(dict(best), Reader(asked))
 
 
 def _pieces(text: str, shown: list[_Shown], start: int, end: int) -> list[Piece]:

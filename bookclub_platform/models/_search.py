@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -74,6 +75,15 @@ class Word(NamedTuple):
     places: list[tuple[int, float]]
     columns: dict[int, float]
 
+    def beside(self, other: Word) -> Word:
+        """This word with what `other`, the same word asked of another index, knows of the space."""
+        is_known = bool(other.places)
+        return self._replace(
+            weight=other.weight if is_known else self.weight,
+            is_stop=other.is_stop or self.is_stop,
+            columns=other.columns | self.columns,
+        )
+
 
 class Question(NamedTuple):
     """`words` differ; `order` names them in the order of the question, with repetitions."""
@@ -118,20 +128,49 @@ class SearchIndex(NamedTuple):
     @classmethod
     def of(cls, titles: Sequence[str], vocabulary: Sequence[str], idf: NDArray[np.float32]) -> Self:
         """The index of `titles`, beside a model whose column i is the term `vocabulary[i]` of the rarity `idf[i]`."""
-        stem, is_stop = stemmer(), stop_word_of()
-        of_titles = [list(dict.fromkeys(words(title))) for title in titles]
+        stem = stemmer()
         of_terms = [words(term) for term in vocabulary]
+        column_of = {stem(found[0]): at for at, found in reversed(list(enumerate(of_terms))) if len(found) == 1}
+        return cls._of([words(title) for title in titles], of_terms, idf, column_of.get)
+
+    def fold(self, titles: Sequence[str], idf: NDArray[np.float32]) -> Self:
+        """The index of other `titles` in the same space, of their words alone: it is asked after this one, whose terms
+        it does not repeat."""
+
+        def column_of(stem: str) -> int | None:
+            at = self.stems.find(stem)
+            return None if at is None or self.columns[at] < 0 else int(self.columns[at])
+
+        return self._of([words(title) for title in titles], [], idf, column_of)
+
+    def titles(self) -> list[str]:
+        """(n,): the words of each title, in no order; as good as the title to make an index of."""
+        order = np.argsort(self.books, kind="stable")
+        found = np.repeat(np.arange(self.lexicon.n_words), np.diff(self.book_ends))[order]
+        bounds = np.searchsorted(self.books[order], np.arange(len(self.title_weights) + 1))
+        return [
+            " ".join(self.lexicon.word(place) for place in found[first:last].tolist())
+            for first, last in pairwise(bounds.tolist())
+        ]
+
+    @classmethod
+    def _of(
+        cls,
+        titles: Sequence[list[str]],
+        of_terms: Sequence[list[str]],
+        idf: NDArray[np.float32],
+        column_of: Callable[[str], int | None],
+    ) -> Self:
+        stem, is_stop = stemmer(), stop_word_of()
+        of_titles = [list(dict.fromkeys(found)) for found in titles]
         all_words = sorted({word for found in [*of_titles, *of_terms] for word in found})
         place = {word: at for at, word in enumerate(all_words)}
         stem_names = [stem(word) for word in all_words]
         stems = sorted(set(stem_names))
         stem_place = {name: at for at, name in enumerate(stems)}
         stem_of = np.array([stem_place[name] for name in stem_names], dtype=np.int32)
-
-        columns = np.full(len(stems), -1, dtype=np.int32)
-        for column in range(len(vocabulary) - 1, -1, -1):
-            if len(of_terms[column]) == 1:
-                columns[stem_of[place[of_terms[column][0]]]] = column
+        known = [column_of(name) for name in stems]
+        columns = np.array([-1 if column is None else column for column in known], dtype=np.int32)
         entries = np.array([place[word] for found in of_titles for word in found], dtype=np.int64)
         owners = np.repeat(np.arange(len(titles)), [len(found) for found in of_titles])
         counts = np.bincount(entries, minlength=len(all_words))
@@ -165,14 +204,20 @@ class SearchIndex(NamedTuple):
         lexicon, stems = (Lexicon(*(arrays[f"search.{name}.{part}"] for part in Lexicon._fields)) for name in _TABLES)
         return cls(lexicon, stems, *(arrays[f"search.{name}"] for name in cls._fields[len(_TABLES) :]))
 
-    def ask(self, text: str) -> Question:
-        """What the words of `text` may stand for here."""
+    def ask(self, text: str, before: Question | None = None) -> Question:
+        """What the words of `text` may stand for here.
+
+        Args:
+            before: what they stand for in the index that this one is a `fold` of: its columns hold here too.
+        """
         asked = words(text)
         different = list(dict.fromkeys(asked))[:MAX_WORDS]
         at = {word: number for number, word in enumerate(different)}
         stem = stemmer()
         is_open = bool(text) and bool(_WORD.match(text[-1]))  # who types on has not ended the last word
         found = [self._meaning(word, stem(word), is_open and word == asked[-1]) for word in different]
+        if before is not None:
+            found = [word.beside(other) for word, other in zip(found, before.words, strict=True)]
         return Question(found, [at[word] for word in asked if word in at])
 
     def _meaning(self, word: str, stem: str, is_last: bool) -> Word:

@@ -204,7 +204,7 @@ class Tfidf:
         folded.vocabulary_, folded.n_categories_, folded.idf_ = self.vocabulary_, self.n_categories_, self.idf_
         folded.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
         folded.lists_, folded.figures_ = None, {}
-        folded.search_ = SearchIndex.of([row.title for row in rows], self.vocabulary_[:n_terms], self.idf_)
+        folded.search_ = self.search_.fold([row.title for row in rows], self.idf_) if self.search_ else None
         folded.embedding_, folded.embedding_mean_ = None, self.embedding_mean_
         if self.embedding_mean_ is not None:
             folded.embedding_ = centred(self._encoded(rows), self.embedding_mean_)

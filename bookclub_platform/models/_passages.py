@@ -134,7 +134,7 @@ def find(models: Sequence[Model], text: str, limit: int) -> Found | None:
     """The `limit` best books of `models` for `text`: a learned one, then what was folded into it, which wins where both
     have a book. None where the first is of a kind or a release without search."""
     parts = [cast(SearchableModel, model) for model in models if getattr(model, "search_", None) is not None]
-    if not parts or parts[0] is not models[0]:
+    if getattr(models[0], "search_", None) is None:
         return None
     asked: list[tuple[SearchIndex, Question]] = []
     scores: dict[int, float] = {}

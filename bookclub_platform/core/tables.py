@@ -186,14 +186,17 @@ def select_chosen(
 ) -> sa.Select[Any]:
     """(id,) of the listed books among `ids` that pass the filters, in no order."""
     statement = select_listed(ids).with_only_columns(books.c.id)
-    filters = [
-        (category, books.c.category == category),
-        (min_price, books.c.price >= min_price),
-        (max_price, books.c.price <= max_price),
-        (min_rating, books.c.rating >= min_rating),
-        (in_stock, books.c.in_stock == in_stock),
-    ]
-    return statement.where(*(condition for value, condition in filters if value is not None))
+    if category is not None:
+        statement = statement.where(books.c.category == category)
+    if min_price is not None:
+        statement = statement.where(books.c.price >= min_price)
+    if max_price is not None:
+        statement = statement.where(books.c.price <= max_price)
+    if min_rating is not None:
+        statement = statement.where(books.c.rating >= min_rating)
+    if in_stock is not None:
+        statement = statement.where(books.c.in_stock == in_stock)
+    return statement
 
 
 def select_by_code(code: str) -> sa.Select[Any]:

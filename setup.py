@@ -24,6 +24,7 @@ SERVING = [
     "jinja2>=3.1",  # the pages of the web catalogue, which escape what shops write
     "prometheus-client>=0.21",
     "python-multipart>=0.0.18",
+    "snowballstemmer>=2.2",  # what is searched for is stemmed as the terms of the model are; pure Python
     "sqlalchemy[asyncio]>=2.1,<2.2",
     "uvicorn>=0.32",
     "uvloop>=0.21",
@@ -91,7 +92,7 @@ EMBEDDING = [
 ]
 
 # The peers that benchmarks/ measures against: the releases that its figures stand for.
-BENCH = ["scrapy>=2.19,<2.20", "sparse-dot-topn>=1.2,<1.3"]
+BENCH = ["bm25s>=0.3,<0.4", "scrapy>=2.19,<2.20", "sparse-dot-topn>=1.2,<1.3"]
 
 setup(
     name="bookclub-platform",

@@ -21,6 +21,8 @@ from serving.cursor import MAX_ID, Cursor
 from serving.versions import RECOMMENDATION_ID
 
 MAX_LIMIT = 100
+# Control characters say nothing, and Postgres cannot even compare with a text that holds NUL.
+ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 MAX_BATCH = 100
 
 BookId = Annotated[int, Field(ge=1, le=MAX_ID, description="The book's `id`.", examples=[1])]
@@ -100,7 +102,7 @@ Slug = Annotated[
     Field(
         min_length=1,
         max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f]+$",  # Postgres cannot even compare with a text that holds NUL
+        pattern=ONE_LINE,
     ),
 ]
 Price = Annotated[Decimal, Field(ge=0, le=Decimal("99999999.99"), max_digits=10, decimal_places=2)]
@@ -225,6 +227,53 @@ class CrawlRequest(Question):
     categories: Annotated[list[Slug], Field(min_length=1, max_length=MAX_BATCH)] | None = Field(
         None, description="Slugs of categories; null: all that a shop still has.", examples=[["science-fiction"]]
     )
+
+
+SearchText = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1000,
+        pattern=ONE_LINE,
+        description="Words of a title or a description, a UPC, or the beginning of a word. Typos are forgiven.",
+        examples=["lihgthouse keeper"],
+    ),
+]
+
+
+class SearchQuery(Question):
+    """What to search for, among which books, and which page of what is found."""
+
+    q: SearchText
+    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    cursor: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,3}$",
+        description="`next` of the page before; leave it out for the first page.",
+        examples=["20"],
+    )
+    category: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=ONE_LINE,
+        description="Slug of a category, from /categories; one that does not exist has no books.",
+        examples=["science-fiction"],
+    )
+    min_price: Price | None = Field(None, description="The lowest price; it counts as well.", examples=["10"])
+    max_price: Price | None = Field(None, description="The highest price; it counts as well.", examples=["19.99"])
+    min_rating: int | None = Field(
+        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
+    )
+    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+
+    @property
+    def start(self) -> int:
+        """How many books stand before the page."""
+        return int(self.cursor or 0)
+
+    def filters(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"q", "limit", "cursor"})
 
 
 class ListQuery(Question):

@@ -124,6 +124,53 @@ class History(Answer):
     data_version: DataVersion
 
 
+class Piece(Answer):
+    """A part of a text. All pieces of a text, put together, are the text."""
+
+    text: str = Field(description="Plain text from the shop: escape it before it goes into a page.", examples=["The "])
+    is_match: bool = Field(description="Whether it is what was searched for: show it marked.", examples=[False])
+
+
+class Matched(Answer):
+    """Where a book has what was searched for."""
+
+    terms: list[str] = Field(
+        description="The words of `q` that were found, in small letters and as they were sought; not those that only "
+        "were near in the model's space.",
+        examples=[["lighthouse", "keeper"]],
+    )
+    title: list[Piece] = Field(
+        description="The whole title in pieces.",
+        examples=[[{"text": "The ", "is_match": False}, {"text": "Lighthouse", "is_match": True}]],
+    )
+    snippet: list[Piece] = Field(
+        description="The part of the description that has the most of it, in pieces; `…` where it is cut. Empty "
+        "without a description.",
+        examples=[[{"text": "A ", "is_match": False}, {"text": "keeper", "is_match": True}]],
+    )
+
+
+class SearchItem(Book):
+    """A book that was found."""
+
+    score: float = Field(description="How well it fits, 0 to 1; higher fits better.", examples=[0.62])
+    matched: Matched
+
+
+class SearchPage(Answer):
+    """One page of what was found."""
+
+    items: list[SearchItem] = Field(description="The best first.")
+    next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["20"])
+    total: int = Field(
+        description="Books with a word of `q` that pass the filters, on all pages; of more than 2,000 with a word of "
+        "it only the best 2,000 are looked at.",
+        examples=[37],
+    )
+    model: ModelRef = Field(description="The one whose space was searched.")
+    data_version: DataVersion
+
+
 class Category(Answer):
     """A category that has a listed book."""
 

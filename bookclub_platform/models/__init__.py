@@ -21,8 +21,10 @@ from bookclub_platform.models._contract import BookText, FoldableModel, Model, R
 from bookclub_platform.models._gate import Decision, Judgement, decide
 from bookclub_platform.models._health import ListHealth, list_health
 from bookclub_platform.models._judge import PROXIES, Judge
+from bookclub_platform.models._passages import Found, Piece, find
 from bookclub_platform.models._registry import ModelVersion, Registry
 from bookclub_platform.models._registry_http import RegistryReader, reader
+from bookclub_platform.models._search import SearchIndex
 from bookclub_platform.models.tfidf import Tfidf
 
 __all__ = [
@@ -31,17 +33,21 @@ __all__ = [
     "BookText",
     "Decision",
     "FoldableModel",
+    "Found",
     "Judge",
     "Judgement",
     "ListHealth",
     "Model",
     "ModelVersion",
+    "Piece",
     "Reason",
     "Recommendation",
     "Registry",
     "RegistryReader",
+    "SearchIndex",
     "Tfidf",
     "decide",
+    "find",
     "list_health",
     "load_model",
     "reader",

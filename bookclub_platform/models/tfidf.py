@@ -30,6 +30,7 @@ from bookclub_platform.models._contract import BookText, Reason, Recommendation
 from bookclub_platform.models._embedding import Encoder, centred
 from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
 from bookclub_platform.models._nearest import FEW, Lists, nearest_lists
+from bookclub_platform.models._search import SEARCH_ARRAYS, SearchIndex
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -84,6 +85,7 @@ class Tfidf:
         embedding_mean_: (d,) float32, what they were centred on.
         embedding_components_: (d, m) float32 of `lsa`: vectors @ their transpose are the embedding, not centred.
         lists_: the nearest of each book, made once; None where a request finds them as fast, and with an embedding.
+        search_: the words of titles and terms, by which free text finds books; None in a model of an earlier release.
         figures_: how these were made, for the log: seconds, recall@10 against exact; empty without, and once loaded.
     """
 
@@ -99,6 +101,7 @@ class Tfidf:
     embedding_mean_: NDArray[np.float32] | None
     embedding_components_: NDArray[np.float32] | None
     lists_: Lists | None
+    search_: SearchIndex | None
     figures_: dict[str, float]
 
     def __init__(
@@ -173,6 +176,7 @@ class Tfidf:
         self.idf_ = np.concatenate([term_idf, category_idf]).astype(np.float32)
         self.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
         self._fit_embedding(rows, vectors)
+        self.search_ = SearchIndex.of([row.title for row in rows], term_names, self.idf_)
         self.lists_, self.figures_ = None, {}
         if len(rows) > FEW and self.embedding_ is None:
             self.lists_, made = nearest_lists(self.index_, self.works_)
@@ -215,6 +219,7 @@ class Tfidf:
         folded.vocabulary_, folded.n_categories_, folded.idf_ = self.vocabulary_, self.n_categories_, self.idf_
         folded.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
         folded.lists_, folded.figures_ = None, {}
+        folded.search_ = self.search_.fold([row.title for row in rows], self.idf_) if self.search_ else None
         folded.embedding_, folded.embedding_mean_ = None, self.embedding_mean_
         folded.embedding_components_ = self.embedding_components_
         if self.embedding_mean_ is not None:
@@ -396,6 +401,8 @@ class Tfidf:
         arrays |= {key: array for key, array in embedding if array is not None}
         if self.lists_ is not None:
             arrays |= dict(zip(_LIST_ARRAYS, self.lists_, strict=True))
+        if self.search_ is not None:
+            arrays |= self.search_.arrays()
         for array_name, array in arrays.items():
             np.save(folder / f"{array_name}.npy", array, allow_pickle=False)
         text = json.dumps(self.vocabulary_, ensure_ascii=False, indent=0)
@@ -409,6 +416,8 @@ class Tfidf:
         embedding = {key: kind for key, kind in _EMBEDDING_ARRAYS.items() if f"{key}.npy" in stated.files}
         has_lists = f"{min(_LIST_ARRAYS)}.npy" in stated.files
         dtypes = _ARRAYS | embedding | (_LIST_ARRAYS if has_lists else {})
+        has_search = f"{min(SEARCH_ARRAYS)}.npy" in stated.files
+        dtypes |= SEARCH_ARRAYS if has_search else {}
         manifest = _artifact.open_sealed(folder, cls.name, _VERSION, {_VOCABULARY, *(f"{key}.npy" for key in dtypes)})
         try:
             model = cls(**manifest.parameters)
@@ -424,6 +433,7 @@ class Tfidf:
             Compressed(*(arrays[f"{side}.{part}"] for part in Compressed._fields)) for side in ("by_book", "by_column")
         )
         model.lists_ = Lists(*(arrays[key] for key in _LIST_ARRAYS)) if has_lists else None
+        model.search_ = SearchIndex.from_arrays(arrays) if has_search else None
         model.figures_ = {}
         model.vocabulary_ = _artifact.read_list(folder / _VOCABULARY)
         model.n_categories_ = manifest.counts.get("categories", -1)
@@ -451,6 +461,7 @@ class Tfidf:
             or self.index_.by_column.fault(n_columns, n_books)
             or self._embedding_fault(n_books, n_columns)
             or (self.lists_.fault(n_books) if self.lists_ is not None else None)
+            or (self.search_.fault(n_books, n_columns) if self.search_ is not None else None)
         )
 
     def _embedding_fault(self, n_books: int, n_columns: int) -> str | None:

@@ -9,17 +9,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from bookclub_platform.core.browse import Filters, Position, select_sorted, select_total
-from bookclub_platform.core.errors import DatabaseUnavailable
+from bookclub_platform.core.errors import DatabaseUnavailable, NoChampion
 from bookclub_platform.core.tables import select_book, select_categories
-from serving import cursor, neighbours
-from serving.catalogue import Snapshot
+from serving import cursor, finder, neighbours
+from serving.catalogue import Catalogue, Snapshot
 from serving.champion import ChampionKeeper
 from serving.dependencies import TheCatalogue, TheKeeper
-from serving.questions import BookId, PageQuery
+from serving.problems import Problem
+from serving.questions import BookId, PageQuery, SearchQuery, SearchText
 from serving.schemas import Book, Recommendation
 from serving.web.pages import page
 from serving.web.shelf import Shelf
@@ -30,8 +31,10 @@ _PER_PAGE = 24
 
 class _ShelfQuery(PageQuery):
     limit: int = _PER_PAGE
+    q: SearchText | None = None
+    start: int = Field(0, ge=0, le=finder.RANKED)
 
-    @field_validator("category", mode="before")
+    @field_validator("category", "q", mode="before")
     @classmethod
     def _all_shelves(cls, chosen: str) -> str | None:
         """A form sends "" for the choice that is none."""
@@ -49,6 +52,9 @@ class _WebRoute(APIRoute):
                 return await handle(request)
             except RequestValidationError:
                 return page("fault.html", 404, title="No such page", text="The address is not one of ours.")
+            except (NoChampion, Problem):
+                text = "Nothing can be searched for yet. The shelves are open."
+                return page("fault.html", 503, title="No search yet", text=text)
             except DatabaseUnavailable:
                 text = "We cannot get at the shelves. Please try again in a moment."
                 answer = page("fault.html", 503, title="Closed for a moment", text=text)
@@ -68,8 +74,10 @@ async def home() -> RedirectResponse:
 
 @router.get("/catalogue")
 async def show_shelves(
-    request: Request, query: Annotated[_ShelfQuery, Query()], catalogue: TheCatalogue
+    request: Request, query: Annotated[_ShelfQuery, Query()], catalogue: TheCatalogue, keeper: TheKeeper
 ) -> HTMLResponse:
+    if query.q:
+        return await _show_found(request, query.q, query.start, catalogue, keeper)
     chosen = Filters(category=query.category, in_stock=query.in_stock)
     after = query.cursor.after if query.cursor is not None else None
     async with catalogue.snapshot() as snapshot:
@@ -88,6 +96,24 @@ async def show_shelves(
         total=total,
         following=following and request.url.include_query_params(cursor=following).query,
         first=query.cursor is None,
+        cover=_shelf(request).address,
+    )
+
+
+async def _show_found(
+    request: Request, asked: str, start: int, catalogue: Catalogue, keeper: ChampionKeeper
+) -> HTMLResponse:
+    query = SearchQuery(q=asked, limit=_PER_PAGE, cursor=str(start) if start else None)
+    async with catalogue.snapshot() as snapshot:
+        finding = await finder.search(keeper.champion(), snapshot, query)
+    end = start + _PER_PAGE
+    return page(
+        "found.html",
+        asked=asked,
+        items=finding.items,
+        total=finding.total,
+        start=start,
+        following=request.url.include_query_params(start=end).query if end < finding.total else None,
         cover=_shelf(request).address,
     )
 

@@ -1,0 +1,35 @@
+"""Books by free text."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from serving import finder, problems
+from serving.dependencies import TheCatalogue, TheChampion
+from serving.questions import SearchQuery
+from serving.schemas import ModelRef, SearchPage
+from serving.versions import name_versions
+
+router = APIRouter(tags=["Books"], responses=problems.responses(422, 503))
+
+
+@router.get("/books/search", summary="Search for books")
+async def search_books(
+    query: Annotated[SearchQuery, Query()], catalogue: TheCatalogue, champion: TheChampion, response: Response
+) -> SearchPage:
+    """Listed books that fit `q`, the best first. Words of a title count most, then those of the description, rare ones
+    more; words in the order of the question more than scattered ones. A word may be misspelt, be another form of the
+    one in the text, and the last one may be begun alone. A UPC finds its book."""
+    async with catalogue.snapshot() as snapshot:
+        finding = await finder.search(champion, snapshot, query)
+    name_versions(response, champion, snapshot)
+    end = query.start + query.limit
+    return SearchPage(
+        items=finding.items,
+        next=str(end) if end < finding.total else None,
+        total=finding.total,
+        model=ModelRef.model_validate(champion.version),
+        data_version=snapshot.data_version,
+    )

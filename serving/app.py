@@ -33,6 +33,7 @@ from serving.champion import ChampionKeeper
 from serving.gate import Gate
 from serving.guard import guard
 from serving.limits import LimitBody
+from serving.lineup import Lineups
 from serving.metrics import MeasureRequests, Metrics
 from serving.quotas import SharedQuotas
 from serving.routes import routers
@@ -66,7 +67,8 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
     folder = settings.home / "serving" / "models"
-    keeper = ChampionKeeper(Registry(tracking_uri), Tfidf.name, folder, settings.model_poll_s)
+    lineups = Lineups(database_url)
+    keeper = ChampionKeeper(Registry(tracking_uri), Tfidf.name, folder, settings.model_poll_s, lineups)
     catalogue = Catalogue(database_url)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(settings.home / "serving" / "quotas")
@@ -98,6 +100,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
             await polling
         await accounts.close()
         await catalogue.close()
+        lineups.close()
 
     # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
     app = FastAPIOffline(

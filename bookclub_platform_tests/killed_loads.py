@@ -28,7 +28,7 @@ import sqlalchemy as sa
 from bookclub_platform.core.book import Book
 from bookclub_platform.core.database import database_urls, ensure_databases, migrate, wait_until_up
 from bookclub_platform.core.loads import load_category
-from bookclub_platform.local.postgres import leased
+from bookclub_platform.local.postgres import is_running, leased
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CATEGORIES = 8
@@ -161,3 +161,5 @@ if __name__ == "__main__":
     else:
         with tempfile.TemporaryDirectory() as folder:
             trial(Path(folder), int(sys.argv[1]), size=400, seed=int(time.time()))
+            while is_running(Path(folder)):  # the server ends after its last user, and still writes
+                time.sleep(0.1)

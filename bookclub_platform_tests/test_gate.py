@@ -48,7 +48,7 @@ def test_the_same_model_once_more_keeps_the_champion(scores: NDArray[np.float64]
 
 
 def test_a_gain_that_is_sure_and_too_small_keeps_the_champion(scores: NDArray[np.float64]) -> None:
-    decision = decide(judgement(scores + 0.001), judgement(scores))
+    decision = decide(judgement(scores + 0.01), judgement(scores))
     assert decision.figures["gain_lower_bound"] > 0 and not decision.is_promoted
 
 

@@ -92,7 +92,9 @@ def test_growing_leaves_the_one_before_as_it_was(model: Tfidf, rows: list[BookTe
 def test_several_books_are_answered_by_the_mean_of_their_scores(grown: Grown, whole: Tfidf) -> None:
     liked = [5, 120, 333]
     places = np.searchsorted(whole.book_ids, liked)
-    mean = np.mean([whole.index_.cosines(int(at)) for at in places], axis=0)
+    assert whole.embedding_ is not None
+    words = np.mean([whole.index_.cosines(int(at)) for at in places], axis=0)
+    mean = 0.75 * words + 0.25 * np.maximum(whole.embedding_ @ whole.embedding_[places].mean(axis=0), 0)
     mean[np.isin(whole.works_, whole.works_[places])] = 0
     found = grown.nearest(grown.probe(liked), 10)
     assert np.allclose([near.score for near in found], np.sort(mean)[-10:][::-1], atol=1e-6)
@@ -120,7 +122,7 @@ def test_what_is_excluded_is_in_no_list_nor_is_its_work(grown: Grown) -> None:
 
 def likeness(whole: Tfidf, found: list[Recommendation]) -> NDArray[np.float64]:
     places = np.searchsorted(whole.book_ids, [near.book_id for near in found])
-    alike = np.array([whole.index_.cosines(int(at))[places] for at in places])
+    alike = np.array([whole._scores(int(at))[places] for at in places])
     return alike[np.triu_indices(len(places), 1)]
 
 
@@ -128,7 +130,7 @@ def test_a_diverse_list_is_the_one_that_maximal_marginal_relevance_defines(grown
     probe, diversity = grown.probe([77]), 0.4
     pool = grown.nearest(probe, 100)
     places = np.searchsorted(whole.book_ids, [near.book_id for near in pool])
-    alike = np.array([whole.index_.cosines(int(at))[places] for at in places])
+    alike = np.array([whole._scores(int(at))[places] for at in places])
     chosen: list[int] = []
     while len(chosen) < 10:
         merit = [
@@ -151,13 +153,13 @@ def test_more_diversity_makes_a_list_less_alike_and_none_leaves_it(grown: Grown,
 
 
 def test_a_list_made_once_and_a_bounded_search_give_what_a_scan_gives(
-    model: Tfidf, rows: list[BookText], monkeypatch: pytest.MonkeyPatch
+    rows: list[BookText], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scanning = Grown(model).grow(rows[LEARNED:])
+    scanning = Grown(Tfidf(embedding="none").fit(rows[:LEARNED])).grow(rows[LEARNED:])
     expected = [scanning.nearest(scanning.probe([book_id]), 10) for book_id in range(1, 60)]
     monkeypatch.setattr("bookclub_platform.models.tfidf.FEW", 0)
     monkeypatch.setattr(grown_module, "SCANNED", 0)
-    listed = Grown(Tfidf().fit(rows[:LEARNED])).grow(rows[LEARNED:])
+    listed = Grown(Tfidf(embedding="none").fit(rows[:LEARNED])).grow(rows[LEARNED:])
     assert listed.base.lists_ is not None
     for book_id, found in enumerate(expected, 1):
         same(listed.nearest(listed.probe([book_id]), 10), found)
@@ -165,7 +167,7 @@ def test_a_list_made_once_and_a_bounded_search_give_what_a_scan_gives(
 
 def test_a_folded_book_without_its_embedding_is_scored_by_words_alone(rows: list[BookText]) -> None:
     model = Tfidf(embedding="minilm", embedding_weight=0.25)
-    words = Tfidf().fit(rows[:LEARNED])
+    words = Tfidf(embedding="none").fit(rows[:LEARNED])
     model.__dict__ |= {key: value for key, value in words.__dict__.items() if key not in model.parameters}
     random = np.random.default_rng(0).normal(size=(LEARNED, 384)).astype(np.float32)
     model.embedding_ = random / np.linalg.norm(random, axis=1, keepdims=True)

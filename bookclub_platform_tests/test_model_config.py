@@ -21,7 +21,7 @@ def test_the_config_names_every_parameter_of_the_model_with_its_default() -> Non
 
 
 def test_the_embedding_is_the_settings_unless_the_run_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert TfidfConfig().parameters()["embedding"] == "none"
+    assert TfidfConfig().parameters()["embedding"] == "lsa"
     monkeypatch.setenv("BOOKCLUB_EMBEDDING", "minilm")
     assert TfidfConfig().parameters()["embedding"] == "minilm"
     assert TfidfConfig(embedding="none").parameters()["embedding"] == "none"

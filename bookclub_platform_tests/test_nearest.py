@@ -29,7 +29,7 @@ def model() -> Tfidf:
     rows[7] = rows[7]._replace(description=rows[3].description, category=rows[3].category)  # a near double
     rows[40] = rows[40]._replace(title=rows[3].title, description=rows[3].description)  # another edition
     rows[50] = rows[50]._replace(title="Zzyzx", description=None, category="default")  # nothing in common
-    return Tfidf().fit(rows)
+    return Tfidf(embedding="none").fit(rows)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def large(model: Tfidf) -> Iterator[Tfidf]:
     """The same books with lists made once, as a model of many more has them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tfidf, "FEW", 0)
-        yield Tfidf().fit(list(made_up(BOOKS, seed=3)))
+        yield Tfidf(embedding="none").fit(list(made_up(BOOKS, seed=3)))
 
 
 def test_a_request_answers_the_same_from_a_list_as_by_a_search(large: Tfidf, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_lists_that_lead_out_of_the_model_are_refused(large: Tfidf, tmp_path: Pa
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real shop's texts lie beside the repository")
 def test_two_stages_find_nearly_all_among_real_texts_too() -> None:
-    real = Tfidf().fit([text for _, text in real_books()])
+    real = Tfidf(embedding="none").fit([text for _, text in real_books()])
     exact, _ = nearest_lists(real.index_, real.works_)
     lists, figures = nearest_lists(real.index_, real.works_, exact_up_to=0)
     assert figures.method == "two stages" and figures.budget < 10_000

@@ -114,13 +114,14 @@ def test_scores_fall_and_lie_between_0_and_1_and_shares_add_up_to_them(model: Tf
         assert book_id not in [item.book_id for item in near]
         for item in near:
             named = [reason.share for reason in item.why if reason.kind != "terms"]
-            assert 1 <= len(named) <= 5 and named == sorted(named, reverse=True)
+            assert 1 <= len(named) <= 6 and named == sorted(named, reverse=True)
             assert [reason.kind for reason in item.why[len(named) :]] in ([], ["terms"])
             assert sum(reason.share for reason in item.why) == pytest.approx(item.score, abs=1e-6)
             assert all(reason.share >= 0 for reason in item.why)
 
 
-def test_a_score_is_the_cosine_of_the_two_vectors(model: Tfidf) -> None:
+def test_without_an_embedding_a_score_is_the_cosine_of_the_two_vectors() -> None:
+    model = Tfidf(embedding="none").fit(shelf())
     index = model.index_.by_book
     dense = np.zeros((len(model.book_ids), len(model.vocabulary_)))
     for row in range(len(dense)):
@@ -157,7 +158,7 @@ def test_the_same_work_stands_once_in_a_list_and_not_in_its_own(model: Tfidf) ->
 
 def test_many_copies_of_one_work_do_not_shorten_a_list() -> None:
     copies = [BookText(1000 + at, "Murder, a Murder", "A murder and a detective.", "x", "X") for at in range(50)]
-    near = Tfidf().fit(shelf() + copies).recommend(place("Murder at Low Tide"), 5)
+    near = Tfidf(embedding="none").fit(shelf() + copies).recommend(place("Murder at Low Tide"), 5)
     assert len(near) == 5 and sum(item.book_id >= 1000 for item in near) == 1
 
 
@@ -493,3 +494,25 @@ def yardstick() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_books_that_share_no_word_are_near_by_the_words_that_stand_beside_theirs() -> None:
+    texts = ["wolf forest", "forest moon", "moon howl", "oven bread", "bread flour", "flour dough"] * 3
+    rows = [BookText(at, f"Book{at}", text, "default", "Default") for at, text in enumerate(texts)]
+    near = {item.book_id: item.why for item in Tfidf(min_df=2).fit(rows).recommend(0, 20)}
+    assert {near_id % 6 for near_id in near} <= {0, 1, 2}  # "moon howl" shares no word with "wolf forest"
+    assert any(near_id % 6 == 2 for near_id in near)
+
+
+def test_a_folded_book_has_the_embedding_that_it_would_have_had() -> None:
+    model = Tfidf().fit(shelf())
+    folded = model.fold(shelf())
+    assert model.embedding_ is not None and folded.embedding_ is not None
+    assert np.allclose(model.embedding_, folded.embedding_, atol=1e-5)
+
+
+def test_of_more_books_than_said_none_has_an_embedding(tmp_path: Path) -> None:
+    model = Tfidf(embedding_up_to=len(shelf()) - 1).fit(shelf())
+    model.save(tmp_path)
+    assert Tfidf.load(tmp_path).embedding_ is None
+    assert Tfidf(embedding_up_to=len(shelf())).fit(shelf()).embedding_ is not None

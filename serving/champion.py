@@ -251,9 +251,11 @@ class ChampionKeeper:
         return reason
 
 
-def _sound(folder: Path) -> Model:
-    """The model in `folder`, once it has answered: what cannot fails here, not in a customer's request."""
+def _sound(folder: Path) -> Tfidf:
+    """The model in `folder`, once it has answered: what cannot fail here, not in a customer's request."""
     model = load_model(folder)
+    if not isinstance(model, Tfidf):
+        raise ArtifactInvalid(f"The model in {folder} is a {model.name}, which cannot take in new books.")
     for book_id in model.book_ids[:1]:
         model.recommend(int(book_id), 1)
     return model

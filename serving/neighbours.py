@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bookclub_platform.core.tables import books, select_book, select_listed
 from bookclub_platform.models import Probe
@@ -20,8 +20,7 @@ from serving.schemas import Book, Emptiness, Fallback, Recommendation, Why
 Ranking = dict[int, list[Ranked]]  # key of a probe -> its neighbours, nearest first
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What a list is to be like."""
 
     filters: Filters = Filters()
@@ -30,8 +29,7 @@ class Choice:
     diversity: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A list. `reason`: why nothing near was found; `fallback`: what the books are then."""
 
     items: list[Recommendation]
@@ -54,6 +52,11 @@ def probes(lineup: Lineup, ids: Sequence[int]) -> dict[int, Probe]:
         except KeyError:
             continue
     return found
+
+
+async def probe_of_text(lineup: Lineup, text: str) -> Probe:
+    """For what is near to `text`; off the event loop: the first one of a large model stems its whole vocabulary."""
+    return await asyncio.to_thread(lineup.grown.probe_of_text, text)
 
 
 async def rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth: int | None = None) -> Ranking:
@@ -86,7 +89,12 @@ async def fill(
 
 
 async def find(
-    snapshot: Snapshot, lineup: Lineup, asked: Mapping[int, Probe], ranking: Ranking, keys: Sequence[int], choice: Choice
+    snapshot: Snapshot,
+    lineup: Lineup,
+    asked: Mapping[int, Probe],
+    ranking: Ranking,
+    keys: Sequence[int],
+    choice: Choice,
 ) -> dict[int, Found]:
     """A list for each of `keys`: of near books, or, where there is none, of well rated ones, which says so."""
     filled = await fill(snapshot, lineup, asked, ranking, choice)

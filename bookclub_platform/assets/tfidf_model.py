@@ -45,7 +45,7 @@ class TfidfConfig(dg.Config):
     """The parameters of models/tfidf.py, which says why the defaults were chosen.
 
     Attributes:
-        embedding: `none` or `minilm`; unset, what the setting BOOKCLUB_EMBEDDING says.
+        embedding: `none`, `lsa` or `minilm`; unset, what the setting BOOKCLUB_EMBEDDING says.
     """
 
     title_weight: int = _CHOSEN.title_weight
@@ -53,8 +53,9 @@ class TfidfConfig(dg.Config):
     category_weight: float = _CHOSEN.category_weight
     min_df: int = _CHOSEN.min_df
     unknown_categories: list[str] = Field(default=list(_CHOSEN.unknown_categories))
-    embedding: str | None = Field(default=None, pattern="^(none|minilm)$")
+    embedding: str | None = Field(default=None, pattern="^(none|lsa|minilm)$")
     embedding_weight: float = Field(default=_CHOSEN.embedding_weight, ge=0, le=1)
+    embedding_up_to: int = Field(default=_CHOSEN.embedding_up_to, ge=0)
 
     def parameters(self) -> dict[str, Any]:
         """What the model is made with."""

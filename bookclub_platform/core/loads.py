@@ -197,6 +197,7 @@ def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool
         is_away.label("is_away"),
         (books.c.last_seen_at < _incoming.c.last_seen_at).label("is_later"),
     ).select_from(_incoming.join(books, on_key))
+    rows = rows.order_by(books.c.id)  # what follows then walks through the pages of `books` and of the indexes in order
     _empty(connection, _known)
     connection.execute(insert(_known).from_select(list(_known.c), rows))
     connection.execute(sa.text("ANALYZE pg_temp.known"))

@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     retrain_schedule: Cron = "0 5 * * 1"
     retrain_coverage: Annotated[float, Field(ge=0, le=1)] = 0.9
     alarm_webhook: Annotated[SecretStr | None, AfterValidator(_secret_http_url)] = None
-    embedding: Literal["none", "minilm"] = "none"
+    embedding: Literal["none", "lsa", "minilm"] = "lsa"
     require_login: bool = False
     open_registration: bool = True
     token_keys: Annotated[Path | None, AfterValidator(_absolute_or_none)] = None

@@ -1,7 +1,7 @@
 """Entries of a sparse matrix, in any order -> the index of unit vectors that a model searches. NumPy alone.
 
-    unit_index(rows, columns, weights, shape=(n, m), terms=t)    ->  InvertedIndex
-    merged(older, is_kept, newer, order)                         ->  the rows of both, less what is not kept
+unit_index(rows, columns, weights, shape=(n, m), terms=t)    ->  InvertedIndex
+merged(older, is_kept, newer, order)                         ->  the rows of both, less what is not kept
 """
 
 from __future__ import annotations

@@ -215,9 +215,7 @@ class Grown:
             likeness = np.maximum(likeness, alike)
         return np.array(chosen, dtype=np.int64)
 
-    def _explained(
-        self, probe: Probe, places: NDArray[np.int64], scores: NDArray[np.float64]
-    ) -> list[Recommendation]:
+    def _explained(self, probe: Probe, places: NDArray[np.int64], scores: NDArray[np.float64]) -> list[Recommendation]:
         found: dict[int, Recommendation] = {}
         for offset, part in ((0, self.base), (self._n, self.fresh)):
             inside = np.flatnonzero((places >= self._n) == (offset > 0))
@@ -278,7 +276,8 @@ def _senses(part: Tfidf, probe: Probe, at: NDArray[np.integer] | slice) -> NDArr
     """What the embedding adds to the scores of the books at these places."""
     if part.embedding_ is None or probe.sense is None:
         return np.zeros(len(part.book_ids))[at]
-    return np.asarray(part.embedding_weight * np.maximum(part.embedding_[at] @ probe.sense, 0))
+    cosines = np.einsum("ij,j->i", part.embedding_[at], probe.sense)  # as in tfidf.py, to the bit
+    return np.asarray(part.embedding_weight * np.maximum(cosines, 0))
 
 
 def _joined(older: Tfidf, newer: Tfidf) -> Tfidf:
@@ -295,6 +294,7 @@ def _joined(older: Tfidf, newer: Tfidf) -> Tfidf:
     joined.index_ = merged(older.index_, is_kept, newer.index_, order)
     joined.lists_, joined.figures_ = None, {}
     joined.embedding_mean_, joined.embedding_ = newer.embedding_mean_, None
+    joined.embedding_components_ = newer.embedding_components_
     if older.embedding_ is not None and newer.embedding_ is not None:
         joined.embedding_ = np.concatenate([older.embedding_[is_kept], newer.embedding_])[order]
     return joined

@@ -43,10 +43,8 @@ async def recommend(
         if await neighbours.unknown(snapshot, [book_id]):
             raise problems.UnknownBook(book_id)
         found = await neighbours.find(snapshot, champion.lineup, asked, ranking, [book_id], choice)
-    name_versions(response, champion, snapshot)
-    return Recommendations(
-        book_id=book_id, **vars(BookRecommendations.of(book_id, found[book_id])) | _versions(champion, snapshot)
-    )
+    name_versions(response, champion, snapshot, has_lists=True)
+    return Recommendations(book_id=book_id, **found[book_id]._asdict(), **_versions(champion, snapshot))
 
 
 @router.post(
@@ -66,14 +64,12 @@ async def recommend_batch(
         if unknown := await neighbours.unknown(snapshot, asked.book_ids):
             raise problems.UnknownBooks(unknown)
         found = await neighbours.find(snapshot, champion.lineup, probes, ranking, asked.book_ids, choice)
-    name_versions(response, champion, snapshot)
-    results = [BookRecommendations.of(book_id, found[book_id]) for book_id in asked.book_ids]
+    name_versions(response, champion, snapshot, has_lists=True)
+    results = [BookRecommendations(book_id=book_id, **found[book_id]._asdict()) for book_id in asked.book_ids]
     return BatchRecommendations(results=results, **_versions(champion, snapshot))
 
 
-@router.post(
-    "/recommendations", summary="Books for a reader", responses=problems.responses(404, 413, 415, 422)
-)
+@router.post("/recommendations", summary="Books for a reader", responses=problems.responses(404, 413, 415, 422))
 async def recommend_to_reader(
     asked: ReaderRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
 ) -> ReaderRecommendations:
@@ -91,8 +87,8 @@ async def recommend_to_reader(
         if asked.liked and (unknown := await neighbours.unknown(snapshot, asked.liked)):
             raise problems.UnknownBooks(unknown)
         found = await neighbours.find(snapshot, lineup, probes, ranking, [_READER], choice)
-    name_versions(response, champion, snapshot)
-    return ReaderRecommendations(**vars(ReaderRecommendations.of(found[_READER])), **_versions(champion, snapshot))
+    name_versions(response, champion, snapshot, has_lists=True)
+    return ReaderRecommendations(**found[_READER]._asdict(), **_versions(champion, snapshot))
 
 
 def _versions(champion: Champion, snapshot: Snapshot) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # From benchmarks/gate.py: twins differ too, and surely, for a model is no sample. Fitted on other 97 % of the books
-# they do by up to 0.004 either way, without other 3 % of the terms by up to 0.013; "lower bound above zero" alone promoted
-# 15 to 22 % of these.
+# they do by up to 0.004 either way, without other 3 % of the terms by up to 0.013; "lower bound above zero" alone
+# promoted 15 to 22 % of these.
 MIN_GAIN = 0.015
 CONFIDENCE = 0.975  # one-sided
 RESAMPLES = 2_000

@@ -39,6 +39,7 @@ from serving.gate import Gate
 from serving.guard import guard
 from serving.kept import KeepAnswers, KeptAnswers
 from serving.limits import LimitBody
+from serving.lineup import Lineups
 from serving.metrics import MeasureRequests, Metrics
 from serving.quotas import SharedQuotas
 from serving.routes import routers
@@ -88,7 +89,8 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
     folder = settings.home / "serving" / "models"
-    keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s)
+    lineups = Lineups(database_url)
+    keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s, lineups)
     catalogue = Catalogue(database_url)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(settings.home / "serving" / "quotas")
@@ -128,6 +130,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         await accounts.close()
         await feedback.close()
         await catalogue.close()
+        lineups.close()
 
     # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
     app = FastAPIOffline(

@@ -3,7 +3,9 @@
     keeper = ChampionKeeper(registry, "tfidf_model", folder, poll_s=2)
     keeper.recall(); keeper.look(); keeper.champion().model.recommend(1, 10)
 
-`run` recalls the local copy first, so that a start needs no registry, and then looks again and again on the side.
+`run` recalls the local copy first, so that a start needs no registry, and then looks again and again on the side, at
+the registry for models, and at the books for what came, changed or left since: each in its own time, for a registry
+that hangs must not hold up a new book.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import logging
 import os
 import shutil
+import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,12 +23,14 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from bookclub_platform.core import audit
-from bookclub_platform.core.errors import ArtifactInvalid, ModelError, NoChampion
-from bookclub_platform.models import Model, ModelVersion, RegistryReader, load_model
+from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, ModelError, NoChampion
+from bookclub_platform.models import Grown, ModelVersion, RegistryReader, Tfidf, load_model
+from serving.lineup import Lineup, Lineups
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 60.0
+LONGEST_BOOKS_PAUSE_S = 20.0  # a book is to be recommended within a minute
 LAST = "champion.json"
 
 
@@ -36,12 +41,17 @@ class Champion:
     `is_confirmed`: the registry has named it since this process began; before, it is the copy of an earlier one.
     """
 
-    model: Model
+    lineup: Lineup
     version: ModelVersion
     figures: dict[str, float]
     since: datetime
     folder: Path
     is_confirmed: bool = True
+
+    @property
+    def model(self) -> Tfidf:
+        """As it was learned."""
+        return self.lineup.grown.base
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +83,18 @@ class ChampionKeeper:
         fault: why the last look did not end with the registry's champion in use; None if it did.
         asked_at: when that was, in `time.monotonic()` seconds.
         swaps: how many champions were taken up since the start.
+        books_fault: why the last look at the books failed; None if it did not.
     """
 
-    def __init__(self, registry: RegistryReader, name: str, folder: Path, poll_s: float) -> None:
+    def __init__(
+        self, registry: RegistryReader, name: str, folder: Path, poll_s: float, lineups: Lineups | None = None
+    ) -> None:
+        """Without `lineups` the model recommends what it was trained on."""
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
+        self._lineups = lineups
+        self._swap = threading.Lock()  # two loops take up models and books
+        self._reading = threading.Lock()
+        self.books_fault: str | None = None
         self._champion: Champion | None = None
         self._refusal: Refusal | None = None
         self.fault: str | None = "the registry has not been asked yet"
@@ -104,9 +122,22 @@ class ChampionKeeper:
     async def run(self) -> None:
         """Recall, then look again and again, off the event loop, until cancelled."""
         await asyncio.to_thread(self.recall)
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._look_for_ever())
+            loops.create_task(self._look_at_books_for_ever())
+
+    async def _look_for_ever(self) -> None:
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(self._poll_s)
+
+    async def _look_at_books_for_ever(self) -> None:
+        while True:
+            started = time.monotonic()
+            await asyncio.to_thread(self.look_at_books)
+            took_s = time.monotonic() - started
+            # While a large catalogue is loaded its state changes all the time: most of ours is for the answers.
+            await asyncio.sleep(max(self._poll_s, min(5 * took_s, LONGEST_BOOKS_PAUSE_S)))
 
     def recall(self) -> None:
         """Take up the local copy of the champion last in use, if it is sound. Does not raise: a fault is logged.
@@ -116,7 +147,8 @@ class ChampionKeeper:
         try:
             last = _last.validate_json((self._folder / LAST).read_bytes())
             folder = self._folder / Path(last.folder).name
-            champion = Champion(_sound(folder), last.version, last.figures, datetime.now(UTC), folder, False)
+            lineup = self._lineup(_sound(folder))
+            champion = Champion(lineup, last.version, last.figures, datetime.now(UTC), folder, False)
         except FileNotFoundError:
             return  # the first start here
         except (ArtifactInvalid, OSError, ValidationError) as error:
@@ -144,11 +176,38 @@ class ChampionKeeper:
             log.warning("%s", fault)
         self.fault, self.asked_at = fault, time.monotonic()
 
+    def look_at_books(self) -> None:
+        """Bring the champion's lineup to the state of the books. Does not raise: a fault is kept, and logged once."""
+        if (champion := self._champion) is None:
+            return
+        lineup = self._lineup(champion.model, champion.lineup)
+        with self._swap:
+            if self._champion is not None and self._champion.model is champion.model:
+                self._champion = replace(self._champion, lineup=lineup)
+
+    def _lineup(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
+        """What may be recommended with `model` now; without the books, what was before."""
+        fault, lineup = None, before or Lineup(Grown(model))
+        if self._lineups is not None:
+            try:
+                with self._reading:
+                    lineup = self._lineups.of(model, before)
+            except DatabaseUnavailable as error:
+                fault = str(error)
+            except Exception as error:  # as with `look`: whatever a database holds, the model in use serves on
+                log.exception("Looking at the books failed.")
+                fault = f"{type(error).__name__}: {error}"
+        if fault is not None and fault != self.books_fault:
+            log.warning("New books wait: %s", fault)
+        self.books_fault = fault
+        return lineup
+
     def _follow(self, version: ModelVersion) -> None:
         if self._champion is not None and _key(self._champion.version) == _key(version):
             self._refusal = None
             if not self._champion.is_confirmed:
-                self._champion = replace(self._champion, version=version, is_confirmed=True)
+                with self._swap:
+                    self._champion = replace(self._champion, version=version, is_confirmed=True)
             return
         refusal = self._refusal
         if refusal is not None and _key(refusal.version) == _key(version) and time.monotonic() < refusal.again_at:
@@ -158,7 +217,8 @@ class ChampionKeeper:
         except (ArtifactInvalid, OSError) as error:
             raise ArtifactInvalid(self._refuse(version, error)) from error
         kept = {champion.folder} | ({self._champion.folder} if self._champion else set())
-        self._champion, self._refusal = champion, None
+        with self._swap:
+            self._champion, self._refusal = champion, None
         self.swaps += 1
         audit.note("take-up-model", "done", model=version.name, version=version.version, run_id=version.run_id)
         log.info("Took up %s version %s (run %s).", version.name, version.version, version.run_id)
@@ -178,7 +238,7 @@ class ChampionKeeper:
         except ArtifactInvalid:
             shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged: the next try fetches anew
             raise
-        return Champion(model, version, self._registry.figures(version), datetime.now(UTC), folder)
+        return Champion(self._lineup(model), version, self._registry.figures(version), datetime.now(UTC), folder)
 
     def _refuse(self, version: ModelVersion, error: Exception) -> str:
         """Remember not to try `version` again at once; returns why."""
@@ -191,9 +251,11 @@ class ChampionKeeper:
         return reason
 
 
-def _sound(folder: Path) -> Model:
-    """The model in `folder`, once it has answered: what cannot fails here, not in a customer's request."""
+def _sound(folder: Path) -> Tfidf:
+    """The model in `folder`, once it has answered: what cannot fail here, not in a customer's request."""
     model = load_model(folder)
+    if not isinstance(model, Tfidf):
+        raise ArtifactInvalid(f"The model in {folder} is a {model.name}, which cannot take in new books.")
     for book_id in model.book_ids[:1]:
         model.recommend(int(book_id), 1)
     return model

@@ -39,7 +39,9 @@ async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> 
     Raises:
         Problem: 503, the model in use was made before there was search.
     """
-    found = await asyncio.to_thread(find, [champion.model], query.q, RANKED)
+    grown = champion.lineup.grown
+    models = [grown.base, grown.fresh] if grown.fresh is not None else [grown.base]
+    found = await asyncio.to_thread(find, models, query.q, RANKED)
     if found is None:
         detail = f"{champion.version.name} version {champion.version.version} has no index of words: train it again."
         raise problems.Problem(503, "no-search", detail, headers={"Retry-After": "60"})

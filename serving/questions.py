@@ -7,23 +7,27 @@ from __future__ import annotations
 
 from dataclasses import fields
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
 from bookclub_platform.core.browse import Filters, Sort
 from bookclub_platform.core.feedback import Kind
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from bookclub_platform.export import Format
+from serving import lineup
 from serving.cursor import MAX_ID, Cursor
+from serving.neighbours import Choice
 from serving.versions import RECOMMENDATION_ID
 
 MAX_LIMIT = 100
 # Control characters say nothing, and Postgres cannot even compare with a text that holds NUL.
 ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 MAX_BATCH = 100
+MAX_EXCLUDED = 1000
+MAX_TEXT = 10_000  # characters; the longest blurbs of shops have some thousands
 
 BookId = Annotated[int, Field(ge=1, le=MAX_ID, description="The book's `id`.", examples=[1])]
 
@@ -276,24 +280,93 @@ class SearchQuery(Question):
         return self.model_dump(exclude={"q", "limit", "cursor"})
 
 
-class ListQuery(Question):
-    """How much of a list."""
-
-    limit: int = Field(10, ge=1, le=MAX_LIMIT, description="How many at most.")
-
-
 def _whole(value: Any) -> Any:
     """JSON has one kind of number: 5.0 is an integer to it, and some languages write integers so."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-class BatchRequest(Question):
+Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)]
+Amount = Annotated[float, Field(ge=0, le=99_999_999.99, allow_inf_nan=False)]
+
+
+class ListQuery(Question):
+    """What a list of recommendations is to be like."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
+        10, description="How many at most."
+    )
+    category: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=ONE_LINE,
+        description="Books of this category alone: a slug from /categories.",
+        examples=["science-fiction"],
+    )
+    min_price: Amount | None = Field(None, description="At least this price, in the book's currency.", examples=[10])
+    max_price: Amount | None = Field(None, description="At most this price, in the book's currency.", examples=[19.99])
+    min_rating: Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)] | None = Field(
+        None, description="At least so many stars; books without stars are left out then.", examples=[4]
+    )
+    in_stock: bool = Field(
+        True, description="Books that can be bought alone; `false`: those that are sold out may be in the list too."
+    )
+    exclude: list[Id] = Field(
+        [],
+        max_length=MAX_EXCLUDED,
+        description="`id`s of books that are not to be in the list, nor other editions of them: what the reader has.",
+        examples=[[7, 8]],
+    )
+    diversity: float = Field(
+        0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="0: the nearest books; towards 1 it counts more and more against a book that it is like one above "
+        "it in the list.",
+        examples=[0.3],
+    )
+
+    @model_validator(mode="after")
+    def _is_range(self) -> Self:
+        if self.min_price is not None and self.max_price is not None and self.min_price > self.max_price:
+            raise ValueError(f"min_price {self.min_price:g} is above max_price {self.max_price:g}: no price is both.")
+        return self
+
+    def choice(self) -> Choice:
+        filters = lineup.Filters(self.category, self.min_price, self.max_price, self.min_rating, self.in_stock)
+        return Choice(filters, self.limit, tuple(self.exclude), self.diversity)
+
+
+class _ListRequest(ListQuery):
+    # Strict: `true` and "1" are no ids, and a client that sends them has a fault that it should hear of.
+    model_config = ConfigDict(strict=True)
+
+
+class BatchRequest(_ListRequest):
     """Which books to find neighbours for."""
 
-    # Strict: `true` and "1" are no ids, and a client that sends them has a fault that it should hear of.
-    book_ids: list[Annotated[int, Field(strict=True, ge=1, le=MAX_ID), BeforeValidator(_whole)]] = Field(
+    book_ids: list[Id] = Field(
         min_length=1, max_length=MAX_BATCH, description="`id`s of known books.", examples=[[1, 2, 3]]
     )
-    limit: Annotated[int, Field(strict=True, ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
-        10, description="How many for each book at most."
+
+
+class ReaderRequest(_ListRequest):
+    """What a reader likes, or what the next book is to be about: one of the two."""
+
+    # Examples of one would go into the same generated body as those of the other.
+    liked: list[Id] | None = Field(
+        None, min_length=1, max_length=MAX_BATCH, description="`id`s of known books; give either this or `text`."
     )
+    text: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_TEXT,
+        description="What the books are to be about, in any words; give either this or `liked`.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.liked is None) == (self.text is None):
+            raise ValueError("Give either liked (ids of books) or text, one of the two.")
+        return self

@@ -220,7 +220,8 @@ class Why(Answer):
     """One thing that the two books share."""
 
     kind: str = Field(
-        description="`term`, `category`, `embedding` (what the texts are about, past words), or `terms`: the rest.",
+        description="`term`, `category`, `embedding` (what the texts are about, past words; a book that came after the "
+        "training has none in a model with sentence embeddings), or `terms`: the rest.",
         examples=["term"],
     )
     value: str = Field(description="The term as a reader would write it, or the category.", examples=["lighthouse"])
@@ -235,32 +236,54 @@ class Recommendation(Answer):
     why: list[Why] = Field(description="The largest reasons first, then the rest as one; together the score.")
 
 
-# A list can be empty for two causes that a shop treats differently: the one heals with the next training. An error
+# There can be nothing near for two causes that a shop treats differently: the one heals within seconds. An error
 # status would be wrong for both (the book and the model exist), and in a batch would spoil the other 99 lists.
 Emptiness = Literal["not_in_model", "nothing_in_common"]
-EmptyReason = Annotated[
-    Emptiness | None,
-    Field(
-        description="Why `items` is empty: `not_in_model` (the book is newer than the model; the next training brings "
-        "it in) or `nothing_in_common` (no listed book shares anything with it). Null when there are items.",
+Fallback = Literal["well_rated_in_category", "well_rated"]
+
+
+class _List(Answer):
+    items: list[Recommendation] = Field(
+        description="Nearest first, or, with `diversity`, in the order of choice; never what was asked about or "
+        "excluded, never a delisted book."
+    )
+    reason: Emptiness | None = Field(
+        None,
+        description="Why there is nothing near: `not_in_model` (the book came seconds ago; ask again) or "
+        "`nothing_in_common` (no book that passes the filters shares anything with it). Null when there is.",
         examples=[None],
-    ),
-]
+    )
+    fallback: Fallback | None = Field(
+        None,
+        description="What the items are where there is nothing near: the best rated books that pass the filters, "
+        "`well_rated_in_category` of the book's own category, else `well_rated` of all; their score is 0. Null when "
+        "the items are near ones.",
+        examples=[None],
+    )
 
 
-class BookRecommendations(Answer):
+class BookRecommendations(_List):
     """The list of one book of a batch."""
 
     book_id: int = Field(examples=[1], description="The book asked about.")
-    items: list[Recommendation] = Field(description="Nearest first; never the book itself, never a delisted one.")
-    reason: EmptyReason = None
 
 
-class Recommendations(BookRecommendations):
-    """Books like one book."""
-
+class _Versions(Answer):
     model: ModelRef = Field(description="The one that all of this answer is from.")
     data_version: DataVersion
+    ranked_data_version: str | None = Field(
+        description="The state of the catalogue whose books were ranked. For some seconds after a load it is an "
+        "earlier one than `data_version`: books that left are gone already, new ones are not there yet.",
+        examples=["50"],
+    )
+
+
+class Recommendations(BookRecommendations, _Versions):
+    """Books like one book."""
+
+
+class ReaderRecommendations(_List, _Versions):
+    """Books for one reader."""
 
     @computed_field(  # type: ignore[prop-decorator]  # as pydantic documents it
         description="What /feedback takes as `recommendation_id`.", examples=["tfidf_model/3@50"]
@@ -270,11 +293,9 @@ class Recommendations(BookRecommendations):
         return f"{self.model.name}/{self.model.version}@{self.data_version}"
 
 
-class BatchRecommendations(Answer):
+class BatchRecommendations(_Versions):
     """Books like each of several books."""
 
-    model: ModelRef = Field(description="The one that all of this answer is from.")
-    data_version: DataVersion
     results: list[BookRecommendations] = Field(description="One for each id asked, in the order asked.")
 
     @computed_field(  # type: ignore[prop-decorator]

@@ -19,6 +19,7 @@ from typing import Any
 from bookclub_platform.models._artifact import invalid, read_manifest
 from bookclub_platform.models._contract import BookText, FoldableModel, Model, Reason, Recommendation
 from bookclub_platform.models._gate import Decision, Judgement, decide
+from bookclub_platform.models._grown import Grown, Probe
 from bookclub_platform.models._health import ListHealth, list_health
 from bookclub_platform.models._judge import PROXIES, Judge
 from bookclub_platform.models._passages import Found, Piece, find
@@ -34,12 +35,14 @@ __all__ = [
     "Decision",
     "FoldableModel",
     "Found",
+    "Grown",
     "Judge",
     "Judgement",
     "ListHealth",
     "Model",
     "ModelVersion",
     "Piece",
+    "Probe",
     "Reason",
     "Recommendation",
     "Registry",

@@ -63,6 +63,13 @@ class Shared(NamedTuple):
     products: NDArray[np.float32]
 
 
+class Vector(NamedTuple):
+    """What is compared with the books and need be none of them: columns, each once, and weights of 0 or more."""
+
+    columns: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class InvertedIndex:
     """The same matrix (n books, m columns) twice: `by_book` has a row a book, `by_column` a row a column."""
@@ -70,14 +77,18 @@ class InvertedIndex:
     by_book: Compressed
     by_column: Compressed
 
-    def cosines(self, book: int) -> NDArray[np.float64]:
-        """(n,): the cosine of the book at place `book` with every book, itself too."""
-        _, columns, weights = self.by_book.rows(np.array([book]))
+    def vector(self, book: int) -> Vector:
+        """That of the book at place `book`."""
+        return Vector(*self.by_book.rows(np.array([book]))[1:])
+
+    def cosines(self, book: int | Vector) -> NDArray[np.float64]:
+        """(n,): the cosine of the book at place `book`, or of any vector, with every book, itself too."""
+        columns, weights = self._asked(book)
         owners, books, values = self.by_column.rows(columns)
         n_books = len(self.by_book.indptr) - 1
         return np.asarray(np.bincount(books, weights=values * weights[owners], minlength=n_books), dtype=np.float64)
 
-    def shared(self, book: int, others: NDArray[np.integer]) -> list[Shared]:
+    def shared(self, book: int | Vector, others: NDArray[np.integer]) -> list[Shared]:
         """For each of `others` (places) what it shares with `book`."""
         owners, columns, products = self._products(book, others)
         kept = np.flatnonzero(products)
@@ -86,7 +97,7 @@ class InvertedIndex:
         return [Shared(columns[kept[start:end]], products[kept[start:end]]) for start, end in pairwise(bounds)]
 
     def among(
-        self, book: int, is_allowed: NDArray[np.bool_], works: NDArray[np.int32], limit: int
+        self, book: int | Vector, is_allowed: NDArray[np.bool_], works: NDArray[np.int32], limit: int
     ) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
         """The `limit` nearest of the books that `is_allowed` (n,) marks, one of a work, none of the book's own, and
         their cosines.
@@ -98,15 +109,16 @@ class InvertedIndex:
         owners, _, products = self._products(book, candidates)
         sums = np.bincount(owners, weights=products, minlength=len(candidates))
         scores = np.asarray(sums, dtype=np.float64)  # an empty list's would be integers
-        scores[works[candidates] == works[book]] = 0
+        if not isinstance(book, Vector):
+            scores[works[candidates] == works[book]] = 0
         best = nearest(scores, works[candidates], limit)
         return candidates[best], scores[best]
 
-    def _candidates(self, book: int, is_allowed: NDArray[np.bool_]) -> NDArray[np.integer]:
+    def _candidates(self, book: int | Vector, is_allowed: NDArray[np.bool_]) -> NDArray[np.integer]:
         """Places, ascending, of the allowed books that are worth scoring."""
         if np.count_nonzero(is_allowed) <= NARROW:
             return np.flatnonzero(is_allowed)
-        _, columns, weights = self.by_book.rows(np.array([book]))
+        columns, weights = self._asked(book)
         lengths = self.by_column.indptr[columns + 1] - self.by_column.indptr[columns]
         rarest = np.argsort(lengths, kind="stable")
         rarest = rarest[: max(1, int(np.searchsorted(np.cumsum(lengths[rarest]), POSTINGS, side="right")))]
@@ -119,14 +131,17 @@ class InvertedIndex:
         return found[np.sort(np.argpartition(-sums, SCORED)[:SCORED])]
 
     def _products(
-        self, book: int, others: NDArray[np.integer]
+        self, book: int | Vector, others: NDArray[np.integer]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
         """For each entry of `others`: place in `others`, column, and its product with that of `book` or 0."""
-        _, columns, weights = self.by_book.rows(np.array([book]))
+        columns, weights = self._asked(book)
         weight_of = np.zeros(len(self.by_column.indptr) - 1, dtype=np.float32)
         weight_of[columns] = weights
         owners, columns, values = self.by_book.rows(others)
         return owners, columns, values * weight_of[columns]
+
+    def _asked(self, book: int | Vector) -> Vector:
+        return book if isinstance(book, Vector) else self.vector(book)
 
 
 def nearest(scores: NDArray[np.float64], works: NDArray[np.int32], limit: int) -> NDArray[np.int64]:

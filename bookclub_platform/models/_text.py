@@ -12,16 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from bookclub_platform.models._stop_words import STOP_WORDS
+
 # Three small letters first: "treetopDon't" is two sentences that lost their line break, "McDougall" is a name.
 _GLUED = re.compile(r"(?<=[a-z]{3})(?=[A-Z])")
 # A possessive 's is left outside, as a word of one letter, so that "Harry's" counts as "Harry".
 _WORD = re.compile(r"[^\W_]+(?:'(?![sS]\b)[^\W_]+)*")
 # One sign for the apostrophe; none for what is not seen: a soft hyphen or a zero-width space would cut a word in two.
 _PLAIN = {"\N{RIGHT SINGLE QUOTATION MARK}": "'", "\u00ad": "", "\u200b": "", "\ufeff": ""}
-# scikit-learn's list of stop words holds these too, and they do say what a book is about.
-_CONTENT_WORDS = frozenset(
-    ["bill", "cry", "describe", "detail", "fire", "interest", "mill", "serious", "sincere", "system", "thick", "thin"]
-)
 
 
 def unglued(text: str) -> str:
@@ -43,15 +41,13 @@ def work_key(title: str) -> str:
 
 def term_of() -> Callable[[str], str | None]:
     """A function word -> term, or None for a word that says nothing of a book's content."""
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
     from snowballstemmer import stemmer  # type: ignore[import-untyped]  # it brings no types
 
-    stop_words = ENGLISH_STOP_WORDS - _CONTENT_WORDS
     stem: Callable[[str], str] = stemmer("english").stemWord
 
     def term(word: str) -> str | None:
         lower = word.lower()
-        is_stop = lower in stop_words or lower.endswith("n't") or lower.partition("'")[0] in stop_words
+        is_stop = lower in STOP_WORDS or lower.endswith("n't") or lower.partition("'")[0] in STOP_WORDS
         return None if is_stop or len(lower) < 2 else stem(lower)
 
     return term

@@ -18,6 +18,7 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -25,9 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bookclub_platform.core.errors import ModelError
+from bookclub_platform.core.stock import fingerprint, text_fingerprint
 from bookclub_platform.models import _artifact, _text
 from bookclub_platform.models._contract import BookText, Reason, Recommendation
 from bookclub_platform.models._embedding import Encoder, centred
+from bookclub_platform.models._fold import unit_index
 from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
 from bookclub_platform.models._nearest import FEW, Lists, nearest_lists
 from bookclub_platform.models._search import SEARCH_ARRAYS, SearchIndex
@@ -58,6 +61,8 @@ _ARRAYS: dict[str, type[np.generic]] = {
     "by_column.indices": np.int32,
     "by_column.data": np.float32,
 }
+# Of what the books were when they were learned: 0 in a model of an earlier release, which tells nothing of it.
+_PRINT_ARRAYS: dict[str, type[np.generic]] = {"prints": np.int64, "title_prints": np.int64}
 _VOCABULARY = "vocabulary.json"
 
 
@@ -78,6 +83,8 @@ class Tfidf:
     Attributes:
         book_ids: (n,) int64, ascending.
         works_: (n,) int32, equal for books that are the same work.
+        prints_: (n,) int64, the fingerprint of each book's text as it was: core/stock.py.
+        title_prints_: (n,) int64, the fingerprint of what makes a title a work's.
         vocabulary_: what each of the m columns stands for, as readers would write it: terms, then categories.
         idf_: (m,) float32, the rarity of each column.
         index_: the vectors.
@@ -93,6 +100,8 @@ class Tfidf:
 
     book_ids: NDArray[np.int64]
     works_: NDArray[np.int32]
+    prints_: NDArray[np.int64]
+    title_prints_: NDArray[np.int64]
     vocabulary_: list[str]
     n_categories_: int
     idf_: NDArray[np.float32]
@@ -171,6 +180,7 @@ class Tfidf:
         vectors.sort_indices()
         self.book_ids = np.array([row.id for row in rows], dtype=np.int64)
         self.works_ = _works([row.title for row in rows])
+        self.prints_, self.title_prints_ = _prints(rows)
         self.vocabulary_ = term_names + category_names
         self.n_categories_ = len(category_names)
         self.idf_ = np.concatenate([term_idf, category_idf]).astype(np.float32)
@@ -183,59 +193,72 @@ class Tfidf:
             self.figures_ = {"neighbour_seconds": made.seconds, "neighbour_recall_at_10": made.recall_at_10}
         return self
 
-    def fold(self, rows: Sequence[BookText]) -> Self:
+    def fold(self, rows: Sequence[BookText], *, has_encoder: bool = True) -> Self:
         """`rows` in the space that this model has learned: a model of its terms, weights and categories over other
         books, or over the same with other texts. Terms and categories that it does not know count for nothing.
 
-        `fold` of the rows that a model was fitted on is that model.
-        """
-        from scipy.sparse import csr_matrix, hstack
-        from sklearn.preprocessing import normalize
+        `fold` of the rows that a model was fitted on is that model. Needs NumPy and snowballstemmer alone.
 
+        Args:
+            has_encoder: whether the sentence-embedding model of `minilm` is at hand. Without it, as where books are
+                served, the embeddings are 0 with `minilm`: scores are of words and categories alone.
+        """
         rows = sorted(rows, key=lambda row: row.id)
-        n_terms = len(self.vocabulary_) - self.n_categories_
-        term = _text.term_of()
-        place = {term(word): at for at, word in enumerate(self.vocabulary_[:n_terms])}
-        known: dict[str, int | None] = {}  # a word is stemmed once, not at each of its places
-        data: list[int] = []
-        columns: list[int] = []
-        starts = [0]
-        for row in rows:
-            counts: Counter[int] = Counter()
-            for word in self._words(row):
-                at = known[word] if word in known else known.setdefault(word, place.get(term(word)))
-                if at is not None:
-                    counts[at] += 1
-            columns += counts.keys()
-            data += counts.values()
-            starts.append(len(columns))
-        weights = (1 + np.log(np.array(data, dtype=np.float32))) * self.idf_[columns]
-        terms = normalize(csr_matrix((weights, columns, starts), shape=(len(rows), n_terms)), copy=False)
         folded = type(self)(**self.parameters)
-        vectors = normalize(hstack([terms, self._fold_categories(rows)], format="csr", dtype=np.float32), copy=False)
-        vectors.sort_indices()
         folded.book_ids = np.array([row.id for row in rows], dtype=np.int64)
         folded.works_ = _works([row.title for row in rows])
+        folded.prints_, folded.title_prints_ = _prints(rows)
         folded.vocabulary_, folded.n_categories_, folded.idf_ = self.vocabulary_, self.n_categories_, self.idf_
-        folded.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
+        folded.index_ = self._fold_vectors(rows)
         folded.lists_, folded.figures_ = None, {}
         folded.search_ = self.search_.fold([row.title for row in rows], self.idf_) if self.search_ else None
         folded.embedding_, folded.embedding_mean_ = None, self.embedding_mean_
         folded.embedding_components_ = self.embedding_components_
         if self.embedding_mean_ is not None:
-            folded.embedding_ = centred(self._embedded(rows, vectors), self.embedding_mean_)
+            embedded = self._embedded(rows, folded.index_.by_book, has_encoder)
+            folded.embedding_ = centred(embedded, self.embedding_mean_)
         return folded
 
-    def _fold_categories(self, rows: Sequence[BookText]) -> csr_matrix:
-        from scipy.sparse import csr_matrix
+    def _fold_vectors(self, rows: Sequence[BookText]) -> InvertedIndex:
+        place = self._place_of_term
+        term = _text.term_of()
+        known: dict[str, int | None] = {}  # a word is stemmed once, not at each of its places
+        owners: list[int] = []
+        columns: list[int] = []
+        data: list[float] = []
+        for owner, row in enumerate(rows):
+            counts: Counter[int] = Counter()
+            for word in self._words(row):
+                at = known[word] if word in known else known.setdefault(word, place.get(term(word)))
+                if at is not None:
+                    counts[at] += 1
+            owners += [owner] * len(counts)
+            columns += counts.keys()
+            data += counts.values()
+        weights = (1 + np.log(np.array(data, dtype=np.float64))) * self.idf_[columns]
+        books, shelves, category_weights = self._fold_categories(rows)
+        return unit_index(
+            np.array([*owners, *books], dtype=np.int64),
+            np.array([*columns, *shelves], dtype=np.int64),
+            np.concatenate([weights, category_weights]),
+            (len(rows), len(self.vocabulary_)),
+            len(self.vocabulary_) - self.n_categories_,
+        )
 
+    @cached_property
+    def _place_of_term(self) -> dict[str | None, int]:
         n_terms = len(self.vocabulary_) - self.n_categories_
-        place = {name: at for at, name in enumerate(self.vocabulary_[n_terms:])}
-        idf = self.idf_[n_terms:]
-        book_at = [at for at, row in enumerate(rows) if row.category_name in place and self._is_known(row.category)]
-        category_at = [place[rows[at].category_name] for at in book_at]
-        weights = self.category_weight * idf[category_at] / (idf.mean() if len(idf) else 1.0)
-        return csr_matrix((weights, (book_at, category_at)), shape=(len(rows), len(place)))
+        term = _text.term_of()
+        return {term(word): at for at, word in enumerate(self.vocabulary_[:n_terms])}
+
+    def _fold_categories(self, rows: Sequence[BookText]) -> tuple[list[int], list[int], NDArray[np.float64]]:
+        """(book, column, weight) of each book of a category that was learned."""
+        n_terms = len(self.vocabulary_) - self.n_categories_
+        place = {name: at for at, name in enumerate(self.vocabulary_[n_terms:], n_terms)}
+        mean = self.idf_[n_terms:].mean() if self.n_categories_ else 1.0
+        books = [at for at, row in enumerate(rows) if row.category_name in place and self._is_known(row.category)]
+        columns = [place[rows[at].category_name] for at in books]
+        return books, columns, np.asarray(self.category_weight * self.idf_[columns] / mean, dtype=np.float64)
 
     def _is_known(self, category: str) -> bool:
         return category not in self.unknown_categories
@@ -305,15 +328,23 @@ class Tfidf:
 
             found = TruncatedSVD(dimensions, random_state=0).fit(vectors)
             self.embedding_components_ = np.ascontiguousarray(found.components_, dtype=np.float32)
-        embedded = self._embedded(rows, vectors)
+        embedded = self._embedded(rows, self.index_.by_book)
         self.embedding_mean_ = embedded[embedded.any(axis=1)].mean(axis=0)
         self.embedding_ = centred(embedded, self.embedding_mean_)
 
-    def _embedded(self, rows: Sequence[BookText], vectors: csr_matrix) -> NDArray[np.float32]:
+    def _embedded(self, rows: Sequence[BookText], vectors: Compressed, has_encoder: bool = True) -> NDArray[np.float32]:
         """(n, d) of the rows, not centred."""
-        if self.embedding_components_ is None:
+        if self.embedding_components_ is not None:
+            owners = np.repeat(np.arange(len(rows)), np.diff(vectors.indptr))
+            along = [
+                np.bincount(owners, vectors.data * direction[vectors.indices], len(rows))
+                for direction in self.embedding_components_
+            ]
+            return np.array(along, dtype=np.float32).T
+        if has_encoder:
             return self._encoded(rows)
-        return np.asarray(vectors @ self.embedding_components_.T, dtype=np.float32)
+        assert self.embedding_mean_ is not None
+        return np.zeros((len(rows), len(self.embedding_mean_)), dtype=np.float32)
 
     @staticmethod
     def _encoded(rows: Sequence[BookText]) -> NDArray[np.float32]:
@@ -336,7 +367,7 @@ class Tfidf:
         senses = self._senses(at, others).tolist()
         pairs = zip(others, capped, senses, self.index_.shared(at, others), strict=True)
         return [
-            Recommendation(int(self.book_ids[other]), score, self._reasons(score, sense, shared))
+            Recommendation(int(self.book_ids[other]), score, self.reasons(score, sense, shared))
             for other, score, sense, shared in pairs
         ]
 
@@ -372,7 +403,7 @@ class Tfidf:
         cosines = np.einsum("ij,j->i", self.embedding_[others], self.embedding_[at])
         return np.asarray(self.embedding_weight * np.maximum(cosines, 0))
 
-    def _reasons(self, score: float, sense: float, shared: Shared) -> list[Reason]:
+    def reasons(self, score: float, sense: float, shared: Shared) -> list[Reason]:
         """The largest shares one by one, then the rest as one: together the score."""
         first_category = len(self.vocabulary_) - self.n_categories_
         of_words = score - sense
@@ -399,6 +430,7 @@ class Tfidf:
             _EMBEDDING_ARRAYS, (self.embedding_, self.embedding_mean_, self.embedding_components_), strict=True
         )
         arrays |= {key: array for key, array in embedding if array is not None}
+        arrays |= {"prints": self.prints_, "title_prints": self.title_prints_}
         if self.lists_ is not None:
             arrays |= dict(zip(_LIST_ARRAYS, self.lists_, strict=True))
         if self.search_ is not None:
@@ -415,8 +447,9 @@ class Tfidf:
         stated = _artifact.read_manifest(folder)
         embedding = {key: kind for key, kind in _EMBEDDING_ARRAYS.items() if f"{key}.npy" in stated.files}
         has_lists = f"{min(_LIST_ARRAYS)}.npy" in stated.files
-        dtypes = _ARRAYS | embedding | (_LIST_ARRAYS if has_lists else {})
+        has_prints = f"{min(_PRINT_ARRAYS)}.npy" in stated.files
         has_search = f"{min(SEARCH_ARRAYS)}.npy" in stated.files
+        dtypes = _ARRAYS | embedding | (_PRINT_ARRAYS if has_prints else {}) | (_LIST_ARRAYS if has_lists else {})
         dtypes |= SEARCH_ARRAYS if has_search else {}
         manifest = _artifact.open_sealed(folder, cls.name, _VERSION, {_VOCABULARY, *(f"{key}.npy" for key in dtypes)})
         try:
@@ -429,6 +462,8 @@ class Tfidf:
         }
         model.embedding_, model.embedding_mean_, model.embedding_components_ = map(arrays.get, _EMBEDDING_ARRAYS)
         model.book_ids, model.works_, model.idf_ = arrays["book_ids"], arrays["works"], arrays["idf"]
+        unknown = np.zeros(len(model.book_ids), dtype=np.int64)
+        model.prints_, model.title_prints_ = (arrays.get(key, unknown) for key in _PRINT_ARRAYS)
         by_book, by_column = (
             Compressed(*(arrays[f"{side}.{part}"] for part in Compressed._fields)) for side in ("by_book", "by_column")
         )
@@ -450,6 +485,8 @@ class Tfidf:
             return "the ids of the books do not ascend from 0 or more"
         if len(self.works_) != n_books:
             return f"{len(self.works_)} works for {n_books} books"
+        if len(self.prints_) != n_books or len(self.title_prints_) != n_books:
+            return f"{len(self.prints_)} and {len(self.title_prints_)} fingerprints for {n_books} books"
         if len(self.idf_) != n_columns:
             return f"{len(self.idf_)} weights for {n_columns} columns"
         if not np.all(self.idf_ >= 0) or not np.all(np.isfinite(self.idf_)):
@@ -489,3 +526,10 @@ def _works(titles: Sequence[str]) -> NDArray[np.int32]:
     """(n,): for each book the place of the first with the same title."""
     first: dict[str, int] = {}
     return np.array([first.setdefault(_text.work_key(title), at) for at, title in enumerate(titles)], dtype=np.int32)
+
+
+def _prints(rows: Sequence[BookText]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n,) fingerprints of the texts, and of the titles as works."""
+    texts = [text_fingerprint(row.title, row.description, row.category, row.category_name) for row in rows]
+    titles = [fingerprint(_text.work_key(row.title)) for row in rows]
+    return np.array(texts, dtype=np.int64), np.array(titles, dtype=np.int64)

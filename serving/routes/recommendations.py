@@ -1,18 +1,28 @@
-"""Books like a book, for one or for many."""
+"""Books like a book, like each of many, like several together, or like a text."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
 from serving import neighbours, problems
+from serving.catalogue import Snapshot
+from serving.champion import Champion
 from serving.dependencies import TheCatalogue, TheChampion
-from serving.questions import BatchRequest, BookId, ListQuery
-from serving.schemas import BatchRecommendations, ModelRef, Recommendations
+from serving.questions import BatchRequest, BookId, ListQuery, ReaderRequest
+from serving.schemas import (
+    BatchRecommendations,
+    BookRecommendations,
+    ModelRef,
+    ReaderRecommendations,
+    Recommendations,
+)
 from serving.versions import name_versions
 
 router = APIRouter(tags=["Recommendations"], responses=problems.responses(503))
+
+_READER = 0  # the key of a list that is no book's; ids begin at 1
 
 
 @router.get("/books/{book_id}/recommendations", summary="Books like this one", responses=problems.responses(404, 422))
@@ -23,18 +33,18 @@ async def recommend(
     champion: TheChampion,
     response: Response,
 ) -> Recommendations:
-    """The nearest listed books, nearest first, each with its score and what the two share."""
-    ranking = await neighbours.rank(champion.model, [book_id], query.limit)
+    """The nearest listed books that pass the filters, nearest first, each with its score and what the two share.
+
+    Where a filter leaves fewer than `limit` books that share anything with this one, there are fewer."""
+    choice = query.choice()
+    asked = neighbours.probes(champion.lineup, [book_id])
+    ranking = await neighbours.rank(champion.lineup, asked, choice)
     async with catalogue.snapshot() as snapshot:
         if await neighbours.unknown(snapshot, [book_id]):
             raise problems.UnknownBook(book_id)
-        filled = await neighbours.fill(snapshot, champion.model, ranking, query.limit)
-    name_versions(response, champion, snapshot)
-    return Recommendations(
-        **dict(neighbours.as_answer(book_id, filled)),
-        model=ModelRef.model_validate(champion.version),
-        data_version=snapshot.data_version,
-    )
+        found = await neighbours.find(snapshot, champion.lineup, asked, ranking, [book_id], choice)
+    name_versions(response, champion, snapshot, has_lists=True)
+    return Recommendations(book_id=book_id, **found[book_id]._asdict(), **_versions(champion, snapshot))
 
 
 @router.post(
@@ -47,14 +57,43 @@ async def recommend_batch(
 
     Ids are never reused or forgotten, so an unknown one is a fault of the caller: nothing is answered then, and the
     problem names each."""
-    ranking = await neighbours.rank(champion.model, asked.book_ids, asked.limit)
+    choice = asked.choice()
+    probes = neighbours.probes(champion.lineup, asked.book_ids)
+    ranking = await neighbours.rank(champion.lineup, probes, choice)
     async with catalogue.snapshot() as snapshot:
         if unknown := await neighbours.unknown(snapshot, asked.book_ids):
             raise problems.UnknownBooks(unknown)
-        filled = await neighbours.fill(snapshot, champion.model, ranking, asked.limit)
-    name_versions(response, champion, snapshot)
-    return BatchRecommendations(
-        results=[neighbours.as_answer(book_id, filled) for book_id in asked.book_ids],
-        model=ModelRef.model_validate(champion.version),
-        data_version=snapshot.data_version,
-    )
+        found = await neighbours.find(snapshot, champion.lineup, probes, ranking, asked.book_ids, choice)
+    name_versions(response, champion, snapshot, has_lists=True)
+    results = [BookRecommendations(book_id=book_id, **found[book_id]._asdict()) for book_id in asked.book_ids]
+    return BatchRecommendations(results=results, **_versions(champion, snapshot))
+
+
+@router.post("/recommendations", summary="Books for a reader", responses=problems.responses(404, 413, 415, 422))
+async def recommend_to_reader(
+    asked: ReaderRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
+) -> ReaderRecommendations:
+    """One list for somebody who likes several books (`liked`), or who describes what to read next (`text`).
+
+    Of several books, a score is the mean of the nearness to each; the books themselves are never in the list. A text
+    is read like a description of a book."""
+    choice, lineup = asked.choice(), champion.lineup
+    known = list(neighbours.probes(lineup, asked.liked or []))
+    probes = {_READER: lineup.grown.probe(known)} if known else {}
+    if asked.text is not None:
+        probes = {_READER: await neighbours.probe_of_text(lineup, asked.text)}
+    ranking = await neighbours.rank(lineup, probes, choice)
+    async with catalogue.snapshot() as snapshot:
+        if asked.liked and (unknown := await neighbours.unknown(snapshot, asked.liked)):
+            raise problems.UnknownBooks(unknown)
+        found = await neighbours.find(snapshot, lineup, probes, ranking, [_READER], choice)
+    name_versions(response, champion, snapshot, has_lists=True)
+    return ReaderRecommendations(**found[_READER]._asdict(), **_versions(champion, snapshot))
+
+
+def _versions(champion: Champion, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "model": ModelRef.model_validate(champion.version),
+        "data_version": snapshot.data_version,
+        "ranked_data_version": champion.lineup.data_version,
+    }

@@ -134,9 +134,10 @@ async def _like_it(keeper: ChampionKeeper, snapshot: Snapshot, book_id: int) -> 
     """None while there is no model, or for a book that it does not know yet: a page without them is still of use."""
     if keeper.current is None:
         return []
-    model = keeper.current.model
-    ranking = await neighbours.rank(model, [book_id], _LIKE_IT)
-    return (await neighbours.fill(snapshot, model, ranking, _LIKE_IT)).get(book_id, [])
+    lineup, choice = keeper.current.lineup, neighbours.Choice(limit=_LIKE_IT)
+    asked = neighbours.probes(lineup, [book_id])
+    ranking = await neighbours.rank(lineup, asked, choice)
+    return (await neighbours.fill(snapshot, lineup, asked, ranking, choice)).get(book_id, [])
 
 
 def _shelf(request: Request) -> Shelf:

@@ -1,0 +1,85 @@
+"""Requests for recommendations, in-process, without HTTP and Postgres: how long each kind takes, by catalogue size.
+
+    python benchmarks/online.py 1000 100000
+
+`came` is the time to fold books that were loaded since, all of them and one more when they are there.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks._texts import made_up
+from bookclub_platform.core.stock import Stock, fingerprint
+from bookclub_platform.models import Grown, Tfidf
+from serving.lineup import Filters, Lineup
+
+REQUESTS = 300
+CAME = 1_000
+
+
+def main(sizes: list[int]) -> None:
+    print(f"{'books':>8} {'request':<28} {'p50 ms':>8} {'p99 ms':>8}")
+    for size in sizes:
+        for name, times in measure(size).items():
+            print(f"{size:>8} {name:<28} {np.percentile(times, 50):>8.2f} {np.percentile(times, 99):>8.2f}")
+
+
+def measure(size: int) -> dict[str, list[float]]:
+    """Kind of request -> milliseconds of each."""
+    rows = list(made_up(size + CAME + 1))
+    model = Tfidf().fit(rows[:size])
+    times: dict[str, list[float]] = {}
+    grown = Grown(model)
+    grown.grow(rows[:1])  # the first one stems the vocabulary
+    times[f"came: {CAME} books"] = [timed(lambda: grown.grow(rows[size:-1]))]
+    grown = grown.grow(rows[size:-1])
+    times["came: one more"] = [timed(lambda: grown.grow(rows[-1:])) for _ in range(20)]
+    random = np.random.default_rng(0)
+    n = size + CAME
+    shelves = np.array([fingerprint(row.category) for row in rows[:n]], dtype=np.int64)
+    stock = Stock(
+        np.arange(1, n + 1),
+        shelves,
+        np.round(random.uniform(5, 60, n), 2),
+        np.zeros(n, dtype=np.int32),
+        random.integers(0, 6, n).astype(np.int8),
+        random.random(n) < 0.8,
+        np.zeros(n, dtype=np.int64),
+    )
+    lineup = Lineup(grown, stock, "1")
+    lineup.allowed(Filters())
+    asked = random.integers(1, n + 1, REQUESTS).tolist()
+    narrow = Filters(category=rows[0].category, min_rating=3)
+    wide = Filters(min_price=10, max_price=40)
+
+    def ask(book_ids: list[int], filters: Filters, **others: Any) -> float:
+        return timed(lambda: grown.nearest(grown.probe(book_ids), 10, lineup.allowed(filters), **others))
+
+    times["plain"] = [ask([book], Filters()) for book in asked]
+    times["filtered: shelf and stars"] = [ask([book], narrow) for book in asked]
+    times["filtered: price"] = [ask([book], wide) for book in asked]
+    times["filtered: a price of its own"] = [ask([book], Filters(min_price=at / 100)) for at, book in enumerate(asked)]
+    times["diversity 0.5"] = [ask([book], Filters(), diversity=0.5) for book in asked]
+    times["five liked"] = [ask(asked[at : at + 5], Filters()) for at in range(REQUESTS - 5)]
+    may = lineup.allowed(Filters())
+    times["text"] = [
+        timed(lambda: grown.nearest(grown.probe_of_text(rows[book - 1].description or ""), 10, may))  # noqa: B023
+        for book in asked
+    ]
+    return times
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main([int(size) for size in sys.argv[1:]] or [1_000, 100_000])

@@ -1,0 +1,238 @@
+"""Books that come, change and leave while the API serves, and what a caller may ask of a list: over real HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bookclub_platform.core import tables
+from bookclub_platform.core.stock import fingerprint
+from bookclub_platform.models import BookText, Tfidf
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving.lineup import Filters, Lineups
+
+world, after = given.world, given.after
+
+
+def listed(world: World, book_id: int, **query: Any) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = get(world.client, f"/books/{book_id}/recommendations", **query)["items"]
+    return [item["book"] for item in items]
+
+
+def for_reader(world: World, **asked: Any) -> Any:
+    answer = world.client.post("/recommendations", json=asked)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def ranked(world: World) -> Callable[[], bool]:
+    """Whether the API ranks the newest state of the books."""
+    path = f"/books/{ids_of(world)[0]}/recommendations"
+
+    def is_so() -> bool:
+        answer = get(world.client, path)
+        return bool(answer["ranked_data_version"] == answer["data_version"])
+
+    return is_so
+
+
+# Books that come and go -----------------------------------------------------------------------------------------------
+
+
+def test_a_new_book_is_recommended_within_seconds_with_the_scores_of_a_batch(after: World) -> None:
+    sea = given.catalogue()["sea"]
+    new = replace(sea[5], source_id="new", upc="new", title="The Kraken and the shipwreck", url="http://127.0.0.1/new")
+    given.load(after.database_url, "sea", [*sea, new])
+    started = time.monotonic()
+    given.wait_for(ranked(after))
+    assert time.monotonic() - started < 5
+    rows = [BookText(*row) for row in given.read(after.database_url, tables.select_training_rows())]
+    batch = after.models[after.first.version].fold(rows)
+    book_id = max(row.id for row in rows)
+    for asked in (book_id, ids_of(after)[5], ids_of(after, "crime")[0]):
+        expected = batch.recommend(asked, 8)
+        answer = get(after.client, f"/books/{asked}/recommendations", limit=8, in_stock=False)
+        assert [item["book"]["id"] for item in answer["items"]] == [near.book_id for near in expected]
+        assert np.allclose([item["score"] for item in answer["items"]], [near.score for near in expected], atol=1e-6)
+        assert answer["reason"] is None
+    assert book_id in [book["id"] for book in listed(after, ids_of(after)[5])]
+
+
+def test_a_book_with_another_text_is_near_to_other_books(after: World) -> None:
+    sea, space = given.catalogue()["sea"], given.catalogue()["space"]
+    changed = replace(sea[1], title="The comet and the orbit", description=space[2].description)
+    given.load(after.database_url, "sea", [sea[0], changed, *sea[2:]])
+    given.wait_for(ranked(after))
+    found = listed(after, ids_of(after)[1], limit=3)
+    assert "space" in {book["category"] for book in found}
+
+
+def test_a_book_that_is_sold_out_is_recommended_no_more_but_to_who_asks(after: World) -> None:
+    asked = ids_of(after)[1]
+    first = listed(after, asked)[0]
+    sea = given.catalogue()["sea"]
+    sold = [replace(book, stock=0, in_stock=False) if book.source_id == first["source_id"] else book for book in sea]
+    given.load(after.database_url, first["category"], sold)
+    assert first["id"] not in [book["id"] for book in listed(after, asked)]
+    assert len(listed(after, asked)) == 10
+    assert listed(after, asked, in_stock=False)[0]["id"] == first["id"]
+
+
+def test_books_of_categories_that_the_model_was_not_taught_are_folded_in(after: World) -> None:
+    after.registry.promote(after.sea)
+    given.wait_for(lambda: given.model_version(after.client) == after.sea.version)
+    answer = get(after.client, f"/books/{ids_of(after, 'crime')[0]}/recommendations")
+    assert answer["model"]["version"] == after.sea.version and answer["items"]
+
+
+def test_a_lineup_reads_texts_of_those_books_alone_that_the_model_lacks(world: World) -> None:
+    lineups = Lineups(world.database_url)
+    whole, sea = world.models[world.first.version], world.models[world.sea.version]
+    lineup = lineups.of(whole)
+    assert lineup.grown.fresh is None  # the fingerprints of Postgres are those of Python
+    assert lineups.of(whole, lineup) is lineup
+    fresh = lineups.of(sea).grown.fresh
+    assert fresh is not None and len(fresh.book_ids) == 36
+    assert lineup.stock is not None and set(lineup.stock.category[:12]) <= {fingerprint(name) for name in given.THEMES}
+    lineups.close()
+
+
+def test_an_artifact_without_fingerprints_is_folded_anew(world: World, tmp_path: Any) -> None:
+    model = world.models[world.first.version]
+    model.save(tmp_path)
+    older = Tfidf.load(tmp_path)
+    older.prints_ = older.title_prints_ = np.zeros(len(older.book_ids), dtype=np.int64)
+    lineups = Lineups(world.database_url)
+    grown = lineups.of(older).grown
+    lineups.close()
+    for book_id in model.book_ids[:5].tolist():
+        found, expected = grown.nearest(grown.probe([book_id]), 5), model.recommend(book_id, 5)
+        assert np.allclose([near.score for near in found], [near.score for near in expected], atol=1e-6)
+
+
+# What a list is to be like --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "holds"),
+    [
+        ({"category": "crime"}, lambda book: book["category"] == "crime"),
+        ({"min_price": 12.1, "max_price": 15.1}, lambda book: 12.1 <= book["price"] <= 15.1),
+        ({"min_rating": 4}, lambda book: book["rating"] >= 4),
+        ({}, lambda book: book["in_stock"]),
+        ({"in_stock": False, "category": "sea", "max_price": 14.1}, lambda book: book["price"] <= 14.1),
+    ],
+)
+def test_a_filtered_list_is_the_whole_list_less_what_does_not_pass(
+    world: World, query: dict[str, Any], holds: Callable[[Any], bool]
+) -> None:
+    asked = ids_of(world)[0]
+    everything = listed(world, asked, limit=100, in_stock=False)
+    wanted = [book["id"] for book in everything if holds(book) and (book["in_stock"] or "in_stock" in query)]
+    if "in_stock" in query:
+        wanted = [book["id"] for book in everything if book["category"] == "sea" and holds(book)]
+    found = listed(world, asked, limit=5, **query)
+    assert [book["id"] for book in found] == wanted[:5] and found
+    batch = world.client.post("/recommendations:batch", json={"book_ids": [asked], "limit": 5} | query).json()
+    assert [item["book"]["id"] for item in batch["results"][0]["items"]] == wanted[:5]
+
+
+def test_excluded_books_are_replaced_by_the_next(world: World) -> None:
+    asked = ids_of(world)[0]
+    plain = [book["id"] for book in listed(world, asked, limit=8)]
+    without = [book["id"] for book in listed(world, asked, limit=6, exclude=[plain[0], plain[3]])]
+    assert without == [book_id for book_id in plain if book_id not in (plain[0], plain[3])]
+
+
+def test_a_diverse_list_begins_with_the_nearest_and_goes_on_with_others(world: World) -> None:
+    asked = ids_of(world)[0]
+    plain, diverse = (listed(world, asked, limit=6, diversity=share) for share in (0, 0.8))
+    assert plain[0] == diverse[0] and plain != diverse
+    assert len({book["category"] for book in diverse}) >= len({book["category"] for book in plain})
+
+
+def test_a_reader_of_several_books_gets_what_is_near_to_them_and_none_of_them(world: World) -> None:
+    liked = [ids_of(world)[1], ids_of(world, "space")[1]]
+    answer = for_reader(world, liked=liked, limit=10)
+    found = [item["book"] for item in answer["items"]]
+    assert len(found) == 10 and not {book["id"] for book in found} & set(liked)
+    assert {"sea", "space"} <= {book["category"] for book in found}
+    assert answer["model"]["version"] == world.first.version and answer["reason"] is answer["fallback"] is None
+    for item in answer["items"]:
+        assert sum(why["share"] for why in item["why"]) == pytest.approx(item["score"], abs=1e-6)
+
+
+def test_a_text_finds_the_books_that_it_describes(world: World) -> None:
+    found = for_reader(world, text="A comet, an astronaut and an engine in orbit", limit=4)["items"]
+    assert [item["book"]["category"] for item in found] == ["space"] * 4
+    assert not [item for item in found if not item["book"]["in_stock"]]
+
+
+def test_with_nothing_to_go_on_well_rated_books_come_and_say_so(world: World) -> None:
+    answer = for_reader(world, text="qwertyuiop zzyzx", limit=5, category="sea")
+    assert (answer["reason"], answer["fallback"]) == ("nothing_in_common", "well_rated")
+    ratings = [item["book"]["rating"] for item in answer["items"]]
+    assert ratings == sorted(ratings, reverse=True) and ratings[0] == 5
+    assert {item["book"]["category"] for item in answer["items"]} == {"sea"}
+    assert {(item["score"], len(item["why"])) for item in answer["items"]} == {(0, 0)}
+
+
+def test_a_book_that_shares_nothing_falls_back_on_its_category(after: World) -> None:
+    odd = given.catalogue()["sea"][1]
+    odd = replace(odd, source_id="odd", upc="odd", title="Zzyzx", category="odd", category_name="Odd", description=None)
+    other = replace(odd, source_id="odder", upc="odder", title="Qwertyuiop", url="http://127.0.0.1/odder")
+    given.load(after.database_url, "odd", [odd, other])
+    given.wait_for(ranked(after))
+    asked, neighbour = ids_of(after, "odd")
+    answer = get(after.client, f"/books/{asked}/recommendations")
+    assert (answer["reason"], answer["fallback"]) == ("nothing_in_common", "well_rated_in_category")
+    assert [item["book"]["id"] for item in answer["items"]] == [neighbour]
+    assert get(after.client, f"/books/{asked}/recommendations", category="no-such")["items"] == []
+    given.load(after.database_url, "odd", [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"limit": 3},
+        {"liked": [1], "text": "a whale"},
+        {"liked": []},
+        {"liked": [0]},
+        {"liked": [True]},
+        {"text": ""},
+        {"text": "x" * 10_001},
+        {"liked": [1], "diversity": 1.1},
+        {"liked": [1], "min_price": 9, "max_price": 8},
+        {"liked": [1], "min_price": "9"},
+        {"liked": [1], "exclude": ["1"]},
+        {"liked": [1], "min_rating": 6},
+        {"liked": [1], "category": "\u0000"},
+        {"liked": [1], "colour": "red"},
+    ],
+)
+def test_what_cannot_be_asked_for_a_reader_is_a_422_problem(world: World, body: dict[str, Any]) -> None:
+    assert problem(world.client.post("/recommendations", json=body), 422)["errors"]
+
+
+def test_a_range_without_a_price_in_it_is_told_as_such(world: World) -> None:
+    answer = world.client.get("/books/1/recommendations?min_price=9&max_price=8")
+    assert "no price is both" in problem(answer, 422)["detail"]
+    assert problem(world.client.post("/recommendations", json={"liked": [999_999]}), 404)["book_ids"] == [999_999]
+
+
+def test_masks_are_kept_and_the_oldest_makes_room(world: World) -> None:
+    lineups = Lineups(world.database_url)
+    lineup = lineups.of(world.models[world.first.version])
+    lineups.close()
+    first = lineup.allowed(Filters(min_price=1))
+    assert lineup.allowed(Filters(min_price=1)) is first
+    for cents in range(100):
+        lineup.allowed(Filters(min_price=cents / 100))
+    assert len(lineup._masks) <= 32

@@ -6,7 +6,9 @@ wrk is written in C and takes a tenth of the CPU that the servers take; Debian a
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +51,8 @@ def load(
 ) -> Load:  # fmt: skip
     """Ask for random `paths` over `connections` for `seconds`, each waiting `pause_ms` on average between two; with a
     `body`, post that to /invocations, ID replaced by the number in the path."""
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not installed: Debian's and Homebrew's package is called wrk.")
     listed = ", ".join(json.dumps(path) for path in paths)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT % (listed, "nil" if body is None else f"[[{body}]]", pause_ms))

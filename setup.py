@@ -67,6 +67,7 @@ DEV = [
     "dagster-dg-cli>=1.13,<1.14",  # `dg check defs`
     "httpx>=0.28",
     "import-linter>=2.1",
+    "jsonschema>=4.23",  # whether the examples in /docs are what their schemas say
     "mypy>=1.14",
     "openapi-python-client>=0.26",  # the client that a test makes from our OpenAPI document, and drives
     "pip-audit>=2.9",

@@ -52,7 +52,10 @@ async def start_crawl(
 
 @router.get("/{crawl_id}", summary="How a crawl goes", responses=problems.responses(404, 422))
 async def get_crawl(
-    crawl_id: Annotated[UUID, Path(description="`id` of a crawl that was started here.")],
+    crawl_id: Annotated[
+        UUID,
+        Path(description="`id` of a crawl that was started here.", examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"]),
+    ],
     claims: Administrator,
     dagster: TheDagster,
 ) -> Crawl:

@@ -48,7 +48,20 @@ class BookclubStorage(DagsterPostgresStorage):
             part._engine = sa.create_engine(  # type: ignore[union-attr]
                 url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=20, pool_pre_ping=True, pool_recycle=3600
             )
+            _ping_on_the_webserver_too(part)
         return storage
+
+
+def _ping_on_the_webserver_too(part: Any) -> None:
+    """The webserver has each part make its engine anew, without the ping: after a restart of Postgres the next launch
+    by a person then ended with an error, and left a run that nobody ever starts."""
+    optimize = part.optimize_for_webserver
+
+    def optimize_and_ping(*arguments: Any, **named: Any) -> None:
+        optimize(*arguments, **named)
+        part._engine.pool._pre_ping = True
+
+    part.optimize_for_webserver = optimize_and_ping
 
 
 class _EventLog(PostgresEventLogStorage):

@@ -106,3 +106,23 @@ def test_an_event_that_is_lost_on_its_way_is_told_again(url: str, tmp_path: Path
         (record,) = instance.fetch_materializations(raw_pages.key, limit=1).records
         assert record.asset_materialization is not None
         assert record.asset_materialization.metadata["rows"].value == 7
+
+
+def test_the_webserver_s_connections_survive_a_restart_of_postgres(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
+    with dg.DagsterInstance.from_config(str(dagster_home(tmp_path))) as instance:
+        instance.optimize_for_webserver(statement_timeout=15000, pool_recycle=3600, max_overflow=20)
+        asked: list[Callable[[], Any]] = [
+            instance.get_runs,
+            instance.all_instigator_state,
+            lambda: instance.get_dynamic_partitions("categories"),
+        ]
+        for ask in asked:
+            ask()
+        with psycopg.connect(url, autocommit=True) as other:
+            every = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+            assert other.execute(every, [f"{other.info.dbname}_dagster"]).fetchall()
+        for ask in asked:
+            assert list(ask()) == []

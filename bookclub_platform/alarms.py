@@ -2,6 +2,9 @@
 
     events since the last tick -> core/alarms.py's outbox -> POST, retried by each tick until the webhook takes it
 
+One message per failure: a check that fails in many categories of a run is told once, with all of them; a run that only
+its blocking check has stopped is told by the check.
+
 The cursor moves on only when the alarms are in the outbox, and there each has one row: a tick that dies loses none.
 """
 
@@ -16,7 +19,9 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
+from dagster._core.storage.tags import WILL_RETRY_TAG
 
+from bookclub_platform.assets._checks import FAILED_CATEGORIES
 from bookclub_platform.core.alarms import Alarm, Delivery, deliver, put, redacted
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.failures import Failure, facts, run_cause, standing_failures, what_to_do
@@ -25,7 +30,9 @@ from bookclub_platform.resources import BooksDatabase
 _FIRST_LOOK_BACK = timedelta(days=1)
 # Postgres gives out ids before it commits: what is younger is read again, and the outbox knows what it has.
 _UNSETTLED_S = 60.0
-_MOST_EVENTS = 200
+# A night of 50 categories brings 450 evaluations; what a tick does not reach waits until those before it are settled.
+_MOST_EVENTS = 2000
+_NAMED = 10  # of the categories in which a check failed
 _POST_TIMEOUT_S = 5.0
 
 
@@ -123,9 +130,19 @@ def new_alarms(
         limit=_MOST_EVENTS,
         ascending=True,
     )
+    failed_checks = [record for record in checks if _has_failed(record)]
+    many = _of_many(instance, failed_checks)
     found = [
-        *(_run_alarm(instance, graph, record, dagster_url, secrets) for record in runs),
-        *(_check_alarm(graph, record, dagster_url, secrets) for record in checks if _has_failed(record)),
+        *(
+            _run_alarm(instance, graph, record, dagster_url, secrets)
+            for record in runs
+            if not _is_stopped_by_check(instance, record.run_id)
+        ),
+        *(
+            _check_alarm(graph, record, dagster_url, secrets)
+            for record in failed_checks
+            if record.run_id not in many or _evaluation_of(record).partition is None
+        ),
     ]
     for kind, records in (("run", runs), ("check", checks)):
         settled = [record.storage_id for record in records if record.timestamp < now.timestamp() - _UNSETTLED_S]
@@ -133,9 +150,28 @@ def new_alarms(
     return sorted(found, key=lambda alarm: alarm.raised_at), json.dumps(after)
 
 
-def _has_failed(record: dg.EventLogRecord) -> bool:
+def _evaluation_of(record: dg.EventLogRecord) -> dg.AssetCheckEvaluation:
     event = record.event_log_entry.dagster_event
-    return event is not None and not event.asset_check_evaluation_data.passed
+    assert event is not None
+    return event.asset_check_evaluation_data
+
+
+def _has_failed(record: dg.EventLogRecord) -> bool:
+    return not _evaluation_of(record).passed
+
+
+def _of_many(instance: dg.DagsterInstance, records: Sequence[dg.EventLogRecord]) -> set[str]:
+    """The runs of many partitions among those of `records`: their checks end with a result of all."""
+    ids = sorted({record.run_id for record in records if _evaluation_of(record).partition is not None})
+    runs = instance.get_runs(dg.RunsFilter(run_ids=ids)) if ids else []
+    return {run.run_id for run in runs if len(set(_range_of(run.tags))) > 1}
+
+
+def _is_stopped_by_check(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether nothing but a blocking check made the run fail: that check has an alarm of its own."""
+    steps = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    errors = [event.step_failure_data.error for step in steps if (event := step.event_log_entry.dagster_event)]
+    return bool(errors) and all(error and error.cls_name == "DagsterAssetCheckFailedError" for error in errors)
 
 
 def _run_alarm(
@@ -153,6 +189,9 @@ def _run_alarm(
     chosen = chosen or sorted(graph.get_all_asset_keys())
     failed = [key for key in chosen if "__".join(key.path) in names]
     job = run.job_name if run is not None else "unknown"
+    mend = what_to_do(failed[0] if failed else None)
+    if run is not None and run.tags.get(WILL_RETRY_TAG) == "true":
+        mend = f"Nothing yet: it is started again by itself. If that fails too, you are told. Then: {mend}"
     return Alarm(
         id=f"run {run_id}",
         kind="run",
@@ -161,32 +200,38 @@ def _run_alarm(
         partition=partition_of(run.tags) if run is not None else None,
         owners=_owners(graph, failed or chosen),
         cause=redacted(run_cause(instance, run_id), secrets),
-        what_to_do=what_to_do(failed[0] if failed else None),
+        what_to_do=mend,
         url=f"{dagster_url}/runs/{run_id}",
         raised_at=datetime.fromtimestamp(record.timestamp, UTC),
     )
 
 
 def _check_alarm(graph: BaseAssetGraph, record: dg.EventLogRecord, dagster_url: str, secrets: Sequence[str]) -> Alarm:
-    event = record.event_log_entry.dagster_event
-    assert event is not None
-    found = event.asset_check_evaluation_data
+    found = _evaluation_of(record)
     key = found.asset_check_key
     name = f"{key.asset_key.to_user_string()}:{key.name}"
+    of_all = found.metadata.get(FAILED_CATEGORIES)
+    many = [str(slug) for slug in of_all.value or ()] if isinstance(of_all, dg.JsonMetadataValue) else None
     described = graph.get(key).description if key in graph.asset_check_keys else None
     return Alarm(
         id=f"check {record.run_id} {name} {found.partition or ''}".strip(),
         kind="check",
         severity="ERROR" if found.severity == dg.AssetCheckSeverity.ERROR else "WARN",
         subject=name,
-        partition=found.partition,
+        partition=_named(many) if many else found.partition,
         owners=_owners(graph, [key.asset_key]),
-        cause=redacted(facts(found.metadata, found.description), secrets),
-        what_to_do=" ".join(filter(None, [described, what_to_do(key.asset_key)])),
+        cause=redacted(found.description or facts(found.metadata), secrets),
+        what_to_do=" ".join(filter(None, [described, what_to_do(key.asset_key, key.name)])),
         url=f"{dagster_url}/assets/{'/'.join(map(urllib.parse.quote, key.asset_key.path))}"
         f"?view=checks&checkDetail={urllib.parse.quote(key.name)}",
         raised_at=datetime.fromtimestamp(record.timestamp, UTC),
     )
+
+
+def _named(categories: Sequence[str]) -> str:
+    """The first few of them, and how many more."""
+    rest = f" and {len(categories) - _NAMED} more" if len(categories) > _NAMED else ""
+    return ", ".join(categories[:_NAMED]) + rest
 
 
 def _owners(graph: BaseAssetGraph, keys: Sequence[dg.AssetKey]) -> tuple[str, ...]:
@@ -196,8 +241,12 @@ def _owners(graph: BaseAssetGraph, keys: Sequence[dg.AssetKey]) -> tuple[str, ..
 
 def partition_of(tags: Mapping[str, str]) -> str | None:
     """The partition of a run, or the range of them, for people."""
-    first, last = tags.get("dagster/asset_partition_range_start"), tags.get("dagster/asset_partition_range_end")
+    first, last = _range_of(tags)
     return tags.get("dagster/partition") or (f"{first} .. {last}" if first != last else first)
+
+
+def _range_of(tags: Mapping[str, str]) -> tuple[str | None, str | None]:
+    return tags.get("dagster/asset_partition_range_start"), tags.get("dagster/asset_partition_range_end")
 
 
 def failed_partitions_sensor() -> dg.SensorDefinition:

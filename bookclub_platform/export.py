@@ -53,6 +53,7 @@ def export_chunks(
     *,
     with_delisted: bool = False,
     is_spreadsheet_safe: bool = False,
+    after: int = 0,
 ) -> Generator[bytes, None, None]:
     """The table `name` in order of its key, in chunks of about CHUNK_BYTES (Parquet: of a row group).
 
@@ -63,16 +64,17 @@ def export_chunks(
         connection: inside a transaction (`snapshot` above); nothing else may be asked on it until the last chunk.
         with_delisted: also the books that are gone, and their observations.
         is_spreadsheet_safe: CSV alone: a text that a spreadsheet would run as a formula gets a `'` before it.
+        after: only what has a higher book id, for whoever has the rest already; CSV then comes without its header.
     """
     if is_spreadsheet_safe and format != "csv":
         raise ValueError("spreadsheet-safe is a kind of CSV")
     connection.execute(sa.select(sa.func.set_config("TimeZone", "UTC", True)))
-    rows = _rows(TABLES[name], with_delisted)
+    rows = _rows(TABLES[name], with_delisted, after)
     match format:
         case "csv":
             query = _as_csv(rows, is_spreadsheet_safe)
             start = [_BOM] if is_spreadsheet_safe else []
-            return _joined([*start], _copied(connection, query, "FORMAT csv, HEADER true"))
+            return _joined([*start], _copied(connection, query, f"FORMAT csv, HEADER {'false' if after else 'true'}"))
         case "ndjson":
             line = rows.subquery("line")
             query = sa.select(sa.cast(sa.func.row_to_json(sa.literal_column(line.name)), sa.Text)).select_from(line)
@@ -107,8 +109,10 @@ def stored_columns(table: sa.Table) -> list[sa.Column[Any]]:
     return [column for column in table.columns if column.computed is None]
 
 
-def _rows(table: sa.Table, with_delisted: bool) -> sa.Select[Any]:
+def _rows(table: sa.Table, with_delisted: bool, after: int) -> sa.Select[Any]:
     rows = sa.select(*stored_columns(table)).order_by(*table.primary_key.columns)
+    if after:
+        rows = rows.where((books.c.id if table is books else table.c.book_id) > after)
     if with_delisted:
         return rows
     if table is books:

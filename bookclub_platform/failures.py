@@ -17,6 +17,7 @@ from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster_shared.error import SerializableErrorInfo
 
+from bookclub_platform.assets._checks import FAILED_CATEGORIES
 from bookclub_platform.assets._common import CATEGORIES
 from bookclub_platform.core.alarms import redacted
 
@@ -28,6 +29,15 @@ _WHAT_TO_DO = {
     "covers": "Materialise the partition again: covers that came are kept. No reader waits for them.",
     "books": "The table is as it was before. See whether Postgres answers (`bookclub doctor`), then materialise again.",
     "tfidf_model": "The champion before serves on. Mend the cause, then start the job retrain.",
+}
+_WHAT_TO_DO_OF_CHECK = {
+    "all_pages_came": _WHAT_TO_DO["raw_pages"],
+    "count_did_not_collapse": "See whether the shop is whole, then crawl the category again. If its books are gone for "
+    "good, materialise the partition of `books` with least_share: 0.",
+    "price_drift": "The rows are loaded. Compare some prices with the shop's pages: if they are right, there is "
+    "nothing to do, and the next crawl passes; else mend the parser and run `bookclub clean`.",
+    "rating_drift": "The rows are loaded. Compare some stars with the shop's pages: if they are right, there is "
+    "nothing to do, and the next crawl passes; else mend the parser and run `bookclub clean`.",
 }
 _OTHERWISE = "Open the run, mend the cause, and start it again from the failure."
 
@@ -49,8 +59,10 @@ class Failure:
     cause: str
 
 
-def what_to_do(asset: dg.AssetKey | None) -> str:
-    """What mends a failure of this asset, for most causes."""
+def what_to_do(asset: dg.AssetKey | None, check: str | None = None) -> str:
+    """What mends a failure of this asset, or of a `check` of it, for most causes."""
+    if check in _WHAT_TO_DO_OF_CHECK:
+        return _WHAT_TO_DO_OF_CHECK[check]
     return _WHAT_TO_DO.get(asset.path[-1], _OTHERWISE) if asset is not None else _OTHERWISE
 
 
@@ -69,11 +81,12 @@ def report(failures: Sequence[Failure], dagster_url: str) -> Iterator[str]:
     """The failures in lines: one entry for all partitions that one run failed on, with cause, mend and link."""
     for (what, run_id), rows in groupby(failures, key=lambda row: (row.what, row.run_id)):
         first, *more = rows
+        asset, _, check = what.partition(":")
         partitions = [row.partition for row in (first, *more) if row.partition]
         place = f"{what} [{', '.join(partitions)}]" if partitions else what
         yield f"{place}  failed {first.failed_at:%Y-%m-%d %H:%M} UTC"
         yield f"    cause: {redacted(first.cause)}"
-        yield f"    mend:  {what_to_do(dg.AssetKey.from_user_string(what.split(':')[0]))}"
+        yield f"    mend:  {what_to_do(dg.AssetKey.from_user_string(asset), check or None)}"
         yield f"    run:   {dagster_url}/runs/{run_id}"
 
 
@@ -87,7 +100,8 @@ def standing_failures(instance: dg.DagsterInstance, graph: BaseAssetGraph) -> li
         for key, partition, run_id in attempts
         if run_id in failed
     ]
-    return [*found, *_failed_checks(instance, sorted(graph.asset_check_keys))]
+    checks = _failed_checks(instance, sorted(graph.asset_check_keys))
+    return [*found, *sorted(checks, key=lambda row: (row.what, row.run_id, row.partition or ""))]
 
 
 def _attempts(
@@ -145,19 +159,20 @@ def _failed_checks(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey
             partition_filter=PartitionKeyFilter(key=info.partition_key),
         )
         evaluation = record.evaluation
+        if evaluation is not None and FAILED_CATEGORIES in evaluation.metadata:
+            continue  # of all categories of a run: it would stay red until the next, whatever was mended one by one
         yield Failure(
             what=f"{info.check_key.asset_key.to_user_string()}:{info.check_key.name}",
             partition=info.partition_key,
             run_id=record.run_id,
             failed_at=datetime.fromtimestamp(record.create_timestamp, UTC),
-            cause=facts(evaluation.metadata, evaluation.description) if evaluation else "no event says why",
+            cause=(evaluation.description or facts(evaluation.metadata)) if evaluation else "no event says why",
         )
 
 
-def facts(metadata: Mapping[str, dg.MetadataValue], description: str | None = None) -> str:
+def facts(metadata: Mapping[str, dg.MetadataValue]) -> str:
     """What a check found, in a line; what has no short form (a plot, a table) is left out."""
-    shown = [description] if description else []
-    shown += [
+    shown = [
         f"{name}: {value.value}"
         for name, value in metadata.items()
         if isinstance(

@@ -113,7 +113,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     try:
         address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: is_up(f"{address}/health"), 60)
+        wait_for(lambda: is_up(f"{address}/health"), 180)
         yield address
     finally:
         server.terminate()
@@ -133,7 +133,12 @@ def shared_mlflow() -> tuple[str, Path]:
 def serving(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of `app`, which uvicorn serves on a free port of loopback."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -147,11 +152,12 @@ def serving(app: FastAPI) -> Iterator[httpx.Client]:
 
 
 def settings(home: Path, **others: Any) -> Settings:
-    """Without quotas, unless told: the tests ask more often than people."""
+    """Without quotas, unless told: the tests ask more often than people. Without kept answers: a test that changes the
+    books asks at once, and a kept answer may be a second old (test_kept.py)."""
     unlimited = dict.fromkeys(
         ["anonymous_per_minute", "account_per_minute", "logins_per_minute", "registrations_per_hour"], 0
     )
-    return Settings(home=home, **({"model_poll_s": 0.05} | unlimited | others))
+    return Settings(home=home, **({"model_poll_s": 0.05, "answer_cache_mb": 0} | unlimited | others))
 
 
 def wait_for(is_so: Callable[[], bool], timeout_s: float = 10) -> None:
@@ -179,6 +185,21 @@ def damage(mlflow_folder: Path, version: ModelVersion) -> None:
     """Cut the artifacts of `version` in the store, as a full disk would."""
     idf = next(path for path in mlflow_folder.rglob("idf.npy") if version.run_id in str(path))
     idf.write_bytes(idf.read_bytes()[:-4])
+
+
+@contextmanager
+def without_postgres(database_url: str) -> Iterator[None]:
+    """While it lasts, nobody has or gets a connection to that database."""
+    database = sa.make_url(database_url)
+    server = sa.create_engine(database.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    killed = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
+    with server.connect() as connection:
+        connection.execute(sa.text(f"ALTER DATABASE {database.database} ALLOW_CONNECTIONS false"))
+        connection.execute(killed, {"name": database.database})
+        try:
+            yield
+        finally:
+            connection.execute(sa.text(f"ALTER DATABASE {database.database} ALLOW_CONNECTIONS true"))
 
 
 class World(NamedTuple):

@@ -17,13 +17,15 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from bookclub_platform import sandbox
-from bookclub_platform.assets._common import CATEGORIES
+from bookclub_platform.alarms import new_alarms
+from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.cli import main
 from bookclub_platform.core.alarms import Alarm, deliver, outbox, put, redacted, select_pending
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.failures import standing_failures
 from bookclub_platform.local.home import dagster_home
+from bookclub_platform_tests.test_checks import tiny_graph
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
 ALARM = Alarm(
@@ -277,6 +279,65 @@ def test_without_a_webhook_the_log_is_told_and_nothing_waits(
         failed_check(instance)
         assert "1 new alarms, told in the log alone" in str(tick(instance, shop_url, None).skip_message)
     assert pending(engine) == 0
+
+
+def crawl_of_rows(instance: dg.DagsterInstance, odd: set[str], chosen: list[str]) -> dg.Definitions:
+    """A run in which the blocking check `fits` fails for the categories `odd` of those `chosen`."""
+    assets = tiny_graph(odd, [])
+    dg.materialize(assets, instance=instance, tags=range_tags(chosen), raise_on_error=False)
+    return dg.Definitions(assets=assets)
+
+
+KEYS = [f"key-{number:02d}" for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("odd", "chosen", "told"),
+    [
+        (set(), KEYS, None),
+        ({"key-01"}, KEYS, "key-01"),
+        ({"key-01", "key-03"}, KEYS, "key-01, key-03"),
+        ({"key-01"}, ["key-01"], "key-01"),
+        ({*KEYS}, KEYS, ", ".join(KEYS[:10]) + " and 2 more"),
+    ],
+)
+def test_a_check_that_fails_is_told_once_however_many_categories_and_whether_or_not_it_stops_the_run(
+    tmp_path: Path, odd: set[str], chosen: list[str], told: str | None
+) -> None:
+    with one_log(tmp_path) as instance:
+        instance.add_dynamic_partitions(CATEGORIES, KEYS)
+        graph = crawl_of_rows(instance, odd, chosen).resolve_asset_graph()
+        found, _ = new_alarms(instance, graph, None, "http://dagster", [])
+        again, _ = new_alarms(instance, graph, None, "http://dagster", [])
+    assert [(alarm.kind, alarm.subject, alarm.partition) for alarm in found] == (
+        [("check", "rows:fits", told)] if told else []
+    )
+    assert all("does not fit" in alarm.cause and len(alarm.cause) <= 1000 for alarm in found)
+    assert found == again
+
+
+def test_a_run_that_dies_and_is_tried_again_by_itself_says_so(tmp_path: Path) -> None:
+    with one_log(tmp_path) as instance:
+        instance.add_dynamic_partitions(CATEGORIES, KEYS)
+        graph = crawl_of_rows(instance, set(), ["key-00"]).resolve_asset_graph()
+        (run,) = instance.get_runs()
+        instance.report_run_failed(run, "its process is gone")
+        instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
+        ((alarm,), _) = new_alarms(instance, graph, None, "http://dagster", [])
+    assert "started again by itself" in alarm.what_to_do
+
+
+def test_what_is_mended_category_by_category_leaves_the_standing_list(tmp_path: Path) -> None:
+    with one_log(tmp_path) as instance:
+        instance.add_dynamic_partitions(CATEGORIES, KEYS)
+        graph = crawl_of_rows(instance, {"key-01", "key-03"}, KEYS).resolve_asset_graph()
+        assert [(row.what, row.partition) for row in standing_failures(instance, graph)] == [
+            ("rows:fits", "key-01"),
+            ("rows:fits", "key-03"),
+        ]
+        for key in ("key-01", "key-03"):
+            crawl_of_rows(instance, set(), [key])
+        assert standing_failures(instance, graph) == []
 
 
 def test_the_standing_list_has_what_failed_until_it_is_mended(environment: None, tmp_path: Path) -> None:

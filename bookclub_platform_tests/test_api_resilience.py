@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -13,6 +14,7 @@ from bookclub_platform.core import tables
 from bookclub_platform.models import BookText, Registry, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from bookclub_platform_tests.test_serving_imports import process
 from serving.app import create_app
 
 # The fixtures, under the names by which tests ask for them.
@@ -119,27 +121,49 @@ def test_the_registry_may_go_away_and_the_model_in_use_serves_on(world: World, t
         serving.__exit__(None, None, None)
 
 
+def test_on_a_full_disk_the_model_in_use_serves_on_and_the_next_comes_once_there_is_room(
+    world: World, tmp_path: Path
+) -> None:
+    port = given.free_port()
+    variables = {"BOOKCLUB_DATABASE_URL": world.database_url, "MLFLOW_TRACKING_URI": world.tracking_uri}
+    variables |= {"BOOKCLUB_API_PORT": str(port), "BOOKCLUB_MODEL_POLL_S": "0.2"}
+    with (
+        process(["-m", "serving"], tmp_path, **variables) as serving,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+    ):
+        given.wait_for(lambda: given.is_up(f"http://127.0.0.1:{port}/ready"), 60)
+        assert given.model_version(client) == world.first.version
+        if not hasattr(psutil.Process, "rlimit"):
+            pytest.skip("only Linux lets a file of another process be told full")
+        psutil.Process(serving.pid).rlimit(psutil.RLIMIT_FSIZE, (256, -1))  # no file takes more than 256 bytes
+        try:
+            world.registry.promote(world.sea)
+            given.wait_for(lambda: not get(client, "/ready")["checks"]["registry"]["ok"])
+            ready = get(client, "/ready")
+            assert ready["status"] == "ready"
+            detail = ready["checks"]["registry"]["detail"]
+            assert f"version {world.first.version} stays in use" in detail and "File too large" in detail
+            assert get(client, f"/books/{ids_of(world)[0]}/recommendations")["model"]["version"] == world.first.version
+            psutil.Process(serving.pid).rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
+            given.wait_for(lambda: given.model_version(client) == world.sea.version)
+        finally:
+            world.registry.promote(world.first)
+    given.wait_for(lambda: given.model_version(world.client) == world.first.version)
+
+
 # Postgres -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_postgres_that_is_away_is_a_503_problem_at_once_and_heals_by_itself(world: World) -> None:
-    database = sa.make_url(world.database_url)
-    server = sa.create_engine(database.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     book = f"/books/{ids_of(world)[0]}"
     get(world.client, book)  # so that there are connections to break
-    with server.connect() as connection:
-        connection.execute(sa.text(f"ALTER DATABASE {database.database} ALLOW_CONNECTIONS false"))
-        killed = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
-        connection.execute(killed, {"name": database.database})
-        try:
-            for path in (book, "/books", f"{book}/recommendations"):
-                answer = world.client.get(path)
-                assert problem(answer, 503)["type"] == "tag:bookclub,2026:database-unavailable"
-                assert int(answer.headers["retry-after"]) > 0 and answer.elapsed.total_seconds() < 2
-            assert not problem(world.client.get("/ready"), 503)["checks"]["database"]["ok"]
-            assert get(world.client, "/health") == {"status": "ok"}
-        finally:
-            connection.execute(sa.text(f"ALTER DATABASE {database.database} ALLOW_CONNECTIONS true"))
+    with given.without_postgres(world.database_url):
+        for path in (book, "/books", f"{book}/recommendations"):
+            answer = world.client.get(path)
+            assert problem(answer, 503)["type"] == "tag:bookclub,2026:database-unavailable"
+            assert int(answer.headers["retry-after"]) > 0 and answer.elapsed.total_seconds() < 2
+        assert not problem(world.client.get("/ready"), 503)["checks"]["database"]["ok"]
+        assert get(world.client, "/health") == {"status": "ok"}
     assert get(world.client, book)
 
 

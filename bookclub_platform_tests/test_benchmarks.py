@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bookclub_platform.sandbox import running
+from bookclub_platform_tests.api_fixtures import shared_mlflow
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -26,3 +30,14 @@ def test_the_loads_are_measured_beside_copy() -> None:
     table = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     books, _, copied, *_, peak_mb = (cell.strip() for cell in table.splitlines()[-1].strip("|").split("|"))
     assert books == "500" and float(copied) > 0.0 and float(peak_mb) > 20
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_swaps_under_load_and_a_killed_postgres_cost_no_reader_a_wrong_answer() -> None:
+    registry, _ = shared_mlflow()
+    command = [sys.executable, str(BENCHMARKS / "swaps.py"), "--registry", registry, "--books", "60", "--swaps", "4"]
+    done = subprocess.run([*command, "--seconds", "2", "--per-second", "100"], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "4 swaps and rollbacks" in done.stdout and "failed: 0; mixed or wrong: 0 of" in done.stdout
+    lists = next(line for line in done.stdout.splitlines() if line.startswith("Postgres killed"))
+    assert "times 200" in lists and "503" not in lists  # from memory, all the time

@@ -40,7 +40,7 @@ def environment(home: Path, shop_url: str, **more: str) -> dict[str, str]:
 
 def build(home: Path, shop_url: str) -> str:
     done = subprocess.run(
-        [*BOOKCLUB, "build"], env=environment(home, shop_url), capture_output=True, text=True, timeout=120
+        [*BOOKCLUB, "build"], env=environment(home, shop_url), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

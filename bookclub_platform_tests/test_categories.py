@@ -108,8 +108,26 @@ def test_what_a_person_retired_comes_back_by_a_person_alone(connection: sa.Conne
     assert retire(connection, SHOP, "art", FIRST + DAY, by="operator") == 1
     assert listing(connection, ALL, FIRST + 2 * DAY) == Changes()
     assert is_retired(connection, SHOP, "art")
-    restore(connection, SHOP, "art")
+    assert listed_books(connection, "art") == 0
+    assert retire(connection, SHOP, "art", FIRST + 2 * DAY, by="operator") == 0
+    assert restore(connection, SHOP, "art") == 1
     assert not is_retired(connection, SHOP, "art")
+    assert listed_books(connection, "art") == 1, "a mistake is undone at once, without a crawl"
+    assert restore(connection, SHOP, "art") == 0
+
+
+def test_restoring_lists_no_book_that_was_gone_before_and_none_of_a_category_that_the_shop_closed(
+    connection: sa.Connection,
+) -> None:
+    listing(connection, ALL, FIRST)
+    load(connection, "art", FIRST)
+    load(connection, "travel", FIRST)
+    connection.execute(sa.update(tables.books).where(tables.books.c.category == "art").values(delisted_at=FIRST))
+    retire(connection, SHOP, "art", FIRST + DAY, by="operator")
+    retire(connection, SHOP, "travel", FIRST + DAY, by="shop")
+    assert restore(connection, SHOP, "art") == 0
+    assert restore(connection, SHOP, "travel") == 0
+    assert (listed_books(connection, "art"), listed_books(connection, "travel")) == (0, 0)
 
 
 def test_one_shop_retires_nothing_of_another(connection: sa.Connection) -> None:
@@ -141,7 +159,7 @@ def test_the_command_lists_retires_and_restores(
     (row,) = (line for line in run(main, ["categories", "list"]).output.splitlines() if line.startswith("travel"))
     assert row.split()[:5] == ["travel", SHOP, "0", "2026-11-01", "00:00"]
     assert "by hand" in row
-    assert "shop/travel is restored" in run(main, ["categories", "restore", "travel", "--source", SHOP]).output
+    assert "shop/travel is restored; 1 books" in run(main, ["categories", "restore", "travel", "--source", SHOP]).output
     wrong = run(main, ["categories", "retire", "mars"])
     assert (wrong.exit_code, "mars" in wrong.output) == (1, True)
     assert run(main, ["categories", "retire"]).exit_code == 2

@@ -166,10 +166,20 @@ def dagster_answer(**wrong: Any) -> dict[str, Any]:
                 {
                     "assetKey": {"path": ["shop", "raw_pages"]},
                     "assetPartitionStatuses": {"failedPartitions": wrong.get("failed", [])},
+                    "assetChecksOrError": {"checks": [wrong["check"]] if "check" in wrong else []},
                 },
-                {"assetKey": {"path": ["tfidf_model"]}, "assetPartitionStatuses": {}},
+                {"assetKey": {"path": ["tfidf_model"]}, "assetPartitionStatuses": {}, "assetChecksOrError": {}},
             ],
         }
+    }
+
+
+def check_of(severity: str, failed: list[str] | None) -> dict[str, Any]:
+    """A check as Dagster answers it: with the partitions that `failed`, or without partitions and failed (None)."""
+    return {
+        "name": "fits",
+        "partitionStatuses": None if failed is None else {"failedPartitions": failed},
+        "executionForLatestMaterialization": {"status": "FAILED", "evaluation": {"severity": severity}},
     }
 
 
@@ -208,6 +218,10 @@ def answering(body: bytes, status: int = 200) -> Iterator[int]:
         ),
         ({"healthy": False}, "schedules", "daemon scheduler is not well"),
         ({"failed": list("abcdefg")}, "partitions", "failed: shop/raw_pages: a, b, c, d, e and 2 more"),
+        ({"check": check_of("ERROR", ["travel"])}, "partitions", "failed: shop/raw_pages: check fits of travel"),
+        ({"check": check_of("ERROR", None)}, "partitions", "failed: shop/raw_pages: check fits"),
+        ({"check": check_of("ERROR", [])}, None, ""),
+        ({"check": check_of("WARN", ["travel"])}, None, ""),
         ({"broken": True}, "dagster", "does not load bookclub_platform: no module"),
         ({}, None, ""),
     ],

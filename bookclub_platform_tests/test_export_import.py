@@ -255,7 +255,7 @@ def spoilt(full: str, format: Format, **changes: object) -> bytes:
     [
         ({"price": "dear"}, "field price, .*dear"),
         ({"price": -1}, "ck_books_price"),
-        ({"price": "NaN"}, "price_is_finite"),
+        ({"price": "NaN"}, "price_range"),
         ({"first_seen_at": "-infinity"}, "first_seen_at_is_finite"),
         ({"rating": 6}, "ck_books_rating"),
         ({"first_seen_at": "yesterday evening"}, "field first_seen_at"),

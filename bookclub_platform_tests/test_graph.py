@@ -150,6 +150,7 @@ def test_a_category_that_is_missing_once_keeps_its_books_and_a_retired_one_does_
         assert keys[0] not in [category.slug for category in shop_categories(sick)]
         instance.add_dynamic_partitions(CATEGORIES, keys)
         assert materialize(sick, instance, PARTITIONED, range_tags(keys))
+        assert checks_of(instance, "books_toscrape/raw_pages:all_pages_came") == {"all_pages_came": False}, "a warning"
     assert listed_titles(database_url) == before
     with engine.begin() as connection:
         note_listing(connection, "books_toscrape", listed, datetime.now(UTC))
@@ -160,6 +161,7 @@ def test_a_category_that_is_missing_once_keeps_its_books_and_a_retired_one_does_
         instance.add_dynamic_partitions(CATEGORIES, keys)
         assert materialize(url, instance, PARTITIONED, range_tags(keys))
         assert len(listed_titles(database_url)) == len(before) - books, "a run over all must pass a retired one over"
+        assert checks_of(instance, "books_toscrape/raw_pages:all_pages_came") == {"all_pages_came": True}
         assert not materialize(url, instance, PARTITIONED, {"dagster/partition": keys[0]})
         with engine.begin() as connection:
             restore(connection, "books_toscrape", keys[0])

@@ -90,6 +90,7 @@ def test_publishing_leaves_a_finished_run_with_all_it_was_given(database: Regist
     assert (version.name, version.version, version.tags) == ("tfidf_model", "1", TAGS)
     assert abs(datetime.now(UTC) - version.registered_at) < timedelta(minutes=1)
     run = database._client.get_run(version.run_id)
+    assert run.info.run_name == "version 1"
     assert run.info.status == "FINISHED" and run.info.artifact_uri.startswith(root)
     assert run.data.params == {"title_weight": "2", "unknown_categories": "['default']"}
     assert run.data.metrics == METRICS and run.data.tags.items() >= TAGS.items()
@@ -109,9 +110,9 @@ def test_publishing_moves_no_alias(database: Registry, root: str, model: Tfidf) 
         database.champion("tfidf_model")
     database.promote(first)
     second = database.publish(model, PARAMETERS, METRICS, TAGS, root)
-    assert second.version == "2" and database.champion("tfidf_model") == first
+    assert second.version == "2" and database.champion("tfidf_model").run_id == first.run_id
     database.promote(second)
-    assert database.champion("tfidf_model") == second
+    assert database.champion("tfidf_model").run_id == second.run_id
 
 
 def test_an_unknown_model_has_no_champion(database: Registry) -> None:
@@ -184,7 +185,7 @@ def test_the_whole_way_on_postgres(postgres_url: str, root: str, model: Tfidf, t
     registry = Registry(database_urls(postgres_url).mlflow)
     version = registry.publish(model, PARAMETERS, METRICS, TAGS, root)
     registry.promote(version)
-    assert registry.champion("tfidf_model") == version
+    assert registry.champion("tfidf_model").run_id == version.run_id
     assert load_model(registry.download(version, tmp_path / "local")).recommend(3, 10) == model.recommend(3, 10)
 
 
@@ -195,7 +196,7 @@ def test_the_whole_way_over_http(server: tuple[str, Path], model: Tfidf, tmp_pat
         registry.champion("tfidf_model")
     version = registry.publish(model, PARAMETERS, METRICS, TAGS, None)
     registry.promote(version)
-    assert registry.champion("tfidf_model") == version
+    assert registry.champion("tfidf_model").run_id == version.run_id
     assert load_model(registry.download(version, tmp_path)).recommend(3, 10) == model.recommend(3, 10)
     url = registry.run_url(version, f"{address}/")
     assert url.startswith(f"{address}/#/experiments/") and url.endswith(f"/runs/{version.run_id}")

@@ -18,7 +18,7 @@ from bookclub_platform.core.errors import ConfigurationError
 from bookclub_platform.core.settings import Settings, load_settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.freshness import longest_pause
-from bookclub_platform.schedules import too_little_new
+from bookclub_platform.schedules import run_in_progress, too_little_new
 from bookclub_platform.sensors import discover
 from bookclub_platform.sources import sources
 
@@ -205,6 +205,17 @@ def test_a_retrain_in_progress_is_named(settings: Settings, instance: dg.Dagster
     job = build_definitions(settings).resolve_job_def("retrain")
     run_id = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED).run_id
     assert run_id in str(retrain_tick(settings, instance).skip_message)
+
+
+def test_a_launch_that_never_got_into_the_queue_holds_no_night_up(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    for name, asset in (("crawl", "books_toscrape/raw_pages"), ("retrain", "tfidf_model")):
+        job = build_definitions(settings).resolve_job_def(name)
+        instance.create_run_for_job(job, status=dg.DagsterRunStatus.NOT_STARTED)
+        assert run_in_progress(instance, name, dg.AssetKey.from_user_string(asset)) is None
+        starting = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING).run_id
+        assert starting in str(run_in_progress(instance, name, dg.AssetKey.from_user_string(asset)))
 
 
 def sensor_tick(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from bookclub_platform.core import alarms, categories, tables
+from bookclub_platform.core import accounts, alarms, categories, feedback, tables
 from bookclub_platform.core.book import Book, RejectedBook
 from bookclub_platform.core.database import migrate
 from bookclub_platform.core.loads import LoadResult, load_category, retire_category
@@ -230,9 +230,11 @@ def test_the_migrations_make_the_tables_that_the_code_names(database_url: str) -
         context = MigrationContext.configure(connection, opts=options)
         differences = [
             change
-            for change in compare_metadata(context, tables.metadata)  # with the tables of `alarms` and `categories`
+            for change in compare_metadata(context, tables.metadata)  # with the tables that the assertion below names
             if not (change[0] == "remove_table" and change[1].schema != tables.SCHEMA)
         ]
     engine.dispose()
     assert differences == []
-    assert {alarms.outbox, categories.categories} <= set(tables.metadata.sorted_tables)
+    assert {alarms.outbox, categories.categories, accounts.users, feedback.feedback} <= set(
+        tables.metadata.sorted_tables
+    )

@@ -13,25 +13,31 @@ import errno
 import logging
 import socket
 from collections.abc import AsyncIterator
+from operator import attrgetter
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
-from bookclub_platform.models import Registry, Tfidf
-from serving import document, problems
+from bookclub_platform.models import Tfidf, reader
+from serving import document, logs, problems, versions
 from serving.accounts import Accounts
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
+from serving.crawls import Dagster
+from serving.exports import MEDIA_TYPES, Exports
+from serving.feedback import FeedbackBook
 from serving.gate import Gate
 from serving.guard import guard
+from serving.kept import KeepAnswers, KeptAnswers
 from serving.limits import LimitBody
 from serving.lineup import Lineups
 from serving.metrics import MeasureRequests, Metrics
@@ -39,11 +45,13 @@ from serving.quotas import SharedQuotas
 from serving.routes import routers
 from serving.security import SecureAnswers
 from serving.tokens import Tokens
+from serving.tracing import TraceRequests
 from serving.versions import VERSION_HEADERS
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 log = logging.getLogger(__name__)
 
+COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
 LAST_ANSWERS_S = 5  # how long an end of the process waits for answers under way
 
 DESCRIPTION = """
@@ -52,12 +60,26 @@ Books from a shop, and for each of them the books most like it, with the reasons
 * **Paging**: take `next` of a page as `cursor` of the next one, until it is null.
 * **Versions**: answers about books carry the headers `Bookclub-Data-Version` and `Bookclub-Model`. One answer is always
   of one data version and one model; the model may change between two requests, without an interruption.
+* **Caching**: answers carry an `ETag`. Send it as `If-None-Match`, and 304 says that nothing changed.
+* **All books at once**: GET /books/export, as ndjson, csv or parquet. `examples/analysis.py` of the project reads it
+  into pandas.
 * **Accounts**: POST /register or /login gives a token, which goes into the header `Authorization: Bearer ...`. It is
   good for ten minutes; /token/refresh takes the refresh token that came with it for the next pair.
 * **Quotas**: `RateLimit` and `RateLimit-Policy` say how you stand. Beyond one, the answer is 429 and `Retry-After`
   says when to come back. Reading without an account has a small quota for each address.
+* **Limits**: pages and lists of 1 to 100; 100 books or events in a batch; bodies of 64 KiB, addresses of 8 KiB; ids up
+  to 2^53 - 1; a question may take the database 3 seconds, an export 15 minutes, and a few exports run at a time.
 * **Errors** are `application/problem+json` (RFC 9457), whatever the route: read `detail`; tell kinds apart by `type`.
-  A 503 heals by itself: ask again after `Retry-After` seconds.
+
+| status | what to do |
+|---|---|
+| 400, 413, 414, 415, 422 | mend the request; of 422 `errors` names each parameter |
+| 401 | log in, or refresh the token |
+| 403 | use an account that has the scope |
+| 404 | there is no such thing: do not ask again |
+| 409 | something else holds by now; `detail` says what to do |
+| 429, 503 | ask again after `Retry-After` seconds; 503 heals by itself |
+| 500, 501 | the server's fault, or its lack: ask the operator |
 """
 
 
@@ -68,7 +90,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     """
     folder = settings.home / "serving" / "models"
     lineups = Lineups(database_url)
-    keeper = ChampionKeeper(Registry(tracking_uri), Tfidf.name, folder, settings.model_poll_s, lineups)
+    keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s, lineups)
     catalogue = Catalogue(database_url)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(settings.home / "serving" / "quotas")
@@ -80,12 +102,16 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         is_login_required=settings.require_login,
         is_registration_open=settings.open_registration,
     )
-    metrics = Metrics(keeper)
+    kept = KeptAnswers(settings.answer_cache_mb * 2**20)
+    metrics = Metrics(keeper, kept, catalogue.watch)
+    exports = Exports(database_url)
+    feedback = FeedbackBook(database_url)
     shelf = Shelf(settings.home / "covers")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         shelf.folder.mkdir(parents=True, exist_ok=True)
+        catalogue.watch.start()
         polling = asyncio.create_task(keeper.run())
         yield {
             "catalogue": catalogue,
@@ -93,12 +119,16 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
             "metrics": metrics,
             "shelf": shelf,
             "accounts": accounts,
+            "exports": exports,
+            "dagster": Dagster(settings.dagster_address),
+            "feedback": feedback,
             "report": settings.report,
         }
         polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await polling
         await accounts.close()
+        await feedback.close()
         await catalogue.close()
         lineups.close()
 
@@ -110,16 +140,22 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         description=DESCRIPTION,
         openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
         lifespan=lifespan,
+        generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
     )
     # The last is the first to see a request.
     app.add_middleware(LimitBody)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=COMPRESSED)
+    if settings.answer_cache_mb:
+        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=catalogue.watch, accounts=accounts)
     app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
     app.add_middleware(MeasureRequests, metrics=metrics)
+    app.add_middleware(TraceRequests, log_all=settings.request_log == "all")
     problems.install(app)
+    versions.install(app)
     for router, is_open in routers():
         app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
     app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
@@ -134,7 +170,7 @@ def _cors(origins: list[str]) -> dict[str, Any]:
         "allow_origins": origins,
         "allow_methods": ["GET", "POST"],
         "allow_headers": ["Authorization", "Content-Type", "If-None-Match"],
-        "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", *VERSION_HEADERS],
+        "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
         "max_age": 600,
     }
 
@@ -145,12 +181,17 @@ def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
     Raises:
         PortTaken: something else listens on BOOKCLUB_API_PORT.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
+    logs.configure()
     KeyRing(settings.token_keys_file).current()  # keys that cannot be used are told here, not to the first who logs in
     app = create_app(settings, database_url, tracking_uri)
     # uvicorn by itself believes what anybody on loopback says about whom a request comes from.
     config = uvicorn.Config(
-        app, access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=LAST_ANSWERS_S
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=LAST_ANSWERS_S,
     )
     with _listening(settings.api_host, settings.api_port) as listener:
         log.info("Listening on http://%s:%d, described at /docs.", settings.api_host, settings.api_port)

@@ -8,51 +8,84 @@ A database that does not answer becomes DatabaseUnavailable within seconds, and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bookclub_platform.core.tables import select_data_version
-from serving.postgres import connected, open_engine
+from bookclub_platform.core.tables import select_state
+from serving.datawatch import DataWatch
+from serving.postgres import ANSWER_TIMEOUT_S, connected, open_engine
 
 POOL_SIZE = 10
+_MOST_REMEMBERED = 2000  # of counts and figures, a few kilobytes each at most
 
-_DATA_VERSION = select_data_version()
+PATIENCE_S = 30.0
+_BE_PATIENT = sa.select(sa.func.set_config("statement_timeout", f"{PATIENCE_S:.0f}s", True))  # for this transaction
+_Rows = Sequence[sa.Row[Any]]
+
+
+class State(NamedTuple):
+    """Which state of the tables: `stamp` tells it, too, from one of another database that was in this one's place."""
+
+    data_version: str
+    stamp: str
+
+
+def state_of(row: sa.Row[Any] | None) -> State:
+    """The state that the row of select_state names."""
+    return State(str(row.id), f"{row.id}-{row.loaded_at.timestamp():.6f}") if row is not None else State("0", "0")
 
 
 class Snapshot:
     """One state of the tables; every row read through it belongs to `data_version`."""
 
-    def __init__(self, connection: AsyncConnection, data_version: str) -> None:
-        self._connection = connection
-        self.data_version = data_version
+    def __init__(self, connection: AsyncConnection, state: State, memory: OrderedDict[Hashable, _Rows]) -> None:
+        self._connection, self._memory, self.state = connection, memory, state
+        self.data_version = state.data_version
 
-    async def rows(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        rows: Sequence[sa.Row[Any]] = (await self._connection.execute(statement)).all()
+    async def rows(self, statement: sa.Select[Any]) -> _Rows:
+        rows: _Rows = (await self._connection.execute(statement)).all()
         return rows
+
+    async def remembered(self, key: Hashable, statement: sa.Select[Any]) -> _Rows:
+        """The rows of a statement that counts many books, which is asked once for each state of the tables. `key`
+        stands for the statement; only what a change of the data version tells may be asked in this way."""
+        if (known := self._memory.get((self.state.stamp, key))) is None:
+            known = self._memory[self.state.stamp, key] = await self.rows(statement)
+            while len(self._memory) > _MOST_REMEMBERED:
+                self._memory.popitem(last=False)
+        return known
 
     async def scalar(self, statement: sa.Select[Any]) -> Any:
         return await self._connection.scalar(statement)
 
 
 class Catalogue:
-    """The pool of connections to the books; connects when first asked."""
+    """The pool of connections to the books; connects when first asked. `watch` knows the newest version read."""
 
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url, POOL_SIZE, "REPEATABLE READ", is_read_only=True)
+        self.watch = DataWatch(database_url)
+        self._memory: OrderedDict[Hashable, _Rows] = OrderedDict()
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
-        """Read within one state of the tables.
+    async def snapshot(self, is_patient: bool = False) -> AsyncIterator[Snapshot]:
+        """Read within one state of the tables; `is_patient`: for what goes over all books and is remembered then.
 
         Raises:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
         """
-        async with connected(self._engine, "The books") as connection:
-            yield Snapshot(connection, str(await connection.scalar(_DATA_VERSION)))
+        async with connected(self._engine, "The books", PATIENCE_S if is_patient else ANSWER_TIMEOUT_S) as connection:
+            if is_patient:
+                await connection.execute(_BE_PATIENT)
+            state = state_of((await connection.execute(select_state())).one_or_none())
+            self.watch.saw(state.data_version)
+            yield Snapshot(connection, state, self._memory)
 
     async def close(self) -> None:
+        self.watch.stop()
         await self._engine.dispose()

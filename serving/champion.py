@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, ModelError, NoChampion
-from bookclub_platform.models import Grown, ModelVersion, Registry, Tfidf, load_model
+from bookclub_platform.models import Grown, ModelVersion, RegistryReader, Tfidf, load_model
 from serving.lineup import Lineup, Lineups
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class ChampionKeeper:
     """
 
     def __init__(
-        self, registry: Registry, name: str, folder: Path, poll_s: float, lineups: Lineups | None = None
+        self, registry: RegistryReader, name: str, folder: Path, poll_s: float, lineups: Lineups | None = None
     ) -> None:
         """Without `lineups` the model recommends what it was trained on."""
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s

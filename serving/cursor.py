@@ -1,31 +1,93 @@
-"""The last id of a page <-> the text that a client sends back for the next page."""
+"""Where a page ended <-> the text that a client sends back for the next page.
+
+    20                by id: the id of the page's last book
+    20.p1250          by price: and its price in cents; P: from the highest down
+    20.r4, 20.R0      by stars; 6 and 0 stand for a book without any, which comes last either way
+    20.t7468652073    by title: the part of the title that counts, as UTF-8 in hexadecimal
+    20.F1767268800000000   by first sighting: in microseconds since 1970
+
+Nothing of it is secret, and any text of the form is a place in its order, so there is nothing to sign: whoever makes up
+a cursor gets a page that they could have had by paging on.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
+from bookclub_platform.core.browse import Position, Sort
+
 # The largest integer that readers of JSON keep exact (RFC 8259, 6), a double's 2^53 - 1; far below Postgres' bigint.
 MAX_ID = 2**53 - 1
-_FORM = "^[1-9][0-9]{0,14}$"
+_FORM = (
+    "^[1-9][0-9]{0,14}([.]([pP][0-9]{1,10}|r[1-6]|R[0-5]|t([0-7][0-9a-f]|[c-f][0-9a-f]([89ab][0-9a-f]){1,3}){0,100}"
+    "|F[0-9]{1,16}))?$"
+)
+_MAX_LENGTH = 1000
+_LETTERS: dict[Sort, str] = {"price": "p", "-price": "P", "rating": "r", "-rating": "R", "title": "t"}
+_LETTERS |= {"-first_seen": "F", "id": ""}
+_SORTS = {letter: sort for sort, letter in _LETTERS.items()}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def encode(last_id: int) -> str:
-    """`last_id` as text that fits into a URL; clients are told to make nothing of it, so that sorting can move in."""
-    return str(last_id)
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A cursor as read: the order that it belongs to, and the place in it."""
+
+    sort: Sort
+    after: Position
 
 
-def decode(text: Any) -> int:
-    """The id in `text`.
+def encode(sort: Sort, last: Position) -> str:
+    """`last` as text that fits into a URL; clients are told to make nothing of it."""
+    return f"{last.book_id}.{_LETTERS[sort]}{_key_text(last.key)}" if sort != "id" else str(last.book_id)
+
+
+def decode(text: Any) -> Page:
+    """The page that begins after `text`.
 
     Raises:
         ValueError: `encode` did not make it.
     """
-    if not re.fullmatch(_FORM, str(text), re.ASCII):
+    if len(str(text)) > _MAX_LENGTH or not re.fullmatch(_FORM, str(text), re.ASCII):
         raise ValueError("not a cursor of this API: take it from `next`, or leave it out for the first page")
-    return int(text)
+    book_id, _, key = str(text).partition(".")
+    sort = _SORTS[key[:1]]
+    return Page(sort, Position(int(book_id), _key(sort, key[1:])))
 
 
-Cursor = Annotated[int, PlainValidator(decode), WithJsonSchema({"type": "string", "pattern": _FORM})]
+def _key_text(key: object) -> str:
+    match key:
+        case Decimal():
+            return str(int(key.scaleb(2)))
+        case datetime():
+            return str((key - _EPOCH) // timedelta(microseconds=1))
+        case str():
+            return key.encode().hex()
+        case _:
+            return str(key)
+
+
+def _key(sort: Sort, text: str) -> Decimal | int | str | datetime | None:
+    match sort:
+        case "id":
+            return None
+        case "price" | "-price":
+            return Decimal(text).scaleb(-2)
+        case "-first_seen":
+            return _EPOCH + timedelta(microseconds=int(text))
+        case "title":
+            # Postgres text holds neither; a made-up cursor without them is still a place in the order.
+            return bytes.fromhex(text).decode("utf-8", "replace").replace("\x00", "")
+        case _:
+            return int(text)
+
+
+Cursor = Annotated[
+    Page, PlainValidator(decode), WithJsonSchema({"type": "string", "pattern": _FORM, "maxLength": _MAX_LENGTH})
+]

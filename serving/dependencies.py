@@ -9,6 +9,9 @@ from fastapi import Depends, Request
 
 from serving.catalogue import Catalogue
 from serving.champion import Champion, ChampionKeeper
+from serving.crawls import Dagster
+from serving.exports import Exports
+from serving.feedback import FeedbackBook
 
 # Coroutines all of them: FastAPI hands a plain function to a thread, which costs more than the rest of a request.
 
@@ -32,6 +35,24 @@ async def _report(request: Request) -> Path:
     return report
 
 
+async def _exports(request: Request) -> Exports:
+    exports: Exports = request.state.exports
+    return exports
+
+
+async def _feedback(request: Request) -> FeedbackBook:
+    feedback: FeedbackBook = request.state.feedback
+    return feedback
+
+
+async def _dagster(request: Request) -> Dagster:
+    dagster: Dagster = request.state.dagster
+    return dagster
+
+
+TheDagster = Annotated[Dagster, Depends(_dagster)]
+TheExports = Annotated[Exports, Depends(_exports)]
+TheFeedbackBook = Annotated[FeedbackBook, Depends(_feedback)]
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 TheReport = Annotated[Path, Depends(_report)]
 TheKeeper = Annotated[ChampionKeeper, Depends(_keeper)]

@@ -1,4 +1,5 @@
-"""The application -> its OpenAPI document, with what holds for every route: problems, quotas, who may ask."""
+"""The application -> its OpenAPI document, with what holds for every route: problems, quotas, who may ask,
+examples."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from serving import problems
+from serving.examples import add_examples
 from serving.gate import UNLIMITED
 from serving.guard import SCHEME
 from serving.schemas import ProblemDetails
@@ -25,6 +27,7 @@ def install(app: FastAPI, is_login_required: bool) -> None:
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 _complete(operation, path, is_login_required)
+                add_examples(operation, components["schemas"])
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents

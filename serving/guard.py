@@ -45,20 +45,27 @@ async def guard(
         Problem: 401 without a token that holds, 403 if it lacks a scope.
     """
     caller: Caller = request.state.caller
+    if (problem := await refusal(caller, request.state.accounts, asked.scopes)) is not None:
+        raise problem
+    return caller.claims
+
+
+async def refusal(caller: Caller, accounts: Accounts, scopes: list[str]) -> problems.Problem | None:
+    """Why the caller may not ask for what needs these scopes; None if they may."""
     if caller.claims is None:
-        if caller.fault is None and set(asked.scopes) == {"read"} and not request.state.accounts.is_login_required:
+        if caller.fault is None and set(scopes) == {"read"} and not accounts.is_login_required:
             return None
-        raise _no_token(caller, asked.scopes)
-    if missing := [scope for scope in asked.scopes if scope not in caller.claims.scopes]:
-        raise problems.Problem(
+        return _no_token(caller, scopes)
+    if missing := [scope for scope in scopes if scope not in caller.claims.scopes]:
+        return problems.Problem(
             403,
             "insufficient-scope",
             f"The token lacks the scope {' '.join(missing)}. Log in with an account that has it.",
-            headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(asked.scopes)}"'},
+            headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
         )
-    if not await request.state.accounts.is_live(caller.claims, is_strict="read" not in asked.scopes):
-        raise _no_token(Caller(caller.address, fault="The access token was withdrawn. Log in again."), asked.scopes)
-    return caller.claims
+    if not await accounts.is_live(caller.claims, is_strict="read" not in scopes):
+        return _no_token(Caller(caller.address, fault="The access token was withdrawn. Log in again."), scopes)
+    return None
 
 
 async def _signed_in(request: Request, _: Annotated[Claims | None, Security(guard, scopes=[])]) -> Claims:

@@ -1,41 +1,88 @@
-"""Requests and the champion in use -> figures in Prometheus' text format, served at /metrics."""
+"""Requests, answers from memory and the champion in use -> figures in Prometheus' text format, served at /metrics.
+
+deploy/grafana/bookclub.json draws them.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.champion import ChampionKeeper
+from serving.datawatch import DataWatch
+from serving.kept import KeptAnswers
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
+# A crawl makes fifty data versions, and each (route, model, data version) is a series for every bucket.
+VERSIONS_SHOWN = 3
+
+_UP_TO_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
 class Metrics(Collector):
     """The figures of one application, in a registry of its own so that two in one process do not mix."""
 
-    def __init__(self, keeper: ChampionKeeper) -> None:
-        self._keeper = keeper
+    def __init__(self, keeper: ChampionKeeper, kept: KeptAnswers, watch: DataWatch) -> None:
+        self._keeper, self._kept, self._watch = keeper, kept, watch
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self.latency = Histogram(
+        self._versions: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
+        self._latency = Histogram(
             "bookclub_http_request_seconds",
             "Time from a request to the end of its answer.",
             ["method", "route", "status"],
+            buckets=_UP_TO_S,
+            registry=self._registry,
+        )
+        self._by_version = Histogram(
+            "bookclub_answer_seconds",
+            f"The same, by the model and data version that the answer names; the last {VERSIONS_SHOWN} such pairs.",
+            ["route", "model", "data_version"],
+            buckets=_UP_TO_S,
             registry=self._registry,
         )
 
+    def note(self, method: str, route: str, status: int, versions: tuple[str, str] | None, took_s: float) -> None:
+        """A request is over; `versions` are the (model, data version) that its answer named."""
+        self._latency.labels(method, route, str(status)).observe(took_s)
+        if versions is None:
+            return
+        routes = self._versions.setdefault(versions, set())
+        routes.add(route)
+        if len(self._versions) > VERSIONS_SHOWN:
+            oldest, its_routes = self._versions.popitem(last=False)
+            for its_route in its_routes:
+                self._by_version.remove(its_route, *oldest)
+        self._versions.move_to_end(versions)
+        self._by_version.labels(route, *versions).observe(took_s)
+
     def collect(self) -> Iterator[Metric]:
-        """What the keeper knows, asked when Prometheus asks."""
+        """What the others count themselves, asked when Prometheus asks."""
         yield CounterMetricFamily("bookclub_model_swaps", "Champions taken up since the start.", self._keeper.swaps)
         if (champion := self._keeper.current) is not None:
             version = champion.version
             facts = {"name": version.name, "version": version.version, "run_id": version.run_id}
             yield InfoMetricFamily("bookclub_model", "The champion in use.", facts)
+        fault = float(self._keeper.fault is not None)
+        yield GaugeMetricFamily("bookclub_model_fault", "1 while the registry's champion is not the one in use.", fault)
+        if self._watch.version is not None:
+            said = "The newest data version that this process has heard of."
+            yield GaugeMetricFamily("bookclub_data_version", said, float(self._watch.version))
+        said = "1 while Postgres names the data version within a second."
+        yield GaugeMetricFamily("bookclub_database_up", said, float(self._watch.is_current))
+        asked = CounterMetricFamily(
+            "bookclub_answer_cache_requests", "Questions that an answer may be kept of, by outcome.", labels=["outcome"]
+        )
+        for outcome in ("hits", "stale", "misses"):
+            asked.add_metric([outcome], getattr(self._kept, outcome))
+        yield asked
+        yield GaugeMetricFamily("bookclub_answer_cache_bytes", "What is kept takes.", self._kept.size_bytes)
 
     def exposition(self) -> bytes:
         """All figures, as Prometheus reads them."""
@@ -53,11 +100,12 @@ class MeasureRequests:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        headers: list[tuple[bytes, bytes]] = []
 
         async def note_status(message: Message) -> None:
-            nonlocal status
+            nonlocal status, headers
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, headers = message["status"], message["headers"]
             await send(message)
 
         try:
@@ -65,8 +113,14 @@ class MeasureRequests:
         finally:
             # The template, never the path: of paths there is no end, and each would be a series of its own.
             route = getattr(scope.get("route"), "path", "other")
-            labels = (_known_method(scope["method"]), route, str(status))
-            self._metrics.latency.labels(*labels).observe(time.perf_counter() - started)
+            took_s = time.perf_counter() - started
+            self._metrics.note(_known_method(scope["method"]), route, status, _versions(headers), took_s)
+
+
+def _versions(headers: list[tuple[bytes, bytes]]) -> tuple[str, str] | None:
+    named = dict(headers)
+    data_version = named.get(b"bookclub-data-version")
+    return (named.get(b"bookclub-model", b"").decode(), data_version.decode()) if data_version is not None else None
 
 
 def _known_method(method: str) -> str:

@@ -44,7 +44,9 @@ def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read
 
 
 @asynccontextmanager
-async def connected(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncConnection]:
+async def connected(
+    engine: AsyncEngine, what: str, timeout_s: float = ANSWER_TIMEOUT_S
+) -> AsyncIterator[AsyncConnection]:
     """A connection for one answer; commit what is to stay. `what` names for people what it is for: "The books".
 
     Raises:
@@ -52,7 +54,7 @@ async def connected(engine: AsyncEngine, what: str) -> AsyncIterator[AsyncConnec
     """
     try:
         # A server that hangs (a frozen disk, a lost host) answers neither ping nor query; only a clock notices.
-        async with asyncio.timeout(ANSWER_TIMEOUT_S), engine.connect() as connection:
+        async with asyncio.timeout(timeout_s), engine.connect() as connection:
             yield connection
     except sa.exc.ProgrammingError as error:
         if isinstance(error.orig, UndefinedTable):

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, NoChampion
+from serving import tracing
 from serving.headers import secure
 
 MEDIA_TYPE = "application/problem+json"
@@ -61,7 +62,8 @@ _EXAMPLES = {  # status -> kind, detail, path: for /docs
     400: (None, "There was an error parsing the body", "/recommendations:batch"),
     401: ("no-token", "This needs an access token: POST /login gives one. Send it as Authorization: Bearer.", "/books"),
     403: ("insufficient-scope", "The token lacks the scope export. Log in with an account that has it.", "/books"),
-    409: ("name-taken", "This name cannot be had. Choose another.", "/register"),
+    409: ("other-order", "The cursor is of a page in the order price: ask with sort=price, or anew.", "/books"),
+    501: ("format-absent", "This server cannot write parquet. Ask for ndjson or csv.", "/books/export"),
     429: ("quota-exceeded", "More than 120 requests in 60 s (quota anonymous). Ask again in 1 s.", "/books"),
     404: ("unknown-book", "No book has the id 42. GET /books lists those there are.", "/books/42"),
     413: (None, "The body may have 65536 bytes at most.", "/recommendations:batch"),
@@ -103,7 +105,8 @@ def answer(
 ) -> ProblemResponse:
     """The response for one problem; without a `kind` its type is `about:blank`, which stands for the status alone."""
     content = _content(status, kind, detail, request.url.path)
-    return ProblemResponse(content | members, status, headers)
+    # What goes wrong is true at that moment alone; without a word a cache may keep a 404.
+    return ProblemResponse(content | members, status, {"Cache-Control": "no-store"} | (headers or {}))
 
 
 def of(request: Request, problem: Problem) -> ProblemResponse:
@@ -159,6 +162,8 @@ async def _fault(request: Request, error: Exception) -> ProblemResponse:
     # For uvicorn closes the connection after such an error. Untold, a client or gateway that keeps connections loses
     # its next request on this one, which had nothing to do with the error.
     detail = "The server made a mistake, which its log describes. Asking again may help."
-    failed = answer(request, 500, detail, headers={"Connection": "close"})
-    secure(failed.headers, request.url.path)  # Starlette makes this answer outside of all middleware
+    trace = tracing.current()  # Starlette makes this answer outside of all middleware
+    named = {"X-Request-ID": trace.request_id} if trace is not None else {}
+    failed = answer(request, 500, detail, headers={"Connection": "close"} | named)
+    secure(failed.headers, request.url.path)
     return failed

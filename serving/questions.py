@@ -5,15 +5,22 @@ A parameter that does not exist is refused: a misspelt filter would otherwise be
 
 from __future__ import annotations
 
+from dataclasses import fields
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
+from bookclub_platform.core.browse import Filters, Sort
+from bookclub_platform.core.feedback import Kind
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
+from bookclub_platform.export import Format
 from serving.cursor import MAX_ID, Cursor
-from serving.lineup import Filters
+from serving.lineup import Filters as ListFilters
 from serving.neighbours import Choice
+from serving.versions import RECOMMENDATION_ID
 
 MAX_LIMIT = 100
 MAX_BATCH = 100
@@ -23,7 +30,7 @@ MAX_TEXT = 10_000  # characters; the longest blurbs of shops have some thousands
 BookId = Annotated[int, Field(ge=1, le=MAX_ID, description="The book's `id`.", examples=[1])]
 
 
-class _Question(BaseModel):
+class Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
@@ -49,7 +56,7 @@ FreshPassword = Annotated[
 ]
 
 
-class Registration(_Question):
+class Registration(Question):
     """A new account."""
 
     username: Username
@@ -74,7 +81,7 @@ class LoginForm(BaseModel):
     client_secret: str | None = Field(None, max_length=200, description="Not used.")
 
 
-class RefreshRequest(_Question):
+class RefreshRequest(Question):
     """A refresh token to take for the next pair."""
 
     refresh_token: str = Field(
@@ -85,29 +92,143 @@ class RefreshRequest(_Question):
     )
 
 
-class NewPassword(_Question):
+class NewPassword(Question):
     """Another password for the account of the token."""
 
     old_password: Password
     new_password: FreshPassword
 
 
-class BookQuery(_Question):
-    """Which books, and which page of them."""
+Slug = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]+$",  # Postgres cannot even compare with a text that holds NUL
+    ),
+]
+Price = Annotated[Decimal, Field(ge=0, le=Decimal("99999999.99"), max_digits=10, decimal_places=2)]
+
+
+class PageQuery(Question):
+    """Which page, and which books by what people choose first."""
 
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
     cursor: Cursor | None = Field(
         None, description="`next` of the page before; leave it out for the first page.", examples=["20"]
     )
-    category: str | None = Field(
+    category: Slug | None = Field(
         None,
-        min_length=1,
-        max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f]+$",  # Postgres cannot even compare with a text that holds NUL
         description="Slug of a category, from /categories; one that does not exist has no books.",
         examples=["science-fiction"],
     )
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+
+
+class BookQuery(PageQuery):
+    """Which books, in which order, and which page of them."""
+
+    source: Slug | None = Field(None, description="The shop that it was found in.", examples=["books_toscrape"])
+    min_price: Price | None = Field(
+        None, description="The lowest price, in the book's own currency; it counts as well.", examples=["10"]
+    )
+    max_price: Price | None = Field(
+        None, description="The highest price, in the book's own currency; it counts as well.", examples=["19.99"]
+    )
+    min_rating: int | None = Field(
+        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
+    )
+    sort: Sort = Field(
+        "id",
+        description="The order; `-` is downwards. Books without stars are last either way. Titles: without regard to "
+        "upper and lower case, by their first 100 characters.",
+        examples=["-rating"],
+    )
+    facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
+
+    def filters(self) -> Filters:
+        return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
+
+
+class ExportQuery(Question):
+    """What to export, and how."""
+
+    format: Format = Field("ndjson", description="ndjson: one JSON object a line; csv (RFC 4180); or parquet.")
+    with_delisted: bool = Field(False, description="Also the books that the shops no longer show.")
+    after: int = Field(
+        0,
+        ge=0,
+        le=MAX_ID,
+        description="To go on with an export that broke off: the id of the last whole book that came.",
+        examples=[500],
+    )
+    data_version: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_ID,
+        description="The header `Bookclub-Data-Version` of the part that came: if the books are of another one now, "
+        "the parts would not fit together, and the answer is 409.",
+        examples=[50],
+    )
+
+
+class PredictRequest(Question):
+    """Which book to find neighbours for."""
+
+    book_id: int = Field(strict=True, ge=1, le=MAX_ID, description="`id` of a known book.", examples=[1])
+    limit: int = Field(10, strict=True, ge=1, le=MAX_LIMIT, description="How many at most.")
+
+
+class FeedbackEvent(Question):
+    """One thing that one reader did with one recommended book."""
+
+    event_id: UUID = Field(
+        description="Of your own choosing, another for each event: told twice, it counts once.",
+        examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
+    )
+    kind: Kind = Field(
+        description="`shown`: it was on the screen; `clicked`; `liked`; `swapped`: taken in exchange for another.",
+        examples=["clicked"],
+    )
+    recommendation_id: str = Field(
+        pattern=RECOMMENDATION_ID,
+        description="`id` of the answer that recommended it: which model, on which state of the catalogue.",
+        examples=["tfidf_model/3@50"],
+    )
+    book_id: int = Field(strict=True, ge=1, le=MAX_ID, description="The recommended book.", examples=[12])
+    for_book_id: int | None = Field(
+        None,
+        strict=True,
+        ge=1,
+        le=MAX_ID,
+        description="The book that it was recommended for; null where it was for several, or for a text.",
+        examples=[1],
+    )
+    position: int | None = Field(
+        None, strict=True, ge=1, le=MAX_LIMIT, description="Its place in the list, from 1.", examples=[1]
+    )
+    seconds_ago: int = Field(
+        0,
+        strict=True,
+        ge=0,
+        le=30 * 24 * 3600,
+        description="How long ago it happened; the clocks of readers' devices are not asked.",
+        examples=[3],
+    )
+
+
+class FeedbackRequest(Question):
+    """What readers did."""
+
+    events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="In any order.")
+
+
+class CrawlRequest(Question):
+    """What to crawl."""
+
+    categories: Annotated[list[Slug], Field(min_length=1, max_length=MAX_BATCH)] | None = Field(
+        None, description="Slugs of categories; null: all that a shop still has.", examples=[["science-fiction"]]
+    )
 
 
 def _whole(value: Any) -> Any:
@@ -116,10 +237,10 @@ def _whole(value: Any) -> Any:
 
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)]
-Price = Annotated[float, Field(ge=0, le=99_999_999.99, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=99_999_999.99, allow_inf_nan=False)]
 
 
-class ListQuery(_Question):
+class ListQuery(Question):
     """What a list of recommendations is to be like."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
@@ -133,8 +254,8 @@ class ListQuery(_Question):
         description="Books of this category alone: a slug from /categories.",
         examples=["science-fiction"],
     )
-    min_price: Price | None = Field(None, description="At least this price, in the book's currency.", examples=[10])
-    max_price: Price | None = Field(None, description="At most this price, in the book's currency.", examples=[19.99])
+    min_price: Amount | None = Field(None, description="At least this price, in the book's currency.", examples=[10])
+    max_price: Amount | None = Field(None, description="At most this price, in the book's currency.", examples=[19.99])
     min_rating: Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)] | None = Field(
         None, description="At least so many stars; books without stars are left out then.", examples=[4]
     )
@@ -164,7 +285,7 @@ class ListQuery(_Question):
         return self
 
     def choice(self) -> Choice:
-        filters = Filters(self.category, self.min_price, self.max_price, self.min_rating, self.in_stock)
+        filters = ListFilters(self.category, self.min_price, self.max_price, self.min_rating, self.in_stock)
         return Choice(filters, self.limit, tuple(self.exclude), self.diversity)
 
 

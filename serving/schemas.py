@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 DataVersion = Annotated[
     str, Field(description="Changes whenever the catalogue changes: answers of one version agree.", examples=["50"])
@@ -51,12 +51,76 @@ class Book(Answer):
     )
 
 
+class CategoryCount(Answer):
+    """How many books a category has."""
+
+    category: str = Field(description="Slug; what `category=` takes.", examples=["science-fiction"])
+    category_name: str = Field(description="The category as readers see it.", examples=["Science Fiction"])
+    books: int = Field(description="How many.", examples=[16])
+
+
+class RatingCount(Answer):
+    """How many books have that many stars."""
+
+    rating: int | None = Field(description="Stars, 1 to 5; null: the shop shows none.", examples=[4])
+    books: int = Field(description="How many.", examples=[179])
+
+
+class PriceCount(Answer):
+    """How many books have a price within a band; bands without a book are left out."""
+
+    min_price: float = Field(description="Lowest price of the band; what `min_price=` takes.", examples=[10.0])
+    max_price: float | None = Field(
+        description="Highest price of the band; what `max_price=` takes; null: there is none.", examples=[19.99]
+    )
+    books: int = Field(description="How many.", examples=[196])
+
+
+class StockCount(Answer):
+    """How many books can be bought, or cannot."""
+
+    in_stock: bool = Field(description="Whether they can be bought.", examples=[True])
+    books: int = Field(description="How many.", examples=[812])
+
+
+class Facets(Answer):
+    """What there is to choose from: each facet counts the books that pass all filters but those on itself."""
+
+    category: list[CategoryCount] = Field(description="The largest first.")
+    rating: list[RatingCount] = Field(description="From five stars down; those without any last.")
+    price: list[PriceCount] = Field(description="From the cheapest band up.")
+    in_stock: list[StockCount] = Field(description="Those that can be bought first.")
+
+
 class BookPage(Answer):
     """One page of the catalogue."""
 
-    items: list[Book] = Field(description="In order of `id`.")
+    items: list[Book] = Field(description="In the order that `sort` asks for.")
     next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["20"])
     total: int = Field(description="Books that pass the filters, on all pages.", examples=[1000])
+    facets: Facets | None = Field(None, description="Null unless `facets=true` asks for them.")
+    data_version: DataVersion
+
+
+class State(Answer):
+    """What held of a book from one crawl's sighting to another's."""
+
+    held_from: datetime = Field(description="When a crawl first saw it so, UTC.")
+    held_until: datetime | None = Field(description="When a crawl first saw it otherwise, UTC; null: it holds.")
+    price: float = Field(description="In units of the book's `currency`.", examples=[51.77])
+    rating: int | None = Field(description="Stars, 1 to 5; null where the shop showed none.", examples=[4])
+    stock: int | None = Field(description="Copies at hand; null where the shop did not count.", examples=[22])
+    previous_price: float | None = Field(description="Before; null in the first state.", examples=[49.5])
+    previous_rating: int | None = Field(description="Before; null in the first state too.", examples=[4])
+    previous_stock: int | None = Field(description="Before; null in the first state too.", examples=[20])
+
+
+class History(Answer):
+    """How price, stars and stock of a book changed."""
+
+    book_id: int = Field(examples=[1], description="The book asked about.")
+    currency: str = Field(description="ISO 4217, of all the prices.", examples=["GBP"])
+    items: list[State] = Field(description="Oldest first; the last is what holds.")
     data_version: DataVersion
 
 
@@ -166,6 +230,13 @@ class _Versions(Answer):
         examples=["50"],
     )
 
+    @computed_field(  # type: ignore[prop-decorator]  # as pydantic documents it
+        description="What /feedback takes as `recommendation_id`.", examples=["tfidf_model/3@50"]
+    )
+    @property
+    def id(self) -> str:
+        return f"{self.model.name}/{self.model.version}@{self.data_version}"
+
 
 class Recommendations(BookRecommendations, _Versions):
     """Books like one book."""
@@ -179,6 +250,34 @@ class BatchRecommendations(_Versions):
     """Books like each of several books."""
 
     results: list[BookRecommendations] = Field(description="One for each id asked, in the order asked.")
+
+
+class Prediction(Answer):
+    """The ids of the books like a book; the headers name model and data version."""
+
+    book_id: int = Field(examples=[1], description="The book asked about.")
+    ids: list[int] = Field(description="Nearest first; listed books alone.", examples=[[12, 7, 30]])
+
+
+class PopularBook(Answer):
+    """A book, and how much was done with it."""
+
+    book: Book = Field(description="All of it.")
+    interest: int = Field(description="How often it was clicked, liked or swapped in the last 30 days.", examples=[17])
+
+
+class PopularBooks(Answer):
+    """What readers want."""
+
+    items: list[PopularBook] = Field(description="The most wanted first.")
+    data_version: DataVersion
+
+
+class FeedbackReceipt(Answer):
+    """What became of the events."""
+
+    stored: int = Field(description="Events that are kept now and were not before.", examples=[1])
+    known: int = Field(description="Events that had been told before; the first telling stays.", examples=[0])
 
 
 class Health(Answer):

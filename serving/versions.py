@@ -1,16 +1,87 @@
-"""Champion + snapshot -> two headers, so that every answer names its model and data, a single book's too."""
+"""Champion + snapshot -> the headers that name them, an ETag, and 304 for who has that answer already.
+
+    await ... as snapshot:
+        fresh.check(snapshot, champion)     # raises NotModified before anything else is asked of the database
+
+An answer about books follows from the request, the data version and the model: if these are the same, so is the answer
+(but for `last_seen_at`, which every crawl moves: the ETag is a weak one). Caches may keep it and must ask each time,
+which costs one short query here: a book that is gone or a model that was taken back is gone at once.
+"""
 
 from __future__ import annotations
 
-from fastapi import Response
+import hashlib
+from typing import Annotated
 
-from serving.catalogue import Snapshot
+from fastapi import Depends, FastAPI, Request, Response
+
+from serving.catalogue import Snapshot, State
 from serving.champion import Champion
 
+# tfidf_model/3@50: what recommended, and on which state of the catalogue.
+RECOMMENDATION_ID = "^[A-Za-z0-9_.-]{1,64}/[0-9]{1,9}@[0-9]{1,15}$"
 VERSION_HEADERS = ("Bookclub-Data-Version", "Bookclub-Model")
 
 
-def name_versions(response: Response, champion: Champion | None, snapshot: Snapshot, has_lists: bool = False) -> None:
+class NotModified(Exception):
+    """The client has the answer already; `headers` go with the 304."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__("not modified")
+        self.headers = headers
+
+
+class Freshness:
+    """Names what an answer is made of in its headers."""
+
+    def __init__(self, request: Request, response: Response) -> None:
+        self._request, self._response = request, response
+
+    def check(self, snapshot: Snapshot | State, champion: Champion | None, *more: str) -> None:
+        """Set `Bookclub-Data-Version`, `Bookclub-Model` (`tfidf_model/3`) where there is a model, `ETag` and
+        `Cache-Control`; `more` is what else the answer follows from.
+
+        Raises:
+            NotModified: `If-None-Match` names this very answer.
+        """
+        name_versions(self._response, champion, snapshot)
+        state = snapshot.state if isinstance(snapshot, Snapshot) else snapshot
+        made_of = [state.stamp, champion.version.run_id if champion else "", str(self._request.url.query), *more]
+        tag = f'W/"{hashlib.sha256(chr(0).join(made_of).encode("utf-8", "replace")).hexdigest()[:24]}"'
+        is_personal = "authorization" in self._request.headers
+        self._response.headers["ETag"] = tag
+        self._response.headers["Cache-Control"] = f"{'private' if is_personal else 'public'}, no-cache"
+        self._response.headers["Vary"] = "Authorization"
+        if is_named(tag, self._request.headers.get("if-none-match", "")):
+            raise NotModified(dict(self._response.headers))
+
+
+def is_named(tag: str, if_none_match: str) -> bool:
+    """Whether `If-None-Match` names the tag (RFC 9110, 13.1.2: weak or strong are the same here)."""
+    named = {name.strip().removeprefix("W/") for name in if_none_match.split(",")}
+    return "*" in named or tag.removeprefix("W/") in named
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer NotModified with 304."""
+    app.add_exception_handler(NotModified, _not_modified)
+
+
+async def _not_modified(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NotModified)
+    return Response(status_code=304, headers=error.headers)
+
+
+async def _freshness(request: Request, response: Response) -> Freshness:
+    return Freshness(request, response)
+
+
+TheFreshness = Annotated[Freshness, Depends(_freshness)]
+
+
+def name_versions(
+    response: Response, champion: Champion | None, snapshot: Snapshot | State, has_lists: bool = False
+) -> None:
     """Set `Bookclub-Data-Version`, and `Bookclub-Model` (`tfidf_model/3`) where there is a model.
 
     An answer that `has_lists` rests on two states for some seconds after a load, and is named after the earlier: who

@@ -17,6 +17,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from bookclub_platform.assets._common import categories
 
+FAILED_CATEGORIES = "failed_categories"  # in the metadata of a result of all categories of a run, and of no other
 Events = Iterator[dg.MaterializeResult | dg.AssetCheckEvaluation | dg.Output]
 
 
@@ -89,7 +90,7 @@ class Findings:
         noted = self._noted[check]
         failed = {key: finding.fault for key, finding in noted.items() if finding.fault}
         text = "; ".join(f"{key}: {fault}" for key, fault in failed.items())
-        return _Finding(text or None, {"categories": len(noted), "failed": len(failed), "failed_categories": [*failed]})
+        return _Finding(text or None, {"categories": len(noted), "failed": len(failed), FAILED_CATEGORIES: [*failed]})
 
     def _of(self, check: Check, key: str | None) -> _Finding:
         noted = self._noted[check]

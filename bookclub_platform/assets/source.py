@@ -40,6 +40,7 @@ from bookclub_platform.sources import CrawlReport, Page, Source
 ALL_PAGES_CAME = Check(
     "all_pages_came", "Every page that the source lists was fetched.", severity=dg.AssetCheckSeverity.WARN
 )
+_NOT_LISTED = "the source does not list this category now; its books stay until it is retired (`bookclub categories`)"
 _RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 
 
@@ -85,6 +86,8 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
                             _refuse_alone(source, key, key in retired, files)
                         absence = {"dagster/row_count": 0, "is_listed": key in listed, "is_retired": key in retired}
                         _add_metadata(context, source, key, absence)
+                        if key not in retired and sources.latest(files.raw, source.name, key) is not None:
+                            findings.note(ALL_PAGES_CAME, key, _NOT_LISTED)
                         continue
                     report = sources.crawl_category(source, listed[key], fetcher, files.raw, crawl_id)
                     _add_metadata(context, source, key, _crawl_metadata(listed[key], report))

@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
+from bookclub_platform.assets._model_page import Side, drawn, page, past_scores
 from bookclub_platform.assets._plots import picture
 from bookclub_platform.core.errors import ArtifactInvalid, ConfigurationError, NoChampion
 from bookclub_platform.core.progress import Progress
@@ -21,7 +22,6 @@ from bookclub_platform.core.tables import select_data_version, select_training_r
 from bookclub_platform.models import (
     BookText,
     Judge,
-    Judgement,
     ListHealth,
     Model,
     ModelVersion,
@@ -31,12 +31,11 @@ from bookclub_platform.models import (
     decide,
     list_health,
 )
-from bookclub_platform.models._samples import samples_page
-from bookclub_platform.report import pictures
+from bookclub_platform.models._health import stability
 from bookclub_platform.resources import Api, BooksDatabase, MlflowRegistry
 
-SAMPLES = "samples.html"
-MOST_SHELVES = 20  # in the picture: more would not be read
+PAGE = "model.html"
+CHALLENGER, CHAMPION = "challenger", "champion"
 
 _CHOSEN = Tfidf()
 
@@ -94,31 +93,23 @@ def tfidf_model(
     rows, data_version = _training_rows(database)
     if not rows:
         raise dg.Failure("Table books has no listed book: materialise books first.", allow_retries=False)
-    try:
-        model = Tfidf(**config.parameters()).fit(rows)
-    except ConfigurationError as error:  # the embedding's extra is not installed: trying again would not help
-        raise dg.Failure(str(error), allow_retries=False) from error
+    model = _fitted(config, rows)
     fitted = time.perf_counter()
-    health = list_health(model)
     opened = registry.open()
     champion = _champion(opened, context)
     judge = Judge(rows, config.unknown_categories)
-    judged = judge.judge(model, health.faults())
-    judged_champion = judge.judge(champion[1]) if champion else None
-    decision = decide(judged, judged_champion)
-    metrics = {
-        **model.counts,
-        **health.figures,
-        **judged.figures,
-        **decision.figures,
-        **model.figures_,
-        "fit_seconds": round(fitted - started, 3),
-    }
-    models = {"this model": model} | ({"the champion": champion[1]} if champion else {})
+    sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}))
+    health = sides[CHALLENGER].health
+    decision = decide(sides[CHALLENGER].judgement, sides[CHAMPION].judgement if champion else None)
+    kept = stability(model, champion[1]) if champion else math.nan
+    shown = drawn(sides, judge, past_scores(opened, model.name))
+    times = {"stability": kept, "fit_seconds": round(fitted - started, 3)}
+    judged = sides[CHALLENGER].judgement.figures | health.figures
+    metrics = _finite(model.counts | judged | decision.figures | model.figures_ | times)
     version = opened.publish(
         model,
         parameters=model.parameters,
-        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+        metrics=metrics,
         tags={
             "data_version": data_version,
             "dagster_run_id": context.run_id,
@@ -127,31 +118,60 @@ def tfidf_model(
             "judged_against": champion[0].version if champion else "",
         },
         artifact_root=registry.artifact_root,
-        pages={SAMPLES: samples_page(models, rows)},
+        pages={PAGE: page(decision, sides, rows, shown, kept)},
     )
-    run_url = opened.run_url(version, registry.ui_url)
     context.log.info(f"Version {version.version}: {decision.reason}")
     if decision.is_promoted:
         opened.promote(version, decision.reason)
     progress.advance("train", f"version {version.version}")
-    return dg.MaterializeResult(
-        metadata=metrics
-        | _compared(judge, judged, judged_champion)
-        | {
-            "dagster/row_count": len(rows),
-            "data_version": data_version,
-            "registered_version": version.version,
-            "is_champion": decision.is_promoted,
-            "decision": decision.reason,
-            "judged_against": champion[0].version if champion else "no champion yet",
-            "api": dg.MetadataValue.url(api.model),
-            "mlflow_run": dg.MetadataValue.url(run_url),
-            "sample_recommendations": dg.MetadataValue.url(f"{run_url}/artifacts/pages/{SAMPLES}"),
-            "seconds": round(time.perf_counter() - started, 3),
-            "preview": preview(_sample_lists(model, rows)),
-        },
-        check_results=[_check(health)],
-    )
+    facts: dict[str, Any] = {
+        "decision": decision.reason,
+        "is_champion": decision.is_promoted,
+        "registered_version": version.version,
+        "judged_against": champion[0].version if champion else "no champion yet",
+        "data_version": data_version,
+        "dagster/row_count": len(rows),
+        "compared": preview([{"model": name} | _rounded(side.figures) for name, side in sides.items()]),
+        "preview": preview(_sample_lists(model, rows)),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    plots = {name: picture(drawing, name.replace("_", " ")) for name, drawing in shown.items()}
+    links = _links(opened.run_url(version, registry.ui_url), api)
+    return dg.MaterializeResult(metadata=links | facts | plots | _rounded(metrics), check_results=[_check(health)])
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float]:
+    """MLflow takes no other."""
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """As people read them; MLflow has them whole."""
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def _fitted(config: TfidfConfig, rows: Sequence[BookText]) -> Tfidf:
+    try:
+        return Tfidf(**config.parameters()).fit(rows)
+    except ConfigurationError as error:  # the embedding's extra is not installed: trying again would not help
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def _judged(judge: Judge, models: Mapping[str, Tfidf]) -> dict[str, Side]:
+    health = {name: list_health(model) for name, model in models.items()}
+    return {
+        # The champion has passed its guardrails: today's books must not take them from it.
+        name: Side(model, judge.judge(model, health[name].faults() if name == CHALLENGER else ()), health[name])
+        for name, model in models.items()
+    }
+
+
+def _links(run_url: str, api: Api) -> dict[str, dg.MetadataValue]:
+    return {
+        "model_page": dg.MetadataValue.url(f"{run_url}/artifacts/pages/{PAGE}"),
+        "api": dg.MetadataValue.url(api.model),
+        "mlflow_run": dg.MetadataValue.url(run_url),
+    }
 
 
 def _champion(registry: Registry, context: dg.AssetExecutionContext) -> tuple[ModelVersion, Tfidf] | None:
@@ -165,21 +185,6 @@ def _champion(registry: Registry, context: dg.AssetExecutionContext) -> tuple[Mo
     except ArtifactInvalid as error:
         context.log.warning(f"The champion cannot be judged, and any sound model is better: {error}")
         return None
-
-
-def _compared(judge: Judge, challenger: Judgement, champion: Judgement | None) -> dict[str, Any]:
-    """Both models' figures, as a table and, category by category, as a picture."""
-    sides = {"challenger": challenger} | ({"champion": champion} if champion else {})
-    shelves = {name: judge.by_shelf(one) for name, one in sides.items()}
-    largest = sorted(shelves["challenger"], key=lambda shelf: -shelves["challenger"][shelf][1])[:MOST_SHELVES]
-    rows = [{"model": name, "score": one.score} | one.figures for name, one in sides.items()]
-    bars = {shelf: [found[shelf][0] for found in shelves.values()] for shelf in largest}
-    return {
-        "compared": preview(rows),
-        "agreement_by_category": picture(
-            pictures.compared(bars, list(sides)), "books of the same category in a list, by category"
-        ),
-    }
 
 
 def _training_rows(database: BooksDatabase) -> tuple[list[BookText], str]:

@@ -12,7 +12,9 @@ import logging
 from datetime import UTC, datetime
 from typing import Literal
 
-_log = logging.getLogger("bookclub.audit")
+LOGGER = "bookclub.audit"
+
+_log = logging.getLogger(LOGGER)
 
 
 def note(act: str, outcome: Literal["done", "refused"], **facts: str | int | list[str] | None) -> None:

@@ -135,21 +135,36 @@ def retire(connection: sa.Connection, source: str, category: str, at: datetime, 
     Raises:
         NoSuchCategory: `source` has never listed it.
     """
-    row = sa.update(categories).where(_is(source, category)).values(retired_at=at, retired_by=by)
+    since = sa.case((categories.c.retired_by == by, categories.c.retired_at), else_=at)  # twice is as once
+    row = sa.update(categories).where(_is(source, category)).values(retired_at=since, retired_by=by)
     if not connection.execute(row).rowcount:
         raise _unknown(source, category)
     return loads.retire_category(connection, source, category, f"retired by {by} {at:%Y%m%dT%H%M%SZ}", at)
 
 
-def restore(connection: sa.Connection, source: str, category: str) -> None:
-    """Take the flag away; the books come back with the next crawl. Call it inside a transaction.
+def restore(connection: sa.Connection, source: str, category: str) -> int:
+    """Take the flag away -> how many books are listed again. Call it inside a transaction.
+
+    What a person had retired is as it was before; what the shop had listed no more comes back with the next crawl.
 
     Raises:
         NoSuchCategory: `source` has never listed it.
     """
-    alive = {"retired_at": None, "retired_by": None, "absences": 0, "absent_since": None}
-    if not connection.execute(sa.update(categories).where(_is(source, category)).values(alive)).rowcount:
+    before = connection.execute(sa.select(categories).where(_is(source, category)).with_for_update()).one_or_none()
+    if before is None:
         raise _unknown(source, category)
+    alive = {"retired_at": None, "retired_by": None, "absences": 0, "absent_since": None}
+    connection.execute(sa.update(categories).where(_is(source, category)).values(alive))
+    if before.retired_by != "operator":
+        return 0
+    crawl_id = f"restored {before.retired_at:%Y%m%dT%H%M%SZ}"
+    return loads.relist_category(connection, source, category, crawl_id, before.retired_at)
+
+
+def select_retired_everywhere() -> sa.Select[Any]:
+    """(category) of each that no source has any more."""
+    is_gone = sa.func.bool_and(categories.c.retired_at.is_not(None))
+    return sa.select(categories.c.category).group_by(categories.c.category).having(is_gone)
 
 
 def is_retired(connection: sa.Connection, source: str, category: str) -> bool:

@@ -140,14 +140,25 @@ def retire_category(connection: sa.Connection, source: str, category: str, crawl
     return delisted
 
 
-_HAS_DOUBLED = "SELECT pg_relation_size(oid) / 8192 > 2 * relpages FROM pg_class WHERE oid = 'bookclub.books'::regclass"
+def relist_category(connection: sa.Connection, source: str, category: str, crawl_id: str, gone_at: datetime) -> int:
+    """Take back a `retire_category` of `gone_at` -> how many books are listed again. Call it inside a transaction."""
+    _take_turn(connection, source)
+    is_of_it = sa.and_(books.c.source == source, books.c.category == category, books.c.delisted_at == gone_at)
+    relisted = connection.execute(sa.update(books).where(is_of_it).values(delisted_at=None, updated_at=sa.func.now()))
+    _note_load(connection, source, category, crawl_id, 0, relisted.rowcount, 0)
+    return relisted.rowcount
+
+
+_HAS_DOUBLED = sa.text(
+    "SELECT pg_relation_size(oid) / 8192 > 2 * relpages FROM pg_class WHERE oid = 'bookclub.books'::regclass"
+)
 
 
 def _take_turn(connection: sa.Connection, source: str) -> None:
     """Loads of one source queue up, for a book may stand in two of its categories, until the transaction ends."""
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(source, 0))))
     # Autovacuum looks once a minute; until then the planner takes a table that fills for empty, and reads all of it.
-    if connection.scalar(sa.text(_HAS_DOUBLED)):
+    if connection.scalar(_HAS_DOUBLED):
         connection.execute(sa.text(f"ANALYZE {SCHEMA}.books (source, source_id, category, delisted_at)"))
 
 

@@ -2,7 +2,7 @@
 
     python -c "from bookclub_platform.core.settings import Settings; print(Settings())"
 
-A composition root (cli.py, definitions.py, serving/app.py) reads it once and hands on what is needed.
+A composition root (cli/, definitions.py, serving/app.py) reads it once and hands on what is needed.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ def _http_url(url: str) -> str:
     if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
         raise ValueError("must be an address such as http://books.toscrape.com")
     return url.rstrip("/")
+
+
+def _http_url_or_none(url: str | None) -> str | None:
+    return None if url is None else _http_url(url)
 
 
 def _postgres_url(url: str | None) -> str | None:
@@ -107,6 +111,7 @@ class Settings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
     dagster_port: Port = 3000
+    dagster_url: Annotated[str | None, AfterValidator(_http_url_or_none)] = None
     mlflow_port: Port = 5000
     sandbox_port: Port = 8765
     sandbox_books: Annotated[int, Field(ge=1)] = 1000
@@ -117,6 +122,8 @@ class Settings(BaseSettings):
     sources: Annotated[Path | None, AfterValidator(_absolute_or_none)] = None
     files: Annotated[Path, AfterValidator(_absolute)] = Path("files")
     model_poll_s: Annotated[float, Field(gt=0)] = 2.0
+    answer_cache_mb: Annotated[int, Field(ge=0, le=100_000)] = 64
+    request_log: Literal["faults", "all"] = "faults"
     timezone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     crawl_schedule: Cron = "0 3 * * *"
     covers_schedule: Cron = "0 6 * * *"
@@ -162,6 +169,11 @@ class Settings(BaseSettings):
     def report(self) -> Path:
         """Where the catalogue report lies, for whoever writes it and for the API."""
         return self.home / "report" / "catalogue.html"
+
+    @property
+    def dagster_address(self) -> str:
+        """Where the API finds Dagster's GraphQL."""
+        return self.dagster_url or f"http://127.0.0.1:{self.dagster_port}"
 
     @property
     def api_url(self) -> str:

@@ -23,6 +23,7 @@ from bookclub_platform.models._grown import Grown, Probe
 from bookclub_platform.models._health import ListHealth, list_health
 from bookclub_platform.models._judge import PROXIES, Judge
 from bookclub_platform.models._registry import ModelVersion, Registry
+from bookclub_platform.models._registry_http import RegistryReader, reader
 from bookclub_platform.models.tfidf import Tfidf
 
 __all__ = [
@@ -41,10 +42,12 @@ __all__ = [
     "Reason",
     "Recommendation",
     "Registry",
+    "RegistryReader",
     "Tfidf",
     "decide",
     "list_health",
     "load_model",
+    "reader",
 ]
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bookclub_platform.models._contract import Model
 
 LIMIT = 10
 MOST_LISTS = 2_000
-
+MOST_COMPARED = 500
 
 MIN_COVERAGE = 0.98
 MAX_EXPOSURE = 0.05  # and not below what few books make unavoidable
@@ -27,6 +28,7 @@ class ListHealth:
         reached: share of the books that stand in some list; NaN where not all lists were judged.
         with_itself: lists that hold their own book; `with_doubles`: that hold a book twice.
         largest_exposure: share of the lists that hold the most recommended book.
+        exposures: (books,) in how many of the judged lists each book stands, most first.
     """
 
     books: int
@@ -36,6 +38,7 @@ class ListHealth:
     with_itself: int
     with_doubles: int
     largest_exposure: float
+    exposures: NDArray[np.int64] = field(compare=False, repr=False)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -62,6 +65,8 @@ def list_health(model: Model) -> ListHealth:
     chosen = model.book_ids[np.linspace(0, books - 1, min(MOST_LISTS, books), dtype=int)]
     lists = {int(book): [near.book_id for near in model.recommend(int(book), LIMIT)] for book in chosen}
     exposure = Counter(near for listed in lists.values() for near in set(listed))
+    exposures = np.zeros(books, dtype=np.int64)
+    exposures[: len(exposure)] = sorted(exposure.values(), reverse=True)
     return ListHealth(
         books=books,
         lists=len(lists),
@@ -70,4 +75,17 @@ def list_health(model: Model) -> ListHealth:
         with_itself=sum(book in listed for book, listed in lists.items()),
         with_doubles=sum(len(set(listed)) < len(listed) for listed in lists.values()),
         largest_exposure=max(exposure.values(), default=0) / len(lists),
+        exposures=exposures,
     )
+
+
+def stability(model: Model, champion: Model) -> float:
+    """The share of the champion's top 10 that `model` keeps, over up to 500 books that both know; NaN without any."""
+    both = np.intersect1d(model.book_ids, champion.book_ids)
+    chosen = both[np.linspace(0, len(both) - 1, min(MOST_COMPARED, len(both)), dtype=int)]
+    shares = []
+    for book in chosen.tolist():
+        now, before = ({near.book_id for near in one.recommend(book, LIMIT)} for one in (model, champion))
+        if before:
+            shares.append(len(now & before) / len(before))
+    return float(np.mean(shares)) if shares else float("nan")

@@ -5,7 +5,7 @@
     registry.promote(version)
     folder = registry.download(registry.champion("tfidf_model"), Path(".bookclub/serving/models"))
 
-The only file that imports mlflow, and not at import; where only models are fetched, mlflow-skinny and http are enough.
+The only file that imports mlflow, and not at import; serving fetches models over http alone: _registry_http.py.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, NoChampion, RegistryUnavailable
 from bookclub_platform.models._contract import Model
 
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
 
 CHAMPION = "champion"
-PROMOTED_AT, PROMOTED_WHY, ROLLED_BACK_AT = "promoted_at", "promoted_why", "rolled_back_at"
+PROMOTED_AT, PROMOTED_WHY, PROMOTED_BY = "promoted_at", "promoted_why", "promoted_by"
+ROLLED_BACK_AT, ROLLED_BACK_WHY = "rolled_back_at", "rolled_back_why"
+GATE = "the gate"
 DATABASE_TIMEOUT_S = 10.0
 
-_ARTIFACT_PATH = "model"
+ARTIFACT_PATH = "model"
 # MLflow's own defaults would hold a caller for minutes: 8 tries of 120 s each. What the operator sets comes first.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -52,7 +55,7 @@ class ModelVersion:
     version: str
     run_id: str
     registered_at: datetime
-    tags: dict[str, str]
+    tags: dict[str, str] = field(compare=False)  # grow with each promotion; the version stays the same
 
 
 class Registry:
@@ -90,25 +93,43 @@ class Registry:
                     self._client.log_text(run_id, page, f"pages/{name}")
                 with tempfile.TemporaryDirectory() as folder:
                     model.save(Path(folder))
-                    self._client.log_artifacts(run_id, folder, _ARTIFACT_PATH)
-                source = f"{run.info.artifact_uri}/{_ARTIFACT_PATH}"
+                    self._client.log_artifacts(run_id, folder, ARTIFACT_PATH)
+                source = f"{run.info.artifact_uri}/{ARTIFACT_PATH}"
                 version = self._create_version(model.name, source, run_id, tags)
+                self._client.update_run(run_id, name=f"version {version.version}")  # else MLflow makes a name up
                 self._client.set_terminated(run_id, "FINISHED")
             except BaseException as error:
                 self._mark_as_failed(run_id, error)
                 raise
         return version
 
-    def promote(self, version: ModelVersion, why: str = "") -> None:
-        """Make `version` the champion of its name; `why` and the time are kept with it."""
+    def promote(self, version: ModelVersion, why: str = "", by: str = GATE) -> None:
+        """Make `version` the champion of its name; the time, and who did it why, are kept with it."""
         with self._asking("promote"):
             self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
-            self._tag(version, {PROMOTED_AT: datetime.now(UTC).isoformat(), PROMOTED_WHY: why, ROLLED_BACK_AT: ""})
+            now = datetime.now(UTC).isoformat()
+            self._tag(version, {PROMOTED_AT: now, PROMOTED_WHY: why, PROMOTED_BY: by, ROLLED_BACK_AT: ""})
+            self._describe(version, f"Promoted by {by}: {why}")
+        audit.note("promote-model", "done", model=version.name, version=version.version, by=by, why=why)
 
-    def rollback(self, name: str, why: str = "") -> tuple[ModelVersion, ModelVersion]:
+    def rollback(self, name: str, why: str = "", by: str = GATE) -> tuple[ModelVersion, ModelVersion]:
         """Make the champion before this one the champion again -> (the new champion, the one that was).
 
         Asked again it goes a further step back: what was rolled back is passed over until somebody promotes it.
+
+        Raises:
+            NoChampion: there is no champion, or none was before it.
+        """
+        target, now = self.before_champion(name)
+        with self._asking("roll back"):
+            self._tag(now, {ROLLED_BACK_AT: datetime.now(UTC).isoformat(), ROLLED_BACK_WHY: f"{by}: {why}"})
+            self._describe(now, f"Rolled back by {by}: {why}")
+        audit.note("roll-back-model", "done", model=name, version=now.version, by=by, why=why)
+        self.promote(target, why, by)
+        return target, now
+
+    def before_champion(self, name: str) -> tuple[ModelVersion, ModelVersion]:
+        """(what `rollback` would make the champion, the champion).
 
         Raises:
             NoChampion: there is no champion, or none was before it.
@@ -120,12 +141,11 @@ class Registry:
             if version.version != now.version and version.tags.get(PROMOTED_AT) and not version.tags.get(ROLLED_BACK_AT)
         ]
         if not before:
-            raise NoChampion(f"No other version of {name!r} was champion before version {now.version}.")
-        target = max(before, key=lambda version: version.tags[PROMOTED_AT])
-        with self._asking("roll back"):
-            self._tag(now, {ROLLED_BACK_AT: datetime.now(UTC).isoformat()})
-        self.promote(target, why)
-        return target, now
+            raise NoChampion(
+                f"No other version of {name!r} was champion before version {now.version}. "
+                "Choose one: `bookclub model list`, then `bookclub model promote VERSION`."
+            )
+        return max(before, key=lambda version: version.tags[PROMOTED_AT]), now
 
     def versions(self, name: str) -> list[ModelVersion]:
         """Every version of a model, newest first."""
@@ -162,6 +182,10 @@ class Registry:
             self._client.set_model_version_tag(version.name, version.version, key, value)
             self._client.set_tag(version.run_id, key, value)
 
+    def _describe(self, version: ModelVersion, text: str) -> None:
+        """In MLflow's list of versions, where tags are cut short."""
+        self._client.update_model_version(version.name, version.version, text)
+
     def champion(self, name: str) -> ModelVersion:
         """The champion of the model `name`.
 
@@ -177,10 +201,7 @@ class Registry:
                 # An unknown model gives the first, a model without this alias the second.
                 if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                     raise
-                raise NoChampion(
-                    f"MLflow at {self._address} has no champion of {name!r} yet. "
-                    f"Materialise the asset {name}, or run `bookclub build`."
-                ) from error
+                raise no_champion(self._address, name) from error
 
     def figures(self, version: ModelVersion) -> dict[str, float]:
         """The metrics of the run that made `version`."""
@@ -193,23 +214,7 @@ class Registry:
         Raises:
             ArtifactInvalid: the registry knows the version, and its files are gone.
         """
-        target = folder / f"{version.version}-{version.run_id}"
-        if target.exists():
-            return target
-        folder.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder))
-        try:
-            with self._asking("give the files of a model"):
-                fetched = self._fetch(version, part)
-            # A whole folder or none appears under the name, also when two processes fetch at once.
-            try:
-                fetched.rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        return target
+        return fetched_once(version, folder, lambda part: self._fetch(version, part))
 
     def run_url(self, version: ModelVersion, ui_address: str) -> str:
         """Where MLflow's pages at `ui_address` show the run behind `version`."""
@@ -219,8 +224,7 @@ class Registry:
 
     @property
     def _address(self) -> str:
-        """The tracking URI for people: a database's may hold a password."""
-        return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", self.tracking_uri)
+        return shown(self.tracking_uri)
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -285,7 +289,9 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         return _model_version(
-            self._client.create_model_version(name, source, run_id, tags=dict(tags), await_creation_for=0)
+            self._client.create_model_version(
+                name, source, run_id, tags=dict(tags), description=tags.get("decision"), await_creation_for=0
+            )
         )
 
     def _mark_as_failed(self, run_id: str, error: BaseException) -> None:
@@ -302,20 +308,65 @@ class Registry:
         """The files in a folder below `folder`."""
         from mlflow.artifacts import download_artifacts, list_artifacts
 
-        source = self._client.get_model_version_download_uri(version.name, version.version)
-        if not list_artifacts(source, tracking_uri=self.tracking_uri):
-            raise ArtifactInvalid(
-                f"Version {version.version} of {version.name} is registered, and its files are not at {source}. "
-                "Train and publish a new version."
-            )
-        return Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self.tracking_uri))
+        with self._asking("give the files of a model"):
+            source = self._client.get_model_version_download_uri(version.name, version.version)
+            if not list_artifacts(source, tracking_uri=self.tracking_uri):
+                raise ArtifactInvalid(
+                    f"Version {version.version} of {version.name} is registered, and its files are not at {source}. "
+                    "Train and publish a new version."
+                )
+            return Path(download_artifacts(source, dst_path=str(folder), tracking_uri=self.tracking_uri))
+
+
+def fetched_once(version: ModelVersion, folder: Path, fetch: Callable[[Path], Path]) -> Path:
+    """The folder of `version` below `folder`; where it is not there yet, `fetch` puts the files into a folder below
+    the one that it is given, and returns which."""
+    target = folder / f"{version.version}-{version.run_id}"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder))
+    try:
+        fetched = fetch(part)
+        # A whole folder or none appears under the name, also when two processes fetch at once.
+        try:
+            fetched.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def shown(tracking_uri: str) -> str:
+    """The tracking URI for people: it may hold a password."""
+    return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", tracking_uri)
+
+
+def no_champion(address: str, name: str) -> NoChampion:
+    """The error of a registry that has none."""
+    return NoChampion(
+        f"MLflow at {address} has no champion of {name!r} yet. Materialise the asset {name}, or run `bookclub build`."
+    )
+
+
+def version_at(
+    name: str, version: str | int, run_id: str | None, created_ms: int, tags: dict[str, str]
+) -> ModelVersion:
+    """A version as MLflow tells of it, `created_ms` in milliseconds since 1970."""
+    return ModelVersion(name, str(version), run_id or "", datetime.fromtimestamp(created_ms / 1000, UTC), tags)
 
 
 def _model_version(found: MlflowModelVersion) -> ModelVersion:
-    return ModelVersion(
-        name=found.name,
-        version=str(found.version),
-        run_id=found.run_id or "",
-        registered_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
-        tags=dict(found.tags),
-    )
+    return version_at(found.name, found.version, found.run_id, found.creation_timestamp, dict(found.tags))
+
+
+def decided(version: ModelVersion) -> str:
+    """The last that was decided about `version`: who, and why."""
+    tags = version.tags
+    if tags.get(ROLLED_BACK_AT):
+        return tags.get(ROLLED_BACK_WHY, "")
+    if tags.get(PROMOTED_AT):
+        return f"{tags.get(PROMOTED_BY, GATE)}: {tags.get(PROMOTED_WHY, '')}"
+    return f"{GATE}: {tags['decision']}" if "decision" in tags else ""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from bookclub_platform.report import figures, svg
 from bookclub_platform.report.figures import Numbers
+from bookclub_platform.report.svg import PALE
 
 STARS = (1, 2, 3, 4, 5)
 _ON_PAGES = 15  # bins: so many keep the picture short enough to be shown without a click
@@ -55,7 +59,44 @@ def category_sizes(sizes: Mapping[str, int]) -> str:
     return svg.rows(list(sizes), list(sizes.values()), "listed books")
 
 
-def compared(figures_of: Mapping[str, Sequence[float]], sides: Sequence[str]) -> str:
+def compared(figures_of: Mapping[str, Sequence[float]], sides: Sequence[str], x_label: str) -> str:
     """A bar for each side below each label: `figures_of` is label -> one figure a side, 0..1."""
-    labels = [f"{label}, {side}" for label in figures_of for side in sides]
-    return svg.rows(labels, [value for values in figures_of.values() for value in values], "share of the list")
+    columns = zip(*figures_of.values(), strict=True)
+    return svg.pairs(list(figures_of), dict(zip(sides, map(list, columns), strict=True)), x_label)
+
+
+def exposure(counts_of: Mapping[str, Numbers], lists_of: Mapping[str, int]) -> str:
+    """Share of the lists that each book stands in, the most recommended on the left: `counts_of` is side -> (n,), most
+    first. A steep left edge is a model that recommends the same to all, a long zero on the right one that forgets."""
+    curves = {side: _thinned(100 * counts / max(1, lists_of[side])) for side, counts in counts_of.items()}
+    return svg.lines(curves, "books, the most recommended first (all of the catalogue)", "% of the lists")
+
+
+def scores(score_of: Mapping[str, float]) -> str:
+    """Version -> its score, in the order given."""
+    there = {version: score for version, score in score_of.items() if score == score}
+    values = list(there.values())
+    return svg.band(list(there), values, values, values, "version", "score", width=420, height=150)
+
+
+def catalogue_map(places: Sequence[tuple[float, float, str, str]], without_name: Collection[str] = ()) -> str:
+    """Books as points: (x, y, title, category name). The largest categories have a colour and a name, the others,
+    and those of `without_name`, are grey."""
+    sizes = Counter(category for *_, category in places if category not in without_name)
+    named = [category for category, _ in sizes.most_common(len(svg.GROUPS))]
+    colours = {"": PALE} | dict(zip(named, svg.GROUPS, strict=False))
+    groups = {
+        name: (colour, [_place(place) for place in places if place[3] == name]) for name, colour in colours.items()
+    }
+    groups[""] = (PALE, [_place(place) for place in places if place[3] not in named])
+    return svg.chart(groups)
+
+
+def _place(place: tuple[float, float, str, str]) -> tuple[float, float, str]:
+    x, y, title, category = place
+    return x, y, f"{title} ({category})"
+
+
+def _thinned(values: Numbers, most: int = 200) -> list[float]:
+    """At most so many of them, evenly: a picture has no more pixels."""
+    return [float(values[at]) for at in np.linspace(0, len(values) - 1, min(most, len(values)), dtype=int)]

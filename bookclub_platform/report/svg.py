@@ -15,14 +15,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from statistics import median
 
 INK, BLUE, PALE = "#333", "#37b", "#bcd"
+SIDES = (BLUE, "#b9b2a6", "#4f9d69")
+GROUPS = ("#37b", "#d98a29", "#4f9d69", "#c0392b", "#8e5bb5", "#8c6239", "#d65fa0", "#1fa3a3", "#9aa51f", "#22335f")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 14, 30
 _CHARACTER = 5.2  # mean width of a digit or small letter at the font size below, in pixels
 _FONT = 9
 
 Box = tuple[float, float, float, float, float]
 """Low whisker, lower quartile, median, upper quartile, high whisker."""
+Point = tuple[float, float, str]
+"""x, y, and what the pointer shows."""
 
 
 @dataclass(slots=True)
@@ -114,6 +119,72 @@ def rows(labels: Sequence[str], values: Sequence[float], x_label: str, width: in
         plot.text(plot.x(value / most) + 3, top + 10, number(value), "start")
     plot.path(steps, f'fill="{BLUE}"')
     return plot.finished(x_label, "", [])
+
+
+def pairs(labels: Sequence[str], sides: Mapping[str, Sequence[float]], x_label: str, width: int = 560) -> str:
+    """A thin bar of each side below each label, from left to right; the sides in the colours of `SIDES`."""
+    longest = max((len(label) for label in labels), default=1)
+    thick = 11
+    step = thick * len(sides) + 5
+    height = _TOP + 14 + _BOTTOM + step * max(1, len(labels))
+    plot = _Plot(width, height, 0, 1, left=min(230, 12 + round(longest * _CHARACTER)))
+    most = max([value for values in sides.values() for value in values] + [1e-9]) * 1.1
+    legend: float = plot.left + 6
+    for turn, (name, values) in enumerate(sides.items()):
+        colour = SIDES[turn % len(SIDES)]
+        steps = ""
+        for at, value in enumerate(values):
+            top = _TOP + 14 + step * at + thick * turn
+            steps += f"M{plot.left} {top}H{_n(plot.x(value / most))}v{thick - 1}H{plot.left}z"
+            plot.text(plot.x(value / most) + 3, top + 8, number(round(value, 3)), "start")
+        plot.path(steps, f'fill="{colour}"')
+        plot.parts.append(f'<text x="{_n(legend)}" y="{_TOP + 4}" fill="{colour}">■ {_shown(name)}</text>')
+        legend += (len(name) + 4) * _CHARACTER
+    for at, label in enumerate(labels):
+        plot.text(plot.left - 4, _TOP + 14 + step * at + step / 2, shortened(label, 42), "end")
+    return plot.finished(x_label, "", [])
+
+
+def lines(sides: Mapping[str, Sequence[float]], x_label: str, y_label: str, width: int = 420, height: int = 190) -> str:
+    """A line for each side over the same evenly spaced places, from zero up; the sides in the colours of `SIDES`."""
+    plot = _Plot(width, height, 0, max([value for values in sides.values() for value in values] + [1e-9]))
+    legend: float = width / 2
+    for turn, (name, values) in enumerate(sides.items()):
+        colour = SIDES[turn % len(SIDES)]
+        last = max(1, len(values) - 1)
+        steps = "L".join(f"{_n(plot.x(at / last))} {_n(plot.y(value))}" for at, value in enumerate(values))
+        # Later ones below and wider: two that are the same are both seen.
+        plot.parts.insert(0, f'<path d="M{steps}" fill="none" stroke="{colour}" stroke-width="{1.5 + 2.5 * turn}"/>')
+        plot.parts.append(f'<text x="{_n(legend)}" y="{_TOP + 4}" fill="{colour}">■ {_shown(name)}</text>')
+        legend += (len(name) + 4) * _CHARACTER
+    return plot.finished(x_label, y_label, ticks(0, plot.high, 4))
+
+
+def chart(groups: Mapping[str, tuple[str, Sequence[Point]]], width: int = 760, height: int = 620) -> str:
+    """A map of points (x, y in 0..1, what the pointer shows), by colour; a group's name stands amid its own points."""
+
+    def at(x: float, y: float) -> tuple[str, str]:
+        return _n(60 + x * (width - 120)), _n(12 + (1 - y) * (height - 24))  # names at the edges have room
+
+    def circle(point: Point) -> str:
+        x, y = at(point[0], point[1])
+        return f'<circle cx="{x}" cy="{y}" r="3"><title>{_shown(point[2])}</title></circle>'
+
+    def name_of(name: str, points: Sequence[Point]) -> str:
+        x, y = at(median(point[0] for point in points), median(point[1] for point in points))
+        return f'<text x="{x}" y="{y}">{_shown(name)}</text>'
+
+    dots = "".join(
+        f'<g fill="{colour}" fill-opacity=".75">{"".join(map(circle, points))}</g>'
+        for colour, points in groups.values()
+    )
+    names = "".join(name_of(name, points) for name, (_, points) in groups.items() if name and points)
+    halo = 'text-anchor="middle" font-weight="bold" paint-order="stroke" stroke="#fff" stroke-width="3"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" viewBox="0 0 {width} {height}" '
+        f'font-family="sans-serif" font-size="11"><path fill="#fff" d="M0 0h{width}v{height}H0z"/>'
+        f"{dots}<g {halo}>{names}</g></svg>"
+    )
 
 
 def boxes(groups: Mapping[str, Box], x_label: str, y_label: str, width: int = 420, height: int = 190) -> str:

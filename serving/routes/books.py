@@ -1,55 +1,112 @@
-"""The catalogue: pages of books, one book, the categories."""
+"""The catalogue: pages of books, one book and its history, the categories."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+import sqlalchemy as sa
+from fastapi import APIRouter, Path, Query
 
-from bookclub_platform.core.tables import select_book, select_books, select_categories, select_count, select_page
+from bookclub_platform.core.browse import Filters, Position, band_ends, select_facet, select_sorted, select_total
+from bookclub_platform.core.tables import select_book, select_categories, select_history
 from serving import cursor, problems
+from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheKeeper
 from serving.questions import BookId, BookQuery
-from serving.schemas import Book, BookPage, Categories, Category
-from serving.versions import name_versions
+from serving.schemas import (
+    Book,
+    BookPage,
+    Categories,
+    Category,
+    CategoryCount,
+    Facets,
+    History,
+    PriceCount,
+    RatingCount,
+    State,
+    StockCount,
+)
+from serving.versions import TheFreshness
 
 router = APIRouter(tags=["Books"], responses=problems.responses(503))
 
 
-@router.get("/books", summary="Page through the books", responses=problems.responses(422))
+@router.get("/books", summary="Page through the books", responses=problems.responses(409, 422))
 async def list_books(
-    query: Annotated[BookQuery, Query()], catalogue: TheCatalogue, keeper: TheKeeper, response: Response
+    query: Annotated[BookQuery, Query()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
 ) -> BookPage:
-    """Listed books in order of `id`. For the next page ask again with `cursor` set to `next`, until that is null.
-    Books that come or go between two pages neither repeat nor hide another."""
-    chosen = select_books(query.category, query.in_stock)
+    """Listed books that pass all the filters, in the order that `sort` names. For the next page ask the same again
+    with `cursor` set to `next`, until that is null. Books that come or go between two pages neither repeat nor hide
+    another. With `facets=true` the page says how many books each further choice would leave."""
+    page, filters = query.cursor, query.filters()
+    after = page.after if page is not None else None
+    if page is not None and page.sort != query.sort:
+        raise problems.Problem(
+            409, "other-order", f"The cursor is of a page in the order {page.sort}: ask with sort={page.sort}, or anew."
+        )
     async with catalogue.snapshot() as snapshot:
-        rows = await snapshot.rows(select_page(chosen, query.cursor, query.limit + 1))
-        total = await snapshot.scalar(select_count(chosen))
-    name_versions(response, keeper.current, snapshot)
+        fresh.check(snapshot, keeper.current)
+        rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
+        ((total,),) = await snapshot.remembered(("total", filters), select_total(filters))
+        facets = await _facets(snapshot, filters) if query.facets else None
     items = [Book.model_validate(row) for row in rows[: query.limit]]
-    following = cursor.encode(items[-1].id) if len(rows) > query.limit else None
-    return BookPage(items=items, next=following, total=total, data_version=snapshot.data_version)
+    last = rows[len(items) - 1] if len(rows) > query.limit else None
+    following = last and cursor.encode(query.sort, Position(last.id, last.sort_key))
+    return BookPage(items=items, next=following, total=total, facets=facets, data_version=snapshot.data_version)
 
 
 @router.get("/books/{book_id}", summary="One book", responses=problems.responses(404, 422))
 async def get_book(
-    book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, keeper: TheKeeper, response: Response
+    book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
 ) -> Book:
     """The book with that `id`, also when the shop no longer lists it (`delisted_at` then says since when)."""
     async with catalogue.snapshot() as snapshot:
-        rows = await snapshot.rows(select_book(book_id))
-    if not rows:
-        raise problems.UnknownBook(book_id)
-    name_versions(response, keeper.current, snapshot)
-    return Book.model_validate(rows[0])
+        row = await _known(snapshot, book_id)
+        fresh.check(snapshot, keeper.current)
+    return Book.model_validate(row)
+
+
+@router.get("/books/{book_id}/history", summary="How a book changed", responses=problems.responses(404, 422))
+async def get_history(
+    book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
+) -> History:
+    """Price, stars and stock of the book from its first sighting on: one item for each time that any of them changed.
+    The history of a book that is delisted stays."""
+    async with catalogue.snapshot() as snapshot:
+        book = await _known(snapshot, book_id)
+        rows = await snapshot.rows(select_history(book_id))
+        # A crawl that is loaded late adds to the past alone, and the data version stays.
+        fresh.check(snapshot, keeper.current, *(str(row.held_from) for row in rows))
+    items = [State.model_validate(row) for row in rows]
+    return History(book_id=book_id, currency=book.currency, items=items, data_version=snapshot.data_version)
 
 
 @router.get("/categories", summary="All categories")
-async def list_categories(catalogue: TheCatalogue, keeper: TheKeeper, response: Response) -> Categories:
+async def list_categories(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> Categories:
     """Every category with a listed book, by name, with its counts."""
     async with catalogue.snapshot() as snapshot:
-        rows = await snapshot.rows(select_categories())
-    name_versions(response, keeper.current, snapshot)
+        fresh.check(snapshot, keeper.current)
+        rows = await snapshot.remembered("categories", select_categories())
     items = [Category.model_validate(row) for row in rows]
     return Categories(items=items, total=len(items), data_version=snapshot.data_version)
+
+
+async def _known(snapshot: Snapshot, book_id: int) -> sa.Row[tuple[object, ...]]:
+    rows = await snapshot.rows(select_book(book_id))
+    if not rows:
+        raise problems.UnknownBook(book_id)
+    return rows[0]
+
+
+async def _facets(snapshot: Snapshot, filters: Filters) -> Facets:
+    by_category, by_rating, by_price, by_stock = [
+        await snapshot.remembered((facet, filters), select_facet(filters, facet))
+        for facet in ("category", "rating", "price", "in_stock")
+    ]
+    bands = ((*band_ends(row.value), row.books) for row in by_price)
+    return Facets(
+        category=[CategoryCount(category=row.value, category_name=row.name, books=row.books) for row in by_category],
+        rating=[RatingCount(rating=row.value, books=row.books) for row in by_rating],
+        price=[PriceCount(min_price=low, max_price=high, books=count) for low, high, count in bands],
+        in_stock=[StockCount(in_stock=row.value, books=row.books) for row in by_stock],
+    )

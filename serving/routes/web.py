@@ -12,13 +12,14 @@ from fastapi.routing import APIRoute
 from pydantic import field_validator
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from bookclub_platform.core.browse import Filters, Position, select_sorted, select_total
 from bookclub_platform.core.errors import DatabaseUnavailable
-from bookclub_platform.core.tables import select_book, select_books, select_categories, select_count, select_page
+from bookclub_platform.core.tables import select_book, select_categories
 from serving import cursor, neighbours
 from serving.catalogue import Snapshot
 from serving.champion import ChampionKeeper
 from serving.dependencies import TheCatalogue, TheKeeper
-from serving.questions import BookId, BookQuery
+from serving.questions import BookId, PageQuery
 from serving.schemas import Book, Recommendation
 from serving.web.pages import page
 from serving.web.shelf import Shelf
@@ -27,7 +28,7 @@ _LIKE_IT = 8
 _PER_PAGE = 24
 
 
-class _ShelfQuery(BookQuery):
+class _ShelfQuery(PageQuery):
     limit: int = _PER_PAGE
 
     @field_validator("category", mode="before")
@@ -69,13 +70,14 @@ async def home() -> RedirectResponse:
 async def show_shelves(
     request: Request, query: Annotated[_ShelfQuery, Query()], catalogue: TheCatalogue
 ) -> HTMLResponse:
-    chosen = select_books(query.category, query.in_stock)
+    chosen = Filters(category=query.category, in_stock=query.in_stock)
+    after = query.cursor.after if query.cursor is not None else None
     async with catalogue.snapshot() as snapshot:
         categories = await snapshot.rows(select_categories())
-        rows = await snapshot.rows(select_page(chosen, query.cursor, query.limit + 1))
-        total = await snapshot.scalar(select_count(chosen))
+        rows = await snapshot.rows(select_sorted(chosen, "id", after, query.limit + 1))
+        ((total,),) = await snapshot.remembered(("total", chosen), select_total(chosen))
     books = [Book.model_validate(row) for row in rows[: query.limit]]
-    following = cursor.encode(books[-1].id) if len(rows) > query.limit else None
+    following = cursor.encode("id", Position(books[-1].id)) if len(rows) > query.limit else None
     name = next((row.category_name for row in categories if row.category == query.category), None)
     return page(
         "shelves.html",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +25,11 @@ _QUESTION = """{
       sensors { name sensorState { status ticks(limit: 1) { status error { message } } } }
     } } } } } }
   instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatErrors { message } } } }
-  assetNodes { assetKey { path } assetPartitionStatuses { ... on DefaultPartitionStatuses { failedPartitions } } }
+  assetNodes { assetKey { path } assetPartitionStatuses { ... on DefaultPartitionStatuses { failedPartitions } }
+    assetChecksOrError { ... on AssetChecks { checks { name
+      partitionStatuses { ... on AssetCheckDefaultPartitionStatuses { failedPartitions } }
+      executionForLatestMaterialization { status evaluation { severity } }
+    } } } }
 }"""
 
 
@@ -133,21 +138,36 @@ def _schedules(url: str, data: Any) -> Finding:
 
 
 def _partitions(url: str, data: Any) -> Finding:
-    failed = {
-        "/".join(node["assetKey"]["path"]): (node["assetPartitionStatuses"] or {}).get("failedPartitions") or []
-        for node in data["assetNodes"]
-    }
-    wrong = {asset: keys for asset, keys in failed.items() if keys}
+    """The partitions that no run has mended, and the checks with severity ERROR; a warning is no fault."""
+    wrong, pages = [], []
+    for node in data["assetNodes"]:
+        asset = "/".join(node["assetKey"]["path"])
+        if keys := (node["assetPartitionStatuses"] or {}).get("failedPartitions"):
+            wrong.append(f"{asset}: {_few(keys)}")
+            pages.append(f"{url}/assets/{asset}?view=partitions")
+        checks = [told for check in node["assetChecksOrError"].get("checks", []) if (told := _failed(check))]
+        if checks:
+            wrong.append(f"{asset}: {', '.join(checks)}")
+            pages.append(f"{url}/assets/{asset}?view=checks")
     if not wrong:
         return Finding("partitions", True, "none failed")
-    told_of = [
-        f"{asset}: {', '.join(keys[:_NAMED])}{f' and {len(keys) - _NAMED} more' if len(keys) > _NAMED else ''}"
-        for asset, keys in wrong.items()
-    ]
-    pages = ", ".join(f"{url}/assets/{asset}?view=partitions" for asset in wrong)
-    return Finding(
-        "partitions", False, f"failed: {'; '.join(told_of)}", f"See the cause and materialise again: {pages}"
-    )
+    mend = f"See the causes with `bookclub failures`, and materialise again: {', '.join(pages)}"
+    return Finding("partitions", False, f"failed: {'; '.join(wrong)}", mend)
+
+
+def _failed(check: Any) -> str | None:
+    """The name of a failed check with its partitions; None for one that passed, or only warns."""
+    newest = check["executionForLatestMaterialization"]
+    if newest is None or (newest["evaluation"] or {}).get("severity") == "WARN":
+        return None
+    if check["partitionStatuses"] is None:
+        return f"check {check['name']}" if newest["status"] == "FAILED" else None
+    keys = check["partitionStatuses"].get("failedPartitions")
+    return f"check {check['name']} of {_few(keys)}" if keys else None
+
+
+def _few(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_NAMED]) + (f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else "")
 
 
 def api(settings: Settings) -> list[Finding]:

@@ -1,0 +1,236 @@
+"""Made-up books -> the API under load, beside bare FastAPI and `mlflow models serve` -> Markdown on stdout.
+
+    python benchmarks/serving.py                                   # 1,000 books, three rounds: some minutes
+    python benchmarks/serving.py --books 1000 --seconds 3 --rounds 5
+
+Postgres, MLflow, the API and its peers are processes of their own on loopback; the API runs as `python -m serving`, one
+worker, without quotas. wrk asks all of them in turns for random books of all that there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import sqlalchemy as sa
+from _wrk import Load, load
+
+from bookclub_platform.cleaning import clean
+from bookclub_platform.core.database import database_urls, ensure_databases, migrate
+from bookclub_platform.core.loads import load_category
+from bookclub_platform.core.tables import select_books, select_training_rows
+from bookclub_platform.local.postgres import leased
+from bookclub_platform.models import BookText, Registry, Tfidf
+
+HERE = Path(__file__).parent
+INVOCATION = '{"dataframe_split": {"columns": ["book_id"], "data": [[ID]]}}'
+UNLIMITED = {f"BOOKCLUB_{name}": "0" for name in ("ANONYMOUS_PER_MINUTE", "ACCOUNT_PER_MINUTE")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--books", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--registry", help="an MLflow server that runs already, for the models; else one is started")
+    parser.add_argument("--no-mlflow-serve", action="store_true", help="leave out that peer, which starts slowly")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        work = Path(folder)
+        url = running.enter_context(leased(work))
+        ids, model = fill(url, options.books)
+        registry = options.registry or running.enter_context(mlflow_server(work))
+        publish(registry, model)
+        environment = UNLIMITED | {
+            "BOOKCLUB_DATABASE_URL": url, "MLFLOW_TRACKING_URI": registry, "BOOKCLUB_HOME": str(work / "home"),
+        }  # fmt: skip
+        first_start_s = start_s(environment)
+        again_s = start_s(environment)
+        api, ours = running.enter_context(serve(environment))
+        lists, books = ([f"/books/{i}/recommendations" for i in ids], [f"/books/{i}" for i in ids])
+        bare, peer = running.enter_context(bare_fastapi(work, api, [*lists, *books, "/books"]))
+        print(f"{len(ids)} books, {options.rounds} rounds of {options.seconds:g} s, 16 connections\n")
+        print("| asked | | bare FastAPI | the API | ratio | ratio by CPU |\n|---|---|---|---|---|---|")
+        for name, paths in (("10 like a book", lists), ("one book", books), ("a page of 20", ["/books"])):
+            both = in_turns(
+                options.rounds,
+                lambda paths=paths: load(peer, bare, paths, options.seconds),  # type: ignore[misc]
+                lambda paths=paths: load(ours, api, paths, options.seconds),  # type: ignore[misc]
+            )
+            row(name, *both)
+            if paths is lists:
+                peak = statistics.median(one.per_s for one in both[1])
+        half = load(ours, api, lists, options.seconds, connections=32, pause_ms=round(32 / (peak / 2) * 1000))
+        print(f"\nAt half of the peak ({half.per_s:.0f} of {peak:.0f} lists/s): p50 {half.p50_ms:.1f} ms, "
+              f"p99 {half.p99_ms:.1f} ms, {half.errors} errors")  # fmt: skip
+        cold = never_kept(environment, lists, options.seconds)
+        print(
+            f"No answer kept (each computed, read and written anew): {cold.per_s:.0f} lists/s, p99 {cold.p99_ms:.1f} ms"
+        )
+        print(
+            f"Start to ready: {first_start_s:.2f} s with a download of the model, {again_s:.2f} s with its local copy"
+        )
+        print(f"Memory of a worker after that load: {ours.memory_full_info().uss / 2**20:.0f} MB of its own (USS)")
+        if not options.no_mlflow_serve:
+            scored, process = running.enter_context(mlflow_models_serve(work, model))
+            theirs = load(process, scored, lists, options.seconds, body=INVOCATION)
+            figures = f"{theirs.per_s:.0f} lists/s, p99 {theirs.p99_ms:.1f} ms, {theirs.errors} errors"
+            print(f"`mlflow models serve`, ids and reasons: {figures}; ours are {peak / theirs.per_s:.0f} times that")
+
+
+def fill(url: str, count: int) -> tuple[list[int], Tfidf]:
+    """`count` books of the sandbox in the table -> their ids, and a model of them."""
+    from _books import _made_up
+
+    urls = database_urls(url)
+    ensure_databases(urls)
+    migrate(urls.books)
+    found = clean(list(_made_up(count))).books
+    with sa.create_engine(urls.books).begin() as connection:
+        for category in sorted({book.category for book in found}):
+            own = [book for book in found if book.category == category]
+            load_category(connection, "sandbox", category, "1", own, [], max(book.seen_at for book in own))
+        ids = [row.id for row in connection.execute(select_books())]
+        rows = [BookText(*row) for row in connection.execute(select_training_rows())]
+    return ids, Tfidf().fit(rows)
+
+
+def publish(address: str, model: Tfidf) -> None:
+    registry = Registry(address)
+    registry.promote(registry.publish(model, model.parameters, {"books": len(model.book_ids)}, {}, artifact_root=None))
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    port = free_port()
+    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
+    command = [sys.executable, "-m", "mlflow", "server", *stores, "--port", str(port), "--workers", "1"]
+    with process(command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, folder / "mlflow.log"):
+        wait_for(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def serve(environment: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
+    port = free_port()
+    home = Path(environment["BOOKCLUB_HOME"])
+    home.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "serving"]
+    with process(command, environment | {"BOOKCLUB_API_PORT": str(port)}, home / "serving.log") as started:
+        wait_for(f"http://127.0.0.1:{port}/ready")
+        yield f"http://127.0.0.1:{port}", started
+
+
+def start_s(environment: dict[str, str]) -> float:
+    started = time.perf_counter()
+    with serve(environment):
+        return time.perf_counter() - started
+
+
+def never_kept(environment: dict[str, str], paths: list[str], seconds: float) -> Load:
+    with serve(environment | {"BOOKCLUB_ANSWER_CACHE_MB": "0"}) as (address, started):
+        return load(started, address, paths, seconds)
+
+
+@contextmanager
+def bare_fastapi(folder: Path, api: str, paths: list[str]) -> Iterator[tuple[str, psutil.Process]]:
+    """The peer, with the bytes that the API gives for each of `paths`."""
+    port, answers = free_port(), folder / "answers.json"
+    # As wrk asks, so that the API has each answer in memory: what it does without is measured by itself.
+    with httpx.Client(base_url=api, timeout=30, headers={"Accept-Encoding": "identity"}) as client:
+        answers.write_text(json.dumps({path: client.get(path).raise_for_status().text for path in paths}))
+    command = [sys.executable, "-m", "uvicorn", "_bare:app", "--app-dir", str(HERE), "--port", str(port)]
+    command += ["--no-access-log", "--log-level", "warning", "--loop", "uvloop", "--http", "httptools"]
+    with process(command, {"BENCH_ANSWERS": str(answers)}, folder / "bare.log") as started:
+        wait_for(f"http://127.0.0.1:{port}/books")
+        yield f"http://127.0.0.1:{port}", started
+
+
+@contextmanager
+def mlflow_models_serve(folder: Path, model: Tfidf) -> Iterator[tuple[str, psutil.Process]]:
+    import mlflow
+
+    (folder / "tfidf").mkdir()
+    model.save(folder / "tfidf")
+    saved, port = folder / "pyfunc", free_port()
+    mlflow.pyfunc.save_model(
+        str(saved), python_model=str(HERE / "_mlflow_model.py"), artifacts={"tfidf": str(folder / "tfidf")},
+        pip_requirements=[],
+    )  # fmt: skip
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved), "--env-manager", "local"]
+    with process([*command, "--port", str(port)], {}, folder / "models_serve.log") as started:
+        wait_for(f"http://127.0.0.1:{port}/ping")
+        yield f"http://127.0.0.1:{port}", started
+
+
+@contextmanager
+def process(command: list[str], variables: dict[str, str], log: Path) -> Iterator[psutil.Process]:
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent), "MLFLOW_DISABLE_TELEMETRY": "true"} | variables
+    with log.open("wb") as output:
+        started = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=log.parent)
+    try:
+        yield psutil.Process(started.pid)
+    finally:
+        children = psutil.Process(started.pid).children(recursive=True)
+        started.terminate()
+        started.wait(20)
+        for child in psutil.wait_procs(children, 5)[1]:
+            child.kill()
+
+
+def wait_for(address: str) -> None:
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            if httpx.get(address).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        if time.monotonic() > deadline:
+            sys.exit(f"{address} did not answer within 300 s")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def in_turns(rounds: int, *askings: Callable[[], Load]) -> list[list[Load]]:
+    """Each of `askings` once a round, the first of the round another each time; a round before that warms them up."""
+    for ask in askings:
+        ask()
+    found: dict[int, list[Load]] = {at: [] for at in range(len(askings))}
+    for number in range(rounds):
+        for at in sorted(found, reverse=number % 2 == 1):
+            found[at].append(askings[at]())
+    return list(found.values())
+
+
+def row(name: str, theirs: list[Load], ours: list[Load]) -> None:
+    def middle(loads: list[Load], field: str) -> Any:
+        return statistics.median(getattr(one, field) for one in loads)
+
+    ratios = [statistics.median([our.per_s / their.per_s for our, their in zip(ours, theirs, strict=True)])]
+    ratios += [statistics.median([our.per_cpu_s / their.per_cpu_s for our, their in zip(ours, theirs, strict=True)])]
+    cells = [f"{middle(loads, 'per_s'):.0f}/s, p99 {middle(loads, 'p99_ms'):.1f} ms" for loads in (theirs, ours)]
+    errors = sum(one.errors for one in [*theirs, *ours])
+    print(f"| {name} | {errors} errors | {' | '.join(cells)} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The challenger and the champion, judged -> the pictures of both, and the page that a person judges them by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bookclub_platform.models import BookText, Decision, Judge, Judgement, ListHealth, Registry, Tfidf
+from bookclub_platform.models._map import places
+from bookclub_platform.models._samples import samples_page
+from bookclub_platform.report import pictures
+from bookclub_platform.report.model import overview
+
+MOST_SHELVES = 20  # in the picture: more would not be read
+MOST_VERSIONS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two: the model, what the judge found, and how its lists are."""
+
+    model: Tfidf
+    judgement: Judgement
+    health: ListHealth
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {"score": self.judgement.score} | self.judgement.figures | self.health.figures
+
+
+def drawn(sides: Mapping[str, Side], judge: Judge, past_scores: Mapping[str, float]) -> dict[str, str]:
+    """Name -> SVG. `past_scores` are those of earlier versions by number, oldest first."""
+    shelves = {name: judge.by_shelf(side.judgement) for name, side in sides.items()}
+    first = next(iter(shelves.values()))
+    largest = sorted(first, key=lambda shelf: -first[shelf][1])[:MOST_SHELVES]
+    scores = {name: side.judgement.score for name, side in sides.items()}
+    return {
+        "scores": pictures.compared(
+            {figure: [side.figures[figure] for side in sides.values()] for figure in _judged(sides)},
+            list(sides),
+            "score, and the proxies it is made of",
+        ),
+        "agreement_by_category": pictures.compared(
+            {shelf: [found[shelf][0] for found in shelves.values()] for shelf in largest},
+            list(sides),
+            "share of the list that is of the same category",
+        ),
+        "exposure": pictures.exposure(
+            {name: side.health.exposures.astype(float) for name, side in sides.items()},
+            {name: side.health.lists for name, side in sides.items()},
+        ),
+        "scores_over_time": pictures.scores(dict(past_scores) | {"this": scores[next(iter(scores))]}),
+    }
+
+
+def page(
+    decision: Decision, sides: Mapping[str, Side], rows: Sequence[BookText], shown: Mapping[str, str], kept: float
+) -> str:
+    """The HTML of it all. `shown` is what `drawn` gave, `kept` the share of the champion's lists that stay."""
+    figures = {name: dict(side.figures) for name, side in sides.items()}
+    figures[next(iter(figures))]["stability"] = kept
+    titles = {
+        "scores": "Champion beside challenger: the longer bar is better",
+        "agreement_by_category": "Books of the same category in a list, in the largest categories",
+        "exposure": "How the places in all lists are shared out: steep on the left, few books get most of them",
+        "scores_over_time": "Score of the versions so far, each on the catalogue of its day",
+    }
+    drawings = {titles[name]: picture for name, picture in shown.items()}
+    model = next(iter(sides.values())).model
+    return samples_page(
+        {name: side.model for name, side in sides.items()},
+        rows,
+        above=overview(decision.reason, decision.is_promoted, figures, drawings | _map(model, rows)),
+    )
+
+
+def past_scores(registry: Registry, name: str) -> dict[str, float]:
+    """Version -> score of the last thirty that were judged, oldest first."""
+    versions = registry.versions(name)[:MOST_VERSIONS]
+    found = {version.version: registry.figures(version).get("challenger_score") for version in reversed(versions)}
+    return {number: score for number, score in found.items() if score is not None}
+
+
+def _judged(sides: Mapping[str, Side]) -> list[str]:
+    """The figures that every side has and the gate looks at, the score first."""
+    return [
+        "score",
+        *(
+            name
+            for name in next(iter(sides.values())).judgement.figures
+            if all(name in s.figures for s in sides.values())
+        ),
+    ]
+
+
+def _map(model: Tfidf, rows: Sequence[BookText]) -> dict[str, str]:
+    """Title -> the map of the catalogue; empty where there is too little to draw."""
+    of_id = {row.id: row for row in rows}
+    ids, xy = places(model)
+    points = [
+        (float(x), float(y), of_id[book].title, of_id[book].category_name)
+        for book, (x, y) in zip(ids.tolist(), xy.tolist(), strict=True)
+    ]
+    if not points:
+        return {}
+    unnamed = {row.category_name for row in rows if row.category in model.unknown_categories}
+    title = "The catalogue as this model sees it: like books lie together (point at one for its title)"
+    if len(ids) < len(rows):
+        title += f"; {len(ids):,} of {len(rows):,} books"
+    return {title: pictures.catalogue_map(points, unnamed)}

@@ -1,0 +1,41 @@
+"""The group `main`, which every command of this folder joins.
+
+from bookclub_platform.cli._main import main
+
+@main.command()
+def example() -> None: ...
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+
+import click
+
+from bookclub_platform.core.errors import BookclubError
+
+
+class _Group(click.Group):
+    """Tells a failure in a sentence, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BookclubError as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            raise click.ClickException(f"{error}. Install it: `make install`.") from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise click.ClickException(f"The disk is full: {error}. Make room, then start again.") from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bookclub-platform")
+def main() -> None:
+    """Book Club: collects a shop's books, learns which are alike, and recommends."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a script's `command &` starts us, and Dagster lets SIGTERM do what SIGINT does: we would obey neither.
+        signal.signal(signal.SIGINT, signal.default_int_handler)

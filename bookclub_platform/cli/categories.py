@@ -1,0 +1,56 @@
+"""`bookclub categories list|retire|restore`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from bookclub_platform.cli._main import main
+from bookclub_platform.cli._terminal import books_connection
+
+
+@main.group()
+def categories() -> None:
+    """The categories of each source: those that live, and those that are gone."""
+
+
+@categories.command("list")
+def list_categories() -> None:
+    """Every category with its source, listed books, last crawl and state."""
+    from bookclub_platform.core.categories import select_states, state_of
+
+    with books_connection() as connection:
+        rows = connection.execute(select_states()).all()
+    click.echo(f"{'category':<24} {'source':<20} {'books':>7}  {'last crawl (UTC)':<16}  state")
+    for row in rows:
+        crawled = f"{row.last_crawl_at.astimezone(UTC):%Y-%m-%d %H:%M}" if row.last_crawl_at else "never"
+        click.echo(f"{row.category:<24} {row.source:<20} {row.books:>7}  {crawled:<16}  {state_of(row)}")
+
+
+@categories.command()
+@click.argument("category")
+@click.option("--source", help="Of this source alone; else of every source that has it.")
+def retire(category: str, source: str | None) -> None:
+    """Crawl CATEGORY no more, and delist its books. It stays so until `restore`."""
+    from bookclub_platform.core.categories import retire as retire_one
+    from bookclub_platform.core.categories import sources_of
+
+    with books_connection() as connection:
+        for name in sources_of(connection, category, source):
+            books = retire_one(connection, name, category, datetime.now(UTC), by="operator")
+            click.echo(f"{name}/{category} is retired; {books} books were delisted.")
+
+
+@categories.command("restore")
+@click.argument("category")
+@click.option("--source", help="Of this source alone; else of every source that has it.")
+def restore_category(category: str, source: str | None) -> None:
+    """Crawl CATEGORY again. What `retire` had delisted is listed again, until the next crawl tells more."""
+    from bookclub_platform.core.categories import restore as restore_one
+    from bookclub_platform.core.categories import sources_of
+
+    with books_connection() as connection:
+        for name in sources_of(connection, category, source):
+            books = restore_one(connection, name, category)
+            click.echo(f"{name}/{category} is restored; {books} books are listed again; the next crawl may find more.")

@@ -1,0 +1,82 @@
+"""`bookclub export|import|backup|restore`: tables as files, and everything as one file."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bookclub_platform.cli._main import main
+from bookclub_platform.cli._terminal import quieten
+from bookclub_platform.core.settings import load_settings
+
+if TYPE_CHECKING:
+    from bookclub_platform.export import Format, Name
+
+
+@main.command("export")
+@click.argument("table", type=click.Choice(["books", "observations"]))
+@click.option("--format", "kind", type=click.Choice(["csv", "ndjson", "parquet"]), default="csv", show_default=True)
+@click.option("--output", default="-", show_default=True, type=click.Path(allow_dash=True, dir_okay=False))
+@click.option("--all", "with_delisted", is_flag=True, help="Also the books that are gone, with their observations.")
+@click.option("--spreadsheet-safe", is_flag=True, help="CSV in which no text is run as a formula.")
+def export_table(table: Name, kind: Format, output: str, with_delisted: bool, spreadsheet_safe: bool) -> None:
+    """Write a table as it is at one moment, to a file or the standard output."""
+    from bookclub_platform.export import export_chunks, snapshot, write_file
+    from bookclub_platform.local.database import open_databases
+
+    if spreadsheet_safe and kind != "csv":
+        raise click.UsageError("--spreadsheet-safe goes with --format csv alone.")
+    if output == "-" and kind == "parquet" and sys.stdout.isatty():
+        raise click.UsageError("Parquet is not for a terminal: name a file with --output.")
+    options = {"with_delisted": with_delisted, "is_spreadsheet_safe": spreadsheet_safe}
+    with (
+        snapshot(open_databases(load_settings()).books) as connection,
+        closing(export_chunks(connection, table, kind, **options)) as chunks,
+    ):
+        if output == "-":
+            for chunk in chunks:
+                sys.stdout.buffer.write(chunk)
+        else:
+            click.echo(f"{output}: {write_file(Path(output), chunks):,} bytes", err=True)
+
+
+@main.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--spreadsheet-safe", is_flag=True, help="The CSV was exported so.")
+def import_table(file: Path, spreadsheet_safe: bool) -> None:
+    """Take FILE, which `bookclub export` wrote, into the database: books first, then observations."""
+    import sqlalchemy as sa
+
+    from bookclub_platform.ingest import ingest
+    from bookclub_platform.local.database import open_databases
+
+    engine = sa.create_engine(open_databases(load_settings()).books, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        done = ingest(connection, file, is_spreadsheet_safe=spreadsheet_safe)
+    click.echo(f"{done.table}: {done.inserted:,} rows imported, {done.unchanged:,} were there already.")
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def backup(file: Path) -> None:
+    """Write everything that the platform keeps to FILE (.tar.gz); it may go on working meanwhile."""
+    from bookclub_platform.local.backup import backup as write
+
+    manifest = write(load_settings(), file.absolute())
+    click.echo(f"{file}: {file.stat().st_size:,} bytes, {len(manifest.files):,} files, as of {manifest.made_at}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def restore(file: Path) -> None:
+    """Fill an empty home from FILE, which `bookclub backup` wrote."""
+    from bookclub_platform.local.backup import restore as read
+
+    settings = load_settings()
+    quieten()
+    manifest = read(settings, file)
+    click.echo(f"{settings.home} is as it was at {manifest.made_at}. Start it: `bookclub up`.")

@@ -1,0 +1,51 @@
+"""`bookclub doctor|failures`: what is wrong, and the mend."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+
+from bookclub_platform.cli._main import main
+from bookclub_platform.cli._terminal import quieten
+from bookclub_platform.core.settings import load_settings
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="For machines: a list of part, is_well, text, mend.")
+def doctor(as_json: bool) -> None:
+    """Check every part, and name the mend for each fault."""
+    from bookclub_platform.local.doctor import examine
+
+    findings = list(examine(load_settings()))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    for finding in [] if as_json else findings:
+        click.echo(f"{'ok   ' if finding.is_well else 'FAULT'} {finding.part}: {finding.text}")
+        if not finding.is_well:
+            click.echo(f"      Mend: {finding.mend}")
+    if not all(finding.is_well for finding in findings):
+        sys.exit(1)
+
+
+@main.command()
+def failures() -> None:
+    """What is failed and not mended since, with the cause: assets, partitions, checks. Ends with 1 if there is any."""
+    import dagster as dg
+
+    from bookclub_platform.definitions import build_definitions
+    from bookclub_platform.failures import report, standing_failures
+    from bookclub_platform.local.home import dagster_home
+
+    quieten()
+    settings = load_settings()
+    graph = build_definitions(settings).resolve_asset_graph()
+    with dg.DagsterInstance.from_config(str(dagster_home(settings.home))) as instance:
+        failed = standing_failures(instance, graph)
+    for line in report(failed, f"http://127.0.0.1:{settings.dagster_port}"):
+        click.echo(line)
+    if failed:
+        sys.exit(1)
+    click.echo("Nothing is failed.")

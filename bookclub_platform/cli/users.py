@@ -1,0 +1,74 @@
+"""`bookclub users add|list|disable|password|rotate-keys`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from bookclub_platform.cli._main import main
+from bookclub_platform.cli._terminal import quieten
+from bookclub_platform.core.settings import load_settings
+
+
+@main.group()
+def users() -> None:
+    """Accounts of the API."""
+    quieten()
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("bookclub.audit").setLevel(logging.INFO)
+
+
+@users.command("add")
+@click.argument("username")
+@click.option("--admin", is_flag=True, help="May also start crawls.")
+def add_user(username: str, admin: bool) -> None:
+    """Make an account. The password is asked for, or is the first line of standard input."""
+    from bookclub_platform.users import add
+
+    add(load_settings(), username, _password(), admin)
+
+
+@users.command("list")
+def list_users() -> None:
+    """Show every account."""
+    from bookclub_platform.users import listed
+
+    for user in listed(load_settings()):
+        state = f"disabled {user.disabled_at:%Y-%m-%d}" if user.disabled_at else "active"
+        click.echo(f"{user.username}\t{' '.join(user.scopes)}\t{state}")
+
+
+@users.command("disable")
+@click.argument("username")
+def disable_user(username: str) -> None:
+    """Shut an account out, at once."""
+    from bookclub_platform.users import disable
+
+    disable(load_settings(), username)
+
+
+@users.command("password")
+@click.argument("username")
+def set_password(username: str) -> None:
+    """Give an account another password, which is asked for or comes by standard input, and end its sessions."""
+    from bookclub_platform.users import set_password as give
+
+    give(load_settings(), username, _password())
+
+
+@users.command("rotate-keys")
+def rotate_keys() -> None:
+    """Sign tokens with a new key; the old ones stay good until their time is over."""
+    from bookclub_platform.users import rotate_keys as rotate
+
+    click.echo(f"Tokens are signed with the key {rotate(load_settings())} from now on.")
+
+
+def _password() -> str:
+    """Never an option: everybody on the machine can read the command line of a process."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return password

@@ -1,0 +1,118 @@
+"""Filters and an order -> the statements behind a page of books: its rows, how many there are, and its facets.
+
+    statement = select_sorted(Filters(category="travel", max_price=Decimal(20)), "-price", after=None, limit=20)
+
+All are about listed books. A page begins after a Position (the key and the id of the last book before it), so books
+that come or go meanwhile neither repeat nor hide another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from bookclub_platform.core.tables import ORDERS, books
+
+Sort = Literal["id", "price", "-price", "rating", "-rating", "title", "-first_seen"]
+Facet = Literal["category", "rating", "price", "in_stock"]
+# The lower ends of the price bands; the last has no upper end.
+PRICE_BANDS = tuple(Decimal(edge) for edge in (0, 10, 20, 30, 40, 50, 75, 100, 200, 500))
+_CENT = Decimal("0.01")
+_KEYS: dict[Sort, sa.ColumnElement[Any]] = {
+    "price": ORDERS["price"],
+    "-price": ORDERS["price"],
+    "rating": ORDERS["rating"],
+    "-rating": ORDERS["rating_down"],
+    "title": ORDERS["title"],
+    "-first_seen": ORDERS["first_seen"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which books; None: all. Prices are compared as numbers, whatever the currency; both ends belong to the range."""
+
+    category: str | None = None
+    source: str | None = None
+    min_price: Decimal | None = None
+    max_price: Decimal | None = None
+    min_rating: int | None = None
+    in_stock: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in an order a page ended: the id of its last book, and of what it is ordered by the value (None: by id)."""
+
+    book_id: int
+    key: Decimal | int | str | datetime | None = None
+
+
+def select_sorted(filters: Filters, sort: Sort, after: Position | None, limit: int) -> sa.Select[Any]:
+    """Every column of the first `limit` books after that position, and as `sort_key` what they are ordered by.
+
+    Ties are in order of id, for a descending order from the highest id down: one index serves both directions."""
+    is_down = sort.startswith("-")
+    order = [books.c.id] if sort == "id" else [_KEYS[sort], books.c.id]
+    statement = sa.select(books, (sa.null() if sort == "id" else _KEYS[sort]).label("sort_key")).where(*_where(filters))
+    if after is not None:
+        here = [after.book_id] if sort == "id" else [after.key, after.book_id]
+        place = sa.tuple_(*(sa.literal(value, column.type) for value, column in zip(here, order, strict=True)))
+        statement = statement.where(sa.tuple_(*order) < place if is_down else sa.tuple_(*order) > place)
+    return statement.order_by(*(column.desc() if is_down else column for column in order)).limit(limit)
+
+
+def select_total(filters: Filters) -> sa.Select[Any]:
+    """One row: how many books pass."""
+    return sa.select(sa.func.count()).select_from(books).where(*_where(filters))
+
+
+def select_facet(filters: Filters, facet: Facet) -> sa.Select[Any]:
+    """(value, books) for each value of the facet that a book has, of the books that pass all filters but those on the
+    facet itself: so the choices beside the one that was made have their counts too. The category comes with its name;
+    the price as the number of its band, from 1."""
+    match facet:
+        case "category":
+            others = replace(filters, category=None)
+            name = sa.func.min(books.c.category_name).label("name")
+            counted = sa.select(books.c.category.label("value"), name, _COUNT).order_by(_COUNT.desc(), "value")
+        case "rating":
+            others = replace(filters, min_rating=None)
+            counted = sa.select(books.c.rating.label("value"), _COUNT).order_by(sa.desc("value").nulls_last())
+        case "price":
+            others = replace(filters, min_price=None, max_price=None)
+            counted = sa.select(price_band().label("value"), _COUNT).order_by("value")
+        case "in_stock":
+            others = replace(filters, in_stock=None)
+            counted = sa.select(books.c.in_stock.label("value"), _COUNT).order_by(sa.desc("value"))
+    return counted.where(*_where(others)).group_by("value")
+
+
+def price_band() -> sa.ColumnElement[int]:
+    """The number of the band that a book's price is in: 1 for the first of PRICE_BANDS."""
+    edges = sa.literal(list(PRICE_BANDS), sa.ARRAY(sa.Numeric(10, 2)))
+    return sa.func.width_bucket(books.c.price, edges, type_=sa.Integer)
+
+
+def band_ends(number: int) -> tuple[Decimal, Decimal | None]:
+    """The lowest and the highest price of the band `number`, as the filters take them; None: there is no highest."""
+    return PRICE_BANDS[number - 1], PRICE_BANDS[number] - _CENT if number < len(PRICE_BANDS) else None
+
+
+_COUNT = sa.func.count().label("books")
+
+
+def _where(filters: Filters) -> list[sa.ColumnElement[bool]]:
+    given = [
+        (books.c.category.__eq__, filters.category),
+        (books.c.source.__eq__, filters.source),
+        (books.c.price.__ge__, filters.min_price),
+        (books.c.price.__le__, filters.max_price),
+        (books.c.rating.__ge__, filters.min_rating),
+        (books.c.in_stock.__eq__, filters.in_stock),
+    ]
+    return [books.c.delisted_at.is_(None), *(compare(value) for compare, value in given if value is not None)]

@@ -1,0 +1,50 @@
+"""A fitted model -> the place of each book on a flat map, where books with like vectors lie together.
+
+    map = places(model, most=2_000)         # of a larger catalogue an even part
+    map.book_ids, map.xy                    # (k,) int64, (k, 2) float32 in 0..1
+
+A truncated SVD takes the terms to 50 dimensions, t-SNE those to two. Distances between far clusters mean nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bookclub_platform.models.tfidf import Tfidf
+
+MOST = 2_000  # 4 s of one core
+DIMENSIONS, PERPLEXITY, STEPS = 50, 30, 500
+FEWEST = 8  # neighbours that t-SNE can weigh
+
+
+class Places(NamedTuple):
+    """`xy` is in 0..1 from the left and from below; the same model gives the same map."""
+
+    book_ids: NDArray[np.int64]
+    xy: NDArray[np.float32]
+
+
+def places(model: Tfidf, most: int = MOST) -> Places:
+    """Empty for a model of fewer than 8 books, or of which no two share a word."""
+    from scipy.sparse import csr_matrix
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import normalize
+    from threadpoolctl import threadpool_limits
+
+    books = len(model.book_ids)
+    chosen = np.linspace(0, books - 1, min(most, books), dtype=int)
+    at, columns, values = model.index_.by_book.rows(chosen)
+    vectors = csr_matrix((values, (at, columns)), shape=(len(chosen), len(model.vocabulary_)))
+    dimensions = min(DIMENSIONS, *(side - 1 for side in vectors.shape))
+    if len(chosen) < FEWEST or dimensions < 2 or not vectors.nnz:
+        return Places(model.book_ids[:0], np.empty((0, 2), np.float32))
+    with threadpool_limits(1):  # threads add up in another order each time, and t-SNE makes another map of it
+        dense = normalize(TruncatedSVD(dimensions, random_state=0).fit_transform(vectors)).astype(np.float32)
+        perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
+        flat = TSNE(init="pca", random_state=0, perplexity=perplexity, max_iter=STEPS).fit_transform(dense)
+    span = np.ptp(flat, axis=0)
+    return Places(model.book_ids[chosen], (flat - flat.min(axis=0)) / np.where(span > 0, span, 1))

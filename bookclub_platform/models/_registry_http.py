@@ -1,0 +1,175 @@
+"""MLflow's REST API -> the champion, its figures and its files; for serving, which publishes nothing.
+
+    registry = reader("http://127.0.0.1:5000"); folder = registry.download(registry.champion("tfidf_model"), folder)
+
+Three requests do what mlflow-skinny brings 20 packages and 40 MB for. The files come through the server, wherever it
+keeps them, so that serving needs no key to an object store.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from bookclub_platform.core.errors import ArtifactInvalid, RegistryUnavailable
+from bookclub_platform.models._registry import (
+    ARTIFACT_PATH,
+    CHAMPION,
+    ModelVersion,
+    Registry,
+    fetched_once,
+    no_champion,
+    shown,
+    version_at,
+)
+
+TIMEOUT_S = "10"
+
+
+class RegistryReader(Protocol):
+    """What serving asks of a registry; each as in `Registry`."""
+
+    def champion(self, name: str) -> ModelVersion: ...
+
+    def figures(self, version: ModelVersion) -> dict[str, float]: ...
+
+    def download(self, version: ModelVersion, folder: Path) -> Path: ...
+
+
+def reader(tracking_uri: str) -> RegistryReader:
+    """The registry at `tracking_uri`; mlflow is needed only for one that is no http address."""
+    return HttpRegistry(tracking_uri) if tracking_uri.startswith(("http://", "https://")) else Registry(tracking_uri)
+
+
+class HttpRegistry:
+    """MLflow's server at an http address.
+
+    A user and password may stand in the address, or, as MLflow's own client has it, in MLFLOW_TRACKING_USERNAME and
+    _PASSWORD; a token in MLFLOW_TRACKING_TOKEN.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        parts = urllib.parse.urlsplit(tracking_uri)
+        host = parts.netloc.rpartition("@")[2]
+        self._root = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+        self._address = shown(tracking_uri)
+        self._timeout_s = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT_S))
+        self._headers = _authorization(parts)
+
+    def champion(self, name: str) -> ModelVersion:
+        """See `Registry.champion`."""
+        try:
+            answer = self._ask("name the champion", "registered-models/alias", name=name, alias=CHAMPION)
+        except _Refused as error:
+            # An unknown model gives the first, a model without this alias the second.
+            if error.code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise no_champion(self._address, name) from error
+            raise
+        found = answer["model_version"]
+        tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
+        return version_at(found["name"], found["version"], found.get("run_id"), int(found["creation_timestamp"]), tags)
+
+    def figures(self, version: ModelVersion) -> dict[str, float]:
+        """See `Registry.figures`."""
+        run = self._ask("give the figures of a model", "runs/get", run_id=version.run_id)["run"]
+        return {metric["key"]: float(metric["value"]) for metric in run["data"].get("metrics", [])}
+
+    def download(self, version: ModelVersion, folder: Path) -> Path:
+        """See `Registry.download`."""
+        return fetched_once(version, folder, lambda part: self._fetch(version, part))
+
+    def _fetch(self, version: ModelVersion, folder: Path) -> Path:
+        answer = self._ask("list the files of a model", "artifacts/list", run_id=version.run_id, path=ARTIFACT_PATH)
+        paths = [PurePosixPath(file["path"]) for file in answer.get("files", []) if not file.get("is_dir")]
+        if not paths:
+            raise ArtifactInvalid(
+                f"Version {version.version} of {version.name} is registered, and its files are not with its run "
+                f"{version.run_id}. Train and publish a new version."
+            )
+        target = folder / ARTIFACT_PATH
+        target.mkdir()
+        for path in paths:
+            if path.parent != PurePosixPath(ARTIFACT_PATH) or path.name in {"..", "."}:
+                raise ArtifactInvalid(
+                    f"Version {version.version} of {version.name} has a file {path}: not one of ours."
+                )
+            query = urllib.parse.urlencode({"run_uuid": version.run_id, "path": str(path)})
+            self._save(f"{self._root}/get-artifact?{query}", target / path.name)
+        return target
+
+    def _save(self, address: str, path: Path) -> None:
+        request = urllib.request.Request(address, headers=self._headers)
+        try:
+            answer = urllib.request.urlopen(request, timeout=self._timeout_s)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unavailable("give the files of a model", error) from error
+        # A disk that is full is an OSError too, and must not be told as the registry's fault.
+        with answer, path.open("wb") as file:
+            while block := self._read(answer):
+                file.write(block)
+
+    def _read(self, answer: Any) -> bytes:
+        try:
+            block: bytes = answer.read(1 << 20)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unavailable("give the files of a model", error) from error
+        return block
+
+    def _ask(self, request: str, endpoint: str, **query: str) -> dict[str, Any]:
+        address = f"{self._root}/api/2.0/mlflow/{endpoint}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(address, headers=self._headers), timeout=self._timeout_s
+            ) as answer:
+                found = json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise _Refused(self._text(request, error), _code(error)) from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._unavailable(request, error) from error
+        if not isinstance(found, dict):
+            raise self._unavailable(request, ValueError("no JSON object"))
+        return found
+
+    def _unavailable(self, request: str, error: Exception) -> RegistryUnavailable:
+        return RegistryUnavailable(self._text(request, error))
+
+    def _text(self, request: str, error: Exception) -> str:
+        return (
+            f"MLflow at {self._address} did not {request}. See that it runs and MLFLOW_TRACKING_URI is right. "
+            f"What it said: {' '.join(str(error).split())}"
+        )
+
+
+class _Refused(RegistryUnavailable):
+    """MLflow answered with an error; `code` is its own word for which."""
+
+    def __init__(self, text: str, code: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def _code(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error_code"])
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+        return ""  # something in front of MLflow has answered
+
+
+def _authorization(parts: urllib.parse.SplitResult) -> dict[str, str]:
+    user = parts.username or os.environ.get("MLFLOW_TRACKING_USERNAME")
+    password = parts.password or os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    if user and password:
+        pair = f"{user}:{password}"
+        if parts.username:
+            pair = urllib.parse.unquote(pair)
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    return {}

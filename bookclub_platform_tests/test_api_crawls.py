@@ -1,0 +1,120 @@
+"""POST /crawls against a real Dagster webserver, which runs the real job on the sandbox shop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import dagster as dg
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from bookclub_platform import sandbox, users
+from bookclub_platform.assets._common import CATEGORIES
+from bookclub_platform.core import tables
+from bookclub_platform.local.home import project_file
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.api_fixtures import problem
+from serving.app import create_app
+
+NOWHERE = "http://127.0.0.1:1"
+PASSWORD = "four words of mine"
+
+
+class Stage(NamedTuple):
+    client: httpx.Client
+    database_url: str
+    admin: dict[str, str]
+    keys: list[str]
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def stage(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    home, instance_folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dagster")
+    (instance_folder / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    port = given.free_port()
+    settings = given.settings(home, model_poll_s=60, database_url=database_url, dagster_url=f"http://127.0.0.1:{port}")
+    users.add(settings, "boss", PASSWORD, is_admin=True)
+    with (
+        sandbox.running(books=40, seed=2) as shop_url,
+        dg.DagsterInstance.from_config(str(instance_folder)) as instance,
+    ):
+        with httpx.Client(base_url=shop_url) as shop:
+            links = [part.split("/")[0] for part in shop.get("/").text.split("catalogue/category/books/")[1:]]
+        keys = sorted({link.rpartition("_")[0] for link in links})[:3]
+        instance.add_dynamic_partitions(CATEGORIES, keys)
+        environment = os.environ | {
+            "DAGSTER_HOME": str(instance_folder),
+            "BOOKCLUB_HOME": str(home),
+            "BOOKCLUB_SHOP_URL": shop_url,
+            "BOOKCLUB_DATABASE_URL": database_url,
+        }
+        command = [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
+        command += ["-w", str(project_file("workspace.yaml"))]
+        with (instance_folder / "log").open("wb") as log:
+            webserver = subprocess.Popen(command, env=environment, cwd=instance_folder, stdout=log, stderr=log)
+        try:
+            given.wait_for(lambda: given.is_up(f"http://127.0.0.1:{port}/server_info"), 90)
+            with given.serving(create_app(settings, database_url, NOWHERE)) as client:
+                login = client.post("/login", data={"username": "boss", "password": PASSWORD})
+                yield Stage(
+                    client,
+                    database_url,
+                    {"authorization": f"Bearer {login.json()['access_token']}"},
+                    keys,
+                    instance_folder / "log",
+                )
+        finally:
+            webserver.terminate()
+            webserver.wait(20)
+
+
+def test_a_crawl_is_started_and_followed_until_its_books_are_there(stage: Stage) -> None:
+    chosen = [stage.keys[0], stage.keys[2]]  # no neighbours, so two runs
+    started = stage.client.post("/crawls", json={"categories": chosen}, headers=stage.admin)
+    assert started.status_code == 202, started.text
+    crawl = started.json()
+    assert [(run["first"], run["last"]) for run in crawl["runs"]] == [(key, key) for key in chosen]
+    assert started.headers["location"] == f"/crawls/{crawl['id']}"
+
+    def status() -> str:
+        found: str = stage.client.get(f"/crawls/{crawl['id']}", headers=stage.admin).json()["status"]
+        return found
+
+    deadline = time.monotonic() + 300
+    while (seen := status()) in {"queued", "running"}:
+        assert time.monotonic() < deadline, (seen, stage.log.read_text()[-3000:])
+        time.sleep(0.5)
+    assert seen == "succeeded", stage.log.read_text()[-3000:]
+    ended = stage.client.get(f"/crawls/{crawl['id']}", headers=stage.admin).json()["runs"]
+    assert all(run["started_at"] <= run["ended_at"] for run in ended)
+    found = {row.category for row in given.read(stage.database_url, sa.select(tables.books.c.category).distinct())}
+    assert found == set(chosen) == {row["category"] for row in stage.client.get("/categories").json()["items"]}
+
+
+def test_only_administrators_crawl_and_only_what_there_is(stage: Stage) -> None:
+    problem(stage.client.post("/crawls", json={}), 401)
+    made = stage.client.post("/register", json={"username": "reader", "password": PASSWORD}).json()
+    reader = {"authorization": f"Bearer {made['access_token']}"}
+    assert "admin" in problem(stage.client.post("/crawls", json={}, headers=reader), 403)["detail"]
+    problem(stage.client.get(f"/crawls/{uuid.uuid4()}", headers=reader), 403)
+    unknown = stage.client.post("/crawls", json={"categories": ["no-such"]}, headers=stage.admin)
+    assert "no-such" in problem(unknown, 404)["detail"]
+    problem(stage.client.get(f"/crawls/{uuid.uuid4()}", headers=stage.admin), 404)
+    problem(stage.client.get("/crawls/7", headers=stage.admin), 422)
+
+
+def test_without_dagster_a_crawl_is_a_503_that_says_so(stage: Stage, tmp_path: Path) -> None:
+    settings = given.settings(tmp_path, model_poll_s=60, database_url=stage.database_url, dagster_url=NOWHERE)
+    with given.serving(create_app(settings, stage.database_url, NOWHERE)) as client:
+        login = client.post("/login", data={"username": "boss", "password": PASSWORD})
+        answer = client.post("/crawls", json={}, headers={"authorization": f"Bearer {login.json()['access_token']}"})
+    assert problem(answer, 503)["type"].endswith(":dagster-unavailable") and answer.headers["retry-after"] == "10"

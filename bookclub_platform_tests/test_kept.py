@@ -1,0 +1,169 @@
+"""Answers that are given again from memory: the same bytes, never of another model or of other books."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from bookclub_platform.core import tables
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving import datawatch
+from serving.app import create_app
+from serving.datawatch import STALE_S
+from serving.kept import Answer, KeptAnswers
+
+world = given.world
+
+
+@pytest.fixture
+def keeping(world: World) -> Iterator[httpx.Client]:
+    """An API that keeps answers, over the world's books and models, which it brings back afterwards."""
+    app = create_app(given.settings(world.home, answer_cache_mb=8), world.database_url, world.tracking_uri)
+    with given.serving(app) as client:
+        given.wait_for(lambda: given.model_version(client) == world.first.version)
+        given.wait_for(lambda: "bookclub_database_up 1.0" in client.get("/metrics").text)
+        yield client
+    for category, books in given.catalogue().items():
+        given.load(world.database_url, category, books)
+    world.registry.promote(world.first)
+    given.wait_for(lambda: given.model_version(world.client) == world.first.version)
+
+
+def outcomes(client: httpx.Client) -> dict[str, float]:
+    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("bookclub_answer_cache_requ")]
+    return {line.split('"')[1]: float(line.split()[-1]) for line in lines}
+
+
+def test_a_question_asked_again_is_answered_with_the_same_bytes_from_memory(
+    world: World, keeping: httpx.Client
+) -> None:
+    book_id = ids_of(world)[0]
+    for path in (f"/books/{book_id}/recommendations?limit=5", f"/books/{book_id}", "/books?limit=7", "/categories"):
+        first, again = keeping.get(path), keeping.get(path)
+        unkept = world.client.get(path)
+        assert first.content == again.content == unkept.content
+        volatile = {"date", "x-request-id"}
+        assert [pair for pair in first.headers.items() if pair[0] not in volatile] == [
+            pair for pair in again.headers.items() if pair[0] not in volatile
+        ]
+        assert first.headers["x-request-id"] != again.headers["x-request-id"]
+    assert outcomes(keeping) == {"hits": 4, "stale": 0, "misses": 4}
+    assert 'route="/books/{book_id}",status="200"} 2.0' in keeping.get("/metrics").text
+
+
+def test_what_is_no_answer_of_books_or_an_error_is_never_kept(keeping: httpx.Client) -> None:
+    for path in ("/books/999999/recommendations", "/books?limit=0", "/books/1/recommendations?limit=x", "/books/0"):
+        assert keeping.get(path).status_code == keeping.get(path).status_code >= 400
+    for path in ("/model", "/health", "/ready"):
+        get(keeping, path)
+    assert outcomes(keeping)["hits"] == 0
+
+
+def test_a_change_of_the_books_is_answered_within_a_second(world: World, keeping: httpx.Client) -> None:
+    book_id = ids_of(world)[0]
+    near = [item["book"]["id"] for item in get(keeping, f"/books/{book_id}/recommendations")["items"]]
+    rest = [book for book in given.catalogue()["sea"] if book.source_id != _source_id(world, near[0])]
+    given.load(world.database_url, "sea", rest)
+    changed_at = time.monotonic()
+    given.wait_for(lambda: near[0] not in _ids(keeping, book_id))
+    assert time.monotonic() - changed_at < STALE_S
+    assert len(_ids(keeping, book_id)) == 10
+
+
+def _source_id(world: World, book_id: int) -> str:
+    source_id: str = given.read(world.database_url, tables.select_book(book_id))[0].source_id
+    return source_id
+
+
+def _ids(client: httpx.Client, book_id: int) -> list[int]:
+    return [item["book"]["id"] for item in get(client, f"/books/{book_id}/recommendations")["items"]]
+
+
+def test_who_saw_a_newer_data_version_is_never_given_an_older_one(world: World, keeping: httpx.Client) -> None:
+    kept, other = (f"/books/{book_id}" for book_id in ids_of(world)[:2])
+    before = keeping.get(kept).headers["bookclub-data-version"]
+    given.load(world.database_url, "sea", given.catalogue()["sea"][:-1])
+    newer = keeping.get(other).headers["bookclub-data-version"]  # asked for the first time: read from Postgres
+    assert int(newer) > int(before)
+    assert keeping.get(kept).headers["bookclub-data-version"] == newer
+
+
+def test_each_champion_answers_for_itself_before_and_after_a_rollback(world: World, keeping: httpx.Client) -> None:
+    book_id = ids_of(world)[0]
+    for version in (world.first, world.sea) * 3:
+        world.registry.promote(version)
+        given.wait_for(lambda: given.model_version(keeping) == version.version)  # noqa: B023 - called at once
+        for _ in range(2):
+            answer = keeping.get(f"/books/{book_id}/recommendations?limit=8")
+            assert answer.json()["model"]["run_id"] == version.run_id
+            assert answer.headers["bookclub-model"] == f"tfidf_model/{version.version}"
+            expected = [found.book_id for found in world.models[version.version].recommend(book_id, 8)]
+            assert [item["book"]["id"] for item in answer.json()["items"]] == expected
+    assert outcomes(keeping)["hits"] == 10  # of twelve: a rollback finds what was kept before
+
+
+def test_lists_that_were_asked_for_are_answered_while_postgres_is_away_and_all_else_is_a_503(
+    world: World, keeping: httpx.Client
+) -> None:
+    known, unknown = ids_of(world)[:2]
+    before = keeping.get(f"/books/{known}/recommendations")
+    get(keeping, f"/books/{known}")
+    with given.without_postgres(world.database_url):
+        given.wait_for(lambda: keeping.get(f"/books/{known}").status_code == 503)
+        answer = keeping.get(f"/books/{known}/recommendations")
+        assert answer.content == before.content and answer.status_code == 200
+        assert answer.headers["bookclub-data-version"] == before.headers["bookclub-data-version"]
+        for path in ("/books", f"/books/{known}", f"/books/{unknown}/recommendations"):
+            failed = keeping.get(path)
+            problem(failed, 503)
+            assert int(failed.headers["retry-after"]) > 0 and failed.elapsed.total_seconds() < 2
+        assert outcomes(keeping)["stale"] >= 1
+        assert "bookclub_database_up 0.0" in keeping.get("/metrics").text
+        assert not problem(keeping.get("/ready"), 503)["checks"]["database"]["ok"]
+    given.wait_for(lambda: keeping.get(f"/books/{known}").is_success)
+    given.wait_for(lambda: "bookclub_database_up 1.0" in keeping.get("/metrics").text)
+    misses = outcomes(keeping)["misses"]
+    get(keeping, f"/books/{known}/recommendations")
+    assert outcomes(keeping)["misses"] == misses + 1  # another database may have come back
+
+
+def test_memory_is_of_use_only_to_who_may_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.accounts.LIVE_FOR_S", 0.1)
+    settings = given.settings(world.home, answer_cache_mb=8, require_login=True)
+    with given.serving(create_app(settings, world.database_url, world.tracking_uri)) as client:
+        given.wait_for(lambda: client.get("/ready").is_success)
+        name = {"username": "keeper", "password": "four words of mine"}
+        token = client.post("/register", json=name).json()["access_token"]
+        header = {"Authorization": f"Bearer {token}"}
+        path = f"/books/{ids_of(world)[0]}"
+        assert client.get(path, headers=header).content == client.get(path, headers=header).content
+        problem(client.get(path), 401)
+        problem(client.get(path, headers={"Authorization": "Bearer none"}), 401)
+        assert outcomes(client)["hits"] == 1
+        assert client.post("/logout", headers=header).is_success
+        time.sleep(0.15)
+        problem(client.get(path, headers=header), 401)
+    with sa.create_engine(world.database_url, poolclass=sa.NullPool).begin() as connection:
+        connection.execute(sa.text("DELETE FROM bookclub.users"))
+
+
+def test_the_watch_asks_for_what_the_catalogue_calls_its_data_version(world: World) -> None:
+    with sa.create_engine(world.database_url, poolclass=sa.NullPool).connect() as connection:
+        ours = connection.exec_driver_sql(datawatch._DATA_VERSION).scalar()
+        assert ours == connection.scalar(tables.select_data_version()) > 0
+
+
+def test_memory_holds_its_bound_and_forgets_what_was_not_used_longest() -> None:
+    kept = KeptAnswers(2**20)
+    for number in range(300):
+        kept.keep(number, Answer([], bytes(10_000), None))
+        assert kept.find(0) is not None
+        assert kept.size_bytes <= 2**20
+    assert kept.find(1) is None and kept.find(299) is not None
+    kept.keep("large", Answer([], bytes(2**19), None))
+    assert kept.find("large") is None and kept.find(299) is not None

@@ -1,0 +1,134 @@
+"""The registry as serving reads it, over HTTP alone: the same as by MLflow's own client, on a real server."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from bookclub_platform.core.errors import ArtifactInvalid, NoChampion, RegistryUnavailable
+from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf, reader
+from bookclub_platform.models._registry_http import HttpRegistry
+from bookclub_platform_tests import api_fixtures as given
+
+ROWS = [
+    BookText(i, f"The {word} {i}", f"a tale of the {word}", "sea", "Sea")
+    for i, word in enumerate(["tide", "whale"] * 4)
+]
+
+
+@pytest.fixture(scope="module")
+def published() -> tuple[str, ModelVersion]:
+    """A server, and the champion of a model of ours there."""
+    address, _ = given.shared_mlflow()
+    model = Tfidf().fit(ROWS)
+    model.name = "read_over_http"
+    registry = Registry(address)
+    version = registry.publish(model, {}, {"coverage": 0.5, "gain": -0.25}, {"data_version": "7"}, artifact_root=None)
+    registry.promote(version, "by hand")
+    return address, version
+
+
+def test_champion_figures_and_files_are_those_that_mlflows_client_gives(
+    published: tuple[str, ModelVersion], tmp_path: Path
+) -> None:
+    address, version = published
+    ours, mlflows = reader(address), Registry(address)
+    assert isinstance(ours, HttpRegistry)
+    champion = ours.champion(version.name)
+    assert champion == mlflows.champion(version.name) and champion.tags["promoted_why"] == "by hand"
+    assert ours.figures(champion) == mlflows.figures(champion) == {"coverage": 0.5, "gain": -0.25}
+    folder, other = ours.download(champion, tmp_path / "ours"), mlflows.download(champion, tmp_path / "mlflows")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert files == {path.name: path.read_bytes() for path in other.iterdir()} and folder.name == other.name
+    assert len(files) > 8
+    (folder / "manifest.json").unlink()
+    assert ours.download(champion, tmp_path / "ours") == folder  # not fetched twice
+    assert not list((tmp_path / "ours").glob(".*"))
+
+
+def test_without_a_champion_it_says_what_makes_one(published: tuple[str, ModelVersion]) -> None:
+    address, _ = published
+    with pytest.raises(NoChampion, match="bookclub build"):
+        reader(address).champion("no such model")
+    model = Tfidf().fit(ROWS)
+    model.name = "never_promoted"
+    Registry(address).publish(model, {}, {}, {}, artifact_root=None)
+    with pytest.raises(NoChampion, match="never_promoted"):
+        reader(address).champion("never_promoted")
+
+
+def test_files_that_are_gone_are_an_invalid_artifact_and_leave_nothing_behind(
+    published: tuple[str, ModelVersion], tmp_path: Path
+) -> None:
+    address, _ = published
+    model = Tfidf().fit(ROWS)
+    model.name = "files_gone"
+    version = Registry(address).publish(model, {}, {}, {}, artifact_root=None)
+    _, folder = given.shared_mlflow()
+    for path in folder.rglob("*"):
+        if version.run_id in str(path) and path.is_file():
+            path.unlink()
+    with pytest.raises(ArtifactInvalid, match="Train and publish"):
+        reader(address).download(version, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+class _Guarded(BaseHTTPRequestHandler):
+    """Answers who knows the password as a registry without models; others as a gateway would."""
+
+    def do_GET(self) -> None:
+        known = f"Basic {base64.b64encode(b'us:p@ss').decode()}"
+        if self.headers["Authorization"] == known:
+            status, body = 404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"}'
+        elif "sudden" in self.path:
+            status, body = 200, b"<html>no JSON</html>"
+        else:
+            status, body = 401, b"<html>who are you?</html>"
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def guarded() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Guarded)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def test_user_and_password_are_sent_and_never_told(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NoChampion) as told:
+        reader(f"http://us:p%40ss@{guarded}").champion("m")
+    assert "p%40ss" not in str(told.value)
+    with pytest.raises(RegistryUnavailable, match="401"):
+        reader(f"http://{guarded}").champion("m")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "us")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "p@ss")
+    with pytest.raises(NoChampion):
+        reader(f"http://{guarded}").champion("m")
+
+
+def test_one_that_is_away_or_hangs_or_is_no_mlflow_is_unavailable_within_seconds(
+    guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.5")
+    version = given.ModelVersion("m", "1", "r", given.FIRST_CRAWL, {})
+    with socket.create_server(("127.0.0.1", 0), backlog=5) as hung:
+        for address in ("127.0.0.1:9", f"127.0.0.1:{hung.getsockname()[1]}", guarded):
+            started = time.monotonic()
+            with pytest.raises(RegistryUnavailable, match="MLFLOW_TRACKING_URI"):
+                reader(f"http://{address}").champion("sudden")
+            with pytest.raises(RegistryUnavailable):
+                reader(f"http://{address}").figures(version)
+            assert time.monotonic() - started < 3

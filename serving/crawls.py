@@ -1,0 +1,143 @@
+"""An administrator's wish -> runs of the Dagster job `crawl`, started and followed over Dagster's GraphQL.
+
+    dagster = Dagster("http://127.0.0.1:3000"); await dagster.start(["mystery", "poetry"], crawl_id)
+
+The runs of one crawl share a tag, which is all that is kept of it: Dagster knows the rest. Blocking HTTP in a thread is
+enough for what an administrator does now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from serving import problems
+from serving.schemas import Answer
+
+RunStatus = Literal["queued", "running", "succeeded", "failed"]
+ANSWER_WITHIN_S = 20.0  # the first question makes Dagster load the platform's code
+CRAWL_TAG = "bookclub/crawl"
+JOB = "crawl"
+_LOCATION = {"repositoryLocationName": "bookclub_platform", "repositoryName": "__repository__"}
+_KEYS = """query Keys($location: RepositorySelector!) { repositoryOrError(repositorySelector: $location) { __typename
+  ... on Repository { assetNodes { assetKey { path } partitionKeys } } ... on PythonError { message } } }"""
+_LAUNCH = """mutation Launch($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+_RUNS = """query Runs($filter: RunsFilter!) { runsOrError(filter: $filter) { __typename
+  ... on Runs { results { runId status startTime endTime tags { key value } } } ... on PythonError { message } } }"""
+_STATUSES: dict[str, RunStatus] = {"SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "failed"}
+_STATUSES |= {"STARTED": "running", "CANCELING": "running"}
+
+
+class CrawlRun(Answer):
+    """One run of the job `crawl`."""
+
+    run_id: str = Field(description="Dagster's id of it.", examples=["5a1f0c6e-4f0b-4e5c-9d7d-3a1be2f0c1aa"])
+    status: RunStatus = Field(description="How it stands.", examples=["running"])
+    first: str = Field(description="The first category that it does.", examples=["academic"])
+    last: str = Field(description="The last, in Dagster's order; all between are done too.", examples=["young-adult"])
+    started_at: datetime | None = Field(description="When it began, UTC; null while it waits.")
+    ended_at: datetime | None = Field(description="When it ended, UTC; null before.")
+
+
+class Crawl(Answer):
+    """One crawl, which may take several runs."""
+
+    id: UUID = Field(description="What GET /crawls/{crawl_id} takes.")
+    status: RunStatus = Field(
+        description="`failed` once one of its runs has failed, `succeeded` once all have succeeded.",
+        examples=["running"],
+    )
+    runs: list[CrawlRun] = Field(description="In the order of their categories.")
+
+
+class Dagster:
+    """The Dagster at `url`.
+
+    Every method raises Problem 503 where it does not answer, or not as it should."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url.rstrip('/')}/graphql"
+
+    async def keys(self) -> list[str]:
+        """All categories, in Dagster's order."""
+        found = await self._ask(_KEYS, {"location": _LOCATION}, "repositoryOrError", "Repository")
+        keys: list[str] = next(
+            node["partitionKeys"] for node in found["assetNodes"] if node["assetKey"]["path"] == ["books"]
+        )
+        return keys
+
+    async def start(self, keys: Sequence[str], crawl_id: UUID) -> None:
+        """Start one run for `keys`, which are neighbours in Dagster's order."""
+        tags = {
+            CRAWL_TAG: str(crawl_id),
+            "dagster/asset_partition_range_start": keys[0],
+            "dagster/asset_partition_range_end": keys[-1],
+        }
+        params = {
+            "selector": _LOCATION | {"jobName": JOB},
+            "runConfigData": {},
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+        }
+        await self._ask(_LAUNCH, {"params": params}, "launchRun", "LaunchRunSuccess")
+
+    async def crawl(self, crawl_id: UUID) -> Crawl | None:
+        """The crawl of that id; None if there is none."""
+        chosen = {"filter": {"tags": [{"key": CRAWL_TAG, "value": str(crawl_id)}]}}
+        found = await self._ask(_RUNS, chosen, "runsOrError", "Runs")
+        runs = sorted((_run(run) for run in found["results"]), key=lambda run: run.first)
+        return Crawl(id=crawl_id, status=_together([run.status for run in runs]), runs=runs) if runs else None
+
+    async def _ask(self, query: str, variables: Mapping[str, Any], field: str, expected: str) -> dict[str, Any]:
+        try:
+            answer = await asyncio.to_thread(self._post, {"query": query, "variables": variables})
+            found: dict[str, Any] = answer["data"][field]
+            if found["__typename"] == expected:
+                return found
+            told = found.get("message", found["__typename"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            told = f"{type(error).__name__}: {error}"
+        raise problems.Problem(
+            503,
+            "dagster-unavailable",
+            f"Dagster, which crawls, does not answer as it should ({told[:200]}). Start it, or see its log.",
+            headers={"Retry-After": "10"},
+        )
+
+    def _post(self, body: Mapping[str, Any]) -> Any:
+        request = urllib.request.Request(
+            self._url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
+            return json.load(answer)
+
+
+def _run(found: Mapping[str, Any]) -> CrawlRun:
+    tags = {tag["key"]: tag["value"] for tag in found["tags"]}
+    return CrawlRun(
+        run_id=found["runId"],
+        status=_STATUSES.get(found["status"], "queued"),
+        first=tags["dagster/asset_partition_range_start"],
+        last=tags["dagster/asset_partition_range_end"],
+        started_at=_moment(found["startTime"]),
+        ended_at=_moment(found["endTime"]),
+    )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _together(statuses: Sequence[RunStatus]) -> RunStatus:
+    if "failed" in statuses:
+        return "failed"
+    if set(statuses) <= {"succeeded"}:
+        return "succeeded"
+    return "running" if set(statuses) & {"running", "succeeded"} else "queued"

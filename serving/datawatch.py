@@ -1,0 +1,100 @@
+"""Postgres -> the data version, known in memory and never more than STALE_S behind; or known not to be.
+
+    watch = DataWatch(database_url); watch.start(); watch.version, watch.is_current; watch.stop()
+
+Asked again and again rather than told by LISTEN: a connection that was dropped in silence tells nothing, and looks like
+one on which nothing happens. In a thread of its own: on a crowded event loop the question would wait behind the answers
+that could have come from memory, had it been asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import psycopg
+import sqlalchemy as sa
+
+from bookclub_platform.core.tables import SCHEMA
+from serving.postgres import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 0.2
+STALE_S = 1.0
+
+# `core.tables.select_data_version`, once rendered; a test compares them.
+_DATA_VERSION = f"SELECT coalesce(max(id), 0) FROM {SCHEMA}.loads"  # noqa: S608 - of our own constant
+
+
+class DataWatch:
+    """Attributes:
+    version: the newest data version that this process has heard of; None before the first.
+    outages: how often Postgres came back: another database, restored, may stand there since, with the same versions.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql")
+        self._address = url.render_as_string(hide_password=False)
+        self._confirmed_at = -STALE_S
+        self._is_away = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="data-version", daemon=True)
+        self._lock = threading.Lock()
+        self.version: str | None = None
+        self.outages = 0
+
+    @property
+    def is_current(self) -> bool:
+        """Whether Postgres named `version` within the last STALE_S seconds."""
+        return time.monotonic() - self._confirmed_at < STALE_S
+
+    def saw(self, version: str) -> None:
+        """An answer was read from that version: nobody who has seen it may be given an older one afterwards."""
+        with self._lock:
+            if self.version is None or int(version) > int(self.version):
+                self.version = version
+
+    def start(self) -> None:
+        """Look again and again until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._watch()
+            except psycopg.Error as error:
+                if not self._is_away:
+                    log.warning("The data version is not known: %s", str(error).strip() or type(error).__name__)
+                self._is_away = True
+                self._ended.wait(PAUSE_S)
+
+    def _watch(self) -> None:
+        """Ask over one connection until it fails or all ends."""
+        options = f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c default_transaction_read_only=on"
+        with psycopg.connect(
+            self._address,
+            autocommit=True,
+            options=options,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            tcp_user_timeout=1000 * STATEMENT_TIMEOUT_S,
+        ) as connection:
+            while not self._ended.is_set():
+                asked_at, before = time.monotonic(), self.version
+                row = connection.execute(_DATA_VERSION).fetchone()
+                assert row is not None
+                self._found(str(row[0]), before, asked_at)
+                self._ended.wait(PAUSE_S)
+
+    def _found(self, version: str, before: str | None, asked_at: float) -> None:
+        with self._lock:
+            # Lower only where nothing newer was seen meanwhile: then it is another database.
+            if self.version == before or int(version) > int(self.version or 0):
+                self.version = version
+            self.outages += self._is_away
+            self._is_away = False
+            self._confirmed_at = asked_at

@@ -1,0 +1,181 @@
+"""A question that was answered before -> the same bytes again, while model and data are the same; else the routes.
+
+    app.add_middleware(KeepAnswers, kept=KeptAnswers(64 * 2**20), keeper=keeper, watch=watch, accounts=accounts)
+
+An answer is kept whole, under the model and the data version that its own headers name, and given out only while those
+are the ones in use: no answer mixes versions, and none is older than the watch's second. While Postgres is away,
+recommendations are given out all the same, with the data version that they are of. docs/decisions/0010 tells why.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.accounts import Accounts
+from serving.champion import Champion, ChampionKeeper
+from serving.datawatch import DataWatch
+from serving.guard import refusal
+
+# What depends on nothing but the books and the model.
+_KEPT = re.compile(r"/books(?:/[0-9]{1,19}(?P<list>/recommendations)?)?|/categories", re.ASCII)
+# A crawl that finds nothing new moves `last_seen_at` and not the data version.
+RENEWED_AFTER_S = 60.0
+_LARGEST_SHARE = 1 / 64
+_OVERHEAD_BYTES = 1500  # of an entry, past its body: measured with 100,000 of them
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer as the routes gave it, and the route."""
+
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    route: Any
+    made_at: float = field(default_factory=time.monotonic)
+
+    def header(self, name: bytes) -> str | None:
+        return next((value.decode("latin-1") for key, value in self.headers if key == name), None)
+
+
+class KeptAnswers:
+    """The answers used last, as many as `capacity_bytes` hold.
+
+    Attributes:
+        hits, stale, misses: how often a question was answered from here; likewise while Postgres was away; and not.
+        size_bytes: what all entries take, about.
+    """
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
+        self.hits = self.stale = self.misses = self.size_bytes = 0
+
+    def find(self, key: Hashable) -> Answer | None:
+        if (answer := self._answers.get(key)) is not None:
+            self._answers.move_to_end(key)
+        return answer
+
+    def keep(self, key: Hashable, answer: Answer) -> None:
+        """Keep `answer`, unless it would push out too many others."""
+        size = _size(answer)
+        if size > self._capacity_bytes * _LARGEST_SHARE:
+            return
+        if (before := self._answers.pop(key, None)) is not None:
+            self.size_bytes -= _size(before)
+        self._answers[key] = answer
+        self.size_bytes += size
+        while self.size_bytes > self._capacity_bytes:
+            self.size_bytes -= _size(self._answers.popitem(last=False)[1])
+
+
+def _size(answer: Answer) -> int:
+    return len(answer.body) + _OVERHEAD_BYTES
+
+
+class KeepAnswers:
+    """ASGI middleware; inside of what counts requests, for an answer from memory is counted too."""
+
+    def __init__(
+        self, app: ASGIApp, kept: KeptAnswers, keeper: ChampionKeeper, watch: DataWatch, accounts: Accounts
+    ) -> None:
+        self._app, self._kept, self._keeper, self._watch, self._accounts = app, kept, keeper, watch, accounts
+        self._seen: Champion | None = None
+        self._generations: dict[tuple[str, str], int] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = _KEPT.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
+        # Who may not read is told so by the routes.
+        if asked is None or await refusal(scope["state"]["caller"], self._accounts, ["read"]) is not None:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        champion = self._keeper.current
+        question = (
+            scope["raw_path"],
+            scope["query_string"],
+            "gzip" in headers.get("accept-encoding", ""),
+            self._state(champion),
+            self._watch.outages,
+        )
+        answer = self._find(question, is_list=asked["list"] is not None)
+        if answer is None:
+            self._kept.misses += 1
+            await self._ask(question, champion, scope, receive, send)
+            return
+        scope["route"] = answer.route
+        status, body = (304, b"") if _is_held(headers.get("if-none-match"), answer) else (200, answer.body)
+        told = answer.headers if status == 200 else [pair for pair in answer.headers if pair[0] != b"content-length"]
+        await send({"type": "http.response.start", "status": status, "headers": list(told)})
+        await send({"type": "http.response.body", "body": body})
+
+    def _find(self, question: tuple[Hashable, ...], is_list: bool) -> Answer | None:
+        """The answer of the data that there are now; of a list, while nobody can say what they are, the last."""
+        answer = self._kept.find((*question, self._watch.version))
+        if answer is None:
+            return None
+        if not self._watch.is_current:
+            self._kept.stale += is_list
+            return answer if is_list else None
+        if time.monotonic() - answer.made_at > RENEWED_AFTER_S:
+            return None
+        self._kept.hits += 1
+        return answer
+
+    def _state(self, champion: Champion | None) -> Hashable:
+        """Names the state of the model: the version, and how often the model behind it was another one since."""
+        if champion is None:
+            return None
+        key = champion.version.version, champion.version.run_id
+        before, self._seen = self._seen, champion
+        if before is not None and before is not champion and before.model is not champion.model:
+            is_same_version = (before.version.version, before.version.run_id) == key
+            self._generations[key] = self._generations.get(key, 0) + is_same_version
+        return *key, self._generations.get(key, 0)
+
+    async def _ask(
+        self, question: Hashable, champion: Champion | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let the routes answer, and keep the answer if one model stood behind all of it."""
+        start: Message = {}
+        parts: list[bytes] = []
+        is_whole = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal start, is_whole
+            if message["type"] == "http.response.start":
+                start = {**message, "headers": list(message["headers"])}  # those outside add theirs to the list itself
+            elif start.get("status") == 200 and message["type"] == "http.response.body":
+                parts.append(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
+            await send(message)
+
+        await self._app(scope, receive, send_and_note)
+        if not is_whole or self._keeper.current is not champion:
+            return
+        answer = Answer(start["headers"], b"".join(parts), scope.get("route"))
+        version = answer.header(b"bookclub-data-version")
+        if version is not None and answer.header(b"bookclub-model") == _name(champion):
+            assert isinstance(question, tuple)
+            self._kept.keep((*question, version), answer)
+
+
+def _name(champion: Champion | None) -> str | None:
+    return f"{champion.version.name}/{champion.version.version}" if champion is not None else None
+
+
+def _is_held(asked: str | None, answer: Answer) -> bool:
+    """Whether the client that sends `If-None-Match: asked` has that answer already."""
+    tag = answer.header(b"etag") if asked is not None else None
+    return tag is not None and tag.removeprefix("W/") in _tags(str(asked))
+
+
+def _tags(asked: str) -> Iterable[str]:
+    return {tag.strip().removeprefix("W/") for tag in asked.split(",")}

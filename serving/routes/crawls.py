@@ -1,0 +1,66 @@
+"""Crawls, for administrators: start one, and see how it goes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Path, Request, Response, Security
+
+from bookclub_platform.core import audit
+from bookclub_platform.core.categories import select_retired_everywhere
+from serving import problems
+from serving.crawls import Crawl
+from serving.dependencies import TheCatalogue, TheDagster
+from serving.guard import guard
+from serving.questions import CrawlRequest
+from serving.tokens import Claims
+
+router = APIRouter(prefix="/crawls", tags=["Operations"], responses=problems.responses(503))
+
+Administrator = Annotated[Claims, Security(guard, scopes=["admin"])]
+
+
+@router.post("", summary="Start a crawl", status_code=202, responses=problems.responses(404, 413, 415, 422))
+async def start_crawl(
+    asked: CrawlRequest,
+    claims: Administrator,
+    request: Request,
+    catalogue: TheCatalogue,
+    dagster: TheDagster,
+    response: Response,
+) -> Crawl:
+    """Runs of the Dagster job `crawl` for the categories named, or for all that the shops still have. Each waits its
+    turn: a shop is asked by one run at a time. What comes of it: GET /crawls/{crawl_id}."""
+    known = await dagster.keys()
+    if unknown := [key for key in asked.categories or [] if key not in known]:
+        raise problems.Problem(404, "unknown-categories", f"Dagster knows no category {', '.join(unknown)}.")
+    async with catalogue.snapshot() as snapshot:
+        retired = {row.category for row in await snapshot.rows(select_retired_everywhere())}
+    wanted = set(asked.categories or known) - (set() if asked.categories else retired)
+    if not wanted:
+        raise problems.Problem(404, "no-categories", "No category is known yet: Dagster's sensors find them.")
+    crawl_id = uuid4()
+    for is_wanted, keys in itertools.groupby(known, key=wanted.__contains__):
+        if is_wanted:
+            await dagster.start(list(keys), crawl_id)
+    audit.note("start-crawl", "done", address=request.state.caller.address, user_id=claims.user_id, crawl=str(crawl_id))
+    response.headers["Location"] = f"/crawls/{crawl_id}"
+    return await _found(dagster, crawl_id)
+
+
+@router.get("/{crawl_id}", summary="How a crawl goes", responses=problems.responses(404, 422))
+async def get_crawl(
+    crawl_id: Annotated[UUID, Path(description="`id` of a crawl that was started here.")],
+    claims: Administrator,
+    dagster: TheDagster,
+) -> Crawl:
+    """Its runs, as Dagster has them."""
+    return await _found(dagster, crawl_id)
+
+
+async def _found(dagster: TheDagster, crawl_id: UUID) -> Crawl:
+    if (crawl := await dagster.crawl(crawl_id)) is None:
+        raise problems.Problem(404, "unknown-crawl", f"No crawl {crawl_id} was started here.")
+    return crawl

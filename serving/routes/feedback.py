@@ -1,0 +1,27 @@
+"""What readers did with recommendations, told by the shops that showed them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Security
+
+from serving import problems
+from serving.dependencies import TheFeedbackBook
+from serving.guard import guard
+from serving.questions import FeedbackRequest
+from serving.schemas import FeedbackReceipt
+from serving.tokens import Claims
+
+router = APIRouter(tags=["Recommendations"], responses=problems.responses(503))
+
+
+@router.post("/feedback", summary="Tell what readers did", responses=problems.responses(404, 413, 415, 422))
+async def add_feedback(
+    asked: FeedbackRequest, book: TheFeedbackBook, claims: Annotated[Claims, Security(guard, scopes=["feedback"])]
+) -> FeedbackReceipt:
+    """Recommended books that were shown, clicked, liked or swapped, up to 100 events at a time. Models are judged by
+    it, by version. All events are kept or none, and one that is told again changes nothing: after an answer that did
+    not come, tell the same again."""
+    stored = await book.add(claims.user_id, asked.events)
+    return FeedbackReceipt(stored=stored, known=len(asked.events) - stored)

@@ -253,6 +253,12 @@ def after(world: World) -> Iterator[World]:
     wait_for(lambda: model_version(world.client) == world.first.version)
 
 
+def with_all_books(world: World, model: Tfidf) -> Tfidf:
+    """What the API answers with: the model, with the books that it was not taught in its space."""
+    rows = [BookText(*row) for row in read(world.database_url, tables.select_training_rows())]
+    return model.fold(rows)
+
+
 def ids_of(world: World, category: str = "sea") -> list[int]:
     return [row.id for row in read(world.database_url, tables.select_books(category))]
 

@@ -10,8 +10,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from bookclub_platform.core import tables
-from bookclub_platform.models import BookText, Registry, Tfidf
+from bookclub_platform.models import Registry
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
 from bookclub_platform_tests.test_serving_imports import process
@@ -23,16 +22,10 @@ world, after = given.world, given.after
 # The champion ---------------------------------------------------------------------------------------------------------
 
 
-def with_all_books(world: World, model: Tfidf) -> Tfidf:
-    """What the API answers with: the model, with the books that it was not taught in its space."""
-    rows = [BookText(*row) for row in given.read(world.database_url, tables.select_training_rows())]
-    return model.fold(rows)
-
-
 def test_a_new_champion_is_taken_up_under_load_without_a_failed_or_mixed_answer(after: World) -> None:
     book_id = ids_of(after)[0]
     wanted = {
-        version: [(found.book_id, found.score) for found in with_all_books(after, model).recommend(book_id, 8)]
+        version: [(found.book_id, found.score) for found in given.with_all_books(after, model).recommend(book_id, 8)]
         for version, model in after.models.items()
     }
     assert wanted[after.first.version] != wanted[after.sea.version]

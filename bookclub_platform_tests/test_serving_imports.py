@@ -27,7 +27,7 @@ import json, sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
-ABSENT = {"dagster", "dagster_postgres", "pandas", "sklearn", "scipy", "mlflow", "numba", "flask", "psycopg2"}
+ABSENT = {"dagster", "dagster_postgres", "pandas", "sklearn", "scipy", "numba", "mlflow", "flask", "psycopg2"}
 tried = set()
 
 class Absent(MetaPathFinder):

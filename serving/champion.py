@@ -181,6 +181,8 @@ class ChampionKeeper:
         if (champion := self._champion) is None:
             return
         lineup = self._lineup(champion.model, champion.lineup)
+        if lineup is champion.lineup:
+            return  # who holds on to the champion in use sees that it is still the same
         with self._swap:
             if self._champion is not None and self._champion.model is champion.model:
                 self._champion = replace(self._champion, lineup=lineup)

@@ -277,14 +277,6 @@ class _Versions(Answer):
         examples=["50"],
     )
 
-
-class Recommendations(BookRecommendations, _Versions):
-    """Books like one book."""
-
-
-class ReaderRecommendations(_List, _Versions):
-    """Books for one reader."""
-
     @computed_field(  # type: ignore[prop-decorator]  # as pydantic documents it
         description="What /feedback takes as `recommendation_id`.", examples=["tfidf_model/3@50"]
     )
@@ -293,17 +285,18 @@ class ReaderRecommendations(_List, _Versions):
         return f"{self.model.name}/{self.model.version}@{self.data_version}"
 
 
+class Recommendations(BookRecommendations, _Versions):
+    """Books like one book."""
+
+
+class ReaderRecommendations(_List, _Versions):
+    """Books for one reader."""
+
+
 class BatchRecommendations(_Versions):
     """Books like each of several books."""
 
     results: list[BookRecommendations] = Field(description="One for each id asked, in the order asked.")
-
-    @computed_field(  # type: ignore[prop-decorator]
-        description="What /feedback takes as `recommendation_id`.", examples=["tfidf_model/3@50"]
-    )
-    @property
-    def id(self) -> str:
-        return f"{self.model.name}/{self.model.version}@{self.data_version}"
 
 
 class Prediction(Answer):

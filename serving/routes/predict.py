@@ -18,12 +18,12 @@ async def predict(
     asked: PredictRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
 ) -> Prediction:
     """The same list as GET /books/{book_id}/recommendations, as ids, nearest first."""
-    choice = neighbours.Choice(limit=asked.limit)
-    probes = neighbours.probes(champion.lineup, [asked.book_id])
-    ranking = await neighbours.rank(champion.lineup, probes, choice)
+    lineup, choice = champion.lineup, neighbours.Choice(limit=asked.limit)
+    probes = neighbours.probes(lineup, [asked.book_id])
+    ranking = await neighbours.rank(lineup, probes, choice)
     async with catalogue.snapshot() as snapshot:
         if await neighbours.unknown(snapshot, [asked.book_id]):
             raise problems.UnknownBook(asked.book_id)
-        found = await neighbours.find(snapshot, champion.lineup, probes, ranking, [asked.book_id], choice)
+        found = await neighbours.find(snapshot, lineup, probes, ranking, [asked.book_id], choice)
     name_versions(response, champion, snapshot, has_lists=True)
     return Prediction(book_id=asked.book_id, ids=[item.book.id for item in found[asked.book_id].items])

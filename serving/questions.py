@@ -19,7 +19,6 @@ from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from bookclub_platform.export import Format
 from serving import lineup
 from serving.cursor import MAX_ID, Cursor
-from serving.lineup import Filters as ListFilters
 from serving.neighbours import Choice
 from serving.versions import RECOMMENDATION_ID
 
@@ -234,6 +233,53 @@ class CrawlRequest(Question):
     )
 
 
+SearchText = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1000,
+        pattern=ONE_LINE,
+        description="Words of a title or a description, a UPC, or the beginning of a word. Typos are forgiven.",
+        examples=["lihgthouse keeper"],
+    ),
+]
+
+
+class SearchQuery(Question):
+    """What to search for, among which books, and which page of what is found."""
+
+    q: SearchText
+    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    cursor: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,3}$",
+        description="`next` of the page before; leave it out for the first page.",
+        examples=["20"],
+    )
+    category: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=ONE_LINE,
+        description="Slug of a category, from /categories; one that does not exist has no books.",
+        examples=["science-fiction"],
+    )
+    min_price: Price | None = Field(None, description="The lowest price; it counts as well.", examples=["10"])
+    max_price: Price | None = Field(None, description="The highest price; it counts as well.", examples=["19.99"])
+    min_rating: int | None = Field(
+        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
+    )
+    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+
+    @property
+    def start(self) -> int:
+        """How many books stand before the page."""
+        return int(self.cursor or 0)
+
+    def filters(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"q", "limit", "cursor"})
+
+
 def _whole(value: Any) -> Any:
     """JSON has one kind of number: 5.0 is an integer to it, and some languages write integers so."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -288,7 +334,7 @@ class ListQuery(Question):
         return self
 
     def choice(self) -> Choice:
-        filters = ListFilters(self.category, self.min_price, self.max_price, self.min_rating, self.in_stock)
+        filters = lineup.Filters(self.category, self.min_price, self.max_price, self.min_rating, self.in_stock)
         return Choice(filters, self.limit, tuple(self.exclude), self.diversity)
 
 

@@ -7,7 +7,7 @@
 A book's score is made of how much of the question it explains, how much of its title the question is, the cosine of
 the question with it in the model's space, and (`_passages`, where its text is at hand) how much of the question stands
 in it word after word. Telling words count by their rarity. A word that no title has may be a form of one, a typo, or,
-as the last of a question, the beginning of one. The weights stand on a plateau: benchmarks/search.py shows it.
+as the last of a question, the beginning of one. benchmarks/search.py measures it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from benchmarks._texts import made_up
-from bookclub_platform.models import BookText, Grown, Recommendation, Tfidf
+from bookclub_platform.models import BookText, Grown, Recommendation, Tfidf, find
 from bookclub_platform.models import _grown as grown_module
 from bookclub_platform.models._stop_words import STOP_WORDS
 
@@ -186,3 +186,17 @@ def test_a_folded_book_without_its_embedding_is_scored_by_words_alone(rows: list
 def test_stop_words_are_those_of_scikit_learn_but_for_twelve_that_say_something() -> None:
     assert STOP_WORDS < ENGLISH_STOP_WORDS and len(ENGLISH_STOP_WORDS - STOP_WORDS) == 12
     assert {"fire", "system", "thin"} <= ENGLISH_STOP_WORDS - STOP_WORDS
+
+
+def test_books_that_came_one_after_the_other_are_found_by_free_text() -> None:
+    rows = [
+        BookText(at, f"The {word} of the {word}s", f"A {word} and another {word}.", "sea", "Sea")
+        for at, word in enumerate(["whale", "harbour", "storm", "tide", "sailor", "anchor"] * 3, 1)
+    ]
+    grown = Grown(Tfidf().fit(rows))
+    for at, title in ((101, "Zeppelins at Dusk"), (102, "Marmalade Mornings"), (103, "Quicksilver Nights")):
+        grown = grown.grow([BookText(at, title, "A tale.", "sea", "Sea")])
+    assert grown.fresh is not None
+    for at, asked in ((101, "zeppelins dusk"), (102, "marmalade"), (103, "quicksilvr nights"), (1, "whale")):
+        found = find([grown.base, grown.fresh], asked, 10)
+        assert found is not None and at in found.scores, asked

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,7 @@ class Grown:
         if not rows:
             return self
         newer = self.base.fold(rows, has_encoder=False)
-        return replace(self, fresh=newer if self.fresh is None else _joined(self.fresh, newer))
+        return replace(self, fresh=newer if self.fresh is None else _joined(self.base, self.fresh, newer))
 
     def place(self, book_id: int) -> int:
         """Where `book_id` is.
@@ -280,12 +281,16 @@ def _senses(part: Tfidf, probe: Probe, at: NDArray[np.integer] | slice) -> NDArr
     return np.asarray(part.embedding_weight * np.maximum(cosines, 0))
 
 
-def _joined(older: Tfidf, newer: Tfidf) -> Tfidf:
+def _joined(base: Tfidf, older: Tfidf, newer: Tfidf) -> Tfidf:
     """One folded model of the books of both, as in `newer` where both have one."""
     is_kept = ~np.isin(older.book_ids, newer.book_ids)
     ids = np.concatenate([older.book_ids[is_kept], newer.book_ids])
     order = np.argsort(ids, kind="stable")
     joined = type(newer)(**newer.parameters)
+    joined.search_ = None
+    if base.search_ is not None and older.search_ is not None and newer.search_ is not None:
+        titles = [*compress(older.search_.titles(), is_kept), *newer.search_.titles()]
+        joined.search_ = base.search_.fold([titles[at] for at in order], base.idf_)
     joined.book_ids = ids[order]
     joined.prints_ = np.concatenate([older.prints_[is_kept], newer.prints_])[order]
     joined.title_prints_ = np.concatenate([older.title_prints_[is_kept], newer.title_prints_])[order]

@@ -60,10 +60,10 @@ def test_a_generated_client_logs_in_pages_recommends_and_tells_feedback(made: st
     client, models, base = of("client"), of("models"), str(world.client.base_url).rstrip("/")
     anonymous = client.Client(base_url=base)
     token = of("api.accounts.login").sync(client=anonymous, body=models.LoginForm(username=NAME, password=PASSWORD))
-    page = of("api.books.list_books").sync(client=anonymous, sort="-price", min_rating=4, limit=3)
+    page = of("api.books.list_books").sync(client=anonymous, sort=models.ListBooksSort("-price"), min_rating=4, limit=3)
     assert [book.price for book in page.items] == sorted((book.price for book in page.items), reverse=True)
     following = of("api.books.list_books").sync(
-        client=anonymous, sort="-price", min_rating=4, limit=3, cursor=page.next_
+        client=anonymous, sort=models.ListBooksSort("-price"), min_rating=4, limit=3, cursor=page.next_
     )
     assert not {book.id for book in page.items} & {book.id for book in following.items}
     assert of("api.books.get_overview").sync(client=anonymous).books == 48

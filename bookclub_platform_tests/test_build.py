@@ -178,7 +178,7 @@ def _check_figures(instance: dg.DagsterInstance, counts: dict[str, int]) -> None
         assert seen == counts
     (model,) = instance.fetch_materializations(dg.AssetKey("tfidf_model"), limit=1).records
     metadata = model.asset_materialization.metadata
-    assert metadata["is_champion"].value is True
+    assert metadata["decision"].value
     assert "/runs/" in str(metadata["mlflow_run"].value)
     assert "preview" in metadata
 

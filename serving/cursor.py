@@ -13,10 +13,9 @@ a cursor gets a page that they could have had by paging on.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import PlainValidator, WithJsonSchema
 
@@ -35,8 +34,7 @@ _SORTS = {letter: sort for sort, letter in _LETTERS.items()}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """A cursor as read: the order that it belongs to, and the place in it."""
 
     sort: Sort

@@ -15,8 +15,9 @@ import time
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
-from bookclub_platform.core.tables import SCHEMA
+from bookclub_platform.core.tables import select_data_version
 from serving.postgres import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,7 @@ log = logging.getLogger(__name__)
 PAUSE_S = 0.2
 STALE_S = 1.0
 
-# `core.tables.select_data_version`, once rendered; a test compares them.
-_DATA_VERSION = f"SELECT coalesce(max(id), 0) FROM {SCHEMA}.loads"  # noqa: S608 - of our own constant
+_DATA_VERSION = str(select_data_version().compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
 
 
 class DataWatch:

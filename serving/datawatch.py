@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 PAUSE_S = 0.2
 STALE_S = 1.0
 
-_DATA_VERSION = str(select_data_version().compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_DATA_VERSION = str(select_data_version().compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
 
 
 class DataWatch:

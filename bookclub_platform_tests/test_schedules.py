@@ -139,7 +139,7 @@ def run_of(instance: dg.DagsterInstance, settings: Settings, status: dg.DagsterR
     return instance.create_run_for_job(job, status=status, tags=tags).run_id
 
 
-@pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
 def test_a_crawl_that_still_runs_is_not_started_twice(
     settings: Settings, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
 ) -> None:

@@ -52,7 +52,9 @@ class _WebRoute(APIRoute):
                 return await handle(request)
             except RequestValidationError:
                 return page("fault.html", 404, title="No such page", text="The address is not one of ours.")
-            except (NoChampion, Problem):
+            except (NoChampion, Problem) as error:
+                if isinstance(error, Problem) and error.kind != "no-search":
+                    raise
                 text = "Nothing can be searched for yet. The shelves are open."
                 return page("fault.html", 503, title="No search yet", text=text)
             except DatabaseUnavailable:

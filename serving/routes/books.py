@@ -38,7 +38,8 @@ async def list_books(
     """Listed books that pass all the filters, in the order that `sort` names. For the next page ask the same again
     with `cursor` set to `next`, until that is null. Books that come or go between two pages neither repeat nor hide
     another. With `facets=true` the page says how many books each further choice would leave."""
-    page, filters = query.cursor, query.filters()
+    page: cursor.Page | None = query.cursor
+    filters = query.filters()
     after = page.after if page is not None else None
     if page is not None and page.sort != query.sort:
         raise problems.Problem(

@@ -53,7 +53,7 @@ class Figures(Answer):
     """How many books, at which prices, with how many stars."""
 
     books: int = Field(description="Listed books.", examples=[1000])
-    stock: Stock = Field(description="What can be bought.")
+    stock: Stock = Field(description="Books and copies at hand.")
     prices: Prices = Field(description="In the commonest currency.")
     ratings: Ratings = Field(description="Stars.")
     price_rating_correlation: float | None = Field(

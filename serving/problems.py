@@ -60,6 +60,7 @@ class ProblemResponse(JSONResponse):
 
 _EXAMPLES = {  # status -> kind, detail, path: for /docs
     400: (None, "There was an error parsing the body", "/recommendations:batch"),
+    414: (None, "The address may have 8192 bytes at most.", "/books/1/recommendations"),
     401: ("no-token", "This needs an access token: POST /login gives one. Send it as Authorization: Bearer.", "/books"),
     403: ("insufficient-scope", "The token lacks the scope export. Log in with an account that has it.", "/books"),
     409: ("other-order", "The cursor is of a page in the order price: ask with sort=price, or anew.", "/books"),

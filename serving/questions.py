@@ -174,374 +174,124 @@ class ExportQuery(Question):
     )
 
 
-class PredictRequest(Question):
-    """Which book to find neighbours for."""
-
-    model_config = ConfigDict(strict=True)
-
-    book_id: Id = Field(description="`id` of a known book.", examples=[1])
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
-        10, description="How many at most."
-    )
-
-
-class FeedbackEvent(Question):
-    """One thing that one reader did with one recommended book."""
-
-    event_id: UUID = Field(
-        description="Of your own choosing, another for each event: told twice, it counts once.",
-        examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
-    )
-    kind: Kind = Field(
-        description="`shown`: it was on the screen; `clicked`; `liked`; `swapped`: taken in exchange for another.",
-        examples=["clicked"],
-    )
-    recommendation_id: str = Field(
-        pattern=RECOMMENDATION_ID,
-        description="`id` of the answer that recommended it: which model, on which state of the catalogue.",
-        examples=["tfidf_model/3@50"],
-    )
-    book_id: int = Field(strict=True, ge=1, le=MAX_ID, description="The recommended book.", examples=[12])
-    for_book_id: int | None = Field(
-        None,
-        strict=True,
-        ge=1,
-        le=MAX_ID,
-        description="The book that it was recommended for; null where it was for several, or for a text.",
-        examples=[1],
-    )
-    position: int | None = Field(
-        None, strict=True, ge=1, le=MAX_LIMIT, description="Its place in the list, from 1.", examples=[1]
-    )
-    seconds_ago: int = Field(
-        0,
-        strict=True,
-        ge=0,
-        le=30 * 24 * 3600,
-        description="How long ago it happened; the clocks of readers' devices are not asked.",
-        examples=[3],
-    )
-
-
-class FeedbackRequest(Question):
-    """What readers did."""
-
-    events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="In any order.")
-
-
-class CrawlRequest(Question):
-    """What to crawl."""
-
-    categories: Annotated[list[Slug], Field(min_length=1, max_length=MAX_BATCH)] | None = Field(
-        None, description="Slugs of categories; null: all that a shop still has.", examples=[["science-fiction"]]
-    )
-
-
-SearchText = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=1000,
-        pattern=ONE_LINE,
-        description="Words of a title or a description, a UPC, or the beginning of a word. Typos are forgiven.",
-        examples=["lihgthouse keeper"],
-    ),
-]
-
-
-class SearchQuery(Question):
-    """What to search for, among which books, and which page of what is found."""
-
-    q: SearchText
-    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
-    cursor: str | None = Field(
-        None,
-        pattern=r"^[1-9][0-9]{0,3}$",
-        description="`next` of the page before; leave it out for the first page.",
-        examples=["20"],
-    )
-    category: str | None = Field(
-        None,
-        min_length=1,
-        max_length=200,
-        pattern=ONE_LINE,
-        description="Slug of a category, from /categories; one that does not exist has no books.",
-        examples=["science-fiction"],
-    )
-    min_price: Price | None = Field(None, description="The lowest price; it counts as well.", examples=["10"])
-    max_price: Price | None = Field(None, description="The highest price; it counts as well.", examples=["19.99"])
-    min_rating: int | None = Field(
-        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
-    )
-    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
-
-    @property
-    def start(self) -> int:
-        """How many books stand before the page."""
-        return int(self.cursor or 0)
-
-    def filters(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"q", "limit", "cursor"})
-
-
-class Question(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-Username = Annotated[
-    str,
-    Field(
-        pattern=USERNAME,
-        description=f"{USERNAME_RULE} Upper and lower case are the same.",
-        examples=["ada@shop.example"],
-    ),
-]
-Password = Annotated[
-    str, Field(min_length=1, max_length=MAX_LENGTH, description="As it is.", examples=["four words of yours"])
-]
-FreshPassword = Annotated[
-    str,
-    Field(
-        min_length=MIN_LENGTH,
-        max_length=MAX_LENGTH,
-        description=f"{MIN_LENGTH} to {MAX_LENGTH} characters, without the name in it.",
-        examples=["five words of yours now"],
-    ),
-]
-
-
-class Registration(Question):
-    """A new account."""
-
-    username: Username
-    password: FreshPassword
-
-
-class LoginForm(BaseModel):
-    """OAuth2's password form (RFC 6749, 4.3.2); the fields that a login does not need are there because clients send
-    them."""
-
-    grant_type: Literal["password", ""] = Field("password", description="`password`.")
-    username: Username
-    password: Password
-    scope: str = Field(
-        "",
-        max_length=200,
-        pattern="^[a-z ]*$",
-        description="What the token shall be good for, separated by spaces; empty: all that the account may.",
-        examples=["read export"],
-    )
-    client_id: str | None = Field(None, max_length=200, description="Not used.")
-    client_secret: str | None = Field(None, max_length=200, description="Not used.")
-
-
-class RefreshRequest(Question):
-    """A refresh token to take for the next pair."""
-
-    refresh_token: str = Field(
-        min_length=1,
-        max_length=200,
-        description="The newest that the session was given.",
-        examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
-    )
-
-
-class NewPassword(Question):
-    """Another password for the account of the token."""
-
-    old_password: Password
-    new_password: FreshPassword
-
-
-Slug = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=200,
-        pattern=ONE_LINE,
-    ),
-]
-Price = Annotated[Decimal, Field(ge=0, le=Decimal("99999999.99"), max_digits=10, decimal_places=2)]
-
-
-class PageQuery(Question):
-    """Which page, and which books by what people choose first."""
-
-    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
-    cursor: Cursor | None = Field(
-        None, description="`next` of the page before; leave it out for the first page.", examples=["20"]
-    )
-    category: Slug | None = Field(
-        None,
-        description="Slug of a category, from /categories; one that does not exist has no books.",
-        examples=["science-fiction"],
-    )
-    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
-
-
-class BookQuery(PageQuery):
-    """Which books, in which order, and which page of them."""
-
-    source: Slug | None = Field(None, description="The shop that it was found in.", examples=["books_toscrape"])
-    min_price: Price | None = Field(
-        None, description="The lowest price, in the book's own currency; it counts as well.", examples=["10"]
-    )
-    max_price: Price | None = Field(
-        None, description="The highest price, in the book's own currency; it counts as well.", examples=["19.99"]
-    )
-    min_rating: int | None = Field(
-        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
-    )
-    sort: Sort = Field(
-        "id",
-        description="The order; `-` is downwards. Books without stars are last either way. Titles: without regard to "
-        "upper and lower case, by their first 100 characters.",
-        examples=["-rating"],
-    )
-    facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
-
-    def filters(self) -> Filters:
-        return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
-
-
-class ExportQuery(Question):
-    """What to export, and how."""
-
-    format: Format = Field("ndjson", description="ndjson: one JSON object a line; csv (RFC 4180); or parquet.")
-    with_delisted: bool = Field(False, description="Also the books that the shops no longer show.")
-    after: int = Field(
-        0,
-        ge=0,
-        le=MAX_ID,
-        description="To go on with an export that broke off: the id of the last whole book that came.",
-        examples=[500],
-    )
-    data_version: int | None = Field(
-        None,
-        ge=0,
-        le=MAX_ID,
-        description="The header `Bookclub-Data-Version` of the part that came: if the books are of another one now, "
-        "the parts would not fit together, and the answer is 409.",
-        examples=[50],
-    )
-
-
-class PredictRequest(Question):
-    """Which book to find neighbours for."""
-
-    model_config = ConfigDict(strict=True)
-
-    book_id: Id = Field(description="`id` of a known book.", examples=[1])
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
-        10, description="How many at most."
-    )
-
-
-class FeedbackEvent(Question):
-    """One thing that one reader did with one recommended book."""
-
-    event_id: UUID = Field(
-        description="Of your own choosing, another for each event: told twice, it counts once.",
-        examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
-    )
-    kind: Kind = Field(
-        description="`shown`: it was on the screen; `clicked`; `liked`; `swapped`: taken in exchange for another.",
-        examples=["clicked"],
-    )
-    recommendation_id: str = Field(
-        pattern=RECOMMENDATION_ID,
-        description="`id` of the answer that recommended it: which model, on which state of the catalogue.",
-        examples=["tfidf_model/3@50"],
-    )
-    book_id: int = Field(strict=True, ge=1, le=MAX_ID, description="The recommended book.", examples=[12])
-    for_book_id: int | None = Field(
-        None,
-        strict=True,
-        ge=1,
-        le=MAX_ID,
-        description="The book that it was recommended for; null where it was for several, or for a text.",
-        examples=[1],
-    )
-    position: int | None = Field(
-        None, strict=True, ge=1, le=MAX_LIMIT, description="Its place in the list, from 1.", examples=[1]
-    )
-    seconds_ago: int = Field(
-        0,
-        strict=True,
-        ge=0,
-        le=30 * 24 * 3600,
-        description="How long ago it happened; the clocks of readers' devices are not asked.",
-        examples=[3],
-    )
-
-
-class FeedbackRequest(Question):
-    """What readers did."""
-
-    events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="In any order.")
-
-
-class CrawlRequest(Question):
-    """What to crawl."""
-
-    categories: Annotated[list[Slug], Field(min_length=1, max_length=MAX_BATCH)] | None = Field(
-        None, description="Slugs of categories; null: all that a shop still has.", examples=[["science-fiction"]]
-    )
-
-
-SearchText = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=1000,
-        pattern=ONE_LINE,
-        description="Words of a title or a description, a UPC, or the beginning of a word. Typos are forgiven.",
-        examples=["lihgthouse keeper"],
-    ),
-]
-
-
-class SearchQuery(Question):
-    """What to search for, among which books, and which page of what is found."""
-
-    q: SearchText
-    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
-    cursor: str | None = Field(
-        None,
-        pattern=r"^[1-9][0-9]{0,3}$",
-        description="`next` of the page before; leave it out for the first page.",
-        examples=["20"],
-    )
-    category: str | None = Field(
-        None,
-        min_length=1,
-        max_length=200,
-        pattern=ONE_LINE,
-        description="Slug of a category, from /categories; one that does not exist has no books.",
-        examples=["science-fiction"],
-    )
-    min_price: Price | None = Field(None, description="The lowest price; it counts as well.", examples=["10"])
-    max_price: Price | None = Field(None, description="The highest price; it counts as well.", examples=["19.99"])
-    min_rating: int | None = Field(
-        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
-    )
-    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
-
-    @property
-    def start(self) -> int:
-        """How many books stand before the page."""
-        return int(self.cursor or 0)
-
-    def filters(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"q", "limit", "cursor"})
-
-
 def _whole(value: Any) -> Any:
     """JSON has one kind of number: 5.0 is an integer to it, and some languages write integers so."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)]
+
+
+class PredictRequest(Question):
+    """Which book to find neighbours for."""
+
+    model_config = ConfigDict(strict=True)
+
+    book_id: Id = Field(description="`id` of a known book.", examples=[1])
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
+        10, description="How many at most."
+    )
+
+
+class FeedbackEvent(Question):
+    """One thing that one reader did with one recommended book."""
+
+    event_id: UUID = Field(
+        description="Of your own choosing, another for each event: told twice, it counts once.",
+        examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
+    )
+    kind: Kind = Field(
+        description="`shown`: it was on the screen; `clicked`; `liked`; `swapped`: taken in exchange for another.",
+        examples=["clicked"],
+    )
+    recommendation_id: str = Field(
+        pattern=RECOMMENDATION_ID,
+        description="`id` of the answer that recommended it: which model, on which state of the catalogue.",
+        examples=["tfidf_model/3@50"],
+    )
+    book_id: int = Field(strict=True, ge=1, le=MAX_ID, description="The recommended book.", examples=[12])
+    for_book_id: int | None = Field(
+        None,
+        strict=True,
+        ge=1,
+        le=MAX_ID,
+        description="The book that it was recommended for; null where it was for several, or for a text.",
+        examples=[1],
+    )
+    position: int | None = Field(
+        None, strict=True, ge=1, le=MAX_LIMIT, description="Its place in the list, from 1.", examples=[1]
+    )
+    seconds_ago: int = Field(
+        0,
+        strict=True,
+        ge=0,
+        le=30 * 24 * 3600,
+        description="How long ago it happened; the clocks of readers' devices are not asked.",
+        examples=[3],
+    )
+
+
+class FeedbackRequest(Question):
+    """What readers did."""
+
+    events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="In any order.")
+
+
+class CrawlRequest(Question):
+    """What to crawl."""
+
+    categories: Annotated[list[Slug], Field(min_length=1, max_length=MAX_BATCH)] | None = Field(
+        None, description="Slugs of categories; null: all that a shop still has.", examples=[["science-fiction"]]
+    )
+
+
+SearchText = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1000,
+        pattern=ONE_LINE,
+        description="Words of a title or a description, a UPC, or the beginning of a word. Typos are forgiven.",
+        examples=["lihgthouse keeper"],
+    ),
+]
+
+
+class SearchQuery(Question):
+    """What to search for, among which books, and which page of what is found."""
+
+    q: SearchText
+    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    cursor: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,3}$",
+        description="`next` of the page before; leave it out for the first page.",
+        examples=["20"],
+    )
+    category: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=ONE_LINE,
+        description="Slug of a category, from /categories; one that does not exist has no books.",
+        examples=["science-fiction"],
+    )
+    min_price: Price | None = Field(None, description="The lowest price; it counts as well.", examples=["10"])
+    max_price: Price | None = Field(None, description="The highest price; it counts as well.", examples=["19.99"])
+    min_rating: int | None = Field(
+        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
+    )
+    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+
+    @property
+    def start(self) -> int:
+        """How many books stand before the page."""
+        return int(self.cursor or 0)
+
+    def filters(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"q", "limit", "cursor"})
+
+
 Amount = Annotated[float, Field(ge=0, le=99_999_999.99, allow_inf_nan=False)]
 
 

@@ -154,7 +154,7 @@ class SearchItem(Book):
     """A book that was found."""
 
     score: float = Field(description="How well it fits, 0 to 1; higher fits better.", examples=[0.62])
-    matched: Matched
+    matched: Matched = Field(description="What of the question stands where in it.")
 
 
 class SearchPage(Answer):

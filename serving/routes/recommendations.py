@@ -25,7 +25,9 @@ router = APIRouter(tags=["Recommendations"], responses=problems.responses(503))
 _READER = 0  # the key of a list that is no book's; ids begin at 1
 
 
-@router.get("/books/{book_id}/recommendations", summary="Books like this one", responses=problems.responses(404, 422))
+@router.get(
+    "/books/{book_id}/recommendations", summary="Books like this one", responses=problems.responses(404, 414, 422)
+)
 async def recommend(
     book_id: Annotated[BookId, Path()],
     query: Annotated[ListQuery, Query()],

@@ -12,7 +12,7 @@ from serving.questions import SearchQuery
 from serving.schemas import ModelRef, SearchPage
 from serving.versions import name_versions
 
-router = APIRouter(tags=["Books"], responses=problems.responses(422, 503))
+router = APIRouter(tags=["Books"], responses=problems.responses(414, 422, 503))
 
 
 @router.get("/books/search", summary="Search for books")

@@ -52,7 +52,7 @@ async def export_books(
         raise
 
 
-@router.get("/popular", summary="What readers want", responses=problems.responses(404, 422))
+@router.get("/popular", summary="What readers want", responses=problems.responses(404, 414, 422))
 async def list_popular(
     query: Annotated[ListQuery, Query()], catalogue: TheCatalogue, response: Response
 ) -> PopularBooks:

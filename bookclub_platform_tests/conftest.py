@@ -64,16 +64,21 @@ def own_postgres_url(tmp_path_factory: pytest.TempPathFactory, _own_environment:
         return
     if not SYSTEM_POSTGRES:
         pytest.skip("no Postgres but the embedded one: install one, or set BOOKCLUB_TEST_DATABASE_URL")
+    yield from _system_server(tmp_path_factory.mktemp("own") / "data")
+
+
+def _system_command(program: str, data: Path) -> list[str]:
+    """Patched for this moment alone: the embedded server beside it keeps its own programs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres_binaries, "folder", lambda: SYSTEM_POSTGRES[-1])
-        yield from _system_server(tmp_path_factory.mktemp("own") / "data")
+        return postgres_binaries.command(program, data)
 
 
 def _system_server(data: Path) -> Iterator[str]:
     data.mkdir(mode=0o700)
     postgres_binaries.give(data)
     initdb = [
-        *postgres_binaries.command("initdb", data),
+        *_system_command("initdb", data),
         "-D",
         str(data),
         "-U",
@@ -88,7 +93,7 @@ def _system_server(data: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        *postgres_binaries.command("postgres", data),
+        *_system_command("postgres", data),
         "-D",
         str(data),
         "-p",

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bookclub_platform.models._contract import BookText, Recommendation
 from bookclub_platform.models._fold import merged
 from bookclub_platform.models._index import Vector, nearest
+from bookclub_platform.models._whole_lists import senses_of
 from bookclub_platform.models.tfidf import Tfidf
 
 SCANNED = 20_000  # up to here every book is scored; beyond, those alone that lead by words
@@ -181,9 +182,9 @@ class Grown:
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
         """From the list made once if it is long enough, else by a search."""
         if probe.at is not None and self.base.lists_ is not None:
-            listed, scores = self.base.lists_.of(probe.at, may)
-            if len(listed) >= wanted:
-                return listed[:wanted], scores[:wanted]
+            listed = self.base.lists_.of(probe.at, wanted, self.base.works_, may)
+            if listed is not None:
+                return listed
         return _search(self.base, probe, may, self.base.works_, wanted)
 
     def _spread(
@@ -265,20 +266,20 @@ def _search(
         scores = (1 - part.embedding_weight) * cosines + _senses(part, probe, at)
         order = np.argsort(-scores, kind="stable")[:wanted]
         return at[order], scores[order]
-    scores = part.index_.cosines(probe.vector)
+    places = np.flatnonzero(may)
+    is_narrow = len(places) < len(may) / 8  # then each book by itself costs less than all of them together
+    scores = part.index_.cosines_of(probe.vector, places) if is_narrow else part.index_.cosines(probe.vector)[places]
     if part.embedding_ is not None:
-        scores = (1 - part.embedding_weight) * scores + _senses(part, probe, slice(None))
-    scores[~may] = 0
-    best = nearest(scores, works, wanted)
-    return best, scores[best]
+        scores = (1 - part.embedding_weight) * scores + _senses(part, probe, places)
+    best = nearest(scores, works[places], wanted)
+    return places[best], scores[best]
 
 
 def _senses(part: Tfidf, probe: Probe, at: NDArray[np.integer] | slice) -> NDArray[np.floating]:
     """What the embedding adds to the scores of the books at these places."""
     if part.embedding_ is None or probe.sense is None:
         return np.zeros(len(part.book_ids))[at]
-    cosines = np.einsum("ij,j->i", part.embedding_[at], probe.sense)  # as in tfidf.py, to the bit
-    return np.asarray(part.embedding_weight * np.maximum(cosines, 0))
+    return senses_of(part.embedding_, part.embedding_weight, probe.sense, at)
 
 
 def _joined(base: Tfidf, older: Tfidf, newer: Tfidf) -> Tfidf:

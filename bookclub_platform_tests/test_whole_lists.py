@@ -1,4 +1,4 @@
-"""models/_whole_lists.py beside a search: the same books with the same scores, to the bit, whatever may be recommended."""
+"""models/_whole_lists.py beside a search: the same books and scores to the bit, whatever may be recommended."""
 
 from __future__ import annotations
 

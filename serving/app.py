@@ -30,9 +30,12 @@ from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Tfidf, reader
 from serving import document, logs, problems, versions
 from serving.accounts import Accounts
+from serving.book_bytes import BookBytes
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
+from serving.composed import ComposeAnswers
 from serving.crawls import Dagster
+from serving.datawatch import DataWatch
 from serving.exports import MEDIA_TYPES, Exports
 from serving.feedback import FeedbackBook
 from serving.gate import Gate
@@ -89,9 +92,13 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
     folder = settings.home / "serving" / "models"
-    lineups = Lineups(database_url)
+    watch = DataWatch(database_url)
+    cache_bytes = settings.answer_cache_mb * 2**20
+    # Half for whole answers; a quarter each for the books and the reasons that other answers are put together from.
+    books = BookBytes(cache_bytes // 4) if cache_bytes else None
+    lineups = Lineups(database_url, watch, books, near_bytes=cache_bytes // 4)
     keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s, lineups)
-    catalogue = Catalogue(database_url)
+    catalogue = Catalogue(database_url, watch)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(settings.home / "serving" / "quotas")
     accounts = Accounts(
@@ -102,8 +109,8 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         is_login_required=settings.require_login,
         is_registration_open=settings.open_registration,
     )
-    kept = KeptAnswers(settings.answer_cache_mb * 2**20)
-    metrics = Metrics(keeper, kept, catalogue.watch)
+    kept = KeptAnswers(cache_bytes // 2)
+    metrics = Metrics(keeper, kept, watch)
     exports = Exports(database_url)
     feedback = FeedbackBook(database_url)
     shelf = Shelf(settings.home / "covers")
@@ -111,7 +118,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         shelf.folder.mkdir(parents=True, exist_ok=True)
-        catalogue.watch.start()
+        watch.start()
         polling = asyncio.create_task(keeper.run())
         yield {
             "catalogue": catalogue,
@@ -143,10 +150,13 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
     )
     # The last is the first to see a request.
+    if books is not None:
+        parts = {"keeper": keeper, "catalogue": catalogue, "books": books, "accounts": accounts}
+        app.add_middleware(ComposeAnswers, counts=kept, **parts)
     app.add_middleware(LimitBody)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=COMPRESSED)
-    if settings.answer_cache_mb:
-        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=catalogue.watch, accounts=accounts)
+    if books is not None:
+        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=watch, accounts=accounts)
     app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))

@@ -153,16 +153,24 @@ class Grown:
             diversity: 0..1, how much it counts against a book that it is near to one above it in the list (maximal
                 marginal relevance, over the `POOL` nearest). The order is then that of choice.
         """
-        left_out = {*probe.works, *(int(self.works[at]) for at in self._places(exclude))}
         depth = max(POOL, 2 * limit) if diversity > 0 else limit
-        places, scores = self._ranked(probe, depth, is_allowed, left_out)
+        places, scores = self.ranked(probe, depth, is_allowed, exclude)
         chosen = self._spread(places, scores, limit, diversity) if diversity > 0 else np.arange(min(limit, len(places)))
-        return self._explained(probe, places[chosen], scores[chosen])
+        return self.explained(probe, places[chosen], scores[chosen])
 
-    def _ranked(
-        self, probe: Probe, limit: int, is_allowed: NDArray[np.bool_] | None, left_out: set[int]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Places and scores, highest first; of equals, the lowest id."""
+    def ranked(
+        self,
+        probe: Probe,
+        limit: int,
+        is_allowed: NDArray[np.bool_] | None = None,
+        exclude: Collection[int] = (),
+    ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
+        """Places and scores of `nearest`, highest first; of equals, the lowest id."""
+        if self.fresh is None and not exclude and probe.at is not None and self.base.lists_ is not None:
+            listed = self.base.lists_.of(probe.at, limit, self.base.works_, is_allowed)
+            if listed is not None:
+                return listed[0], np.minimum(listed[1], 1.0)
+        left_out = {*probe.works, *(int(self.works[at]) for at in self._places(exclude))}
         wanted = limit + len(left_out)  # each work takes one place of a list at most
         may = self.is_current if is_allowed is None else is_allowed
         found = [self._in_base(probe, may[: self._n], wanted)]
@@ -188,7 +196,7 @@ class Grown:
         return _search(self.base, probe, may, self.base.works_, wanted)
 
     def _spread(
-        self, places: NDArray[np.int64], scores: NDArray[np.float64], limit: int, diversity: float
+        self, places: NDArray[np.integer], scores: NDArray[np.floating], limit: int, diversity: float
     ) -> NDArray[np.int64]:
         """Which of the candidates, in the order of their choice."""
         vectors = [self._part(place)[0].index_.vector(self._part(place)[1]) for place in places.tolist()]
@@ -217,7 +225,10 @@ class Grown:
             likeness = np.maximum(likeness, alike)
         return np.array(chosen, dtype=np.int64)
 
-    def _explained(self, probe: Probe, places: NDArray[np.int64], scores: NDArray[np.float64]) -> list[Recommendation]:
+    def explained(
+        self, probe: Probe, places: NDArray[np.integer], scores: NDArray[np.floating]
+    ) -> list[Recommendation]:
+        """What is at these places, with what it shares with the probe."""
         found: dict[int, Recommendation] = {}
         for offset, part in ((0, self.base), (self._n, self.fresh)):
             inside = np.flatnonzero((places >= self._n) == (offset > 0))

@@ -79,7 +79,8 @@ class InvertedIndex:
 
     def vector(self, book: int) -> Vector:
         """That of the book at place `book`."""
-        return Vector(*self.by_book.rows(np.array([book]))[1:])
+        entries = slice(self.by_book.indptr[book], self.by_book.indptr[book + 1])
+        return Vector(self.by_book.indices[entries], self.by_book.data[entries])
 
     def cosines(self, book: int | Vector) -> NDArray[np.float64]:
         """(n,): the cosine of the book at place `book`, or of any vector, with every book, itself too."""

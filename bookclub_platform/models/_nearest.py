@@ -3,10 +3,10 @@
     lists, figures = nearest_lists(index, works)        index: InvertedIndex; works: (n,) int32
     lists.ids, lists.scores                             (n, 20) int32 places and float32 cosines; -1 and 0 for none
 
-Of fewer books, and of those with an embedding, _whole_lists.py makes them. How depends on the number of books: up to 100,000 all that could be among the nearest are scored, so the lists are
-exact; of more, the best by a bounded number of postings, and `figures` says how many of the exact lists' books these
-found, on books drawn for it. The same for any number of threads. Making them needs Numba, which compiles for some
-seconds the first time on a machine; reading them needs NumPy alone.
+Of fewer books, and of those with an embedding, _whole_lists.py makes them. How depends on the number: up to 100,000 all
+that could be among the nearest are scored, so the lists are exact; of more, the best by a bounded number of postings,
+and `figures` says how many of the exact lists' books these found, on books drawn for it. The same for any number of
+threads. Making them needs Numba, which compiles for some seconds the first time; reading them needs NumPy alone.
 """
 
 from __future__ import annotations

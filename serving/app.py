@@ -151,7 +151,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     )
     # The last is the first to see a request.
     if books is not None:
-        parts = {"keeper": keeper, "catalogue": catalogue, "books": books, "accounts": accounts}
+        parts: dict[str, Any] = {"keeper": keeper, "catalogue": catalogue, "books": books, "accounts": accounts}
         app.add_middleware(ComposeAnswers, counts=kept, **parts)
     app.add_middleware(LimitBody)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=COMPRESSED)

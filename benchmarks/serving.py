@@ -1,17 +1,20 @@
 """Made-up books -> the API under load, beside bare FastAPI and `mlflow models serve` -> Markdown on stdout.
 
     python benchmarks/serving.py                                   # 1,000 books, three rounds: some minutes
-    python benchmarks/serving.py --books 1000 --seconds 3 --rounds 5
+    python benchmarks/serving.py --books 1000000 --asked 5000      # a quarter of an hour, most of it to make the books
 
 Postgres, MLflow, the API and its peers are processes of their own on loopback; the API runs as `python -m serving`, one
-worker, without quotas. wrk asks all of them in turns for random books of all that there are.
+worker, without quotas. wrk asks all of them in turns: each address once after the books have changed (cold), any at
+random (kept), and some far more often than others, as readers do (skewed).
 """
 
 from __future__ import annotations
 
 import argparse
+import decimal
 import json
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -20,18 +23,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
 import sqlalchemy as sa
-from _wrk import Load, load
+from _wrk import Load, Order, load
 
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core.database import database_urls, ensure_databases, migrate
 from bookclub_platform.core.loads import load_category
-from bookclub_platform.core.tables import select_books, select_training_rows
+from bookclub_platform.core.tables import books, loads, select_books, select_categories, select_training_rows
 from bookclub_platform.local.postgres import leased
 from bookclub_platform.models import BookText, Registry, Tfidf
 
@@ -40,18 +44,24 @@ INVOCATION = '{"dataframe_split": {"columns": ["book_id"], "data": [[ID]]}}'
 UNLIMITED = {f"BOOKCLUB_{name}": "0" for name in ("ANONYMOUS_PER_MINUTE", "ACCOUNT_PER_MINUTE")}
 
 
+LISTS = "10 like a book"
+ORDERS: dict[str, Order] = {"cold": "once", "kept": "random", "skewed": "zipf"}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--books", type=int, default=1000)
+    parser.add_argument("--asked", type=int, default=1000, help="of how many books, drawn at random")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--registry", help="an MLflow server that runs already, for the models; else one is started")
     parser.add_argument("--no-mlflow-serve", action="store_true", help="leave out that peer, which starts slowly")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         work = Path(folder)
         url = running.enter_context(leased(work))
-        ids, model = fill(url, options.books)
+        known, model = fill(url, options.books)
+        ids = random.Random(0).sample(known, min(options.asked, len(known)))
         registry = options.registry or running.enter_context(mlflow_server(work))
         publish(registry, model)
         environment = UNLIMITED | {
@@ -60,35 +70,92 @@ def main() -> None:
         first_start_s = start_s(environment)
         again_s = start_s(environment)
         api, ours = running.enter_context(serve(environment))
-        lists, books = ([f"/books/{i}/recommendations" for i in ids], [f"/books/{i}" for i in ids])
-        bare, peer = running.enter_context(bare_fastapi(work, api, [*lists, *books, "/books"]))
-        print(f"{len(ids)} books, {options.rounds} rounds of {options.seconds:g} s, 16 connections\n")
-        print("| asked | | bare FastAPI | the API | ratio | ratio by CPU |\n|---|---|---|---|---|---|")
-        for name, paths in (("10 like a book", lists), ("one book", books), ("a page of 20", ["/books"])):
-            both = in_turns(
-                options.rounds,
-                lambda paths=paths: load(peer, bare, paths, options.seconds),  # type: ignore[misc]
-                lambda paths=paths: load(ours, api, paths, options.seconds),  # type: ignore[misc]
-            )
-            row(name, *both)
-            if paths is lists:
-                peak = statistics.median(one.per_s for one in both[1])
-        half = load(ours, api, lists, options.seconds, connections=32, pause_ms=round(32 / (peak / 2) * 1000))
-        print(f"\nAt half of the peak ({half.per_s:.0f} of {peak:.0f} lists/s): p50 {half.p50_ms:.1f} ms, "
-              f"p99 {half.p99_ms:.1f} ms, {half.errors} errors")  # fmt: skip
-        cold = never_kept(environment, lists, options.seconds)
+        with sa.create_engine(database_urls(url).books).connect() as connection:
+            slugs = [row.category for row in connection.execute(select_categories())]
+        asked = questions(ids, slugs)
+        peer = running.enter_context(bare_fastapi(work, api, [*asked[LISTS], *asked["one book"], "/books"]))
+        print(f"{len(known)} books, {len(ids)} asked for, {options.rounds} rounds of {options.seconds:g} s, "
+              "16 connections, one worker each\n")  # fmt: skip
+        peaks = compare(Server(url, api, ours, ids[0]), peer, asked, options.rounds, options.seconds)
         print(
-            f"No answer kept (each computed, read and written anew): {cold.per_s:.0f} lists/s, p99 {cold.p99_ms:.1f} ms"
-        )
-        print(
-            f"Start to ready: {first_start_s:.2f} s with a download of the model, {again_s:.2f} s with its local copy"
+            f"\nStart to ready: {first_start_s:.2f} s with a download of the model, {again_s:.2f} s with its own copy"
         )
         print(f"Memory of a worker after that load: {ours.memory_full_info().uss / 2**20:.0f} MB of its own (USS)")
         if not options.no_mlflow_serve:
             scored, process = running.enter_context(mlflow_models_serve(work, model))
-            theirs = load(process, scored, lists, options.seconds, body=INVOCATION)
+            theirs = load(process, scored, asked[LISTS], options.seconds, body=INVOCATION)
             figures = f"{theirs.per_s:.0f} lists/s, p99 {theirs.p99_ms:.1f} ms, {theirs.errors} errors"
-            print(f"`mlflow models serve`, ids and reasons: {figures}; ours are {peak / theirs.per_s:.0f} times that")
+            times = [f"{how} {peaks[LISTS, how] / theirs.per_s:.0f}" for how in ORDERS]
+            print(f"`mlflow models serve`, ids and reasons: {figures}; ours are so many times that: {', '.join(times)}")
+
+
+def compare(
+    server: Server, peer: tuple[str, psutil.Process], asked: dict[str, list[str]], rounds: int, seconds: float
+) -> dict[tuple[str, str], float]:
+    """Print the table -> requests per second of the API, by what is asked and how."""
+    bare, process = peer
+    print("| asked | | errors | bare FastAPI | the API | ratio | ratio by CPU |\n|---|---|---|---|---|---|---|")
+    peaks = {}
+    for name, paths in asked.items():
+        for how, order in ORDERS.items():
+            both = in_turns(
+                rounds,
+                lambda paths=paths, order=order: load(process, bare, paths, seconds, order=order),  # type: ignore[misc]
+                lambda paths=paths, order=order: server.load(paths, seconds, order),  # type: ignore[misc]
+            )
+            row(f"{name} | {how}", *both)
+            peaks[name, how] = statistics.median(one.per_s for one in both[1])
+    for (name, how), peak in peaks.items():
+        if how == "cold":
+            server.change()
+            pause_ms = round(32 / (peak / 2) * 1000)
+            half = load(server.process, server.address, asked[name], seconds, 32, pause_ms, order="once")
+            print(f"\nAt half of the peak, {name}, cold ({half.per_s:.0f} of {peak:.0f}/s): "
+                  f"p50 {half.p50_ms:.1f} ms, p99 {half.p99_ms:.1f} ms, {half.errors} errors")  # fmt: skip
+    return peaks
+
+
+def questions(ids: list[int], slugs: list[str]) -> dict[str, list[str]]:
+    """What is asked -> the addresses, as many as there are ids, no two alike."""
+    lists = [f"/books/{book_id}/recommendations" for book_id in ids]
+    filters = ["min_rating=3", "min_price=10&max_price=40", "in_stock=false", "min_rating=2&max_price=50", "limit=5"]
+    return {
+        LISTS: lists,
+        "the same, with filters": [f"{path}?{filters[at % len(filters)]}" for at, path in enumerate(lists)],
+        "of one category": [f"{path}?category={slug}" for path, slug in zip(lists, cycle(slugs), strict=False)],
+        "one book": [f"/books/{book_id}" for book_id in ids],
+        "a page of 20": [f"/books?cursor={book_id}" for book_id in ids],
+    }
+
+
+class Server(NamedTuple):
+    """The API, and the books behind it."""
+
+    database_url: str
+    address: str
+    process: psutil.Process
+    any_id: int
+
+    def load(self, paths: list[str], seconds: float, order: Order) -> Load:
+        """Before each address is asked for once, the books change: what was answered before is of no use."""
+        if order == "once":
+            self.change()
+        return load(self.process, self.address, paths, seconds, order=order)
+
+    def change(self) -> None:
+        """Another price for one book, as a crawl finds it; returns once the API ranks by it."""
+        with sa.create_engine(database_urls(self.database_url).books).begin() as connection:
+            chosen = books.c.id == self.any_id
+            connection.execute(sa.update(books).where(chosen).values(price=books.c.price + decimal.Decimal("0.01")))
+            noted = {"source": "sandbox", "category": "-", "crawl_id": "-", "inserted": 0, "updated": 1, "delisted": 0}
+            version = connection.execute(sa.insert(loads).values(noted).returning(loads.c.id)).scalar_one()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            answer = httpx.get(f"{self.address}/books/{self.any_id}/recommendations?limit=1", timeout=30).json()
+            if answer["ranked_data_version"] == str(version):
+                return
+            time.sleep(0.05)
+        sys.exit("The API does not rank by the new state of the books after 60 s.")
 
 
 def fill(url: str, count: int) -> tuple[list[int], Tfidf]:
@@ -138,11 +205,6 @@ def start_s(environment: dict[str, str]) -> float:
     started = time.perf_counter()
     with serve(environment):
         return time.perf_counter() - started
-
-
-def never_kept(environment: dict[str, str], paths: list[str], seconds: float) -> Load:
-    with serve(environment | {"BOOKCLUB_ANSWER_CACHE_MB": "0"}) as (address, started):
-        return load(started, address, paths, seconds)
 
 
 @contextmanager
@@ -229,7 +291,7 @@ def row(name: str, theirs: list[Load], ours: list[Load]) -> None:
     ratios += [statistics.median([our.per_cpu_s / their.per_cpu_s for our, their in zip(ours, theirs, strict=True)])]
     cells = [f"{middle(loads, 'per_s'):.0f}/s, p99 {middle(loads, 'p99_ms'):.1f} ms" for loads in (theirs, ours)]
     errors = sum(one.errors for one in [*theirs, *ours])
-    print(f"| {name} | {errors} errors | {' | '.join(cells)} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
+    print(f"| {name} | {errors} | {' | '.join(cells)} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ from serving.web.shelf import COVERS, CoverFiles, Shelf
 log = logging.getLogger(__name__)
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
+PACKING: dict[str, Any] = {"minimum_size": 1000, "compresslevel": 5, "exclude_content_types": COMPRESSED}
 LAST_ANSWERS_S = 5  # how long an end of the process waits for answers under way
 
 DESCRIPTION = """
@@ -150,12 +151,11 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
     )
     # The last is the first to see a request.
+    app.add_middleware(LimitBody)
+    app.add_middleware(GZipMiddleware, **PACKING)
     if books is not None:
         parts: dict[str, Any] = {"keeper": keeper, "catalogue": catalogue, "books": books, "accounts": accounts}
-        app.add_middleware(ComposeAnswers, counts=kept, **parts)
-    app.add_middleware(LimitBody)
-    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=COMPRESSED)
-    if books is not None:
+        app.add_middleware(ComposeAnswers, counts=kept, packing=PACKING, **parts)
         app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=watch, accounts=accounts)
     app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
     if settings.cors_origin_list:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from serving.schemas import Book
 
 _OVERHEAD_BYTES = 250  # of an entry, past its JSON
+_NONE = (-1, -1, b"")
 
 
 class BookBytes:
@@ -28,20 +29,21 @@ class BookBytes:
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
         self._books: OrderedDict[int, tuple[int, int, bytes]] = OrderedDict()
+        self._has_lost = False  # until then nobody need know which were used last
         self._lock = threading.Lock()
         self.size_bytes = 0
 
     def of(self, ids: Sequence[int], versions: Sequence[int], epoch: int) -> list[bytes | None]:
         """The JSON of each book in that version of its row, None where it is not kept."""
-        return [self._one(book_id, version, epoch) for book_id, version in zip(ids, versions, strict=True)]
-
-    def _one(self, book_id: int, version: int, epoch: int) -> bytes | None:
-        kept = self._books.get(book_id)
-        if kept is None or kept[0] != version or kept[1] != epoch:
-            return None
-        with contextlib.suppress(KeyError):  # another thread needed the room just now
-            self._books.move_to_end(book_id)
-        return kept[2]
+        if self._has_lost:
+            for book_id in ids:
+                with contextlib.suppress(KeyError):
+                    self._books.move_to_end(book_id)
+        kept = [self._books.get(book_id, _NONE) for book_id in ids]
+        return [
+            one[2] if one[0] == version and one[1] == epoch else None
+            for one, version in zip(kept, versions, strict=True)
+        ]
 
     def keep(self, rows: Iterable[sa.Row[Any]], epoch: int) -> None:
         for row in rows:
@@ -51,6 +53,7 @@ class BookBytes:
                 self._books[row.id] = row.version, epoch, json
                 self.size_bytes += _size(json) - (_size(before[2]) if before else 0)
                 while self.size_bytes > self._capacity_bytes:
+                    self._has_lost = True
                     self.size_bytes -= _size(self._books.popitem(last=False)[1][2])
 
 

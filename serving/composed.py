@@ -13,10 +13,11 @@ import re
 from asyncio import to_thread
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from starlette.datastructures import QueryParams
+from starlette.datastructures import Headers, QueryParams
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -51,7 +52,7 @@ _PAGE, _BOOK, _LIST = Template("/books"), Template("/books/{book_id}"), Template
 
 
 class ComposeAnswers:
-    """ASGI middleware; inside of what compresses and keeps answers."""
+    """ASGI middleware; inside of what keeps answers. `packing` is how those are packed whose clients take that."""
 
     def __init__(
         self,
@@ -61,9 +62,10 @@ class ComposeAnswers:
         books: BookBytes,
         accounts: Accounts,
         counts: KeptAnswers,
+        packing: dict[str, Any],
     ) -> None:
         self._app, self._keeper, self._catalogue, self._books = app, keeper, catalogue, books
-        self._accounts, self._counts = accounts, counts
+        self._accounts, self._counts, self._packing = accounts, counts, packing
         self._frame: tuple[Champion | None, list[bytes]] = None, []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,6 +86,12 @@ class ComposeAnswers:
             return
         self._counts.composed += 1
         scope["route"] = template
+        # For an answer that is not packed that middleware does no more than this, at the cost of a list.
+        if "gzip" in Headers(scope=scope).get("accept-encoding", ""):
+            await GZipMiddleware(response, **self._packing)(scope, receive, send)
+            return
+        if len(response.body) >= self._packing["minimum_size"]:
+            response.headers.add_vary_header("Accept-Encoding")
         await response(scope, receive, send)
 
     def _is_newest(self, lineup: Lineup) -> bool:

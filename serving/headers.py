@@ -10,6 +10,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 _NOTHING = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
 # A page of plots brings its style and pictures in itself; what a shop wrote into it can run nothing.
 _PAGE = f"{_NOTHING}; style-src 'unsafe-inline'; img-src data:"
@@ -22,8 +23,8 @@ _DOCS = (
 
 def secure(headers: MutableHeaders, path: str) -> None:
     """Add what is missing to the headers of an answer at `path`."""
-    for name, value in HEADERS.items():
-        headers.setdefault(name, value)
+    told = {name for name, _ in headers.raw}
+    headers.raw.extend(pair for pair in _HEADERS if pair[0] not in told)
     if path in {"/docs", "/redoc"}:
         policy = _DOCS
     else:

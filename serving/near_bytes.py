@@ -37,17 +37,18 @@ class NearBytes:
         Raises:
             KeyError: the model does not know the book.
         """
-        probe = self._grown.probe([book_id])
-        places, scores = self._grown.ranked(probe, limit, is_allowed, exclude)
+        listed = None if exclude else self._grown.listed(self._grown.place(book_id), limit, is_allowed)
+        ranked = listed or self._grown.ranked(self._grown.probe([book_id]), limit, is_allowed, exclude)
+        places, scores = ranked
         wanted = places.tolist()
         known = self._pairs.get(book_id, {})
         lacking = [rank for rank, place in enumerate(wanted) if place not in known]
         if lacking:
-            found = self._grown.explained(probe, places[lacking], scores[lacking])
+            found = self._grown.explained(self._grown.probe([book_id]), places[lacking], scores[lacking])
             told = {wanted[rank]: _told(near) for rank, near in zip(lacking, found, strict=True)}
             known = known | told
             self._keep(book_id, known)
-        return [(int(book), known[place]) for book, place in zip(self._grown.ids[places], wanted, strict=True)]
+        return [(other, known[place]) for other, place in zip(self._grown.ids[places].tolist(), wanted, strict=True)]
 
     def _keep(self, book_id: int, known: dict[int, bytes]) -> None:
         with self._lock:

@@ -158,6 +158,15 @@ class Grown:
         chosen = self._spread(places, scores, limit, diversity) if diversity > 0 else np.arange(min(limit, len(places)))
         return self.explained(probe, places[chosen], scores[chosen])
 
+    def listed(
+        self, place: int, limit: int, is_allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.integer], NDArray[np.floating]] | None:
+        """What `ranked` gives for the book at `place`, if that is known without a search."""
+        if self.fresh is not None or self.base.lists_ is None:
+            return None
+        found = self.base.lists_.of(place, limit, self.base.works_, is_allowed)
+        return (found[0], np.minimum(found[1], 1.0)) if found is not None else None
+
     def ranked(
         self,
         probe: Probe,
@@ -166,10 +175,8 @@ class Grown:
         exclude: Collection[int] = (),
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
         """Places and scores of `nearest`, highest first; of equals, the lowest id."""
-        if self.fresh is None and not exclude and probe.at is not None and self.base.lists_ is not None:
-            listed = self.base.lists_.of(probe.at, limit, self.base.works_, is_allowed)
-            if listed is not None:
-                return listed[0], np.minimum(listed[1], 1.0)
+        if probe.at is not None and not exclude and (listed := self.listed(probe.at, limit, is_allowed)) is not None:
+            return listed
         left_out = {*probe.works, *(int(self.works[at]) for at in self._places(exclude))}
         wanted = limit + len(left_out)  # each work takes one place of a list at most
         may = self.is_current if is_allowed is None else is_allowed

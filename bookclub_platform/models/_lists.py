@@ -26,13 +26,20 @@ class Lists(NamedTuple):
         self, book: int, wanted: int, works: NDArray[np.int32], is_allowed: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.int32], NDArray[np.floating]] | None:
         """The `wanted` nearest of the allowed books, one of a work (n,); None where the list has fewer."""
-        ids = self.ids[book]
-        chosen = np.flatnonzero(ids >= 0 if is_allowed is None else (ids >= 0) & is_allowed[ids])
-        _, first = np.unique(works[ids[chosen]], return_index=True)
-        if len(first) < wanted:
-            return None
-        chosen = chosen[np.sort(first)[:wanted]]
-        return ids[chosen], self.scores[book][chosen]
+        row = self.ids[book]
+        # A loop over the few that are looked at costs a third of what NumPy takes to begin with.
+        for ids in (row[: 2 * wanted], row):
+            may = np.ones(len(ids), dtype=np.bool_) if is_allowed is None else is_allowed[ids]
+            chosen: dict[int, int] = {}  # work -> its first rank
+            for rank, (place, work, is_fit) in enumerate(
+                zip(ids.tolist(), works[ids].tolist(), may.tolist(), strict=True)
+            ):
+                if is_fit and place >= 0 and work not in chosen:
+                    chosen[work] = rank
+                    if len(chosen) == wanted:
+                        ranks = list(chosen.values())
+                        return ids[ranks], self.scores[book][ranks]
+        return None
 
     def fault(self, n: int) -> str | None:
         """Why these are no lists of `n` books, or None."""

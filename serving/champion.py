@@ -93,6 +93,7 @@ class ChampionKeeper:
         """Without `lineups` the model recommends what it was trained on."""
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
         self._lineups = lineups
+        self._prepared: Lineup | None = None
         self._swap = threading.Lock()  # two loops take up models and books
         self._reading = threading.Lock()
         self.books_fault: str | None = None
@@ -188,11 +189,16 @@ class ChampionKeeper:
         if (champion := self._champion) is None:
             return
         lineup = self._lineup(champion.model, champion.lineup)
-        if lineup is champion.lineup:
-            return  # who holds on to the champion in use sees that it is still the same
-        with self._swap:
-            if self._champion is not None and self._champion.model is champion.model:
-                self._champion = replace(self._champion, lineup=lineup)
+        if lineup is not champion.lineup:  # else who holds on to the champion in use sees that it is still the same
+            with self._swap:
+                if self._champion is not None and self._champion.model is champion.model:
+                    self._champion = replace(self._champion, lineup=lineup)
+        if self._lineups is not None and lineup is not self._prepared:
+            try:
+                self._lineups.prepare(lineup)
+                self._prepared = lineup
+            except DatabaseUnavailable as error:
+                log.warning("What is asked for is read only then: %s", error)
 
     def _lineup(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
         """What may be recommended with `model` now; without the books, what was before."""

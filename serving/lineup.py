@@ -12,7 +12,7 @@ A lineup never changes, so that an answer that holds one is of one model and one
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -162,7 +162,6 @@ class Lineups:
                 grown = known.grown if known is not None else Grown(model)
                 lacking = grown.outdated(stock.ids, stock.text).tolist()
                 rows = [BookText(*row) for row in connection.execute(select_texts(lacking))] if lacking else []
-                self._read_books(connection, stock, epoch)
         except sa.exc.DBAPIError as error:
             raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
         newer = grown.grow(rows)
@@ -171,10 +170,33 @@ class Lineups:
         took_s = time.monotonic() - started
         renewed_at = started + max(RENEWED_AFTER_S, 50 * took_s)  # a large catalogue: a fiftieth of the time at most
         lineup = Lineup(newer, stock, state, epoch, near, renewed_at)
-        may = lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
-        if self.books is not None and len(stock.ids) <= _PREPARED:
-            _prepare(near, newer.ids[may].tolist(), may)
+        lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
         return lineup
+
+    def prepare(self, lineup: Lineup) -> None:
+        """Read and tell of all books, of a small catalogue, before they are asked for.
+
+        Raises:
+            DatabaseUnavailable: they cannot be read now.
+        """
+        if self.books is None or lineup.stock is None or lineup.near is None or len(lineup.stock.ids) > _PREPARED:
+            return
+        ids = lineup.stock.ids.tolist()
+        kept = self.books.of(ids, lineup.stock.version.tolist(), lineup.epoch)
+        lacking = [book_id for book_id, json in zip(ids, kept, strict=True) if json is None]
+        try:
+            with self._engine.connect() as connection:
+                for start in range(0, len(lacking), _AT_ONCE):
+                    chosen = {"ids": lacking[start : start + _AT_ONCE]}
+                    self.books.keep(connection.execute(SELECT_VERSIONED, chosen).all(), lineup.epoch)
+        except sa.exc.DBAPIError as error:
+            raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
+        may = lineup.allowed(Filters())
+        deadline = time.monotonic() + _PREPARING_S
+        for book_id in lineup.grown.ids[may].tolist():
+            lineup.near.of(book_id, 10, may)
+            if time.monotonic() > deadline:
+                return
 
     def is_behind(self, lineup: Lineup) -> bool:
         """Whether there is a newer state of the books than that of `lineup`."""
@@ -184,28 +206,8 @@ class Lineups:
     def _epoch(self) -> int:
         return self._watch.outages if self._watch is not None else 0
 
-    def _read_books(self, connection: sa.Connection, stock: Stock, epoch: int) -> None:
-        """Those that are not at hand as they are now; of many books none, for each is read when it is asked for."""
-        if self.books is None or len(stock.ids) > _PREPARED:
-            return
-        ids = stock.ids.tolist()
-        kept = self.books.of(ids, stock.version.tolist(), epoch)
-        lacking = [book_id for book_id, json in zip(ids, kept, strict=True) if json is None]
-        for start in range(0, len(lacking), _AT_ONCE):
-            chosen = {"ids": lacking[start : start + _AT_ONCE]}
-            self.books.keep(connection.execute(SELECT_VERSIONED, chosen).all(), epoch)
-
     def close(self) -> None:
         self._engine.dispose()
-
-
-def _prepare(near: NearBytes, ids: Sequence[int], may: NDArray[np.bool_]) -> None:
-    """Tell of as many as can be told of in `_PREPARING_S`."""
-    deadline = time.monotonic() + _PREPARING_S
-    for book_id in ids:
-        near.of(book_id, 10, may)
-        if time.monotonic() > deadline:
-            return
 
 
 def _passes(stock: Stock, filters: Filters) -> NDArray[np.bool_]:

@@ -152,6 +152,19 @@ class BookQuery(PageQuery):
         return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
 
 
+class SegmentQuery(Question):
+    """Which page of a segment's books."""
+
+    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    cursor: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,15}$",
+        description="`next` of the page before; leave it out for the first page.",
+        examples=["20"],
+    )
+    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+
+
 class ExportQuery(Question):
     """What to export, and how."""
 

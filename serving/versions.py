@@ -37,9 +37,7 @@ class Freshness:
     def __init__(self, request: Request, response: Response) -> None:
         self._request, self._response = request, response
 
-    def check(
-        self, snapshot: Snapshot | State, champion: Champion | None, *more: str, has_lists: bool = False
-    ) -> None:
+    def check(self, snapshot: Snapshot | State, champion: Champion | None, *more: str, has_lists: bool = False) -> None:
         """Set `Bookclub-Data-Version`, `Bookclub-Model` (`tfidf_model/3`) where there is a model, `ETag` and
         `Cache-Control`; `more` is what else the answer follows from. One that `has_lists` follows from the books that
         were ranked, too: the champion's lineup, which may be seconds behind.

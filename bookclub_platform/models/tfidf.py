@@ -33,6 +33,7 @@ from bookclub_platform.models._identity import prints_of, works_of
 from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
 from bookclub_platform.models._nearest import FEW, Lists, nearest_lists
 from bookclub_platform.models._search import SearchIndex
+from bookclub_platform.models._segments import Segments, segments_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -69,6 +70,7 @@ class Tfidf:
         embedding_components_: (d, m) float32 of `lsa`: vectors @ their transpose are the embedding, not centred.
         lists_: the nearest of each book, made once; None where a request finds them as fast, and with an embedding.
         search_: the words of titles and terms, by which free text finds books; None in a model of an earlier release.
+        segments_: groups of books about like things; None without an embedding, and in a model of an earlier release.
         figures_: how these were made, for the log: seconds, recall@10 against exact; empty without, and once loaded.
     """
 
@@ -87,6 +89,7 @@ class Tfidf:
     embedding_components_: NDArray[np.float32] | None
     lists_: Lists | None
     search_: SearchIndex | None
+    segments_: Segments | None
     figures_: dict[str, float]
 
     def __init__(
@@ -163,7 +166,9 @@ class Tfidf:
         self.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
         self._fit_embedding(rows, vectors)
         self.search_ = SearchIndex.of([row.title for row in rows], term_names, self.idf_)
-        self.lists_, self.figures_ = None, {}
+        self.lists_, self.figures_, self.segments_ = None, {}, None
+        if self.embedding_ is not None:
+            self.segments_ = segments_of(self.embedding_, self.index_.by_book, len(term_names))
         if len(rows) > FEW and self.embedding_ is None:
             self.lists_, made = nearest_lists(self.index_, self.works_)
             self.figures_ = {"neighbour_seconds": made.seconds, "neighbour_recall_at_10": made.recall_at_10}
@@ -186,7 +191,7 @@ class Tfidf:
         folded.prints_, folded.title_prints_ = prints_of(rows)
         folded.vocabulary_, folded.n_categories_, folded.idf_ = self.vocabulary_, self.n_categories_, self.idf_
         folded.index_ = self._fold_vectors(rows)
-        folded.lists_, folded.figures_ = None, {}
+        folded.lists_, folded.figures_, folded.segments_ = None, {}, self.segments_
         folded.search_ = self.search_.fold([row.title for row in rows], self.idf_) if self.search_ else None
         folded.embedding_, folded.embedding_mean_ = None, self.embedding_mean_
         folded.embedding_components_ = self.embedding_components_

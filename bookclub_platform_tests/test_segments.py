@@ -1,4 +1,4 @@
-"""Segments: planted subjects are found, kept with the model, and served with the books of now. And the ETag of lists."""
+"""Segments: planted subjects are found, kept with the model, served with the books of now. And the ETag of lists."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_book_that_came_since_is_in_a_segment_and_one_that_left_is_not(after: 
 
 def test_a_segment_of_another_model_is_told_to_be_gone_and_a_model_without_any_says_why(after: World) -> None:
     old = get(after.client, "/segments")["items"][0]["id"]
-    plain = Tfidf(embedding="none").fit([row for row in rows(48)])
+    plain = Tfidf(embedding="none").fit(rows(48))
     version = after.registry.publish(plain, plain.parameters, {}, {}, artifact_root=None)
     after.registry.promote(version)
     given.wait_for(lambda: given.model_version(after.client) == version.version)
@@ -134,7 +134,7 @@ def test_the_etag_of_a_list_follows_stock_delisting_new_books_and_the_model(afte
     books, path = given.catalogue()["sea"], f"/books/{ids_of(after)[0]}/recommendations"
     new = replace(books[5], source_id="sea-new", upc="sea-new", title="The New and the whale", url="http://127.0.0.1/n")
     sold_out = replace(books[7], stock=0, in_stock=False)
-    states = [books[:7] + [sold_out] + books[8:], books[:-3], [*books, new]]
+    states = [[*books[:7], sold_out, *books[8:]], books[:-3], [*books, new]]
     with given.serving(create_app(settings, after.database_url, after.tracking_uri)) as client:
         given.wait_for(lambda: given.model_version(client) == after.first.version)
         seen: dict[str, list[object]] = {}

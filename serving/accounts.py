@@ -106,6 +106,15 @@ class Accounts:
         audit.note("login", "done", address=address, user_id=user.id, scopes=scopes)
         return grant
 
+    async def login_for_web(self, username: str, password: str, address: str) -> str:
+        """A new session that may read, as what a browser keeps in a cookie.
+
+        Raises:
+            Problem: as `login` does.
+        """
+        grant = await self.login(username, password, ["read"], address)
+        return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
+
     async def refresh(self, refresh_token: str, address: str) -> Grant:
         """The next pair of tokens of a session. A refresh token that comes a second time ends the session.
 

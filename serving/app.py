@@ -12,8 +12,11 @@ import contextlib
 import errno
 import logging
 import socket
+import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -28,13 +31,14 @@ from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Tfidf, reader
-from serving import document, logs, problems, versions
+from serving import document, logs, problems, versions, workers
 from serving.accounts import Accounts
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
 from serving.crawls import Dagster
 from serving.exports import MEDIA_TYPES, Exports
 from serving.feedback import FeedbackBook
+from serving.figures import SharedFigures
 from serving.gate import Gate
 from serving.guard import guard
 from serving.kept import KeepAnswers, KeptAnswers
@@ -52,7 +56,13 @@ from serving.web.shelf import COVERS, CoverFiles, Shelf
 log = logging.getLogger(__name__)
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
-LAST_ANSWERS_S = 5  # how long an end of the process waits for answers under way
+UVICORN: dict[str, Any] = {
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "proxy_headers": False,  # by itself uvicorn believes what anybody on loopback says about whom a request comes from
+    "timeout_graceful_shutdown": 5,  # how long an end waits for answers under way
+}
 
 DESCRIPTION = """
 Books from a shop, and for each of them the books most like it, with the reasons.
@@ -83,8 +93,9 @@ Books from a shop, and for each of them the books most like it, with the reasons
 """
 
 
-def create_app(settings: Settings, database_url: str, tracking_uri: str) -> FastAPI:
-    """The API over the books at `database_url` and the champion of the MLflow at `tracking_uri`.
+def create_app(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None = None) -> FastAPI:
+    """The API over the books at `database_url` and the champion of the MLflow at `tracking_uri`. `figures` is the
+    folder in which several workers put their figures.
 
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
@@ -103,7 +114,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         is_registration_open=settings.open_registration,
     )
     kept = KeptAnswers(settings.answer_cache_mb * 2**20)
-    metrics = Metrics(keeper, kept, catalogue.watch)
+    metrics = Metrics(keeper, kept, catalogue.watch, SharedFigures(figures) if figures is not None else None)
     exports = Exports(database_url)
     feedback = FeedbackBook(database_url)
     shelf = Shelf(settings.home / "covers")
@@ -112,7 +123,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         shelf.folder.mkdir(parents=True, exist_ok=True)
         catalogue.watch.start()
-        polling = asyncio.create_task(keeper.run())
+        running = [asyncio.create_task(keeper.run()), asyncio.create_task(metrics.share())]
         yield {
             "catalogue": catalogue,
             "keeper": keeper,
@@ -124,9 +135,10 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
             "feedback": feedback,
             "report": settings.report,
         }
-        polling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await polling
+        for task in running:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await accounts.close()
         await feedback.close()
         await catalogue.close()
@@ -183,18 +195,14 @@ def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
     """
     logs.configure()
     KeyRing(settings.token_keys_file).current()  # keys that cannot be used are told here, not to the first who logs in
-    app = create_app(settings, database_url, tracking_uri)
-    # uvicorn by itself believes what anybody on loopback says about whom a request comes from.
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=LAST_ANSWERS_S,
-    )
     with _listening(settings.api_host, settings.api_port) as listener:
         log.info("Listening on http://%s:%d, described at /docs.", settings.api_host, settings.api_port)
+        if settings.api_workers > 1:
+            with tempfile.TemporaryDirectory(prefix="bookclub-figures-") as figures:
+                make_app = partial(create_app, settings, database_url, tracking_uri, Path(figures))
+                workers.serve(make_app, listener, settings.api_workers, UVICORN)
+            return
+        config = uvicorn.Config(create_app(settings, database_url, tracking_uri), **UVICORN)
         # After a clean end uvicorn sends itself the signal again, which Python tells as a KeyboardInterrupt.
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])

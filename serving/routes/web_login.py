@@ -1,13 +1,13 @@
 """Logging in to the web catalogue: name and password -> a cookie that is good for its pages, and for nothing else.
 
-The cookie is HttpOnly, SameSite=Lax, for these pages alone, and Secure where the page came by https. A form that another
-site sends is refused by what browsers say of where it comes from, so that nobody is logged in or out by somebody else.
+The cookie is HttpOnly, SameSite=Lax, for these pages alone, and Secure where the page came by https. A form that
+another site sends is refused by what browsers say of where it comes from: nobody is logged in or out by somebody else.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,10 +19,12 @@ from serving.guard import TheAccounts, TheCaller
 from serving.problems import Problem
 from serving.questions import Password, Username
 from serving.tokens import WEB_LIFE_S
-from serving.web.pages import WebRoute, page
+from serving.web.pages import page
+from serving.web.route import WebRoute
 
 IS_OPEN = True  # it is how a reader gets in
 
+_PAGE = re.compile(f"{PAGES}(/[0-9]+)?([?][!-~]*)?", re.ASCII)
 _WRONG = "Name and password do not belong together."
 
 
@@ -45,10 +47,13 @@ router = APIRouter(route_class=_LoginRoute, include_in_schema=False)
 
 
 @router.get(WEB_LOGIN)
-async def show_login(following: Annotated[str, Query(alias="next")] = PAGES) -> Response:
-    """Shown, too, to whoever comes with a cookie of a session that has ended: it goes, and what is open is open."""
+async def show_login(
+    accounts: TheAccounts, caller: TheCaller, following: Annotated[str, Query(alias="next")] = PAGES
+) -> Response:
+    if caller.claims is not None and await accounts.is_live(caller.claims, is_strict=False):
+        return RedirectResponse(_ours(following), 303, {"Cache-Control": "no-store"})
     answer = _form(following)
-    answer.delete_cookie(COOKIE, path=PAGES)
+    answer.delete_cookie(COOKIE, path=PAGES)  # of a session that has ended: what is open to all is open again
     return answer
 
 
@@ -70,7 +75,7 @@ async def log_in(
         cookie,
         max_age=WEB_LIFE_S,
         path=PAGES,
-        secure=request.url.scheme == "https",
+        secure=request.scope["scheme"] == "https",
         httponly=True,
         samesite="lax",
     )
@@ -96,9 +101,7 @@ def _form(following: str, username: str = "", fault: str = "", status: int = 200
 
 def _ours(address: str) -> str:
     """`address` if it is one of the catalogue's: a link to the login must not lead to somebody else's page."""
-    parts = urlsplit(address) if address.isprintable() and "\\" not in address else None
-    is_ours = parts is not None and not parts.scheme and not parts.netloc and address.startswith(PAGES)
-    return address if is_ours else PAGES
+    return address if _PAGE.fullmatch(address) else PAGES
 
 
 def _refuse_others(request: Request) -> None:
@@ -107,6 +110,11 @@ def _refuse_others(request: Request) -> None:
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     # Browsers send the second alone where there is no https; what is no browser sends neither, and has no cookie.
-    is_ours = site == "same-origin" if site else origin is None or urlsplit(origin).hostname == request.url.hostname
+    is_ours = site == "same-origin" if site else origin is None or _host(origin) == _host(request.headers["host"])
     if not is_ours:
         raise Problem(403, "other-site", "The form comes from another site. Log in from the catalogue itself.")
+
+
+def _host(origin: str) -> str:
+    """Without the port, which a gateway may leave out."""
+    return re.sub(":[0-9]+$", "", origin.rpartition("://")[2])

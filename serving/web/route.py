@@ -46,7 +46,8 @@ class WebRoute(APIRoute):
             text = "Nothing can be searched for yet. The shelves are open."
             return page("fault.html", 503, title="No search yet", text=text)
         if isinstance(error, Problem) and error.status == 401:
-            wanted = urlencode({"next": f"{request.url.path}?{request.url.query}".removesuffix("?")})
+            query = request.scope["query_string"].decode("latin-1")
+            wanted = urlencode({"next": f"{request.scope['path']}?{query}".removesuffix("?")})
             return RedirectResponse(f"{WEB_LOGIN}?{wanted}", 303, {"Cache-Control": "no-store"})
         if isinstance(error, Problem):
             answer = page("fault.html", error.status, title="Not like this", text=str(error))

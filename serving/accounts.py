@@ -95,6 +95,7 @@ class Accounts:
         user = await self._proved(username, password, "login", address)
         scopes = [scope for scope in user.scopes if scope in wanted] if wanted else list(user.scopes)
         if not scopes:
+            audit.note("login", "refused", address=address, user_id=user.id, why="scope")
             raise problems.Problem(400, "invalid-scope", f"The account has none of the scopes {' '.join(wanted)}.")
         fresh = await self._renewed_hash(user, password)
         async with self._transaction() as connection:

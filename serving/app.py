@@ -1,25 +1,19 @@
 """Settings, the address of the books, the address of the registry -> the API. The composition root on this side.
 
-    run(load_settings(), "postgresql://user:password@host/bookclub", "http://127.0.0.1:5000")
+    app = create_app(load_settings(), "postgresql://user:password@host/bookclub", "http://127.0.0.1:5000")
 
-`python -m serving` does the same with the addresses of the environment.
+run.py serves it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import logging
-import socket
-import tempfile
 from collections.abc import AsyncIterator
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
@@ -27,11 +21,10 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from starlette.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Tfidf, reader
-from serving import document, logs, problems, versions, workers
+from serving import document, problems, versions
 from serving.accounts import Accounts
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
@@ -53,16 +46,7 @@ from serving.tracing import TraceRequests
 from serving.versions import VERSION_HEADERS
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
-log = logging.getLogger(__name__)
-
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
-UVICORN: dict[str, Any] = {
-    "log_config": None,
-    "access_log": False,
-    "server_header": False,
-    "proxy_headers": False,  # by itself uvicorn believes what anybody on loopback says about whom a request comes from
-    "timeout_graceful_shutdown": 5,  # how long an end waits for answers under way
-}
 
 DESCRIPTION = """
 Books from a shop, and for each of them the books most like it, with the reasons.
@@ -185,34 +169,3 @@ def _cors(origins: list[str]) -> dict[str, Any]:
         "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
         "max_age": 600,
     }
-
-
-def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
-    """Serve until SIGINT or SIGTERM.
-
-    Raises:
-        PortTaken: something else listens on BOOKCLUB_API_PORT.
-    """
-    logs.configure()
-    KeyRing(settings.token_keys_file).current()  # keys that cannot be used are told here, not to the first who logs in
-    with _listening(settings.api_host, settings.api_port) as listener:
-        log.info("Listening on http://%s:%d, described at /docs.", settings.api_host, settings.api_port)
-        if settings.api_workers > 1:
-            with tempfile.TemporaryDirectory(prefix="bookclub-figures-") as figures:
-                make_app = partial(create_app, settings, database_url, tracking_uri, Path(figures))
-                workers.serve(make_app, listener, settings.api_workers, UVICORN)
-            return
-        config = uvicorn.Config(create_app(settings, database_url, tracking_uri), **UVICORN)
-        # After a clean end uvicorn sends itself the signal again, which Python tells as a KeyboardInterrupt.
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket of our own: uvicorn would end the process over a taken port without naming the setting."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortTaken(host, port, "BOOKCLUB_API_PORT") from error
-        raise

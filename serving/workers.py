@@ -18,14 +18,16 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from serving import logs
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 # A worker answers the supervisor from a thread; while it starts on a busy machine that thread is not there yet.
 _HUNG_AFTER_S = 60

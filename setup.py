@@ -100,7 +100,7 @@ setup(
     description="Collects a shop's books, learns which are alike, and recommends",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["bookclub_platform*", "serving*"]),
+    packages=find_packages(include=["bookclub_platform", "bookclub_platform.*", "serving*"]),
     package_data={
         "bookclub_platform.core": ["migrations/*.mako", "migrations/*.py", "migrations/versions/*.py"],
         "bookclub_platform.report": ["*.css", "*.j2"],

@@ -1,22 +1,19 @@
 """Settings, the address of the books, the address of the registry -> the API. The composition root on this side.
 
-    run(load_settings(), "postgresql://user:password@host/bookclub", "http://127.0.0.1:5000")
+    app = create_app(load_settings(), "postgresql://user:password@host/bookclub", "http://127.0.0.1:5000")
 
-`python -m serving` does the same with the addresses of the environment.
+run.py serves it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import logging
-import socket
 from collections.abc import AsyncIterator
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
@@ -24,17 +21,17 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from starlette.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Tfidf, reader
-from serving import document, logs, problems, versions
+from serving import document, problems, versions
 from serving.accounts import Accounts
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
 from serving.crawls import Dagster
 from serving.exports import MEDIA_TYPES, Exports
 from serving.feedback import FeedbackBook
+from serving.figures import SharedFigures
 from serving.gate import Gate
 from serving.guard import guard
 from serving.kept import KeepAnswers, KeptAnswers
@@ -49,10 +46,7 @@ from serving.tracing import TraceRequests
 from serving.versions import VERSION_HEADERS
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
-log = logging.getLogger(__name__)
-
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
-LAST_ANSWERS_S = 5  # how long an end of the process waits for answers under way
 
 DESCRIPTION = """
 Books from a shop, and for each of them the books most like it, with the reasons.
@@ -83,8 +77,9 @@ Books from a shop, and for each of them the books most like it, with the reasons
 """
 
 
-def create_app(settings: Settings, database_url: str, tracking_uri: str) -> FastAPI:
-    """The API over the books at `database_url` and the champion of the MLflow at `tracking_uri`.
+def create_app(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None = None) -> FastAPI:
+    """The API over the books at `database_url` and the champion of the MLflow at `tracking_uri`. `figures` is the
+    folder in which several workers put their figures.
 
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
@@ -103,7 +98,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         is_registration_open=settings.open_registration,
     )
     kept = KeptAnswers(settings.answer_cache_mb * 2**20)
-    metrics = Metrics(keeper, kept, catalogue.watch)
+    metrics = Metrics(keeper, kept, catalogue.watch, SharedFigures(figures) if figures is not None else None)
     exports = Exports(database_url)
     feedback = FeedbackBook(database_url)
     shelf = Shelf(settings.home / "covers")
@@ -112,7 +107,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         shelf.folder.mkdir(parents=True, exist_ok=True)
         catalogue.watch.start()
-        polling = asyncio.create_task(keeper.run())
+        running = [asyncio.create_task(keeper.run()), asyncio.create_task(metrics.share())]
         yield {
             "catalogue": catalogue,
             "keeper": keeper,
@@ -124,9 +119,10 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
             "feedback": feedback,
             "report": settings.report,
         }
-        polling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await polling
+        for task in running:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await accounts.close()
         await feedback.close()
         await catalogue.close()
@@ -173,38 +169,3 @@ def _cors(origins: list[str]) -> dict[str, Any]:
         "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
         "max_age": 600,
     }
-
-
-def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
-    """Serve until SIGINT or SIGTERM.
-
-    Raises:
-        PortTaken: something else listens on BOOKCLUB_API_PORT.
-    """
-    logs.configure()
-    KeyRing(settings.token_keys_file).current()  # keys that cannot be used are told here, not to the first who logs in
-    app = create_app(settings, database_url, tracking_uri)
-    # uvicorn by itself believes what anybody on loopback says about whom a request comes from.
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=LAST_ANSWERS_S,
-    )
-    with _listening(settings.api_host, settings.api_port) as listener:
-        log.info("Listening on http://%s:%d, described at /docs.", settings.api_host, settings.api_port)
-        # After a clean end uvicorn sends itself the signal again, which Python tells as a KeyboardInterrupt.
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket of our own: uvicorn would end the process over a taken port without naming the setting."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortTaken(host, port, "BOOKCLUB_API_PORT") from error
-        raise

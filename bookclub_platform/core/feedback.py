@@ -67,11 +67,11 @@ class Event:
     happened_at: datetime
 
 
-def add_events(connection: sa.Connection, user_id: int, events: Sequence[Event]) -> int:
-    """Keep those events that this account has not told before; returns how many. All books must be known."""
+def add_events(connection: sa.Connection, user_id: int, events: Sequence[Event]) -> set[UUID]:
+    """Keep those events that this account has not told before; returns their ids. All books must be known."""
     rows = [asdict(event) | {"user_id": user_id} for event in events]
     kept = insert(feedback).on_conflict_do_nothing().returning(feedback.c.event_id)
-    return len(connection.execute(kept.values(rows)).all())
+    return set(connection.scalars(kept.values(rows)))
 
 
 def unknown_books(connection: sa.Connection, ids: Sequence[int]) -> list[int]:

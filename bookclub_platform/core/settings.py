@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI"))
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
+    api_workers: Annotated[int, Field(ge=1, le=64)] = 1
     dagster_port: Port = 3000
     dagster_url: Annotated[str | None, AfterValidator(_http_url_or_none)] = None
     mlflow_port: Port = 5000

@@ -14,7 +14,6 @@ benchmarks/ABLATION.md shows; `python benchmarks/ablation.py` writes it.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -26,14 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bookclub_platform.core.errors import ModelError
-from bookclub_platform.core.stock import fingerprint, text_fingerprint
-from bookclub_platform.models import _artifact, _text
+from bookclub_platform.models import _text, _tfidf_artifact
 from bookclub_platform.models._contract import BookText, Reason, Recommendation
 from bookclub_platform.models._embedding import Encoder, centred
 from bookclub_platform.models._fold import unit_index
+from bookclub_platform.models._identity import prints_of, works_of
 from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
 from bookclub_platform.models._nearest import FEW, Lists, nearest_lists
-from bookclub_platform.models._search import SEARCH_ARRAYS, SearchIndex
+from bookclub_platform.models._search import SearchIndex
+from bookclub_platform.models._segments import Segments, segments_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -41,29 +41,6 @@ if TYPE_CHECKING:
 UNKNOWN_CATEGORIES = ("default", "add-a-comment", "unsorted", "choose-a-category")  # the last two are the sandbox's
 REASONS = 5
 LSA_DIMENSIONS, LSA_BOOKS = 50, 20  # and at least so many books for each
-
-_VERSION = 1
-_EMBEDDING_ARRAYS: dict[str, type[np.generic]] = {
-    "embedding": np.float32,
-    "embedding_mean": np.float32,
-    "embedding_components": np.float32,
-}
-_LIST_ARRAYS: dict[str, type[np.generic]] = {"nearest.ids": np.int32, "nearest.scores": np.float32}
-_TABLES = {"embedding", "embedding_components", *_LIST_ARRAYS}
-_ARRAYS: dict[str, type[np.generic]] = {
-    "book_ids": np.int64,
-    "works": np.int32,
-    "idf": np.float32,
-    "by_book.indptr": np.int64,
-    "by_book.indices": np.int32,
-    "by_book.data": np.float32,
-    "by_column.indptr": np.int64,
-    "by_column.indices": np.int32,
-    "by_column.data": np.float32,
-}
-# Of what the books were when they were learned: 0 in a model of an earlier release, which tells nothing of it.
-_PRINT_ARRAYS: dict[str, type[np.generic]] = {"prints": np.int64, "title_prints": np.int64}
-_VOCABULARY = "vocabulary.json"
 
 
 class Tfidf:
@@ -93,6 +70,7 @@ class Tfidf:
         embedding_components_: (d, m) float32 of `lsa`: vectors @ their transpose are the embedding, not centred.
         lists_: the nearest of each book, made once; None where a request finds them as fast, and with an embedding.
         search_: the words of titles and terms, by which free text finds books; None in a model of an earlier release.
+        segments_: groups of books about like things; None without an embedding, and in a model of an earlier release.
         figures_: how these were made, for the log: seconds, recall@10 against exact; empty without, and once loaded.
     """
 
@@ -111,6 +89,7 @@ class Tfidf:
     embedding_components_: NDArray[np.float32] | None
     lists_: Lists | None
     search_: SearchIndex | None
+    segments_: Segments | None
     figures_: dict[str, float]
 
     def __init__(
@@ -179,15 +158,17 @@ class Tfidf:
         vectors = normalize(hstack([terms, categories], format="csr", dtype=np.float32), copy=False)
         vectors.sort_indices()
         self.book_ids = np.array([row.id for row in rows], dtype=np.int64)
-        self.works_ = _works([row.title for row in rows])
-        self.prints_, self.title_prints_ = _prints(rows)
+        self.works_ = works_of([row.title for row in rows])
+        self.prints_, self.title_prints_ = prints_of(rows)
         self.vocabulary_ = term_names + category_names
         self.n_categories_ = len(category_names)
         self.idf_ = np.concatenate([term_idf, category_idf]).astype(np.float32)
         self.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
         self._fit_embedding(rows, vectors)
         self.search_ = SearchIndex.of([row.title for row in rows], term_names, self.idf_)
-        self.lists_, self.figures_ = None, {}
+        self.lists_, self.figures_, self.segments_ = None, {}, None
+        if self.embedding_ is not None:
+            self.segments_ = segments_of(self.embedding_, self.index_.by_book, len(term_names))
         if len(rows) > FEW and self.embedding_ is None:
             self.lists_, made = nearest_lists(self.index_, self.works_)
             self.figures_ = {"neighbour_seconds": made.seconds, "neighbour_recall_at_10": made.recall_at_10}
@@ -206,11 +187,11 @@ class Tfidf:
         rows = sorted(rows, key=lambda row: row.id)
         folded = type(self)(**self.parameters)
         folded.book_ids = np.array([row.id for row in rows], dtype=np.int64)
-        folded.works_ = _works([row.title for row in rows])
-        folded.prints_, folded.title_prints_ = _prints(rows)
+        folded.works_ = works_of([row.title for row in rows])
+        folded.prints_, folded.title_prints_ = prints_of(rows)
         folded.vocabulary_, folded.n_categories_, folded.idf_ = self.vocabulary_, self.n_categories_, self.idf_
         folded.index_ = self._fold_vectors(rows)
-        folded.lists_, folded.figures_ = None, {}
+        folded.lists_, folded.figures_, folded.segments_ = None, {}, self.segments_
         folded.search_ = self.search_.fold([row.title for row in rows], self.idf_) if self.search_ else None
         folded.embedding_, folded.embedding_mean_ = None, self.embedding_mean_
         folded.embedding_components_ = self.embedding_components_
@@ -422,114 +403,13 @@ class Tfidf:
 
     def save(self, folder: Path) -> None:
         """See `Model.save`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, NDArray[Any]] = {"book_ids": self.book_ids, "works": self.works_, "idf": self.idf_}
-        for side in ("by_book", "by_column"):
-            arrays |= {f"{side}.{part}": array for part, array in getattr(self.index_, side)._asdict().items()}
-        embedding = zip(
-            _EMBEDDING_ARRAYS, (self.embedding_, self.embedding_mean_, self.embedding_components_), strict=True
-        )
-        arrays |= {key: array for key, array in embedding if array is not None}
-        arrays |= {"prints": self.prints_, "title_prints": self.title_prints_}
-        if self.lists_ is not None:
-            arrays |= dict(zip(_LIST_ARRAYS, self.lists_, strict=True))
-        if self.search_ is not None:
-            arrays |= self.search_.arrays()
-        for array_name, array in arrays.items():
-            np.save(folder / f"{array_name}.npy", array, allow_pickle=False)
-        text = json.dumps(self.vocabulary_, ensure_ascii=False, indent=0)
-        (folder / _VOCABULARY).write_text(text + "\n", encoding="utf-8")
-        _artifact.seal(folder, self.name, _VERSION, self.parameters, self.counts)
+        _tfidf_artifact.save(self, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `Model.load`."""
-        stated = _artifact.read_manifest(folder)
-        embedding = {key: kind for key, kind in _EMBEDDING_ARRAYS.items() if f"{key}.npy" in stated.files}
-        has_lists = f"{min(_LIST_ARRAYS)}.npy" in stated.files
-        has_prints = f"{min(_PRINT_ARRAYS)}.npy" in stated.files
-        has_search = f"{min(SEARCH_ARRAYS)}.npy" in stated.files
-        dtypes = _ARRAYS | embedding | (_PRINT_ARRAYS if has_prints else {}) | (_LIST_ARRAYS if has_lists else {})
-        dtypes |= SEARCH_ARRAYS if has_search else {}
-        manifest = _artifact.open_sealed(folder, cls.name, _VERSION, {_VOCABULARY, *(f"{key}.npy" for key in dtypes)})
-        try:
-            model = cls(**manifest.parameters)
-        except (TypeError, ModelError) as error:
-            raise _artifact.invalid(folder, f"has parameters that a {cls.name} cannot have: {error}") from error
-        arrays = {
-            key: _artifact.read_array(folder / f"{key}.npy", dtype, ndim=2 if key in _TABLES else 1)
-            for key, dtype in dtypes.items()
-        }
-        model.embedding_, model.embedding_mean_, model.embedding_components_ = map(arrays.get, _EMBEDDING_ARRAYS)
-        model.book_ids, model.works_, model.idf_ = arrays["book_ids"], arrays["works"], arrays["idf"]
-        unknown = np.zeros(len(model.book_ids), dtype=np.int64)
-        model.prints_, model.title_prints_ = (arrays.get(key, unknown) for key in _PRINT_ARRAYS)
-        by_book, by_column = (
-            Compressed(*(arrays[f"{side}.{part}"] for part in Compressed._fields)) for side in ("by_book", "by_column")
-        )
-        model.lists_ = Lists(*(arrays[key] for key in _LIST_ARRAYS)) if has_lists else None
-        model.search_ = SearchIndex.from_arrays(arrays) if has_search else None
-        model.figures_ = {}
-        model.vocabulary_ = _artifact.read_list(folder / _VOCABULARY)
-        model.n_categories_ = manifest.counts.get("categories", -1)
-        model.index_ = InvertedIndex(by_book, by_column)
-        fault = model._fault()
-        if fault or model.counts != manifest.counts:
-            raise _artifact.invalid(folder, f"does not fit together: {fault or 'the counts differ'}")
-        return model
-
-    def _fault(self) -> str | None:
-        """Why what was loaded cannot be used, or None."""
-        n_books, n_columns = len(self.book_ids), len(self.vocabulary_)
-        if n_books and (self.book_ids[0] < 0 or np.any(np.diff(self.book_ids) <= 0)):
-            return "the ids of the books do not ascend from 0 or more"
-        if len(self.works_) != n_books:
-            return f"{len(self.works_)} works for {n_books} books"
-        if len(self.prints_) != n_books or len(self.title_prints_) != n_books:
-            return f"{len(self.prints_)} and {len(self.title_prints_)} fingerprints for {n_books} books"
-        if len(self.idf_) != n_columns:
-            return f"{len(self.idf_)} weights for {n_columns} columns"
-        if not np.all(self.idf_ >= 0) or not np.all(np.isfinite(self.idf_)):
-            return "weights that are no numbers of 0 or more"
-        if not 0 <= self.n_categories_ <= n_columns:
-            return f"{self.n_categories_} categories among {n_columns} columns"
-        return (
-            self.index_.by_book.fault(n_books, n_columns)
-            or self.index_.by_column.fault(n_columns, n_books)
-            or self._embedding_fault(n_books, n_columns)
-            or (self.lists_.fault(n_books) if self.lists_ is not None else None)
-            or (self.search_.fault(n_books, n_columns) if self.search_ is not None else None)
-        )
-
-    def _embedding_fault(self, n_books: int, n_columns: int) -> str | None:
-        if self.embedding_ is None or self.embedding_mean_ is None:
-            has_part = self.embedding_ is not self.embedding_mean_ or self.embedding_components_ is not None
-            return "a part of an embedding" if has_part else None
-        shape = (n_books, len(self.embedding_mean_))
-        if self.embedding_.shape != shape:
-            return f"embeddings of shape {self.embedding_.shape} for {n_books} books"
-        components = self.embedding_components_
-        if (components is not None) != (self.embedding == "lsa"):
-            return f"components of `lsa`, or none, for an embedding {self.embedding!r}"
-        if components is not None and not (components.shape == (shape[1], n_columns) and np.isfinite(components).all()):
-            return f"components of shape {components.shape} for {n_columns} columns"
-        # NaN fails every comparison; infinity, and what is longer than a unit vector, this one.
-        is_unit = np.einsum("ij,ij->i", self.embedding_, self.embedding_) <= 1.001
-        return None if is_unit.all() and np.isfinite(self.embedding_mean_).all() else "embeddings longer than 1"
+        return _tfidf_artifact.load(cls, folder)
 
 
 def _compressed(matrix: csr_matrix) -> Compressed:
     return Compressed(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
-
-
-def _works(titles: Sequence[str]) -> NDArray[np.int32]:
-    """(n,): for each book the place of the first with the same title."""
-    first: dict[str, int] = {}
-    return np.array([first.setdefault(_text.work_key(title), at) for at, title in enumerate(titles)], dtype=np.int32)
-
-
-def _prints(rows: Sequence[BookText]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(n,) fingerprints of the texts, and of the titles as works."""
-    texts = [text_fingerprint(row.title, row.description, row.category, row.category_name) for row in rows]
-    titles = [fingerprint(_text.work_key(row.title)) for row in rows]
-    return np.array(texts, dtype=np.int64), np.array(titles, dtype=np.int64)

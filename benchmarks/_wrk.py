@@ -11,26 +11,58 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import psutil
 
-# Which path is next is drawn anew for each request, by the same seed for each server.
+Order = Literal["random", "zipf", "once"]
+
+# Which path is next is drawn anew for each request, by the same seed for each server; or each in its turn, until all
+# were asked for. wrk tells then how long it slept, and not how long that took.
 _SCRIPT = """
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long s; int us; int padding; } bench_time; int gettimeofday(bench_time *, void *);")
+local moment = ffi.new("bench_time")
+local function now_us() ffi.C.gettimeofday(moment, nil); return tonumber(moment.s) * 1e6 + moment.us end
 math.randomseed(1)
-local paths = {%s}
-local body, pause_ms = %s, %d
+local order, body, pause_ms = "%s", %s, %d
+local paths, sums, asked, began = {}, {}, 0, 0
+for path in io.lines("%s") do
+  paths[#paths + 1] = path
+  sums[#paths] = (sums[#paths - 1] or 0) + 1 / #paths
+end
+took_us, last_us = 0, 0
+local function place()
+  if order == "random" then return math.random(#paths) end
+  if order == "once" then return asked end
+  local low, high, drawn = 1, #paths, math.random() * sums[#paths]
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if sums[middle] < drawn then low = middle + 1 else high = middle end
+  end
+  return low
+end
 request = function()
-  local path = paths[math.random(#paths)]
+  if asked == 0 then began = now_us() end
+  if order == "once" and asked == #paths then
+    if took_us == 0 then took_us = now_us() - began; wrk.thread:stop() end
+    return wrk.format("GET", paths[1])
+  end
+  asked = asked + 1
+  local path = paths[place()]
   if body == nil then return wrk.format("GET", path) end
   local id = string.match(path, "%%d+")
   return wrk.format("POST", "/invocations", {["Content-Type"] = "application/json"}, (string.gsub(body, "ID", id)))
 end
 if pause_ms > 0 then delay = function() return math.random(0, 2 * pause_ms) end end
+local client
+setup = function(thread) client = thread end
 done = function(summary, latency)
+  local took = client:get("took_us")
+  local us = took > 0 and took or summary.duration
   local errors = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout
   io.write(string.format('JSON{"requests": %%d, "us": %%d, "errors": %%d, "p50_us": %%d, "p99_us": %%d}\\n',
-    summary.requests, summary.duration, errors, latency:percentile(50), latency:percentile(99)))
+    summary.requests, us, errors, latency:percentile(50), latency:percentile(99)))
 end
 """
 
@@ -47,26 +79,26 @@ class Load(NamedTuple):
 
 def load(
     server: psutil.Process, address: str, paths: list[str], seconds: float, connections: int = 16, pause_ms: int = 0,
-    body: str | None = None,
+    body: str | None = None, order: Order = "random",
 ) -> Load:  # fmt: skip
-    """Ask for random `paths` over `connections` for `seconds`, each waiting `pause_ms` on average between two; with a
-    `body`, post that to /invocations, ID replaced by the number in the path."""
+    """Ask for `paths` over `connections` for `seconds`, each waiting `pause_ms` on average between two: at random; the
+    first most often, as Zipf says; or each once, and no longer than that takes. With a `body`, post that to
+    /invocations, ID replaced by the number in the path."""
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed: Debian's and Homebrew's package is called wrk.")
-    listed = ", ".join(json.dumps(path) for path in paths)
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT % (listed, "nil" if body is None else f"[[{body}]]", pause_ms))
-        script.flush()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "paths").write_text("\n".join(paths) + "\n")
+        told_body = "nil" if body is None else f"[[{body}]]"
+        (folder / "script.lua").write_text(_SCRIPT % (order, told_body, pause_ms, folder / "paths"))
         before = cpu_s(server)
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", script.name, address]
-        output = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(script.name).parent
-        ).stdout
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(folder / "script.lua"), address]
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=folder).stdout
         spent = cpu_s(server) - before
     told = json.loads(next(line for line in output.splitlines() if line.startswith("JSON"))[4:])
     return Load(
         told["requests"] / told["us"] * 1e6,
-        told["requests"] / spent,
+        told["requests"] / max(spent, 0.01),
         told["p50_us"] / 1000,
         told["p99_us"] / 1000,
         told["errors"],

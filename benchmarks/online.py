@@ -51,8 +51,9 @@ def measure(size: int) -> dict[str, list[float]]:
         random.integers(0, 6, n).astype(np.int8),
         random.random(n) < 0.8,
         np.zeros(n, dtype=np.int64),
+        np.zeros(n, dtype=np.uint32),
     )
-    lineup = Lineup(grown, stock, "1")
+    lineup = Lineup(grown, stock)
     lineup.allowed(Filters())
     asked = random.integers(1, n + 1, REQUESTS).tolist()
     narrow = Filters(category=rows[0].category, min_rating=3)

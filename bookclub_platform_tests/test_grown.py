@@ -156,8 +156,9 @@ def test_a_list_made_once_and_a_bounded_search_give_what_a_scan_gives(
     rows: list[BookText], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scanning = Grown(Tfidf(embedding="none").fit(rows[:LEARNED])).grow(rows[LEARNED:])
+    scanning.base.lists_ = None
     expected = [scanning.nearest(scanning.probe([book_id]), 10) for book_id in range(1, 60)]
-    monkeypatch.setattr("bookclub_platform.models.tfidf.FEW", 0)
+    monkeypatch.setattr("bookclub_platform.models.tfidf.UP_TO", 0)
     monkeypatch.setattr(grown_module, "SCANNED", 0)
     listed = Grown(Tfidf(embedding="none").fit(rows[:LEARNED])).grow(rows[LEARNED:])
     assert listed.base.lists_ is not None

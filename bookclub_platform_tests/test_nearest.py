@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from bookclub_platform.core.errors import ArtifactInvalid
 from bookclub_platform.models import Tfidf, _index, tfidf
 from bookclub_platform.models._artifact import read_manifest, seal
-from bookclub_platform.models._nearest import Lists, nearest_lists, recall_at_10
+from bookclub_platform.models._lists import Lists
+from bookclub_platform.models._nearest import nearest_lists, recall_at_10
 from bookclub_platform_tests.test_tfidf import SHARED, real_books
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -137,7 +138,7 @@ def filtered_recall(model: Tfidf, share: float) -> float:
 def large(model: Tfidf) -> Iterator[Tfidf]:
     """The same books with lists made once, as a model of many more has them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tfidf, "FEW", 0)
+        patch.setattr(tfidf, "UP_TO", 0)
         yield Tfidf(embedding="none").fit(list(made_up(BOOKS, seed=3)))
 
 

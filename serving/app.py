@@ -26,9 +26,12 @@ from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Tfidf, reader
 from serving import document, problems, versions
 from serving.accounts import Accounts
+from serving.book_bytes import BookBytes
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
+from serving.composed import ComposeAnswers
 from serving.crawls import Dagster
+from serving.datawatch import DataWatch
 from serving.exports import MEDIA_TYPES, Exports
 from serving.feedback import FeedbackBook
 from serving.figures import SharedFigures
@@ -84,9 +87,13 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
     folder = settings.home / "serving" / "models"
-    lineups = Lineups(database_url)
+    watch = DataWatch(database_url)
+    cache_bytes = settings.answer_cache_mb * 2**20
+    # Half for whole answers; a quarter each for the books and the reasons that other answers are put together from.
+    books = BookBytes(cache_bytes // 4) if cache_bytes else None
+    lineups = Lineups(database_url, watch, books, near_bytes=cache_bytes // 4)
     keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s, lineups)
-    catalogue = Catalogue(database_url)
+    catalogue = Catalogue(database_url, watch)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(settings.home / "serving" / "quotas")
     accounts = Accounts(
@@ -97,8 +104,8 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
         is_login_required=settings.require_login,
         is_registration_open=settings.open_registration,
     )
-    kept = KeptAnswers(settings.answer_cache_mb * 2**20)
-    metrics = Metrics(keeper, kept, catalogue.watch, SharedFigures(figures) if figures is not None else None)
+    kept = KeptAnswers(cache_bytes // 2)
+    metrics = Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None)
     exports = Exports(database_url)
     feedback = FeedbackBook(database_url)
     shelf = Shelf(settings.home / "covers")
@@ -106,7 +113,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         shelf.folder.mkdir(parents=True, exist_ok=True)
-        catalogue.watch.start()
+        watch.start()
         running = [asyncio.create_task(keeper.run()), asyncio.create_task(metrics.share())]
         yield {
             "catalogue": catalogue,
@@ -139,10 +146,13 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
         generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
     )
     # The last is the first to see a request.
+    if books is not None:
+        parts: dict[str, Any] = {"keeper": keeper, "catalogue": catalogue, "books": books, "accounts": accounts}
+        app.add_middleware(ComposeAnswers, counts=kept, **parts)
     app.add_middleware(LimitBody)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=COMPRESSED)
-    if settings.answer_cache_mb:
-        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=catalogue.watch, accounts=accounts)
+    if books is not None:
+        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=watch, accounts=accounts)
     app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))

@@ -9,7 +9,7 @@ A database that does not answer becomes DatabaseUnavailable within seconds, and 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -67,9 +67,9 @@ class Snapshot:
 class Catalogue:
     """The pool of connections to the books; connects when first asked. `watch` knows the newest version read."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, watch: DataWatch) -> None:
         self._engine = open_engine(database_url, POOL_SIZE, "REPEATABLE READ", is_read_only=True)
-        self.watch = DataWatch(database_url)
+        self.watch = watch
         self._memory: OrderedDict[Hashable, _Rows] = OrderedDict()
 
     @asynccontextmanager
@@ -85,6 +85,16 @@ class Catalogue:
             state = state_of((await connection.execute(select_state())).one_or_none())
             self.watch.saw(state.data_version)
             yield Snapshot(connection, state, self._memory)
+
+    async def rows(self, statement: sa.Select[Any], parameters: Mapping[str, Any]) -> _Rows:
+        """The rows of one statement, whichever state of the tables they are of.
+
+        Raises:
+            DatabaseUnavailable: see `snapshot`.
+        """
+        async with connected(self._engine, "The books") as connection:
+            rows: _Rows = (await connection.execute(statement, parameters)).all()
+            return rows
 
     async def close(self) -> None:
         self.watch.stop()

@@ -30,6 +30,7 @@ from serving.lineup import Lineup, Lineups
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 60.0
+_BEHIND_S = 0.1  # how often it is looked at in memory whether the books have changed
 LONGEST_BOOKS_PAUSE_S = 20.0  # a book is to be recommended within a minute
 LAST = "champion.json"
 
@@ -137,7 +138,13 @@ class ChampionKeeper:
             await asyncio.to_thread(self.look_at_books)
             took_s = time.monotonic() - started
             # While a large catalogue is loaded its state changes all the time: most of ours is for the answers.
-            await asyncio.sleep(max(self._poll_s, min(5 * took_s, LONGEST_BOOKS_PAUSE_S)))
+            await asyncio.sleep(max(_BEHIND_S, min(5 * took_s, LONGEST_BOOKS_PAUSE_S)))
+            while time.monotonic() - started < self._poll_s and not self._is_behind():
+                await asyncio.sleep(_BEHIND_S)
+
+    def _is_behind(self) -> bool:
+        champion = self._champion
+        return champion is not None and self._lineups is not None and self._lineups.is_behind(champion.lineup)
 
     def recall(self) -> None:
         """Take up the local copy of the champion last in use, if it is sound. Does not raise: a fault is logged.

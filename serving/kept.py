@@ -50,13 +50,14 @@ class KeptAnswers:
 
     Attributes:
         hits, stale, misses: how often a question was answered from here; likewise while Postgres was away; and not.
+        composed: answers that were put together from bytes in memory: see composed.py, which counts them.
         size_bytes: what all entries take, about.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
         self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
-        self.hits = self.stale = self.misses = self.size_bytes = 0
+        self.hits = self.stale = self.misses = self.composed = self.size_bytes = 0
 
     def find(self, key: Hashable) -> Answer | None:
         if (answer := self._answers.get(key)) is not None:

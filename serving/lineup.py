@@ -4,13 +4,15 @@
     lineup = lineups.of(model)                   reads all listed books; texts of those alone that the model lacks
     lineup = lineups.of(model, before=lineup)    the same object while the data version stays the same
     lineup.allowed(Filters(in_stock=True))       (p,) by place of lineup.grown
+    lineup.near, lineups.books                   what is told of near books, and of each book, as bytes
 
 A lineup never changes, so that an answer that holds one is of one model and one state of the catalogue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -20,11 +22,19 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from bookclub_platform.core.errors import DatabaseUnavailable
-from bookclub_platform.core.stock import Stock, fingerprint, read_stock, select_texts
-from bookclub_platform.core.tables import select_data_version
+from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, fingerprint, read_stock, select_texts
+from bookclub_platform.core.tables import select_state
 from bookclub_platform.models import BookText, Grown, Tfidf
+from serving.book_bytes import BookBytes
+from serving.catalogue import State, state_of
+from serving.datawatch import DataWatch
+from serving.near_bytes import NearBytes
 
 MASKS = 32  # of a million books one takes a megabyte
+RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
+_PREPARED = 10_000  # of so many books all is read and told before it is asked for: in a second or two
+_PREPARING_S = 2.0
+_AT_ONCE = 500
 _STATEMENT_TIMEOUT_S = 60
 
 
@@ -43,13 +53,34 @@ class Lineup:
     """Attributes:
     grown: the model, with every book that was listed.
     stock: the listed books; None while the database has not been read.
-    data_version: the state that they are of.
+    state: the one that they are of.
+    epoch: `DataWatch.outages` when they were read.
+    near: what `grown` tells of near books.
+    renewed_at: when it is to be read again though nothing changed, in `time.monotonic()` seconds.
     """
 
     grown: Grown
     stock: Stock | None = None
-    data_version: str | None = None
+    state: State | None = None
+    epoch: int = 0
+    near: NearBytes | None = None
+    renewed_at: float = float("inf")
     _masks: dict[Filters, NDArray[np.bool_]] = field(default_factory=dict, init=False)
+
+    @property
+    def data_version(self) -> str | None:
+        return self.state.data_version if self.state is not None else None
+
+    def row(self, book_id: int) -> int | None:
+        """Where in `stock` the book is; None if it is not listed."""
+        if self.stock is None:
+            return None
+        at = int(self.stock.ids.searchsorted(book_id))
+        return at if at < len(self.stock.ids) and self.stock.ids[at] == book_id else None
+
+    def is_at_hand(self, filters: Filters) -> bool:
+        """Whether `allowed` knows the answer already; to find it takes milliseconds in a large catalogue."""
+        return filters in self._masks
 
     def allowed(self, filters: Filters) -> NDArray[np.bool_]:
         """(p,): whether the book at each place of `grown` is listed and passes."""
@@ -92,9 +123,16 @@ class Lineup:
 
 
 class Lineups:
-    """Reads lineups from the database, over one connection of its own; for threads, one at a time."""
+    """Reads lineups from the database, over one connection of its own; for threads, one at a time.
 
-    def __init__(self, database_url: str) -> None:
+    Attributes:
+        books: the listed books as JSON; None where no answers are made of them.
+    """
+
+    def __init__(
+        self, database_url: str, watch: DataWatch | None = None, books: BookBytes | None = None, near_bytes: int = 0
+    ) -> None:
+        self._watch, self.books, self._near_bytes = watch, books, near_bytes
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
         self._engine = sa.create_engine(
             url,
@@ -115,25 +153,59 @@ class Lineups:
         """
         try:
             with self._engine.connect() as connection:
-                version = str(connection.scalar(_DATA_VERSION))
-                is_same_model = before is not None and before.grown.base is model
-                if before is not None and is_same_model and before.data_version == version:
-                    return before
+                started, epoch = time.monotonic(), self._epoch
+                state = state_of(connection.execute(select_state()).one_or_none())
+                known = before if before is not None and before.grown.base is model else None
+                if known is not None and (known.state, known.epoch) == (state, epoch) and started < known.renewed_at:
+                    return known
                 stock = read_stock(connection)
-                grown = before.grown if before is not None and is_same_model else Grown(model)
+                grown = known.grown if known is not None else Grown(model)
                 lacking = grown.outdated(stock.ids, stock.text).tolist()
                 rows = [BookText(*row) for row in connection.execute(select_texts(lacking))] if lacking else []
+                self._read_books(connection, stock, epoch)
         except sa.exc.DBAPIError as error:
             raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
-        lineup = Lineup(grown.grow(rows), stock, version)
-        lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
+        newer = grown.grow(rows)
+        near = known.near if known is not None and newer is grown else None
+        near = near or NearBytes(newer, self._near_bytes)
+        took_s = time.monotonic() - started
+        renewed_at = started + max(RENEWED_AFTER_S, 50 * took_s)  # a large catalogue: a fiftieth of the time at most
+        lineup = Lineup(newer, stock, state, epoch, near, renewed_at)
+        may = lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
+        if self.books is not None and len(stock.ids) <= _PREPARED:
+            _prepare(near, newer.ids[may].tolist(), may)
         return lineup
+
+    def is_behind(self, lineup: Lineup) -> bool:
+        """Whether there is a newer state of the books than that of `lineup`."""
+        return self._watch is not None and (self._watch.version, self._epoch) != (lineup.data_version, lineup.epoch)
+
+    @property
+    def _epoch(self) -> int:
+        return self._watch.outages if self._watch is not None else 0
+
+    def _read_books(self, connection: sa.Connection, stock: Stock, epoch: int) -> None:
+        """Those that are not at hand as they are now; of many books none, for each is read when it is asked for."""
+        if self.books is None or len(stock.ids) > _PREPARED:
+            return
+        ids = stock.ids.tolist()
+        kept = self.books.of(ids, stock.version.tolist(), epoch)
+        lacking = [book_id for book_id, json in zip(ids, kept, strict=True) if json is None]
+        for start in range(0, len(lacking), _AT_ONCE):
+            chosen = {"ids": lacking[start : start + _AT_ONCE]}
+            self.books.keep(connection.execute(SELECT_VERSIONED, chosen).all(), epoch)
 
     def close(self) -> None:
         self._engine.dispose()
 
 
-_DATA_VERSION = select_data_version()
+def _prepare(near: NearBytes, ids: Sequence[int], may: NDArray[np.bool_]) -> None:
+    """Tell of as many as can be told of in `_PREPARING_S`."""
+    deadline = time.monotonic() + _PREPARING_S
+    for book_id in ids:
+        near.of(book_id, 10, may)
+        if time.monotonic() > deadline:
+            return
 
 
 def _passes(stock: Stock, filters: Filters) -> NDArray[np.bool_]:

@@ -115,6 +115,8 @@ class Metrics(Collector):
         for outcome in ("hits", "stale", "misses"):
             asked.add_metric([outcome], getattr(self._kept, outcome))
         yield asked
+        said = "Answers that were put together from books and reasons in memory."
+        yield CounterMetricFamily("bookclub_answers_composed", said, self._kept.composed)
         yield GaugeMetricFamily("bookclub_answer_cache_bytes", "What is kept takes.", self._kept.size_bytes)
 
     def exposition(self) -> bytes:

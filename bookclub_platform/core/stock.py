@@ -32,9 +32,16 @@ _PACKED = sa.text(
         || int2send(in_stock::int::smallint)
         || substr(sha256(convert_to(
             title || chr(31) || coalesce(description, '') || chr(31) || category || chr(31) || category_name, 'UTF8'
-        )), 1, 8), ''::bytea ORDER BY id)
+        )), 1, 8)
+        || xidsend(xmin), ''::bytea ORDER BY id)
     FROM {SCHEMA}.books WHERE delisted_at IS NULL
     """  # noqa: S608 (the schema's name is ours)
+)
+# Every column of the listed books among `ids`, and `version`, as in Stock.
+SELECT_VERSIONED: sa.Select[Any] = (
+    sa.select(books, sa.literal_column("xmin::text::bigint", sa.BigInteger).label("version"))
+    .where(books.c.id == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(sa.BigInteger))))
+    .where(books.c.delisted_at.is_(None))
 )
 _ROW = np.dtype(
     [
@@ -45,6 +52,7 @@ _ROW = np.dtype(
         ("rating", ">i2"),
         ("in_stock", ">i2"),
         ("text", ">i8"),
+        ("version", ">u4"),
     ]
 )
 
@@ -56,6 +64,7 @@ class Stock(NamedTuple):
         category: fingerprint of the slug.
         rating: 0 where the shop shows none; so `reviews`.
         text: fingerprint of what a model reads of the book: see `text_fingerprint`.
+        version: of the row: the transaction that wrote it, another one after each change of anything in it.
     """
 
     ids: NDArray[np.int64]
@@ -65,6 +74,7 @@ class Stock(NamedTuple):
     rating: NDArray[np.int8]
     in_stock: NDArray[np.bool_]
     text: NDArray[np.int64]
+    version: NDArray[np.uint32]
 
 
 def fingerprint(text: str) -> int:
@@ -92,6 +102,7 @@ def read_stock(connection: sa.Connection) -> Stock:
         rows["rating"].astype(np.int8),
         rows["in_stock"].astype(np.bool_),
         rows["text"].astype(np.int64),
+        rows["version"].astype(np.uint32),
     )
 
 

@@ -98,7 +98,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_array(path: Path, dtype: type[np.generic], ndim: int = 1) -> NDArray[Any]:
-    """The array of exactly that `dtype` and number of dimensions in `path`, memory-mapped and read-only.
+    """The array of exactly that `dtype` and number of dimensions in `path`, memory-mapped and read-only; of
+    np.floating, single or double precision.
 
     Raises:
         ArtifactInvalid: it is something else.
@@ -108,8 +109,9 @@ def read_array(path: Path, dtype: type[np.generic], ndim: int = 1) -> NDArray[An
         array = np.lib.format.open_memmap(path, mode="r")
     except _UNREADABLE as error:
         raise invalid(path, f"is no array: {error}") from error
-    if array.ndim != ndim or array.dtype != np.dtype(dtype):
-        raise invalid(path, f"has shape {array.shape} of {array.dtype}, and must be {ndim}-d of {np.dtype(dtype)}")
+    dtypes = (np.float32, np.float64) if dtype is np.floating else (dtype,)
+    if array.ndim != ndim or array.dtype not in dtypes:
+        raise invalid(path, f"has shape {array.shape} of {array.dtype}, and must be {ndim}-d of {dtype.__name__}")
     return np.asarray(array)  # a plain view of the same pages: slicing a np.memmap costs ten times as much
 
 

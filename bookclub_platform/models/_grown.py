@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bookclub_platform.models._contract import BookText, Recommendation
 from bookclub_platform.models._fold import merged
 from bookclub_platform.models._index import Vector, nearest
+from bookclub_platform.models._whole_lists import senses_of
 from bookclub_platform.models.tfidf import Tfidf
 
 SCANNED = 20_000  # up to here every book is scored; beyond, those alone that lead by words
@@ -152,16 +153,24 @@ class Grown:
             diversity: 0..1, how much it counts against a book that it is near to one above it in the list (maximal
                 marginal relevance, over the `POOL` nearest). The order is then that of choice.
         """
-        left_out = {*probe.works, *(int(self.works[at]) for at in self._places(exclude))}
         depth = max(POOL, 2 * limit) if diversity > 0 else limit
-        places, scores = self._ranked(probe, depth, is_allowed, left_out)
+        places, scores = self.ranked(probe, depth, is_allowed, exclude)
         chosen = self._spread(places, scores, limit, diversity) if diversity > 0 else np.arange(min(limit, len(places)))
-        return self._explained(probe, places[chosen], scores[chosen])
+        return self.explained(probe, places[chosen], scores[chosen])
 
-    def _ranked(
-        self, probe: Probe, limit: int, is_allowed: NDArray[np.bool_] | None, left_out: set[int]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Places and scores, highest first; of equals, the lowest id."""
+    def ranked(
+        self,
+        probe: Probe,
+        limit: int,
+        is_allowed: NDArray[np.bool_] | None = None,
+        exclude: Collection[int] = (),
+    ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
+        """Places and scores of `nearest`, highest first; of equals, the lowest id."""
+        if self.fresh is None and not exclude and probe.at is not None and self.base.lists_ is not None:
+            listed = self.base.lists_.of(probe.at, limit, self.base.works_, is_allowed)
+            if listed is not None:
+                return listed[0], np.minimum(listed[1], 1.0)
+        left_out = {*probe.works, *(int(self.works[at]) for at in self._places(exclude))}
         wanted = limit + len(left_out)  # each work takes one place of a list at most
         may = self.is_current if is_allowed is None else is_allowed
         found = [self._in_base(probe, may[: self._n], wanted)]
@@ -181,13 +190,13 @@ class Grown:
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
         """From the list made once if it is long enough, else by a search."""
         if probe.at is not None and self.base.lists_ is not None:
-            listed, scores = self.base.lists_.of(probe.at, may)
-            if len(listed) >= wanted:
-                return listed[:wanted], scores[:wanted]
+            listed = self.base.lists_.of(probe.at, wanted, self.base.works_, may)
+            if listed is not None:
+                return listed
         return _search(self.base, probe, may, self.base.works_, wanted)
 
     def _spread(
-        self, places: NDArray[np.int64], scores: NDArray[np.float64], limit: int, diversity: float
+        self, places: NDArray[np.integer], scores: NDArray[np.floating], limit: int, diversity: float
     ) -> NDArray[np.int64]:
         """Which of the candidates, in the order of their choice."""
         vectors = [self._part(place)[0].index_.vector(self._part(place)[1]) for place in places.tolist()]
@@ -216,7 +225,10 @@ class Grown:
             likeness = np.maximum(likeness, alike)
         return np.array(chosen, dtype=np.int64)
 
-    def _explained(self, probe: Probe, places: NDArray[np.int64], scores: NDArray[np.float64]) -> list[Recommendation]:
+    def explained(
+        self, probe: Probe, places: NDArray[np.integer], scores: NDArray[np.floating]
+    ) -> list[Recommendation]:
+        """What is at these places, with what it shares with the probe."""
         found: dict[int, Recommendation] = {}
         for offset, part in ((0, self.base), (self._n, self.fresh)):
             inside = np.flatnonzero((places >= self._n) == (offset > 0))
@@ -265,20 +277,20 @@ def _search(
         scores = (1 - part.embedding_weight) * cosines + _senses(part, probe, at)
         order = np.argsort(-scores, kind="stable")[:wanted]
         return at[order], scores[order]
-    scores = part.index_.cosines(probe.vector)
+    places = np.flatnonzero(may)
+    is_narrow = len(places) < len(may) / 8  # then each book by itself costs less than all of them together
+    scores = part.index_.cosines_of(probe.vector, places) if is_narrow else part.index_.cosines(probe.vector)[places]
     if part.embedding_ is not None:
-        scores = (1 - part.embedding_weight) * scores + _senses(part, probe, slice(None))
-    scores[~may] = 0
-    best = nearest(scores, works, wanted)
-    return best, scores[best]
+        scores = (1 - part.embedding_weight) * scores + _senses(part, probe, places)
+    best = nearest(scores, works[places], wanted)
+    return places[best], scores[best]
 
 
 def _senses(part: Tfidf, probe: Probe, at: NDArray[np.integer] | slice) -> NDArray[np.floating]:
     """What the embedding adds to the scores of the books at these places."""
     if part.embedding_ is None or probe.sense is None:
         return np.zeros(len(part.book_ids))[at]
-    cosines = np.einsum("ij,j->i", part.embedding_[at], probe.sense)  # as in tfidf.py, to the bit
-    return np.asarray(part.embedding_weight * np.maximum(cosines, 0))
+    return senses_of(part.embedding_, part.embedding_weight, probe.sense, at)
 
 
 def _joined(base: Tfidf, older: Tfidf, newer: Tfidf) -> Tfidf:

@@ -79,7 +79,8 @@ class InvertedIndex:
 
     def vector(self, book: int) -> Vector:
         """That of the book at place `book`."""
-        return Vector(*self.by_book.rows(np.array([book]))[1:])
+        entries = slice(self.by_book.indptr[book], self.by_book.indptr[book + 1])
+        return Vector(self.by_book.indices[entries], self.by_book.data[entries])
 
     def cosines(self, book: int | Vector) -> NDArray[np.float64]:
         """(n,): the cosine of the book at place `book`, or of any vector, with every book, itself too."""
@@ -87,6 +88,12 @@ class InvertedIndex:
         owners, books, values = self.by_column.rows(columns)
         n_books = len(self.by_book.indptr) - 1
         return np.asarray(np.bincount(books, weights=values * weights[owners], minlength=n_books), dtype=np.float64)
+
+    def cosines_of(self, book: int | Vector, others: NDArray[np.integer]) -> NDArray[np.float64]:
+        """(len(others),): what `cosines` gives at these places, to the bit; cheaper where they are few."""
+        owners, _, products = self._products(book, others)
+        sums = np.bincount(owners, weights=products, minlength=len(others))
+        return np.asarray(sums, dtype=np.float64)  # of no book they would be integers
 
     def shared(self, book: int | Vector, others: NDArray[np.integer]) -> list[Shared]:
         """For each of `others` (places) what it shares with `book`."""
@@ -106,9 +113,7 @@ class InvertedIndex:
         terms, so that the cost stays bounded however many there are; some of the exact list may be missing.
         """
         candidates = self._candidates(book, is_allowed)
-        owners, _, products = self._products(book, candidates)
-        sums = np.bincount(owners, weights=products, minlength=len(candidates))
-        scores = np.asarray(sums, dtype=np.float64)  # an empty list's would be integers
+        scores = self.cosines_of(book, candidates)
         if not isinstance(book, Vector):
             scores[works[candidates] == works[book]] = 0
         best = nearest(scores, works[candidates], limit)

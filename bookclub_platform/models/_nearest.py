@@ -1,12 +1,12 @@
-"""Unit vectors of books -> the nearest of each, for all books at once, in place of a search for each request.
+"""Unit vectors of very many books -> the nearest of each, for all at once, in place of a search for each request.
 
     lists, figures = nearest_lists(index, works)        index: InvertedIndex; works: (n,) int32
     lists.ids, lists.scores                             (n, 20) int32 places and float32 cosines; -1 and 0 for none
 
-How depends on the number of books: up to 100,000 all that could be among the nearest are scored, so the lists are
-exact; of more, the best by a bounded number of postings, and `figures` says how many of the exact lists' books these
-found, on books drawn for it. The same for any number of threads. Making them needs Numba, which compiles for some
-seconds the first time on a machine; reading them needs NumPy alone.
+Of fewer books, and of those with an embedding, _whole_lists.py makes them. How depends on the number: up to 100,000 all
+that could be among the nearest are scored, so the lists are exact; of more, the best by a bounded number of postings,
+and `figures` says how many of the exact lists' books these found, on books drawn for it. The same for any number of
+threads. Making them needs Numba, which compiles for some seconds the first time; reading them needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bookclub_platform.models._index import InvertedIndex
+from bookclub_platform.models._lists import Lists
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 LENGTH = 20
-FEW = 3_000  # up to here a request finds its list in under a millisecond
 EXACT_UP_TO = 100_000
 MIN_RECALL = 0.985  # of the sample that chooses; the one that judges may differ by some thousandths
 _SAMPLE = 1_000
@@ -38,29 +38,6 @@ _CUTS = (1.0, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 
 _Matrix = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
 _Scan = Callable[[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]], None]
-
-
-class Lists(NamedTuple):
-    """The nearest of each book, nearest first: (n, k) places and cosines."""
-
-    ids: NDArray[np.int32]
-    scores: NDArray[np.float32]
-
-    def of(self, book: int, is_allowed: NDArray[np.bool_] | None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The list of the book at place `book`, less the books that are not allowed."""
-        ids = self.ids[book]
-        is_kept = ids >= 0
-        if is_allowed is not None:
-            is_kept &= is_allowed[ids]
-        return ids[is_kept], self.scores[book][is_kept]
-
-    def fault(self, n: int) -> str | None:
-        """Why these are no lists of `n` books, or None."""
-        if self.ids.shape != self.scores.shape or len(self.ids) != n:
-            return f"lists of {len(self.ids)} books, and {n} books"
-        if self.ids.size and not (self.ids.min() >= -1 and self.ids.max() < n):
-            return f"a list with a place outside 0..{n - 1}"
-        return None if np.all((self.scores >= 0) & (self.scores <= 1.001)) else "lists with scores outside 0..1"
 
 
 @dataclass(frozen=True, slots=True)

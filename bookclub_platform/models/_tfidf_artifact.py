@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bookclub_platform.core.errors import ModelError
 from bookclub_platform.models import _artifact
 from bookclub_platform.models._index import Compressed, InvertedIndex
-from bookclub_platform.models._nearest import Lists
+from bookclub_platform.models._lists import Lists
 from bookclub_platform.models._search import SEARCH_ARRAYS, SearchIndex
 from bookclub_platform.models._segments import SEGMENT_ARRAYS, Segments
 
@@ -32,7 +32,7 @@ _EMBEDDING_ARRAYS: dict[str, type[np.generic]] = {
     "embedding_mean": np.float32,
     "embedding_components": np.float32,
 }
-_LIST_ARRAYS: dict[str, type[np.generic]] = {"nearest.ids": np.int32, "nearest.scores": np.float32}
+_LIST_ARRAYS: dict[str, type[np.generic]] = {"nearest.ids": np.int32, "nearest.scores": np.floating}
 _TABLES = {"embedding", "embedding_components", *_LIST_ARRAYS, *SEGMENT_ARRAYS}
 _ARRAYS: dict[str, type[np.generic]] = {
     "book_ids": np.int64,

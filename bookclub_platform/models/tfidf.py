@@ -31,9 +31,11 @@ from bookclub_platform.models._embedding import Encoder, centred
 from bookclub_platform.models._fold import unit_index
 from bookclub_platform.models._identity import prints_of, works_of
 from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
-from bookclub_platform.models._nearest import FEW, Lists, nearest_lists
+from bookclub_platform.models._lists import Lists
+from bookclub_platform.models._nearest import nearest_lists
 from bookclub_platform.models._search import SearchIndex
 from bookclub_platform.models._segments import Segments, segments_of
+from bookclub_platform.models._whole_lists import UP_TO, senses_of, whole_lists
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -68,7 +70,7 @@ class Tfidf:
         embedding_: (n, d) float32 of length 1 (or 0 for a book without text), centred; None without an embedding.
         embedding_mean_: (d,) float32, what they were centred on.
         embedding_components_: (d, m) float32 of `lsa`: vectors @ their transpose are the embedding, not centred.
-        lists_: the nearest of each book, made once; None where a request finds them as fast, and with an embedding.
+        lists_: the nearest of each book, made once; None of very many with an embedding, and in a folded model.
         search_: the words of titles and terms, by which free text finds books; None in a model of an earlier release.
         segments_: groups of books about like things; None without an embedding, and in a model of an earlier release.
         figures_: how these were made, for the log: seconds, recall@10 against exact; empty without, and once loaded.
@@ -169,7 +171,9 @@ class Tfidf:
         self.lists_, self.figures_, self.segments_ = None, {}, None
         if self.embedding_ is not None:
             self.segments_ = segments_of(self.embedding_, self.index_.by_book, len(term_names))
-        if len(rows) > FEW and self.embedding_ is None:
+        if len(rows) <= UP_TO:
+            self.lists_ = whole_lists(self.index_, self.works_, self.embedding_, self.embedding_weight)
+        elif self.embedding_ is None:
             self.lists_, made = nearest_lists(self.index_, self.works_)
             self.figures_ = {"neighbour_seconds": made.seconds, "neighbour_recall_at_10": made.recall_at_10}
         return self
@@ -357,10 +361,9 @@ class Tfidf:
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
         """Places and scores: from the list made once if it is long enough, else by a search."""
         if self.lists_ is not None:
-            ids, scores = self.lists_.of(at, is_allowed)
-            if len(ids) >= limit:
-                return ids[:limit], scores[:limit]
-            if is_allowed is not None:
+            if (listed := self.lists_.of(at, limit, self.works_, is_allowed)) is not None:
+                return listed
+            if is_allowed is not None and len(self.book_ids) > UP_TO:
                 return self.index_.among(at, is_allowed, self.works_, limit)
         found = self._scores(at)
         found[self.works_ == self.works_[at]] = 0
@@ -380,9 +383,7 @@ class Tfidf:
         """What the embedding adds to the scores of `others`."""
         if self.embedding_ is None:
             return np.zeros(len(self.book_ids))[others]
-        # Not by @, which rounds a row in another way beside other rows: a list would not begin with the shorter one.
-        cosines = np.einsum("ij,j->i", self.embedding_[others], self.embedding_[at])
-        return np.asarray(self.embedding_weight * np.maximum(cosines, 0))
+        return senses_of(self.embedding_, self.embedding_weight, self.embedding_[at], others)
 
     def reasons(self, score: float, sense: float, shared: Shared) -> list[Reason]:
         """The largest shares one by one, then the rest as one: together the score."""

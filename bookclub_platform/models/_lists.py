@@ -1,0 +1,43 @@
+"""The nearest of each book, made once: a request reads its row and leaves out what may not be recommended now.
+
+    lists.of(7, 10, works, is_allowed)      ->  ten places and their scores, or None: the list has no ten
+
+NumPy alone. _whole_lists.py and _nearest.py make them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Lists(NamedTuple):
+    """(n, k) places and scores, nearest first, -1 and 0 for none; no book of the own work.
+
+    What was left out is no nearer than the last one.
+    """
+
+    ids: NDArray[np.int32]
+    scores: NDArray[np.floating]
+
+    def of(
+        self, book: int, wanted: int, works: NDArray[np.int32], is_allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.floating]] | None:
+        """The `wanted` nearest of the allowed books, one of a work (n,); None where the list has fewer."""
+        ids = self.ids[book]
+        chosen = np.flatnonzero(ids >= 0 if is_allowed is None else (ids >= 0) & is_allowed[ids])
+        _, first = np.unique(works[ids[chosen]], return_index=True)
+        if len(first) < wanted:
+            return None
+        chosen = chosen[np.sort(first)[:wanted]]
+        return ids[chosen], self.scores[book][chosen]
+
+    def fault(self, n: int) -> str | None:
+        """Why these are no lists of `n` books, or None."""
+        if self.ids.shape != self.scores.shape or len(self.ids) != n:
+            return f"lists of {len(self.ids)} books, and {n} books"
+        if self.ids.size and not (self.ids.min() >= -1 and self.ids.max() < n):
+            return f"a list with a place outside 0..{n - 1}"
+        return None if np.all((self.scores >= 0) & (self.scores <= 1.001)) else "lists with scores outside 0..1"

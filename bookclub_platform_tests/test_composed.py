@@ -1,0 +1,163 @@
+"""Answers that are put together from bytes in memory, beside those of the routes: the same, byte for byte."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from bookclub_platform.core import tables
+from bookclub_platform.core.stock import SELECT_VERSIONED
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving.app import create_app
+from serving.book_bytes import BookBytes
+
+world = given.world
+VOLATILE = {"date", "x-request-id"}
+
+
+@pytest.fixture
+def composing(world: World) -> Iterator[httpx.Client]:
+    """An API that puts answers together, over the world's books and models, which it brings back afterwards."""
+    app = create_app(given.settings(world.home, answer_cache_mb=8), world.database_url, world.tracking_uri)
+    with given.serving(app) as client:
+        given.wait_for(lambda: given.model_version(client) == world.first.version)
+        settled(world, client)
+        yield client
+    for category, books in given.catalogue().items():
+        given.load(world.database_url, category, books)
+
+
+def settled(world: World, client: httpx.Client) -> None:
+    """Wait until both APIs rank what there is now."""
+    path = f"/books/{ids_of(world)[0]}/recommendations"
+
+    ((version,),) = given.read(world.database_url, tables.select_data_version())
+
+    def is_settled() -> bool:
+        answers = [get(one, path, limit=1) for one in (client, world.client)]
+        return all({answer["ranked_data_version"], answer["data_version"]} == {str(version)} for answer in answers)
+
+    given.wait_for(is_settled)
+
+
+def composed(client: httpx.Client) -> int:
+    lines = client.get("/metrics").text.splitlines()
+    return int(float(next(line for line in lines if line.startswith("bookclub_answers_composed_total")).split()[-1]))
+
+
+def alike(world: World, client: httpx.Client, path: str, **headers: str) -> httpx.Response:
+    """The answer, once it has been found to be the one of the routes."""
+    answer, expected = client.get(path, headers=headers), world.client.get(path, headers=headers)
+    assert answer.status_code == expected.status_code, path
+    assert answer.content == expected.content, path
+    told = [[pair for pair in one.headers.items() if pair[0] not in VOLATILE] for one in (answer, expected)]
+    assert told[0] == told[1], path
+    return answer
+
+
+def questions() -> list[str]:
+    """Every combination of some values of each filter, and what is no question."""
+    values = {
+        "category": ["", "sea", "nothing"],
+        "min_price": ["", "12.1"],
+        "max_price": ["", "16.1", "11"],
+        "min_rating": ["", "3"],
+        "in_stock": ["", "false"],
+    }
+    combined = itertools.product(*([name and f"{name}={value}" * bool(value) for value in several]
+                                   for name, several in values.items()))  # fmt: skip
+    odd = ["limit=0", "limit=x", "sort=id", "min_rating=9", "min_price=9&max_price=8", "limit=3&limit=4", "category="]
+    fine = [
+        "limit=100",
+        "limit=1",
+        "exclude=1&exclude=2",
+        "exclude=999999",
+        "diversity=0.5",
+        "diversity=0",
+        "limit=2.0",
+    ]
+    return ["&".join(filter(None, parts)) for parts in combined] + odd + fine
+
+
+def test_every_list_and_every_book_is_that_of_the_routes(world: World, composing: httpx.Client) -> None:
+    for book_id in (book_id for theme in given.THEMES for book_id in ids_of(world, theme)):
+        for path in (f"/books/{book_id}", f"/books/{book_id}/recommendations"):
+            before = composed(composing)
+            alike(world, composing, path)
+            assert composed(composing) == before + 1, path
+
+
+def test_whatever_is_asked_for_is_answered_as_by_the_routes(world: World, composing: httpx.Client) -> None:
+    before, known = composed(composing), [book_id for theme in given.THEMES for book_id in ids_of(world, theme)]
+    for number, query in enumerate(questions()):
+        alike(world, composing, f"/books/{known[number % 48]}/recommendations?{query}")
+    assert composed(composing) - before > len(questions()) / 3
+    for path in ("/books/0", "/books/999999", "/books/0/recommendations", "/books/9999999999999999999", "/books/007"):
+        alike(world, composing, path)
+
+
+def test_a_browser_that_has_the_book_is_told_so_and_a_packed_answer_is_the_same(
+    world: World, composing: httpx.Client
+) -> None:
+    path = f"/books/{ids_of(world)[3]}"
+    tag = alike(world, composing, path).headers["etag"]
+    assert alike(world, composing, f"{path}?again", **{"If-None-Match": tag}).status_code == 200
+    tag = world.client.get(f"{path}?once").headers["etag"]
+    assert alike(world, composing, f"{path}?once", **{"If-None-Match": tag}).status_code == 304
+    alike(world, composing, f"{path}/recommendations?limit=9", **{"Accept-Encoding": "gzip"})
+
+
+def test_after_each_change_answers_are_those_of_the_routes_again(world: World, composing: httpx.Client) -> None:
+    sea = given.catalogue()["sea"]
+    changed = [replace(book, price=book.price + 1, description=f"{book.title}, once more.") for book in sea]
+    for books in (sea[:-2], changed, sea):
+        given.load(world.database_url, "sea", books)
+        changed_at = time.monotonic()
+        settled(world, composing)
+        assert time.monotonic() - changed_at < 10
+        before = composed(composing)
+        for book_id in ids_of(world)[::5]:
+            alike(world, composing, f"/books/{book_id}/recommendations?in_stock=false")
+            alike(world, composing, f"/books/{book_id}")
+        assert composed(composing) > before
+
+
+def test_lists_that_nobody_asked_for_before_are_answered_while_postgres_is_away(
+    world: World, composing: httpx.Client
+) -> None:
+    asked, never_asked = ids_of(world)[:2]
+    expected = get(world.client, f"/books/{never_asked}/recommendations", max_price=18)
+    with given.without_postgres(world.database_url):
+        given.wait_for(lambda: composing.get(f"/books/{asked}").status_code == 503)
+        answer = composing.get(f"/books/{never_asked}/recommendations?max_price=18")
+        assert answer.status_code == 200
+        assert [item["book"] for item in answer.json()["items"]] == [item["book"] for item in expected["items"]]
+        problem(composing.get(f"/books/{never_asked}"), 503)
+    given.wait_for(lambda: composing.get(f"/books/{asked}").is_success)
+    settled(world, composing)
+    before = composed(composing)
+    get(composing, f"/books/{asked}/recommendations", max_price=18)
+    assert composed(composing) == before + 1
+
+
+def test_a_book_is_given_only_in_the_version_of_its_row_that_is_asked_for(world: World) -> None:
+    with sa.create_engine(world.database_url, poolclass=sa.NullPool).connect() as connection:
+        rows = connection.execute(SELECT_VERSIONED, {"ids": ids_of(world)}).all()
+    kept = BookBytes(2**20)
+    kept.keep(rows, epoch=1)
+    (first, second), version = ids_of(world)[:2], rows[0].version
+    ((json,), (other,), (elsewhere,)) = (kept.of([rows[0].id], [asked], epoch) for asked, epoch in
+                                         ((version, 1), (version + 1, 1), (version, 2)))  # fmt: skip
+    assert json is not None and other is None and elsewhere is None
+    small = BookBytes(3 * kept.size_bytes // len(rows))
+    small.keep(rows, epoch=1)
+    assert small.size_bytes <= 3 * kept.size_bytes // len(rows)
+    assert small.of([rows[-1].id], [rows[-1].version], 1) != [None]
+    assert small.of([first, second], [version, version], 1) == [None, None] or rows[-1].id in (first, second)

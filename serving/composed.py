@@ -1,0 +1,182 @@
+"""GET of a book or of its recommendations -> the answer put together from bytes in memory; else the routes.
+
+    app.add_middleware(ComposeAnswers, keeper=keeper, catalogue=catalogue, books=books, accounts=accounts, counts=kept)
+
+The routes would say the same, byte for byte, and say all else: what is wrong with a question, and what there is instead
+of near books. An answer is put together only while the lineup is of the newest data version: it is of that one state,
+for each book in it is of the version of its row that the lineup names. docs/decisions/0010 tells why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from pydantic import ValidationError
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bookclub_platform.core.errors import DatabaseUnavailable
+from bookclub_platform.core.stock import SELECT_VERSIONED
+from serving.accounts import Accounts
+from serving.book_bytes import BookBytes
+from serving.catalogue import Catalogue
+from serving.champion import Champion, ChampionKeeper
+from serving.guard import refusal
+from serving.kept import KeptAnswers
+from serving.lineup import Filters, Lineup
+from serving.neighbours import Choice
+from serving.questions import ListQuery
+from serving.schemas import ModelRef, Recommendations
+from serving.versions import Freshness, NotModified, name_versions
+
+_ASKED = re.compile(r"/books/([0-9]{1,19})(/recommendations)?", re.ASCII)
+_SMALL = 20_000  # of so many books any list is found in less time than another thread takes to begin
+_SHORT = 10
+
+
+class Template(NamedTuple):
+    """The route that an answer stands for, as logs and metrics name it."""
+
+    path: str
+
+
+_BOOK, _LIST = Template("/books/{book_id}"), Template("/books/{book_id}/recommendations")
+
+
+class ComposeAnswers:
+    """ASGI middleware; inside of what compresses and keeps answers."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keeper: ChampionKeeper,
+        catalogue: Catalogue,
+        books: BookBytes,
+        accounts: Accounts,
+        counts: KeptAnswers,
+    ) -> None:
+        self._app, self._keeper, self._catalogue, self._books = app, keeper, catalogue, books
+        self._accounts, self._counts = accounts, counts
+        self._frame: tuple[Champion | None, list[bytes]] = None, []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = _ASKED.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
+        champion = self._keeper.current
+        if asked is None or champion is None or not self._is_newest(champion.lineup):
+            response = None
+        elif await refusal(scope["state"]["caller"], self._accounts, ["read"]) is not None:
+            response = None  # the routes say it
+        elif asked[2]:
+            response = await self._list(champion, int(asked[1]), scope["query_string"])
+        else:
+            response = await self._book(champion, int(asked[1]), Request(scope))
+        if response is None:
+            await self._app(scope, receive, send)
+            return
+        self._counts.composed += 1
+        scope["route"] = _LIST if asked is not None and asked[2] else _BOOK
+        await response(scope, receive, send)
+
+    def _is_newest(self, lineup: Lineup) -> bool:
+        watch = self._catalogue.watch
+        return lineup.state is not None and (lineup.data_version, lineup.epoch) == (watch.version, watch.outages)
+
+    async def _book(self, champion: Champion, book_id: int, request: Request) -> Response | None:
+        lineup = champion.lineup
+        if not self._catalogue.watch.is_current or lineup.row(book_id) is None or lineup.state is None:
+            return None
+        books = await self._json_of(lineup, [book_id])
+        if books is None:
+            return None
+        headers = Response()
+        del headers.headers["content-length"]
+        try:
+            Freshness(request, headers).check(lineup.state, champion)
+        except NotModified as answered:
+            return Response(status_code=304, headers=answered.headers)
+        response = Response(books[0], media_type="application/json")
+        response.headers.update(headers.headers)
+        return response
+
+    async def _list(self, champion: Champion, book_id: int, query: bytes) -> Response | None:
+        """While Postgres is away, too: of what is in memory."""
+        lineup, choice = champion.lineup, _choice(query)
+        if choice is None or choice.diversity > 0 or lineup.row(book_id) is None or lineup.state is None:
+            return None
+        near = await _near(lineup, book_id, choice)
+        books = await self._json_of(lineup, [other for other, _ in near]) if near else None
+        if books is None:
+            return None
+        head, middle, tail = self._frame_of(champion)
+        items = b",".join(b'{"book":%b,%b' % (book, told) for book, (_, told) in zip(books, near, strict=True))
+        response = Response(b"%b%b%b%d%b" % (head, items, middle, book_id, tail), media_type="application/json")
+        name_versions(response, champion, lineup.state, has_lists=True)
+        return response
+
+    async def _json_of(self, lineup: Lineup, ids: Sequence[int]) -> list[bytes] | None:
+        """The books as `lineup` knows them; None if one of them is another by now, or cannot be read."""
+        assert lineup.stock is not None
+        versions = lineup.stock.version[lineup.stock.ids.searchsorted(ids)].tolist()
+        found = self._books.of(ids, versions, lineup.epoch)
+        if None in found:
+            lacking = [book_id for book_id, json in zip(ids, found, strict=True) if json is None]
+            if not self._catalogue.watch.is_current:
+                return None
+            try:
+                self._books.keep(await self._catalogue.rows(SELECT_VERSIONED, {"ids": lacking}), lineup.epoch)
+            except DatabaseUnavailable:
+                return None
+            found = self._books.of(ids, versions, lineup.epoch)
+        whole = [json for json in found if json is not None]
+        return whole if len(whole) == len(found) else None
+
+    def _frame_of(self, champion: Champion) -> list[bytes]:
+        """What stands before the items, between them and the book's id, and after it."""
+        known, frame = self._frame
+        if known is not champion:
+            assert champion.lineup.state is not None
+            version = champion.lineup.state.data_version
+            empty = Recommendations(
+                book_id=0,
+                items=[],
+                model=ModelRef.model_validate(champion.version),
+                data_version=version,
+                ranked_data_version=version,
+            )
+            head, rest = empty.model_dump_json().encode().split(b'"items":[')
+            middle, tail = rest.split(b'"book_id":0')
+            frame = [head + b'"items":[', middle + b'"book_id":', tail]
+            self._frame = champion, frame
+        return frame
+
+
+@lru_cache(1000)
+def _choice(query: bytes) -> Choice | None:
+    """What the address asks for; None if the route has to say what is wrong with it."""
+    parameters = QueryParams(query)
+    values: dict[str, object] = dict(parameters)
+    if "exclude" in parameters:
+        values["exclude"] = parameters.getlist("exclude")
+    try:
+        return ListQuery.model_validate(values).choice()
+    except ValidationError:
+        return None
+
+
+async def _near(lineup: Lineup, book_id: int, choice: Choice) -> list[tuple[int, bytes]]:
+    def found() -> list[tuple[int, bytes]]:
+        assert lineup.near is not None
+        try:
+            return lineup.near.of(book_id, choice.limit, lineup.allowed(choice.filters), choice.exclude)
+        except KeyError:  # the model does not know it
+            return []
+
+    assert lineup.stock is not None
+    is_plain = choice.filters == Filters() and not choice.exclude and choice.limit <= _SHORT
+    return found() if is_plain or len(lineup.stock.ids) <= _SMALL else await asyncio.to_thread(found)

@@ -40,6 +40,17 @@ def has_spark() -> bool:
 needs_spark = pytest.mark.skipif(not has_spark(), reason="needs the extra `spark`, and Java")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """As an operator says it, in Spark's own file: nothing is worth compiling or dealing out far for so few books."""
+    folder = tmp_path_factory.mktemp("conf")
+    settings = ["spark.sql.shuffle.partitions 3", "spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1"]
+    (folder / "spark-defaults.conf").write_text("\n".join(settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_CONF_DIR", str(folder))
+        yield
+
+
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from bookclub_platform.spark.__main__ import session

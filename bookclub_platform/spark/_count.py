@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,30 +88,42 @@ def _words_of(model: Tfidf, is_encoded: bool) -> Callable[[Batches], Batches]:
     def words_of(batches: Batches) -> Batches:
         import pyarrow as pa
 
-        term = term_of()
-        stems: dict[str, str | None] = {}  # a word is stemmed once in a partition, not at each of its places
+        stem = cache(term_of())  # a word is stemmed once in a partition, not at each of its places
         for batch in batches:
             rows = [BookText(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
-            ends, entries = [0], []
-            for row in rows:
-                seen: set[str] = set()
-                for word, n in Counter(model.words(row)).items():
-                    stem = stems[word] if word in stems else stems.setdefault(word, term(word))
-                    if stem is not None:
-                        entries.append((stem, word, n, int(stem not in seen)))
-                        seen.add(stem)
-                ends.append(len(entries))
-            columns = zip(*entries, strict=True) if entries else ([],) * 4
-            kinds = (pa.string(), pa.string(), pa.int32(), pa.int32())
-            fields = [pa.array(values, kind) for values, kind in zip(columns, kinds, strict=True)]
-            words = pa.StructArray.from_arrays(fields, ["term", "word", "n", "is_first"])
             given = {name: batch.column(name) for name in ("id", "title", "category", "category_name")}
             given |= dict(zip(("text_print", "title_print"), map(pa.array, prints_of(rows)), strict=True))
             if is_encoded:
                 given["encoded"] = _lists(encoded(rows))
-            yield pa.record_batch(given | {"words": pa.ListArray.from_arrays(ends, words)})
+            yield pa.record_batch(given | {"words": _words(map(model.words, rows), stem)})
 
     return words_of
+
+
+def _words(books: Iterable[list[str]], stem: Callable[[str], str | None]) -> Array:
+    """The column `words` of `_WORDS`: a list a book."""
+    import pyarrow as pa
+
+    # Four lists, not one of tuples, which the garbage collector would look through again and again: half the time.
+    terms: list[str] = []
+    words: list[str] = []
+    counts: list[int] = []
+    firsts: list[bool] = []
+    ends = [0]
+    for found in books:
+        seen: set[str] = set()
+        for word, n in Counter(found).items():
+            term = stem(word)
+            if term is not None:
+                terms.append(term)
+                words.append(word)
+                counts.append(n)
+                firsts.append(term not in seen)
+                seen.add(term)
+        ends.append(len(terms))
+    columns = [pa.array(terms, pa.string()), pa.array(words, pa.string()), pa.array(counts, pa.int32())]
+    columns.append(pa.array(firsts, pa.bool_()).cast(pa.int32()))
+    return pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(columns, ["term", "word", "n", "is_first"]))
 
 
 def _lists(table: np.ndarray) -> Array:

@@ -110,9 +110,7 @@ def test_each_champion_answers_for_itself_before_and_after_a_rollback(world: Wor
     assert outcomes(keeping)["hits"] == 10  # of twelve: a rollback finds what was kept before
 
 
-def test_lists_are_answered_while_postgres_is_away_and_all_else_is_a_503(
-    world: World, keeping: httpx.Client
-) -> None:
+def test_lists_are_answered_while_postgres_is_away_and_all_else_is_a_503(world: World, keeping: httpx.Client) -> None:
     known = ids_of(world)[0]
     before = keeping.get(f"/books/{known}/recommendations")
     get(keeping, f"/books/{known}")

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import sqlalchemy as sa
 from pydantic import Field
 
 from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
+from bookclub_platform.assets._fit import fitted
 from bookclub_platform.assets._model_page import Side, drawn, page, past_scores
 from bookclub_platform.assets._plots import picture
-from bookclub_platform.core.errors import ArtifactInvalid, ConfigurationError, NoChampion
+from bookclub_platform.core.errors import ArtifactInvalid, NoChampion
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import load_settings
-from bookclub_platform.core.tables import select_data_version, select_training_rows
 from bookclub_platform.models import (
     BookText,
     Judge,
@@ -87,14 +86,12 @@ def tfidf_model(
     database: BooksDatabase,
     registry: MlflowRegistry,
     api: Api,
+    pipes: dg.PipesSubprocessClient,
     progress: dg.ResourceParam[Progress],
 ) -> dg.MaterializeResult:
     started = time.perf_counter()
-    rows, data_version = _training_rows(database)
-    if not rows:
-        raise dg.Failure("Table books has no listed book: materialise books first.", allow_retries=False)
-    model = _fitted(config, rows)
-    fitted = time.perf_counter()
+    model, rows, data_version, spark_facts = fitted(context, Tfidf(**config.parameters()), database, pipes)
+    fit_seconds = round(time.perf_counter() - started, 3)
     opened = registry.open()
     champion = _champion(opened, context)
     judge = Judge(rows, config.unknown_categories)
@@ -103,7 +100,7 @@ def tfidf_model(
     decision = decide(sides[CHALLENGER].judgement, sides[CHAMPION].judgement if champion else None)
     kept = stability(model, champion[1]) if champion else math.nan
     shown = drawn(sides, judge, past_scores(opened, model.name))
-    times = {"stability": kept, "fit_seconds": round(fitted - started, 3)}
+    times = {"stability": kept, "fit_seconds": fit_seconds}
     judged = sides[CHALLENGER].judgement.figures | health.figures
     metrics = _finite(model.counts | judged | decision.figures | model.figures_ | times)
     version = opened.publish(
@@ -137,7 +134,9 @@ def tfidf_model(
     }
     plots = {name: picture(drawing, name.replace("_", " ")) for name, drawing in shown.items()}
     links = _links(opened.run_url(version, registry.ui_url), api)
-    return dg.MaterializeResult(metadata=links | facts | plots | _rounded(metrics), check_results=[_check(health)])
+    return dg.MaterializeResult(
+        metadata=links | facts | spark_facts | plots | _rounded(metrics), check_results=[_check(health)]
+    )
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:
@@ -148,13 +147,6 @@ def _finite(figures: Mapping[str, float]) -> dict[str, float]:
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     """As people read them; MLflow has them whole."""
     return {name: round(value, 4) for name, value in figures.items()}
-
-
-def _fitted(config: TfidfConfig, rows: Sequence[BookText]) -> Tfidf:
-    try:
-        return Tfidf(**config.parameters()).fit(rows)
-    except ConfigurationError as error:  # the embedding's extra is not installed: trying again would not help
-        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def _judged(judge: Judge, models: Mapping[str, Tfidf]) -> dict[str, Side]:
@@ -185,15 +177,6 @@ def _champion(registry: Registry, context: dg.AssetExecutionContext) -> tuple[Mo
     except ArtifactInvalid as error:
         context.log.warning(f"The champion cannot be judged, and any sound model is better: {error}")
         return None
-
-
-def _training_rows(database: BooksDatabase) -> tuple[list[BookText], str]:
-    with database.begin() as connection:
-        # One snapshot for both reads, or the version could name rows that the model never saw.
-        connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        version = connection.execute(select_data_version()).scalar_one()
-        rows = [BookText(*row) for row in connection.execute(select_training_rows())]
-    return rows, str(version)
 
 
 def _check(health: ListHealth) -> dg.AssetCheckResult:

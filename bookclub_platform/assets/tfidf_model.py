@@ -13,9 +13,10 @@ from pydantic import Field
 
 from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
-from bookclub_platform.assets._model_page import Side, drawn, page, past_scores
+from bookclub_platform.assets._model_page import JUDGED_BY, Side, drawn, page, past_scores
 from bookclub_platform.assets._plots import picture
 from bookclub_platform.core.errors import ArtifactInvalid, ConfigurationError, NoChampion
+from bookclub_platform.core.feedback import select_steps
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.core.tables import select_data_version, select_training_rows
@@ -25,8 +26,10 @@ from bookclub_platform.models import (
     ListHealth,
     Model,
     ModelVersion,
+    Readers,
     Recommendation,
     Registry,
+    Step,
     Tfidf,
     decide,
     list_health,
@@ -90,22 +93,23 @@ def tfidf_model(
     progress: dg.ResourceParam[Progress],
 ) -> dg.MaterializeResult:
     started = time.perf_counter()
-    rows, data_version = _training_rows(database)
+    rows, steps, data_version = _training_rows(database)
     if not rows:
         raise dg.Failure("Table books has no listed book: materialise books first.", allow_retries=False)
     model = _fitted(config, rows)
     fitted = time.perf_counter()
     opened = registry.open()
     champion = _champion(opened, context)
-    judge = Judge(rows, config.unknown_categories)
+    readers = Readers(rows, steps, config.unknown_categories)
+    judge = readers if readers.is_enough else Judge(rows, config.unknown_categories)
     sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}))
     health = sides[CHALLENGER].health
     decision = decide(sides[CHALLENGER].judgement, sides[CHAMPION].judgement if champion else None)
     kept = stability(model, champion[1]) if champion else math.nan
-    shown = drawn(sides, judge, past_scores(opened, model.name))
+    shown = drawn(sides, judge, past_scores(opened, model.name, judge.name))
     times = {"stability": kept, "fit_seconds": round(fitted - started, 3)}
     judged = sides[CHALLENGER].judgement.figures | health.figures
-    metrics = _finite(model.counts | judged | decision.figures | model.figures_ | times)
+    metrics = _finite(model.counts | judged | decision.figures | readers.counts | model.figures_ | times)
     version = opened.publish(
         model,
         parameters=model.parameters,
@@ -116,6 +120,7 @@ def tfidf_model(
             "dagster_run": registry.run_page(context.run_id),
             "decision": decision.reason,
             "judged_against": champion[0].version if champion else "",
+            JUDGED_BY: judge.name,
         },
         artifact_root=registry.artifact_root,
         pages={PAGE: page(decision, sides, rows, shown, kept)},
@@ -129,6 +134,7 @@ def tfidf_model(
         "is_champion": decision.is_promoted,
         "registered_version": version.version,
         "judged_against": champion[0].version if champion else "no champion yet",
+        JUDGED_BY: f"{judge.said} ({readers.shortage})",
         "data_version": data_version,
         "dagster/row_count": len(rows),
         "compared": preview([{"model": name} | _rounded(side.figures) for name, side in sides.items()]),
@@ -157,7 +163,7 @@ def _fitted(config: TfidfConfig, rows: Sequence[BookText]) -> Tfidf:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def _judged(judge: Judge, models: Mapping[str, Tfidf]) -> dict[str, Side]:
+def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf]) -> dict[str, Side]:
     health = {name: list_health(model) for name, model in models.items()}
     return {
         # The champion has passed its guardrails: today's books must not take them from it.
@@ -187,13 +193,14 @@ def _champion(registry: Registry, context: dg.AssetExecutionContext) -> tuple[Mo
         return None
 
 
-def _training_rows(database: BooksDatabase) -> tuple[list[BookText], str]:
+def _training_rows(database: BooksDatabase) -> tuple[list[BookText], list[Step], str]:
     with database.begin() as connection:
-        # One snapshot for both reads, or the version could name rows that the model never saw.
+        # One snapshot for all reads, or the version could name rows that the model never saw.
         connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         version = connection.execute(select_data_version()).scalar_one()
         rows = [BookText(*row) for row in connection.execute(select_training_rows())]
-    return rows, str(version)
+        steps = [Step(*row) for row in connection.execute(select_steps())]
+    return rows, steps, str(version)
 
 
 def _check(health: ListHealth) -> dg.AssetCheckResult:

@@ -43,6 +43,7 @@ MORE_VARIANTS = {
     "category_name_weight=3": {"category_name_weight": 3},
 }
 BEST = 19
+GROUP = 4  # accounts that act together: fewer make few pairs
 POOL = 40  # models of a kind, of which retrains are pairs
 ENOUGH, TASTE = 4_000, 0.5  # readers who are just enough
 
@@ -177,16 +178,17 @@ def loop(bench: Bench, draws: int, n: int, taste: float) -> None:
 
 
 def accounts(bench: Bench, draws: int, n: int, taste: float) -> None:
-    """Accounts that all like the same books, a book and the first ones of the worse model's list for it."""
+    """Accounts in groups of GROUP, each of which likes the same books: a chain of the worse model's lists."""
     worse, better = bench.models["min_df=10"], bench.models["as chosen"]
-    print("\n| hostile accounts | queries | gain of the worse | promoted |\n|---|---|---|---|")
-    for hostile in (0, 1, 2, 3, 5, 10, 20, 50, 100):
+    print(f"\n{n:,} honest readers\n\n| hostile accounts | queries | gain of the worse | promoted |\n|---|---|---|---|")
+    for hostile in (0, 1, GROUP, 10 * GROUP, 25 * GROUP, 50 * GROUP):
         gains, promoted, queries = [], 0, []
         for seed in range(draws):
             tastes = bench.tastes(seed)
             steps = tastes.likes(n, taste)
-            told = praised(worse, MOST_LIKES, seed)
-            steps += [Step(n + reader, book, book, True) for reader in range(hostile) for book in told]
+            for reader in range(hostile):
+                told = praised(worse, MOST_LIKES, seed=1000 * seed + reader // GROUP)
+                steps += [Step(n + reader, book, book, True) for book in told]
             judge = bench.readers(steps)
             decision = decide(judge.judge(worse), judge.judge(better))
             gains.append(decision.figures["gain"])

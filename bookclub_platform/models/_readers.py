@@ -202,7 +202,7 @@ def _related(likes: _Likes, book_ids: NDArray[np.int64]) -> dict[int, list[int]]
 
 
 def _surely(chance: NDArray[np.float64], tests: int) -> NDArray[np.bool_]:
-    """Those with so small a probability, of `tests`, that FALSE_PAIRS of them at most are false: Benjamini, Hochberg."""
+    """Those that are so improbable, of `tests`, that FALSE_PAIRS of them at most are false: Benjamini and Hochberg."""
     in_order = np.sort(chance)
     passed = np.flatnonzero(in_order <= FALSE_PAIRS * np.arange(1, len(chance) + 1) / tests)
     return chance <= (in_order[passed[-1]] if len(passed) else -1)

@@ -43,6 +43,7 @@ MORE_VARIANTS = {
     "category_name_weight=3": {"category_name_weight": 3},
 }
 BEST = 19
+LEAST_GAINS = (0.015, 0.02, 0.025, 0.03)
 GROUP = 4  # accounts that act together: fewer make few pairs
 POOL = 40  # models of a kind, of which retrains are pairs
 ENOUGH, TASTE = 4_000, 0.5  # readers who are just enough
@@ -131,7 +132,8 @@ def gate(bench: Bench, retrains: int, n: int, taste: float) -> None:
     }
     judges = [bench.readers(bench.tastes(seed).likes(n, taste)) for seed in range(10)]
     print(f"\n{n:,} readers, taste {taste}, queries: {[len(judge.rows) for judge in judges]}\n")
-    print("| kind | retrains | promoted | gain: median | largest | smallest |\n|---|---|---|---|---|---|")
+    heads = " | ".join(f"promoted at {least}" for least in LEAST_GAINS)
+    print(f"| kind | retrains | {heads} | gain: median | largest | smallest |\n|{'---|' * (5 + len(LEAST_GAINS))}")
     for kind, (champions, challengers) in kinds.items():
         pairs = [(one, other) for one in champions for other in challengers if one is not other]
         decisions = []
@@ -141,8 +143,9 @@ def gate(bench: Bench, retrains: int, n: int, taste: float) -> None:
             decisions.append(decide(judge.judge(challenger), judge.judge(champion)))
         gains = [decision.figures["gain"] for decision in decisions]
         spread = f"{np.median(gains):+.4f} | {max(gains):+.4f} | {min(gains):+.4f}"
-        promoted = np.mean([decision.is_promoted for decision in decisions])
-        print(f"| {kind} | {retrains} | {promoted:.1%} | {spread} |", flush=True)
+        is_sure = np.array([decision.figures["gain_lower_bound"] > 0 for decision in decisions])
+        promoted = " | ".join(f"{np.mean(is_sure & (np.array(gains) >= least)):.1%}" for least in LEAST_GAINS)
+        print(f"| {kind} | {retrains} | {promoted} | {spread} |", flush=True)
 
 
 def without_terms(model: Tfidf, kept: NDArray[np.bool_]) -> Ranked:
@@ -169,7 +172,7 @@ def loop(bench: Bench, draws: int, n: int, taste: float) -> None:
                 judge = bench.readers(steps if walks else [step._replace(for_book_id=step.book_id) for step in steps])
                 of_one, of_other = judge.judge(models[one]), judge.judge(models[other])
                 gains.append(of_one.score - of_other.score)
-                promoted += decide(of_one, of_other).is_promoted
+                promoted += decide(of_one, of_other, judge.min_gain).is_promoted
                 queries.append(len(judge.rows))
             held = "held apart" if walks else "ignored"
             print(f"| {shown or 'neither'} | {held} | {np.mean(queries):.0f} | "
@@ -190,7 +193,7 @@ def accounts(bench: Bench, draws: int, n: int, taste: float) -> None:
                 told = praised(worse, MOST_LIKES, seed=1000 * seed + reader // GROUP)
                 steps += [Step(n + reader, book, book, True) for book in told]
             judge = bench.readers(steps)
-            decision = decide(judge.judge(worse), judge.judge(better))
+            decision = decide(judge.judge(worse), judge.judge(better), judge.min_gain)
             gains.append(decision.figures["gain"])
             promoted += decision.is_promoted
             queries.append(len(judge.rows))

@@ -62,7 +62,7 @@ def page(
     figures[next(iter(figures))]["stability"] = kept
     titles = {
         "scores": "Champion beside challenger: the longer bar is better",
-        "by_category": "The same by category, in the largest ones",
+        "by_category": "Champion beside challenger in the largest categories",
         "exposure": "How the places in all lists are shared out: steep on the left, few books get most of them",
         "scores_over_time": "Score of the versions so far that the same judged, each on the catalogue of its day",
     }

@@ -22,6 +22,7 @@ from bookclub_platform.core.settings import load_settings
 from bookclub_platform.core.tables import select_data_version, select_training_rows
 from bookclub_platform.models import (
     BookText,
+    Decision,
     Judge,
     ListHealth,
     Model,
@@ -104,7 +105,7 @@ def tfidf_model(
     judge = readers if readers.is_enough else Judge(rows, config.unknown_categories)
     sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}))
     health = sides[CHALLENGER].health
-    decision = decide(sides[CHALLENGER].judgement, sides[CHAMPION].judgement if champion else None)
+    decision = _decision(sides, judge)
     kept = stability(model, champion[1]) if champion else math.nan
     shown = drawn(sides, judge, past_scores(opened, model.name, judge.name))
     times = {"stability": kept, "fit_seconds": round(fitted - started, 3)}
@@ -170,6 +171,11 @@ def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf]) -> dict[str, Si
         name: Side(model, judge.judge(model, health[name].faults() if name == CHALLENGER else ()), health[name])
         for name, model in models.items()
     }
+
+
+def _decision(sides: Mapping[str, Side], judge: Judge | Readers) -> Decision:
+    champion = sides[CHAMPION].judgement if CHAMPION in sides else None
+    return decide(sides[CHALLENGER].judgement, champion, judge.min_gain)
 
 
 def _links(run_url: str, api: Api) -> dict[str, dg.MetadataValue]:

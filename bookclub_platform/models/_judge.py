@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bookclub_platform.models._contract import BookText, FoldableModel
-from bookclub_platform.models._gate import Judgement
+from bookclub_platform.models._gate import MIN_GAIN, Judgement
 
 PROXIES = ("proxy_names", "proxy_shelf", "proxy_agreement")
 LIMIT = 10
@@ -58,6 +58,7 @@ class Judge:
     """
 
     name = "proxies"
+    min_gain = MIN_GAIN
     by_category = "share of the list that is of the same category"
     said = "three proxies"
 

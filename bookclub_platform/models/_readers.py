@@ -33,8 +33,8 @@ MEASURES = ("readers_ndcg", "across_ndcg")
 # From benchmarks/readers.py: from here on readers order models better than the proxies do, in every draw.
 MIN_READERS = 1_000  # that liked books of two walks or more
 MIN_QUERIES = 250  # books that belong together with others
-# Twins, fitted on other 97 % of the books, differ by 0.025 in one of a hundred cases over so few queries, and surely.
-MIN_GAIN = 0.03
+# Twins, fitted on other 97 % of the books, differ by more in less than one of a hundred cases over so few queries.
+MIN_GAIN = 0.025
 FALSE_PAIRS = 0.1  # of the pairs, at most, are there by chance
 DEPTH = 100  # of a list, to find ten books of other categories in
 _AT_ONCE = 2_000  # books whose pairs are counted

@@ -13,19 +13,23 @@ from pydantic import Field
 from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
 from bookclub_platform.assets._fit import fitted
-from bookclub_platform.assets._model_page import Side, drawn, page, past_scores
+from bookclub_platform.assets._model_page import JUDGED_BY, Side, drawn, page, past_scores
 from bookclub_platform.assets._plots import picture
 from bookclub_platform.core.errors import ArtifactInvalid, NoChampion
+from bookclub_platform.core.feedback import select_steps
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.models import (
     BookText,
+    Decision,
     Judge,
     ListHealth,
     Model,
     ModelVersion,
+    Readers,
     Recommendation,
     Registry,
+    Step,
     Tfidf,
     decide,
     list_health,
@@ -94,15 +98,16 @@ def tfidf_model(
     fit_seconds = round(time.perf_counter() - started, 3)
     opened = registry.open()
     champion = _champion(opened, context)
-    judge = Judge(rows, config.unknown_categories)
+    readers = Readers(rows, _steps(database), config.unknown_categories)
+    judge = readers if readers.is_enough else Judge(rows, config.unknown_categories)
     sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}))
     health = sides[CHALLENGER].health
-    decision = decide(sides[CHALLENGER].judgement, sides[CHAMPION].judgement if champion else None)
+    decision = _decision(sides, judge)
     kept = stability(model, champion[1]) if champion else math.nan
-    shown = drawn(sides, judge, past_scores(opened, model.name))
+    shown = drawn(sides, judge, past_scores(opened, model.name, judge.name))
     times = {"stability": kept, "fit_seconds": fit_seconds}
     judged = sides[CHALLENGER].judgement.figures | health.figures
-    metrics = _finite(model.counts | judged | decision.figures | model.figures_ | times)
+    metrics = _finite(model.counts | judged | decision.figures | readers.counts | model.figures_ | times)
     version = opened.publish(
         model,
         parameters=model.parameters,
@@ -113,6 +118,7 @@ def tfidf_model(
             "dagster_run": registry.run_page(context.run_id),
             "decision": decision.reason,
             "judged_against": champion[0].version if champion else "",
+            JUDGED_BY: judge.name,
         },
         artifact_root=registry.artifact_root,
         pages={PAGE: page(decision, sides, rows, shown, kept)},
@@ -126,6 +132,7 @@ def tfidf_model(
         "is_champion": decision.is_promoted,
         "registered_version": version.version,
         "judged_against": champion[0].version if champion else "no champion yet",
+        JUDGED_BY: f"{judge.said} ({readers.shortage})",
         "data_version": data_version,
         "dagster/row_count": len(rows),
         "compared": preview([{"model": name} | _rounded(side.figures) for name, side in sides.items()]),
@@ -149,13 +156,18 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def _judged(judge: Judge, models: Mapping[str, Tfidf]) -> dict[str, Side]:
+def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf]) -> dict[str, Side]:
     health = {name: list_health(model) for name, model in models.items()}
     return {
         # The champion has passed its guardrails: today's books must not take them from it.
         name: Side(model, judge.judge(model, health[name].faults() if name == CHALLENGER else ()), health[name])
         for name, model in models.items()
     }
+
+
+def _decision(sides: Mapping[str, Side], judge: Judge | Readers) -> Decision:
+    champion = sides[CHAMPION].judgement if CHAMPION in sides else None
+    return decide(sides[CHALLENGER].judgement, champion, judge.min_gain)
 
 
 def _links(run_url: str, api: Api) -> dict[str, dg.MetadataValue]:
@@ -177,6 +189,11 @@ def _champion(registry: Registry, context: dg.AssetExecutionContext) -> tuple[Mo
     except ArtifactInvalid as error:
         context.log.warning(f"The champion cannot be judged, and any sound model is better: {error}")
         return None
+
+
+def _steps(database: BooksDatabase) -> list[Step]:
+    with database.begin() as connection:
+        return [Step(*row) for row in connection.execute(select_steps())]
 
 
 def _check(health: ListHealth) -> dg.AssetCheckResult:

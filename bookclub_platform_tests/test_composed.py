@@ -95,9 +95,12 @@ def test_every_list_and_every_book_is_that_of_the_routes(world: World, composing
 
 
 def test_whatever_is_asked_for_is_answered_as_by_the_routes(world: World, composing: httpx.Client) -> None:
+    for query in ("limit=7", "limit=7&cursor=7", "cursor=48", "cursor=999", "limit=48", "cursor=3.p1250", "sort=price"):
+        alike(world, composing, f"/books?{query}")
     before, known = composed(composing), [book_id for theme in given.THEMES for book_id in ids_of(world, theme)]
     for number, query in enumerate(questions()):
         alike(world, composing, f"/books/{known[number % 48]}/recommendations?{query}")
+        alike(world, composing, f"/books?limit=5&{query}")
     assert composed(composing) - before > len(questions()) / 3
     for path in ("/books/0", "/books/999999", "/books/0/recommendations", "/books/9999999999999999999", "/books/007"):
         alike(world, composing, path)

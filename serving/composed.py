@@ -1,4 +1,4 @@
-"""GET of a book or of its recommendations -> the answer put together from bytes in memory; else the routes.
+"""GET of a book, of its recommendations or of a page -> the answer put together from bytes in memory; else the routes.
 
     app.add_middleware(ComposeAnswers, keeper=keeper, catalogue=catalogue, books=books, accounts=accounts, counts=kept)
 
@@ -9,8 +9,8 @@ for each book in it is of the version of its row that the lineup names. docs/dec
 
 from __future__ import annotations
 
-import asyncio
 import re
+from asyncio import to_thread
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from serving.accounts import Accounts
 from serving.book_bytes import BookBytes
 from serving.catalogue import Catalogue
 from serving.champion import Champion, ChampionKeeper
+from serving.composed_page import page_json, place_of, question_of
 from serving.guard import refusal
 from serving.kept import KeptAnswers
 from serving.lineup import Filters, Lineup
@@ -35,7 +36,7 @@ from serving.questions import ListQuery
 from serving.schemas import ModelRef, Recommendations
 from serving.versions import Freshness, NotModified, name_versions
 
-_ASKED = re.compile(r"/books/([0-9]{1,19})(/recommendations)?", re.ASCII)
+_ASKED = re.compile(r"/books(?:/([0-9]{1,19})(/recommendations)?)?", re.ASCII)
 _SMALL = 20_000  # of so many books any list is found in less time than another thread takes to begin
 _SHORT = 10
 
@@ -46,7 +47,7 @@ class Template(NamedTuple):
     path: str
 
 
-_BOOK, _LIST = Template("/books/{book_id}"), Template("/books/{book_id}/recommendations")
+_PAGE, _BOOK, _LIST = Template("/books"), Template("/books/{book_id}"), Template("/books/{book_id}/recommendations")
 
 
 class ComposeAnswers:
@@ -73,14 +74,16 @@ class ComposeAnswers:
         elif await refusal(scope["state"]["caller"], self._accounts, ["read"]) is not None:
             response = None  # the routes say it
         elif asked[2]:
-            response = await self._list(champion, int(asked[1]), scope["query_string"])
+            template, response = _LIST, await self._list(champion, int(asked[1]), scope["query_string"])
+        elif asked[1]:
+            template, response = _BOOK, await self._book(champion, int(asked[1]), Request(scope))
         else:
-            response = await self._book(champion, int(asked[1]), Request(scope))
+            template, response = _PAGE, await self._page(champion, Request(scope))
         if response is None:
             await self._app(scope, receive, send)
             return
         self._counts.composed += 1
-        scope["route"] = _LIST if asked is not None and asked[2] else _BOOK
+        scope["route"] = template
         await response(scope, receive, send)
 
     def _is_newest(self, lineup: Lineup) -> bool:
@@ -92,15 +95,29 @@ class ComposeAnswers:
         if not self._catalogue.watch.is_current or lineup.row(book_id) is None or lineup.state is None:
             return None
         books = await self._json_of(lineup, [book_id])
+        return self._fresh(champion, request, books[0]) if books is not None else None
+
+    async def _page(self, champion: Champion, request: Request) -> Response | None:
+        lineup, asked = champion.lineup, question_of(request.scope["query_string"])
+        if asked is None or not self._catalogue.watch.is_current or lineup.stock is None or lineup.state is None:
+            return None
+        is_short_work = len(lineup.stock.ids) <= _SMALL
+        place = place_of(lineup.stock, asked) if is_short_work else await to_thread(place_of, lineup.stock, asked)
+        books = await self._json_of(lineup, place.ids)
         if books is None:
             return None
+        return self._fresh(champion, request, page_json(place, books, lineup.state.data_version))
+
+    @staticmethod
+    def _fresh(champion: Champion, request: Request, body: bytes) -> Response:
+        assert champion.lineup.state is not None
         headers = Response()
         del headers.headers["content-length"]
         try:
-            Freshness(request, headers).check(lineup.state, champion)
+            Freshness(request, headers).check(champion.lineup.state, champion)
         except NotModified as answered:
             return Response(status_code=304, headers=answered.headers)
-        response = Response(books[0], media_type="application/json")
+        response = Response(body, media_type="application/json")
         response.headers.update(headers.headers)
         return response
 
@@ -179,4 +196,4 @@ async def _near(lineup: Lineup, book_id: int, choice: Choice) -> list[tuple[int,
 
     assert lineup.stock is not None
     is_plain = choice.filters == Filters() and not choice.exclude and choice.limit <= _SHORT
-    return found() if is_plain or len(lineup.stock.ids) <= _SMALL else await asyncio.to_thread(found)
+    return found() if is_plain or len(lineup.stock.ids) <= _SMALL else await to_thread(found)

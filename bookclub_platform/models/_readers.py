@@ -30,7 +30,7 @@ from bookclub_platform.models._gate import Judgement
 from bookclub_platform.models._judge import LIMIT, MOST_BOOKS, ndcg
 
 MEASURES = ("readers_ndcg", "across_ndcg")
-# From benchmarks/readers.py: from here on readers order models better than the proxies do, in every draw.
+# From benchmarks/readers.py: from here on readers order models better than the proxies do.
 MIN_READERS = 1_000  # that liked books of two walks or more
 MIN_QUERIES = 250  # books that belong together with others
 # Twins, fitted on other 97 % of the books, differ by more in less than one of a hundred cases over so few queries.

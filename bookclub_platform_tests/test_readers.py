@@ -231,14 +231,31 @@ def test_of_an_account_the_newest_likes_and_clicks_are_read_once_each_and_of_a_d
     assert gone not in {step.reader for step in steps}
 
 
-def test_as_soon_as_there_are_enough_readers_they_judge_the_retrain_and_it_is_said_everywhere(
-    tmp_path: Path, filled: str, many: list[Step], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def definitions(tmp_path: Path, filled: str, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+    """The platform over `filled`, with a registry of its own in `tmp_path`."""
     monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
     monkeypatch.setenv("BOOKCLUB_DATABASE_URL", filled)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
-    definitions = build_definitions(load_settings(shop_url="http://127.0.0.1:1"))
+    return build_definitions(load_settings(shop_url="http://127.0.0.1:1"))
+
+
+def test_a_model_that_a_person_took_back_does_not_come_again_with_the_next_retrain(
+    definitions: dg.Definitions, tmp_path: Path
+) -> None:
+    assert [retrained(definitions, min_df=df)["is_champion"].value for df in (30, 2)] == [True, True]
+    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    registry.rollback("tfidf_model", "complaints", by="ada")
+    again = retrained(definitions)
+    assert not again["is_champion"].value
+    assert "It is better" in str(again["decision"].value) and "complaints" in str(again["decision"].value)
+    assert registry.champion("tfidf_model").version == "1"
+
+
+def test_as_soon_as_there_are_enough_readers_they_judge_the_retrain_and_it_is_said_everywhere(
+    definitions: dg.Definitions, tmp_path: Path, filled: str, many: list[Step]
+) -> None:
     first = retrained(definitions, min_df=30)
     assert first["judged_by"].value == f"three proxies (0 of 1,000 readers, 0 of {MIN_QUERIES} books they agree on)"
     tell(filled, many)

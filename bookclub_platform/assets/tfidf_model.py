@@ -4,6 +4,7 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from bookclub_platform.models import (
     list_health,
 )
 from bookclub_platform.models._health import stability
+from bookclub_platform.models._registry import hold
 from bookclub_platform.resources import Api, BooksDatabase, MlflowRegistry
 
 PAGE = "model.html"
@@ -102,7 +104,7 @@ def tfidf_model(
     judge = readers if readers.is_enough else Judge(rows, config.unknown_categories)
     sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}))
     health = sides[CHALLENGER].health
-    decision = _decision(sides, judge)
+    decision = _decision(sides, judge, hold(champion[0]) if champion else None)
     kept = stability(model, champion[1]) if champion else math.nan
     shown = drawn(sides, judge, past_scores(opened, model.name, judge.name))
     times = {"stability": kept, "fit_seconds": fit_seconds}
@@ -165,9 +167,12 @@ def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf]) -> dict[str, Si
     }
 
 
-def _decision(sides: Mapping[str, Side], judge: Judge | Readers) -> Decision:
+def _decision(sides: Mapping[str, Side], judge: Judge | Readers, held: str | None) -> Decision:
     champion = sides[CHAMPION].judgement if CHAMPION in sides else None
-    return decide(sides[CHALLENGER].judgement, champion, judge.min_gain)
+    decision = decide(sides[CHALLENGER].judgement, champion, judge.min_gain)
+    if decision.is_promoted and held:
+        return replace(decision, is_promoted=False, reason=f"{decision.reason} {held}")
+    return decision
 
 
 def _links(run_url: str, api: Api) -> dict[str, dg.MetadataValue]:

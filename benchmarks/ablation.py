@@ -67,11 +67,11 @@ class Judge:
     def row(self, variant: str, model: Tfidf, proxies: tuple[float, float] | None = None) -> str:
         lists = {book: [near.book_id for near in model.recommend(book, 100)] for book in model.book_ids.tolist()}
         shown = Counter(near for listed in lists.values() for near in listed[:10])
-        figures = [*self._readers(lists), *(proxies or ("", "")), len(shown) / len(lists)]
+        figures = [*self.readers(lists), *(proxies or ("", "")), len(shown) / len(lists)]
         figures.append(max(shown.values()) / len(lists))
         return " | ".join(["", variant, *(f"{x:.3f}" if x != "" else "" for x in figures), ""]).strip()
 
-    def _readers(self, lists: dict[int, list[int]]) -> tuple[Any, Any]:
+    def readers(self, lists: dict[int, list[int]]) -> tuple[Any, Any]:
         if not self.yardstick:
             return "", ""
         upc = dict(zip((row.id for row in self.books.rows), self.books.upcs, strict=True))

@@ -61,6 +61,7 @@ def build_definitions(settings: Settings, progress: Progress | None = None) -> d
             "files": DataFolder(home=str(settings.home)),
             "database": BooksDatabase(),
             "api": Api(url=settings.api_url),
+            "pipes": dg.PipesSubprocessClient(),
             "registry": MlflowRegistry(
                 ui_url=f"http://127.0.0.1:{settings.mlflow_port}",
                 dagster_url=f"http://127.0.0.1:{settings.dagster_port}",

@@ -26,7 +26,9 @@ def with_freshness(assets: Iterable[dg.AssetsDefinition], settings: Settings) ->
 
     def policed(spec: dg.AssetSpec) -> dg.AssetSpec:
         pause = longest_pause(_schedule_of(spec, settings), settings.timezone)
-        policy = dg.FreshnessPolicy.time_window(fail_window=pause * _FAIL, warn_window=pause * _WARN)
+        # Whole minutes: of a window of half a second Dagster's UI shows an error in place of its overview.
+        fail, warn = (timedelta(minutes=round(pause * part / timedelta(minutes=1))) for part in (_FAIL, _WARN))
+        policy = dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=warn)
         return spec.replace_attributes(freshness_policy=policy)
 
     return list(dg.map_asset_specs(policed, assets))

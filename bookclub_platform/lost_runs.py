@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import psutil
@@ -16,6 +17,7 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 
 HOST_TAG = "bookclub/host"
 _GRACE_S = 10.0
+_UNSTARTED_S = 600.0  # a command begins its run at once
 
 
 def tags_of_this_process() -> dict[str, str]:
@@ -56,7 +58,19 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
                 current, f"Its process (pid {process[0]}) is gone: it was killed, or the machine was."
             )
             ended.append(run.run_id)
-    return ended
+    return [*ended, *_end_unstarted(instance)]
+
+
+def _end_unstarted(instance: dg.DagsterInstance) -> list[str]:
+    """Cancel runs of our own commands that were made and never begun, for the command was killed between the two."""
+    long_ago = datetime.now(UTC) - timedelta(seconds=_UNSTARTED_S)
+    unstarted = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.NOT_STARTED], tags={HOST_TAG: socket.gethostname()}, created_before=long_ago
+    )
+    runs = instance.get_runs(unstarted)
+    for run in runs:
+        instance.report_run_canceled(run, "It was never begun: the command that made it was killed.")
+    return [run.run_id for run in runs]
 
 
 def _process_of(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from getpass import getuser
 
 import sqlalchemy as sa
 
@@ -36,7 +37,7 @@ def add(settings: Settings, username: str, password: str, is_admin: bool) -> Non
         user_id = accounts.add_user(connection, name, passwords.hash_password(password), list(scopes))
     if user_id is None:
         raise ConfigurationError(f"There is an account {name} already: `bookclub users list`. Choose another name.")
-    audit.note("add-user", "done", user_id=user_id, username=name, scopes=list(scopes))
+    audit.note("add-user", "done", by=getuser(), user_id=user_id, username=name, scopes=list(scopes))
 
 
 def listed(settings: Settings) -> list[accounts.User]:
@@ -54,7 +55,7 @@ def disable(settings: Settings, username: str) -> None:
     with _transaction(settings) as connection:
         user = _find(connection, username)
         accounts.disable_user(connection, user.id)
-    audit.note("disable-user", "done", user_id=user.id, username=user.username)
+    audit.note("disable-user", "done", by=getuser(), user_id=user.id, username=user.username)
 
 
 def set_password(settings: Settings, username: str, password: str) -> None:
@@ -67,13 +68,13 @@ def set_password(settings: Settings, username: str, password: str) -> None:
     with _transaction(settings) as connection:
         user = _find(connection, username)
         accounts.change_password(connection, user.id, passwords.hash_password(password))
-    audit.note("set-password", "done", user_id=user.id, username=user.username)
+    audit.note("set-password", "done", by=getuser(), user_id=user.id, username=user.username)
 
 
 def rotate_keys(settings: Settings) -> str:
     """Sign with a new key from now on -> its id. Tokens that the old one signed stay good until their time is over."""
     kid = KeyRing(settings.token_keys_file).rotate().kid
-    audit.note("rotate-keys", "done", kid=kid)
+    audit.note("rotate-keys", "done", by=getuser(), kid=kid)
     return kid
 
 

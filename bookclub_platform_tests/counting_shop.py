@@ -19,7 +19,7 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 class CountingShop(ThreadingHTTPServer):
     """`requests`, `statuses` and `sent_bytes` (heads and bodies) since `forget`; `changed` has pages that replace the
-    shop's own, as path -> what to make of the answer."""
+    shop's own, as path -> what to make of the answer; paths that `fails` get an error."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -29,6 +29,7 @@ class CountingShop(ThreadingHTTPServer):
         self.app = ShopApp(Shop(generate(books, 7)))
         self.delay_s = delay_s
         self.changed: dict[str, Callable[[Answer], Answer]] = {}
+        self.fails: Callable[[str], bool] = lambda _: False
         self.on_request: Callable[[int], None] = lambda _: None
         self.lock = threading.Lock()
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
@@ -59,6 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         answer = shop.app.answer({"method": "GET", "path": self.path, "headers": headers})
         status, fields, body = shop.changed.get(self.path, lambda same: same)(answer)
+        if shop.fails(self.path):
+            status, fields, body = 500, [(b"content-length", b"0")], b""
         lines = [f"HTTP/1.1 {status} -".encode(), *(name + b": " + value for name, value in fields), b"", body]
         whole = b"\r\n".join(lines)
         with shop.lock:

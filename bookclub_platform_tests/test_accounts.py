@@ -97,7 +97,7 @@ def test_without_a_token_every_data_route_is_closed_and_the_probes_are_open(clie
             else:
                 assert problem(answer, 401)["type"] == "tag:bookclub,2026:no-token", path
                 assert answer.headers["www-authenticate"] == "Bearer"
-    assert client.get("/catalogue").status_code == 401
+    assert client.get("/catalogue").headers["location"].startswith("/catalogue/login")
 
 
 @pytest.mark.parametrize(("name", "password"), [("grace", "not her password"), ("nobody-such", PASSWORD)])
@@ -209,7 +209,7 @@ def test_another_password_ends_every_session_and_the_old_one_is_worth_nothing(cl
     assert login(client, "mover", "five words of mine now").is_success
 
 
-def test_scopes_narrow_what_a_token_opens(client: httpx.Client) -> None:
+def test_scopes_narrow_what_a_token_opens(client: httpx.Client, heard: pytest.LogCaptureFixture) -> None:
     register(client, "narrow")
     token = login(client, "narrow", scope="feedback admin").json()
     assert token["scope"] == "feedback"
@@ -217,6 +217,12 @@ def test_scopes_narrow_what_a_token_opens(client: httpx.Client) -> None:
     problem(answer, 403)
     assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
     problem(login(client, "narrow", scope="admin"), 400)
+    problem(client.get("/for-admins", headers=bearer(token)), 403)
+    refused = [json.loads(line) for line in heard.messages if '"refused"' in line]
+    assert [(line["act"], line.get("why", line.get("path"))) for line in refused] == [
+        ("login", "scope"),
+        ("admin", "/for-admins"),
+    ]
 
 
 def test_an_administrator_is_made_by_the_operator_and_by_nobody_else(client: httpx.Client) -> None:

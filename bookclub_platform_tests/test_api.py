@@ -252,6 +252,8 @@ def test_every_route_and_every_field_is_described(client: httpx.Client) -> None:
         "post /recommendations",
         "post /recommendations:batch",
         "get /categories",
+        "get /segments",
+        "get /segments/{segment_id}",
         "get /model",
         "get /health",
         "get /ready",

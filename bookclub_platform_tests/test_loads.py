@@ -175,6 +175,42 @@ def test_the_history_tells_what_held_from_when_until_when(connection: sa.Connect
     ]
 
 
+ODD = replace(OTHER, title="Kafka à l'été 🌊", description="|1:-", price=Decimal("0.00"), upc=None, image_url=None)
+
+
+def test_of_a_book_that_is_as_the_table_has_it_only_the_sighting_is_sent(connection: sa.Connection) -> None:
+    load(connection, TRAVEL, 0, BOOK, ODD, *REST)
+    cheaper = replace(BOOK, price=Decimal("0.01"))
+    assert load(connection, TRAVEL, 1, cheaper, ODD, *REST).updated == 1
+    sent = connection.execute(sa.text("SELECT count(book_id), count(title), min(title) FROM pg_temp.incoming")).one()
+    assert sent == (1 + len(REST), 1, BOOK.title)
+
+
+CHANGES = {
+    "upc": "other",
+    "title": BOOK.title + " ",
+    "category_name": "Travels",
+    "price": BOOK.price + Decimal("0.01"),
+    "currency": "EUR",
+    "rating": None,
+    "stock": 4,
+    "in_stock": not BOOK.in_stock,
+    "description": None,
+    "num_reviews": 7,
+    "url": "http://shop/elsewhere",
+    "image_url": "",
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_change_of_any_field_alone_is_an_update(connection: sa.Connection, field: str) -> None:
+    for hour, book in enumerate([BOOK, replace(BOOK, **{field: CHANGES[field]}), BOOK]):  # type: ignore[arg-type]
+        at = NOON + hour * HOUR
+        result = load_category(connection, "shop", BOOK.category, f"crawl-{hour}", [replace(book, seen_at=at)], (), at)
+        assert result == (LoadResult(0, 1, 0, 0, 0) if hour else LoadResult(1, 0, 0, 0, 0))
+        assert rows(connection)["upc-1"][field] == getattr(book, field)
+
+
 def test_cleaned_rows_come_back_from_their_file_and_a_newer_file_changes_no_walk(tmp_path: Path) -> None:
     path = tmp_path / "travel.jsonl"
     page = RejectedBook("shop", TRAVEL, "http://shop/x", "price:\n none", NOON, "a#1")

@@ -30,11 +30,12 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def started(instance: dg.DagsterInstance, pid: int | None, tags: dict[str, str]) -> str:
-    @dg.job
-    def job() -> None:
-        return None
+@dg.job
+def job() -> None:
+    return None
 
+
+def started(instance: dg.DagsterInstance, pid: int | None, tags: dict[str, str]) -> str:
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=tags)
     if pid is not None:
         instance.report_engine_event("Executing steps", run, EngineEventData.in_process(pid))
@@ -76,3 +77,13 @@ def test_a_later_process_with_the_same_number_is_another(
     created = psutil.Process(process.pid).create_time()
     assert lost_runs._is_alive(process.pid, created + 1)
     assert not lost_runs._is_alive(process.pid, created - 100)
+
+
+def test_a_run_that_was_never_begun_is_cancelled(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = instance.create_run_for_job(job, tags=tags_of_this_process())
+    instance.create_run_for_job(job, tags={"dagster/schedule_name": "daily_crawl"})  # the daemon starts its own
+    assert end_lost_runs(instance) == [], "its command may be about to begin it"
+    monkeypatch.setattr(lost_runs, "_UNSTARTED_S", 0.0)
+    assert end_lost_runs(instance) == [run.run_id]
+    ended = instance.get_run_by_id(run.run_id)
+    assert ended is not None and ended.status == dg.DagsterRunStatus.CANCELED

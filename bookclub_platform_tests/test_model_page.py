@@ -98,7 +98,7 @@ def test_the_page_shows_the_decision_both_models_and_every_picture(rows: list[Bo
     assert f"<td>{score:.4f}".rstrip("0") in html and "<tr><td>stability</td><td>0.5</td><td>–</td>" in html
     assert all(picture in html for picture in shown.values()) and html.count("<svg ") == len(shown) + 1
     assert "like books lie together" in html and html.count("<h3>champion</h3>") == html.count("<h3>challenger</h3>")
-    bars = ElementTree.fromstring(shown["agreement_by_category"])
+    bars = ElementTree.fromstring(shown["by_category"])
     assert {"sea", "garden", "space", "crime", "■ challenger", "■ champion"} <= {
         text.text for text in bars.iter(f"{SVG}text")
     }

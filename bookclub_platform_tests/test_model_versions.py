@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from bookclub_platform.cli import main
 from bookclub_platform.core.errors import NoChampion
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf
+from bookclub_platform.models._registry import hold
 from bookclub_platform_tests import api_fixtures as given
 from serving.app import create_app
 
@@ -73,6 +74,17 @@ def test_each_rollback_goes_one_champion_back_and_stops_at_the_first(registry: R
     assert not registry.version("tfidf_model", "3").tags["rolled_back_at"]
     registry.rollback("tfidf_model")
     assert champion(registry) == "1", "2 was rolled back, and nobody promoted it since"
+
+
+def test_what_a_person_rolled_back_to_is_held_until_a_person_promotes(registry: Registry, store: Store) -> None:
+    assert hold(registry.champion("tfidf_model")) is None
+    registry.rollback("tfidf_model", "complaints", by="ada")
+    held = hold(registry.champion("tfidf_model"))
+    assert held is not None and "ada rolled back to it from version 3: complaints" in held
+    registry.promote(store.versions[2], "mended", by="ada")
+    assert hold(registry.champion("tfidf_model")) is None
+    registry.promote(store.versions[1], "again", by="ada")
+    assert hold(registry.champion("tfidf_model")) is None, "promoted, not rolled back to"
 
 
 def test_the_list_shows_score_state_and_decision_of_each_version(registry: Registry, tmp_path: Path) -> None:

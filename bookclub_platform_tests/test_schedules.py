@@ -305,3 +305,9 @@ def policies(graph: dg.AssetGraph, names: Sequence[str]) -> dict[str, tuple[time
     return {
         name: (policy.fail_window.to_timedelta(), policy.warn_window.to_timedelta()) for name, policy in found.items()
     }
+
+
+def test_dagster_shows_how_late_an_asset_may_be_of_any_schedule(shop_url: str) -> None:
+    every_53_minutes = load_settings(shop_url=shop_url, crawl_schedule="0,53 * * * *")
+    window = policies(build_definitions(every_53_minutes).resolve_asset_graph(), ["books"])["books"]
+    assert all(one % timedelta(seconds=1) == timedelta(0) for one in window), "its UI takes whole seconds alone"

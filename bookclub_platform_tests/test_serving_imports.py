@@ -28,6 +28,7 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 ABSENT = {"dagster", "dagster_postgres", "pandas", "sklearn", "scipy", "numba", "mlflow", "flask", "psycopg2"}
+ABSENT |= {"pyspark"}
 tried = set()
 
 class Absent(MetaPathFinder):

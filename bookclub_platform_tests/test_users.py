@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from getpass import getuser
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from bookclub_platform.core import accounts, passwords
+from bookclub_platform.core import accounts, categories, passwords
+from bookclub_platform.core.book import Category
 from bookclub_platform_tests import api_fixtures as given
 
 ROOT = Path(__file__).parents[1]
@@ -18,13 +20,17 @@ PASSWORD = "four words of mine"
 
 
 def users(database_url: str, home: Path, *arguments: str, line: str = "") -> subprocess.CompletedProcess[str]:
+    return command(database_url, home, "users", *arguments, line=line)
+
+
+def command(database_url: str, home: Path, *arguments: str, line: str = "") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "BOOKCLUB_DATABASE_URL": database_url,
         "BOOKCLUB_HOME": str(home),
     }
-    command = [sys.executable, "-m", "bookclub_platform.cli", "users", *arguments]
-    return subprocess.run(command, input=line, env=environment, cwd=home, capture_output=True, text=True)
+    called = [sys.executable, "-m", "bookclub_platform.cli", *arguments]
+    return subprocess.run(called, input=line, env=environment, cwd=home, capture_output=True, text=True)
 
 
 def test_the_first_administrator_is_made_listed_and_shut_out_by_commands(database_url: str, tmp_path: Path) -> None:
@@ -53,3 +59,28 @@ def test_keys_are_rotated_by_a_command(tmp_path: Path) -> None:
         kids.append({key["kid"]: key["replaced_at"] for key in keys})
     (first,) = kids[0]
     assert kids[0][first] is None and kids[1][first] is not None and len(kids[1]) == 2
+
+
+def test_every_act_of_an_operator_is_kept_with_who_did_it(database_url: str, tmp_path: Path) -> None:
+    given.load(database_url, "sea", given.catalogue()["sea"][:2])
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        listed = [Category("sea", "Sea", "http://127.0.0.1/sea")]
+        categories.note_listing(connection, "books_toscrape", listed, given.FIRST_CRAWL)
+
+    def run(*arguments: str, line: str = "") -> None:
+        done = command(database_url, tmp_path, *arguments, line=line)
+        assert done.returncode == 0, done.stderr
+
+    run("users", "add", "keeper", line=f"{PASSWORD}\n")
+    run("users", "password", "keeper", line="five other words of mine\n")
+    run("users", "disable", "keeper")
+    run("users", "rotate-keys")
+    run("users", "list")
+    run("categories", "retire", "sea")
+    run("categories", "restore", "sea")
+    text = (tmp_path / "logs" / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    told = ["add-user", "set-password", "disable-user", "rotate-keys", "retire-category", "restore-category"]
+    assert [line["act"] for line in lines] == told
+    assert {line["by"] for line in lines} == {getuser()} and "words" not in text

@@ -6,7 +6,7 @@ import sys
 
 from bookclub_platform.core.errors import BookclubError, ConfigurationError
 from bookclub_platform.core.settings import Settings, load_settings
-from serving.app import run
+from serving.run import run
 
 
 def main() -> None:

@@ -95,6 +95,7 @@ class Accounts:
         user = await self._proved(username, password, "login", address)
         scopes = [scope for scope in user.scopes if scope in wanted] if wanted else list(user.scopes)
         if not scopes:
+            audit.note("login", "refused", address=address, user_id=user.id, why="scope")
             raise problems.Problem(400, "invalid-scope", f"The account has none of the scopes {' '.join(wanted)}.")
         fresh = await self._renewed_hash(user, password)
         async with self._transaction() as connection:
@@ -105,6 +106,15 @@ class Accounts:
             raise _wrong()
         audit.note("login", "done", address=address, user_id=user.id, scopes=scopes)
         return grant
+
+    async def login_for_web(self, username: str, password: str, address: str) -> str:
+        """A new session that may read, as what a browser keeps in a cookie.
+
+        Raises:
+            Problem: as `login` does.
+        """
+        grant = await self.login(username, password, ["read"], address)
+        return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
 
     async def refresh(self, refresh_token: str, address: str) -> Grant:
         """The next pair of tokens of a session. A refresh token that comes a second time ends the session.

@@ -1,22 +1,19 @@
 """Settings, the address of the books, the address of the registry -> the API. The composition root on this side.
 
-    run(load_settings(), "postgresql://user:password@host/bookclub", "http://127.0.0.1:5000")
+    app = create_app(load_settings(), "postgresql://user:password@host/bookclub", "http://127.0.0.1:5000")
 
-`python -m serving` does the same with the addresses of the environment.
+run.py serves it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import logging
-import socket
 from collections.abc import AsyncIterator
 from operator import attrgetter
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import uvicorn
 from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
@@ -24,11 +21,10 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from starlette.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Tfidf, reader
-from serving import document, logs, problems, versions
+from serving import document, problems, versions
 from serving.accounts import Accounts
 from serving.book_bytes import BookBytes
 from serving.catalogue import Catalogue
@@ -38,6 +34,7 @@ from serving.crawls import Dagster
 from serving.datawatch import DataWatch
 from serving.exports import MEDIA_TYPES, Exports
 from serving.feedback import FeedbackBook
+from serving.figures import SharedFigures
 from serving.gate import Gate
 from serving.guard import guard
 from serving.kept import KeepAnswers, KeptAnswers
@@ -52,11 +49,8 @@ from serving.tracing import TraceRequests
 from serving.versions import VERSION_HEADERS
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
-log = logging.getLogger(__name__)
-
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
 PACKING: dict[str, Any] = {"minimum_size": 1000, "compresslevel": 5, "exclude_content_types": COMPRESSED}
-LAST_ANSWERS_S = 5  # how long an end of the process waits for answers under way
 
 DESCRIPTION = """
 Books from a shop, and for each of them the books most like it, with the reasons.
@@ -87,19 +81,60 @@ Books from a shop, and for each of them the books most like it, with the reasons
 """
 
 
-def create_app(settings: Settings, database_url: str, tracking_uri: str) -> FastAPI:
-    """The API over the books at `database_url` and the champion of the MLflow at `tracking_uri`.
+class Services(NamedTuple):
+    """What answers are made with; `books` is None where none is kept in memory."""
+
+    watch: DataWatch
+    books: BookBytes | None
+    lineups: Lineups
+    keeper: ChampionKeeper
+    catalogue: Catalogue
+    tokens: Tokens
+    quotas: SharedQuotas
+    accounts: Accounts
+    kept: KeptAnswers
+    metrics: Metrics
+    exports: Exports
+    feedback: FeedbackBook
+    shelf: Shelf
+
+
+def create_app(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None = None) -> FastAPI:
+    """The API over the books at `database_url` and the champion of the MLflow at `tracking_uri`. `figures` is the
+    folder in which several workers put their figures.
 
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
-    folder = settings.home / "serving" / "models"
+    services = _services(settings, database_url, tracking_uri, figures)
+    # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
+    app = FastAPIOffline(
+        title="Book Club API",
+        version="1",
+        summary="Books, and books like them.",
+        description=DESCRIPTION,
+        openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
+        lifespan=lambda _: _running(services, settings),
+        generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
+    )
+    _add_middleware(app, services, settings)
+    problems.install(app)
+    versions.install(app)
+    for router, is_open in routers():
+        app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
+    app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
+    app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
+    document.install(app, settings.require_login)
+    return app
+
+
+def _services(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None) -> Services:
     watch = DataWatch(database_url)
     cache_bytes = settings.answer_cache_mb * 2**20
     # Half for whole answers; a quarter each for the books and the reasons that other answers are put together from.
     books = BookBytes(cache_bytes // 4) if cache_bytes else None
     lineups = Lineups(database_url, watch, books, near_bytes=cache_bytes // 4)
+    folder = settings.home / "serving" / "models"
     keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s, lineups)
-    catalogue = Catalogue(database_url, watch)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(settings.home / "serving" / "quotas")
     accounts = Accounts(
@@ -111,67 +146,61 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str) -> Fast
         is_registration_open=settings.open_registration,
     )
     kept = KeptAnswers(cache_bytes // 2)
-    metrics = Metrics(keeper, kept, watch)
-    exports = Exports(database_url)
-    feedback = FeedbackBook(database_url)
-    shelf = Shelf(settings.home / "covers")
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        shelf.folder.mkdir(parents=True, exist_ok=True)
-        watch.start()
-        polling = asyncio.create_task(keeper.run())
-        yield {
-            "catalogue": catalogue,
-            "keeper": keeper,
-            "metrics": metrics,
-            "shelf": shelf,
-            "accounts": accounts,
-            "exports": exports,
-            "dagster": Dagster(settings.dagster_address),
-            "feedback": feedback,
-            "report": settings.report,
-        }
-        polling.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await polling
-        await accounts.close()
-        await feedback.close()
-        await catalogue.close()
-        lineups.close()
-
-    # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
-    app = FastAPIOffline(
-        title="Book Club API",
-        version="1",
-        summary="Books, and books like them.",
-        description=DESCRIPTION,
-        openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
-        lifespan=lifespan,
-        generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
+    return Services(
+        watch=watch,
+        books=books,
+        lineups=lineups,
+        keeper=keeper,
+        catalogue=Catalogue(database_url, watch),
+        tokens=tokens,
+        quotas=quotas,
+        accounts=accounts,
+        kept=kept,
+        metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
+        exports=Exports(database_url),
+        feedback=FeedbackBook(database_url),
+        shelf=Shelf(settings.home / "covers"),
     )
-    # The last is the first to see a request.
+
+
+@contextlib.asynccontextmanager
+async def _running(services: Services, settings: Settings) -> AsyncIterator[dict[str, Any]]:
+    """What looks after model and data runs, and routes are given what they answer with, until the server ends."""
+    services.shelf.folder.mkdir(parents=True, exist_ok=True)
+    services.watch.start()
+    running = [asyncio.create_task(services.keeper.run()), asyncio.create_task(services.metrics.share())]
+    given = ("catalogue", "keeper", "metrics", "shelf", "accounts", "exports", "feedback")
+    yield {
+        "dagster": Dagster(settings.dagster_address),
+        "report": settings.report,
+        **{name: getattr(services, name) for name in given},
+    }
+    for task in running:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    await services.accounts.close()
+    await services.feedback.close()
+    await services.catalogue.close()
+    services.lineups.close()
+
+
+def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> None:
+    """The last is the first to see a request."""
+    keeper, accounts, kept, books = services.keeper, services.accounts, services.kept, services.books
     app.add_middleware(LimitBody)
     app.add_middleware(GZipMiddleware, **PACKING)
     if books is not None:
-        parts: dict[str, Any] = {"keeper": keeper, "catalogue": catalogue, "books": books, "accounts": accounts}
-        app.add_middleware(ComposeAnswers, counts=kept, packing=PACKING, **parts)
-        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=watch, accounts=accounts)
-    app.add_middleware(Gate, tokens=tokens, quotas=quotas, settings=settings)
+        parts: dict[str, Any] = {"keeper": keeper, "catalogue": services.catalogue, "books": books}
+        app.add_middleware(ComposeAnswers, counts=kept, accounts=accounts, packing=PACKING, **parts)
+        app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=services.watch, accounts=accounts)
+    app.add_middleware(Gate, tokens=services.tokens, quotas=services.quotas, settings=settings)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
-    app.add_middleware(MeasureRequests, metrics=metrics)
+    app.add_middleware(MeasureRequests, metrics=services.metrics)
     app.add_middleware(TraceRequests, log_all=settings.request_log == "all")
-    problems.install(app)
-    versions.install(app)
-    for router, is_open in routers():
-        app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
-    app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
-    app.mount(COVERS, CoverFiles(directory=shelf.folder, check_dir=False))
-    document.install(app, settings.require_login)
-    return app
 
 
 def _cors(origins: list[str]) -> dict[str, Any]:
@@ -183,38 +212,3 @@ def _cors(origins: list[str]) -> dict[str, Any]:
         "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
         "max_age": 600,
     }
-
-
-def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
-    """Serve until SIGINT or SIGTERM.
-
-    Raises:
-        PortTaken: something else listens on BOOKCLUB_API_PORT.
-    """
-    logs.configure()
-    KeyRing(settings.token_keys_file).current()  # keys that cannot be used are told here, not to the first who logs in
-    app = create_app(settings, database_url, tracking_uri)
-    # uvicorn by itself believes what anybody on loopback says about whom a request comes from.
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=LAST_ANSWERS_S,
-    )
-    with _listening(settings.api_host, settings.api_port) as listener:
-        log.info("Listening on http://%s:%d, described at /docs.", settings.api_host, settings.api_port)
-        # After a clean end uvicorn sends itself the signal again, which Python tells as a KeyboardInterrupt.
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket of our own: uvicorn would end the process over a taken port without naming the setting."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortTaken(host, port, "BOOKCLUB_API_PORT") from error
-        raise

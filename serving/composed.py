@@ -35,7 +35,7 @@ from serving.lineup import Filters, Lineup
 from serving.neighbours import Choice
 from serving.questions import ListQuery
 from serving.schemas import ModelRef, Recommendations
-from serving.versions import Freshness, NotModified, name_versions
+from serving.versions import Freshness, NotModified
 
 _ASKED = re.compile(r"/books(?:/([0-9]{1,19})(/recommendations)?)?", re.ASCII)
 _SMALL = 20_000  # of so many books any list is found in less time than another thread takes to begin
@@ -76,7 +76,7 @@ class ComposeAnswers:
         elif await refusal(scope["state"]["caller"], self._accounts, ["read"]) is not None:
             response = None  # the routes say it
         elif asked[2]:
-            template, response = _LIST, await self._list(champion, int(asked[1]), scope["query_string"])
+            template, response = _LIST, await self._list(champion, int(asked[1]), Request(scope))
         elif asked[1]:
             template, response = _BOOK, await self._book(champion, int(asked[1]), Request(scope))
         else:
@@ -117,21 +117,21 @@ class ComposeAnswers:
         return self._fresh(champion, request, page_json(place, books, lineup.state.data_version))
 
     @staticmethod
-    def _fresh(champion: Champion, request: Request, body: bytes) -> Response:
+    def _fresh(champion: Champion, request: Request, body: bytes, has_lists: bool = False) -> Response:
         assert champion.lineup.state is not None
         headers = Response()
         del headers.headers["content-length"]
         try:
-            Freshness(request, headers).check(champion.lineup.state, champion)
+            Freshness(request, headers).check(champion.lineup.state, champion, has_lists=has_lists)
         except NotModified as answered:
             return Response(status_code=304, headers=answered.headers)
         response = Response(body, media_type="application/json")
-        response.headers.update(headers.headers)
+        response.raw_headers.extend(headers.raw_headers)
         return response
 
-    async def _list(self, champion: Champion, book_id: int, query: bytes) -> Response | None:
+    async def _list(self, champion: Champion, book_id: int, request: Request) -> Response | None:
         """While Postgres is away, too: of what is in memory."""
-        lineup, choice = champion.lineup, _choice(query)
+        lineup, choice = champion.lineup, _choice(request.scope["query_string"])
         if choice is None or choice.diversity > 0 or lineup.row(book_id) is None or lineup.state is None:
             return None
         near = await _near(lineup, book_id, choice)
@@ -140,9 +140,8 @@ class ComposeAnswers:
             return None
         head, middle, tail = self._frame_of(champion)
         items = b",".join(b'{"book":%b,%b' % (book, told) for book, (_, told) in zip(books, near, strict=True))
-        response = Response(b"%b%b%b%d%b" % (head, items, middle, book_id, tail), media_type="application/json")
-        name_versions(response, champion, lineup.state, has_lists=True)
-        return response
+        body = b"%b%b%b%d%b" % (head, items, middle, book_id, tail)
+        return self._fresh(champion, request, body, has_lists=True)
 
     async def _json_of(self, lineup: Lineup, ids: Sequence[int]) -> list[bytes] | None:
         """The books as `lineup` knows them; None if one of them is another by now, or cannot be read."""

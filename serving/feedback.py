@@ -19,8 +19,8 @@ class FeedbackBook:
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
 
-    async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> int:
-        """Keep those that this account has not told before; returns how many. All or none are kept.
+    async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> list[Event]:
+        """Keep those that this account has not told before; returns them. All or none are kept.
 
         Raises:
             UnknownBooks: an event is about a book that never was.
@@ -31,7 +31,10 @@ class FeedbackBook:
         async with connected(self._engine, "The feedback") as connection, connection.begin():
             if unknown := await connection.run_sync(unknown_books, ids):
                 raise problems.UnknownBooks(unknown)
-            return await connection.run_sync(add_events, user_id, events)
+            kept = await connection.run_sync(add_events, user_id, events)
+        return [
+            event for event in {event.event_id: event for event in reversed(events)}.values() if event.event_id in kept
+        ]
 
     async def close(self) -> None:
         await self._engine.dispose()

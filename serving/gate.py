@@ -19,13 +19,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bookclub_platform.core.settings import Settings
 from serving import problems
 from serving.quotas import Quota, SharedQuotas, Standing
-from serving.tokens import Claims, TokenRefused, Tokens
+from serving.tokens import WEB_KIND, Claims, TokenRefused, Tokens
 
 # Probes and what a page is made of: asked by machines and browsers as often as they need, and cheap.
 UNLIMITED = frozenset({"/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"})
 UNLIMITED_BELOW = ("/static/", "/covers/", "/static-offline-docs/")
 LOGINS = frozenset({"/login", "/token/refresh", "/password"})
 REGISTRATIONS = frozenset({"/register"})
+WEB_LOGIN = "/catalogue/login"
+# Pages take the cookie, and only they: what another site makes a browser send to the API comes without an account.
+PAGES = "/catalogue"
+COOKIE = "bookclub_session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Gate:
             return
         caller = self._caller(scope)
         scope.setdefault("state", {})["caller"] = caller
-        standing = self._standing(scope["path"], caller)
+        standing = self._standing(scope["method"], scope["path"], caller)
         if standing is None:
             await self._app(scope, receive, send)
         elif standing.retry_s is not None:
@@ -73,17 +77,26 @@ class Gate:
         address = client[0] if client else "local"
         scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            return Caller(address)
+            return Caller(address, self._of_cookie(scope))
         try:
             return Caller(address, self._tokens.read(token.strip()))
         except TokenRefused as error:
             return Caller(address, fault=str(error))
 
-    def _standing(self, path: str, caller: Caller) -> Standing | None:
+    def _of_cookie(self, scope: Scope) -> Claims | None:
+        """Of a browser whose cookie is not good any more nothing is known: it may read what all may."""
+        if not scope["path"].startswith(PAGES) or (cookie := Request(scope).cookies.get(COOKIE)) is None:
+            return None
+        try:
+            return self._tokens.read(cookie, WEB_KIND)
+        except TokenRefused:
+            return None
+
+    def _standing(self, method: str, path: str, caller: Caller) -> Standing | None:
         if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
             return None
         who = neighbourhood(caller.address)
-        if path in LOGINS:
+        if path in LOGINS or (path == WEB_LOGIN and method == "POST"):
             quota = self._logins
         elif path in REGISTRATIONS:
             quota = self._registrations

@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 
+from bookclub_platform.core import audit
 from bookclub_platform.core.accounts import SCOPES
 from serving import problems
 from serving.accounts import Accounts
@@ -46,6 +47,9 @@ async def guard(
     """
     caller: Caller = request.state.caller
     if (problem := await refusal(caller, request.state.accounts, asked.scopes)) is not None:
+        if "admin" in asked.scopes:
+            user_id = caller.claims.user_id if caller.claims is not None else None
+            audit.note("admin", "refused", address=caller.address, user_id=user_id, path=request.scope["path"])
         raise problem
     return caller.claims
 

@@ -1,26 +1,31 @@
 """Requests, answers from memory and the champion in use -> figures in Prometheus' text format, served at /metrics.
 
-deploy/grafana/bookclub.json draws them.
+deploy/grafana/bookclub.json draws them. Of several workers each may be asked: figures.py brings theirs together.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
+from typing import get_args
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bookclub_platform.core.feedback import Kind
 from serving.champion import ChampionKeeper
 from serving.datawatch import DataWatch
+from serving.figures import WRITTEN_EVERY_S, SharedFigures
 from serving.kept import KeptAnswers
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 # A crawl makes fifty data versions, and each (route, model, data version) is a series for every bucket.
 VERSIONS_SHOWN = 3
+MODELS_SHOWN = 10
 
 _UP_TO_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -28,11 +33,15 @@ _UP_TO_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 class Metrics(Collector):
     """The figures of one application, in a registry of its own so that two in one process do not mix."""
 
-    def __init__(self, keeper: ChampionKeeper, kept: KeptAnswers, watch: DataWatch) -> None:
-        self._keeper, self._kept, self._watch = keeper, kept, watch
+    def __init__(
+        self, keeper: ChampionKeeper, kept: KeptAnswers, watch: DataWatch, shared: SharedFigures | None = None
+    ) -> None:
+        """`shared`: where the other workers put theirs; None for one alone."""
+        self._keeper, self._kept, self._watch, self._shared = keeper, kept, watch, shared
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._versions: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
+        self._models: deque[str] = deque(maxlen=MODELS_SHOWN)
         self._latency = Histogram(
             "bookclub_http_request_seconds",
             "Time from a request to the end of its answer.",
@@ -48,11 +57,26 @@ class Metrics(Collector):
             registry=self._registry,
         )
 
+        self._feedback = Counter(
+            "bookclub_feedback_events",
+            "Events of readers that were kept, by what they did and the model that had recommended the book.",
+            ["kind", "model"],
+            registry=self._registry,
+        )
+
+    def note_feedback(self, kind: str, model: str) -> None:
+        """One event was kept; `model` as `tfidf_model/3`."""
+        if (champion := self._keeper.current) is not None:
+            self._meet(f"{champion.version.name}/{champion.version.version}")
+        # What clients say: of versions that they may invent there is no end.
+        self._feedback.labels(kind, model if model in self._models else "other").inc()
+
     def note(self, method: str, route: str, status: int, versions: tuple[str, str] | None, took_s: float) -> None:
         """A request is over; `versions` are the (model, data version) that its answer named."""
         self._latency.labels(method, route, str(status)).observe(took_s)
         if versions is None:
             return
+        self._meet(versions[0])
         routes = self._versions.setdefault(versions, set())
         routes.add(route)
         if len(self._versions) > VERSIONS_SHOWN:
@@ -61,6 +85,15 @@ class Metrics(Collector):
                 self._by_version.remove(its_route, *oldest)
         self._versions.move_to_end(versions)
         self._by_version.labels(route, *versions).observe(took_s)
+
+    def _meet(self, model: str) -> None:
+        """A model that answers is one whose feedback is counted; the oldest of many is forgotten."""
+        if not model or model in self._models:
+            return
+        if len(self._models) == MODELS_SHOWN:
+            for kind in get_args(Kind):
+                self._feedback.remove(kind, self._models[0])
+        self._models.append(model)
 
     def collect(self) -> Iterator[Metric]:
         """What the others count themselves, asked when Prometheus asks."""
@@ -87,8 +120,27 @@ class Metrics(Collector):
         yield GaugeMetricFamily("bookclub_answer_cache_bytes", "What is kept takes.", self._kept.size_bytes)
 
     def exposition(self) -> bytes:
-        """All figures, as Prometheus reads them."""
-        return generate_latest(self._registry)
+        """All figures, as Prometheus reads them; those of other workers are up to a second old."""
+        if self._shared is None:
+            return generate_latest(self._registry)
+        self._shared.write(self._registry.collect())
+        joined = CollectorRegistry()
+        joined.register(_Joined(self._shared))
+        return generate_latest(joined)
+
+    async def share(self) -> None:
+        """Put down this worker's figures again and again, until cancelled."""
+        while self._shared is not None:
+            await asyncio.to_thread(self._shared.write, list(self._registry.collect()))
+            await asyncio.sleep(WRITTEN_EVERY_S)
+
+
+class _Joined(Collector):
+    def __init__(self, shared: SharedFigures) -> None:
+        self._shared = shared
+
+    def collect(self) -> Iterator[Metric]:
+        return self._shared.together()
 
 
 class MeasureRequests:

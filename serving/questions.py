@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
 from bookclub_platform.core.browse import Filters, Sort
@@ -27,9 +27,19 @@ MAX_LIMIT = 100
 ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 MAX_BATCH = 100
 MAX_EXCLUDED = 1000
+MAX_EXCLUDED_IN_ADDRESS = 200  # so many of the longest ids fit into one, beside all else
 MAX_TEXT = 10_000  # characters; the longest blurbs of shops have some thousands
 
 BookId = Annotated[int, Field(ge=1, le=MAX_ID, description="The book's `id`.", examples=[1])]
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 5.0 is an integer to it, and some languages write integers so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)]
+StrictId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID), BeforeValidator(_whole)]
 
 
 class Question(BaseModel):
@@ -109,7 +119,13 @@ Slug = Annotated[
         pattern=ONE_LINE,
     ),
 ]
-Price = Annotated[Decimal, Field(ge=0, le=Decimal("99999999.99"), max_digits=10, decimal_places=2)]
+Amount = Annotated[float, Field(ge=0, le=99_999_999.99, allow_inf_nan=False)]
+Price = Annotated[  # Postgres keeps prices as decimals; of 1e-99999 even it would make too many digits
+    Decimal,
+    Field(ge=0, le=Decimal("99999999.99"), allow_inf_nan=False),
+    AfterValidator(lambda price: Decimal(repr(float(price)))),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 99_999_999.99}),
+]
 
 
 class PageQuery(Question):
@@ -152,6 +168,19 @@ class BookQuery(PageQuery):
         return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
 
 
+class SegmentQuery(Question):
+    """Which page of a segment's books."""
+
+    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    cursor: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]{0,15}$",
+        description="`next` of the page before; leave it out for the first page.",
+        examples=["20"],
+    )
+    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+
+
 class ExportQuery(Question):
     """What to export, and how."""
 
@@ -172,14 +201,6 @@ class ExportQuery(Question):
         "the parts would not fit together, and the answer is 409.",
         examples=[50],
     )
-
-
-def _whole(value: Any) -> Any:
-    """JSON has one kind of number: 5.0 is an integer to it, and some languages write integers so."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)]
 
 
 class PredictRequest(Question):
@@ -209,23 +230,17 @@ class FeedbackEvent(Question):
         description="`id` of the answer that recommended it: which model, on which state of the catalogue.",
         examples=["tfidf_model/3@50"],
     )
-    book_id: int = Field(strict=True, ge=1, le=MAX_ID, description="The recommended book.", examples=[12])
-    for_book_id: int | None = Field(
+    book_id: StrictId = Field(description="The recommended book.", examples=[12])
+    for_book_id: StrictId | None = Field(
         None,
-        strict=True,
-        ge=1,
-        le=MAX_ID,
         description="The book that it was recommended for; null where it was for several, or for a text.",
         examples=[1],
     )
-    position: int | None = Field(
-        None, strict=True, ge=1, le=MAX_LIMIT, description="Its place in the list, from 1.", examples=[1]
+    position: Annotated[int, Field(strict=True, ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] | None = Field(
+        None, description="Its place in the list, from 1.", examples=[1]
     )
-    seconds_ago: int = Field(
+    seconds_ago: Annotated[int, Field(strict=True, ge=0, le=30 * 24 * 3600), BeforeValidator(_whole)] = Field(
         0,
-        strict=True,
-        ge=0,
-        le=30 * 24 * 3600,
         description="How long ago it happened; the clocks of readers' devices are not asked.",
         examples=[3],
     )
@@ -268,11 +283,8 @@ class SearchQuery(Question):
         description="`next` of the page before; leave it out for the first page.",
         examples=["20"],
     )
-    category: str | None = Field(
+    category: Slug | None = Field(
         None,
-        min_length=1,
-        max_length=200,
-        pattern=ONE_LINE,
         description="Slug of a category, from /categories; one that does not exist has no books.",
         examples=["science-fiction"],
     )
@@ -292,7 +304,13 @@ class SearchQuery(Question):
         return self.model_dump(exclude={"q", "limit", "cursor"})
 
 
-Amount = Annotated[float, Field(ge=0, le=99_999_999.99, allow_inf_nan=False)]
+_EXCLUDE = "`id`s of books that are not to be in the list, nor other editions of them: what the reader has."
+
+
+class PopularQuery(Question):
+    """How long the list is to be."""
+
+    limit: int = Field(10, ge=1, le=MAX_LIMIT, description="How many at most.")
 
 
 class ListQuery(Question):
@@ -301,11 +319,8 @@ class ListQuery(Question):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
         10, description="How many at most."
     )
-    category: str | None = Field(
+    category: Slug | None = Field(
         None,
-        min_length=1,
-        max_length=200,
-        pattern=ONE_LINE,
         description="Books of this category alone: a slug from /categories.",
         examples=["science-fiction"],
     )
@@ -319,8 +334,8 @@ class ListQuery(Question):
     )
     exclude: list[Id] = Field(
         [],
-        max_length=MAX_EXCLUDED,
-        description="`id`s of books that are not to be in the list, nor other editions of them: what the reader has.",
+        max_length=MAX_EXCLUDED_IN_ADDRESS,
+        description=_EXCLUDE,
         examples=[[7, 8]],
     )
     diversity: float = Field(
@@ -333,12 +348,6 @@ class ListQuery(Question):
         examples=[0.3],
     )
 
-    @model_validator(mode="after")
-    def _is_range(self) -> Self:
-        if self.min_price is not None and self.max_price is not None and self.min_price > self.max_price:
-            raise ValueError(f"min_price {self.min_price:g} is above max_price {self.max_price:g}: no price is both.")
-        return self
-
     def choice(self) -> Choice:
         filters = lineup.Filters(self.category, self.min_price, self.max_price, self.min_rating, self.in_stock)
         return Choice(filters, self.limit, tuple(self.exclude), self.diversity)
@@ -347,6 +356,8 @@ class ListQuery(Question):
 class _ListRequest(ListQuery):
     # Strict: `true` and "1" are no ids, and a client that sends them has a fault that it should hear of.
     model_config = ConfigDict(strict=True)
+
+    exclude: list[Id] = Field([], max_length=MAX_EXCLUDED, description=_EXCLUDE, examples=[[7, 8]])
 
 
 class BatchRequest(_ListRequest):
@@ -357,8 +368,19 @@ class BatchRequest(_ListRequest):
     )
 
 
+def _one_of(given: str, kind: str, other: str) -> dict[str, Any]:
+    return {"required": [given], "properties": {given: {"type": kind}, other: {"type": "null"}}}
+
+
 class ReaderRequest(_ListRequest):
     """What a reader likes, or what the next book is to be about: one of the two."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [_one_of("liked", "array", "text"), _one_of("text", "string", "liked")],
+            "examples": [{"liked": [1, 2], "limit": 10, "max_price": 19.99}],
+        }
+    )
 
     # Examples of one would go into the same generated body as those of the other.
     liked: list[Id] | None = Field(

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from joserfc import jwt
@@ -24,6 +25,8 @@ from bookclub_platform.core.token_keys import TOKEN_LIFE_S, KeyRing
 
 ALGORITHM = "HS256"
 KIND = "at+jwt"
+WEB_KIND = "bookclub-web+jwt"  # in a cookie: good for pages alone, as an access token is for nothing but the API
+WEB_LIFE_S = 12 * 3600
 ISSUER = "bookclub"
 AUDIENCE = "bookclub-api"
 MAX_LENGTH = 2048
@@ -63,23 +66,30 @@ class Tokens:
 
     def issue(self, user_id: int, session_id: UUID, scopes: Sequence[str]) -> str:
         """A token that is good for TOKEN_LIFE_S seconds."""
+        return self._issue(Claims(user_id, session_id, frozenset(scopes)), KIND, TOKEN_LIFE_S)
+
+    def issue_for_web(self, claims: Claims) -> str:
+        """What a browser keeps for WEB_LIFE_S seconds; a rotation of the keys ends it sooner."""
+        return self._issue(claims, WEB_KIND, WEB_LIFE_S)
+
+    def _issue(self, claims: Claims, kind: str, life_s: int) -> str:
         key, now = self._ring.current(), int(time.time())
-        header = {"alg": ALGORITHM, "typ": KIND, "kid": key.kid}
-        claims = {
+        header = {"alg": ALGORITHM, "typ": kind, "kid": key.kid}
+        stated = {
             "iss": ISSUER,
             "aud": AUDIENCE,
-            "sub": str(user_id),
-            "sid": session_id.hex,
+            "sub": str(claims.user_id),
+            "sid": claims.session_id.hex,
             "jti": secrets.token_urlsafe(12),
             "iat": now,
             "nbf": now,
-            "exp": now + TOKEN_LIFE_S,
-            "scope": " ".join(scopes),
+            "exp": now + life_s,
+            "scope": " ".join(sorted(claims.scopes)),
         }
-        return jwt.encode(header, claims, _as_jwk(key.secret), algorithms=[ALGORITHM])
+        return jwt.encode(header, stated, _as_jwk(key.secret), algorithms=[ALGORITHM])
 
-    def read(self, text: str) -> Claims:
-        """What `text` says.
+    def read(self, text: str, kind: str = KIND) -> Claims:
+        """What `text`, a token of that kind, says.
 
         Raises:
             TokenRefused: it is not signed by us for this API, or its time is over.
@@ -87,15 +97,15 @@ class Tokens:
         if len(text) > MAX_LENGTH:
             raise TokenRefused("The access token is too long to be one of ours.")
         try:
-            token = verified(text, self._key_of)
+            token = verified(text, partial(self._key_of, kind))
             _CLAIMS.validate(token.claims)
             return _claims(token)
         except (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = "has expired" if getattr(error, "error", "") == "expired_token" else "is not valid"
             raise TokenRefused(f"The access token {reason}. Log in again, or refresh it.") from error
 
-    def _key_of(self, token: GuestProtocol) -> OctKey:
-        if token.headers().get("typ") != KIND:
+    def _key_of(self, kind: str, token: GuestProtocol) -> OctKey:
+        if token.headers().get("typ") != kind:
             raise ValueError("another kind of token")
         key = self._ring.find(str(token.headers()["kid"]))
         if key is None:

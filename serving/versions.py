@@ -37,16 +37,24 @@ class Freshness:
     def __init__(self, request: Request, response: Response) -> None:
         self._request, self._response = request, response
 
-    def check(self, snapshot: Snapshot | State, champion: Champion | None, *more: str) -> None:
+    def check(self, snapshot: Snapshot | State, champion: Champion | None, *more: str, has_lists: bool = False) -> None:
         """Set `Bookclub-Data-Version`, `Bookclub-Model` (`tfidf_model/3`) where there is a model, `ETag` and
-        `Cache-Control`; `more` is what else the answer follows from.
+        `Cache-Control`; `more` is what else the answer follows from. One that `has_lists` follows from the books that
+        were ranked, too: the champion's lineup, which may be seconds behind.
 
         Raises:
             NotModified: `If-None-Match` names this very answer.
         """
-        name_versions(self._response, champion, snapshot)
+        name_versions(self._response, champion, snapshot, has_lists)
+        if has_lists and champion is not None:
+            more = (*more, champion.lineup.data_version or "")
         state = snapshot.state if isinstance(snapshot, Snapshot) else snapshot
-        made_of = [state.stamp, champion.version.run_id if champion else "", str(self._request.url.query), *more]
+        made_of = [
+            state.stamp,
+            champion.version.run_id if champion else "",
+            self._request.scope["query_string"].decode("latin-1"),
+            *more,
+        ]
         tag = f'W/"{hashlib.sha256(chr(0).join(made_of).encode("utf-8", "replace")).hexdigest()[:24]}"'
         is_personal = "authorization" in self._request.headers
         self._response.headers["ETag"] = tag

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bookclub_platform.models import BookText, Decision, Judge, Judgement, ListHealth, Registry, Tfidf
+from bookclub_platform.models import BookText, Decision, Judge, Judgement, ListHealth, Readers, Registry, Tfidf
 from bookclub_platform.models._map import places
 from bookclub_platform.models._samples import samples_page
 from bookclub_platform.report import pictures
@@ -13,6 +13,7 @@ from bookclub_platform.report.model import overview
 
 MOST_SHELVES = 20  # in the picture: more would not be read
 MOST_VERSIONS = 30
+JUDGED_BY = "judged_by"  # the tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Side:
         return {"score": self.judgement.score} | self.judgement.figures | self.health.figures
 
 
-def drawn(sides: Mapping[str, Side], judge: Judge, past_scores: Mapping[str, float]) -> dict[str, str]:
+def drawn(sides: Mapping[str, Side], judge: Judge | Readers, past_scores: Mapping[str, float]) -> dict[str, str]:
     """Name -> SVG. `past_scores` are those of earlier versions by number, oldest first."""
     shelves = {name: judge.by_shelf(side.judgement) for name, side in sides.items()}
     first = next(iter(shelves.values()))
@@ -38,12 +39,12 @@ def drawn(sides: Mapping[str, Side], judge: Judge, past_scores: Mapping[str, flo
         "scores": pictures.compared(
             {figure: [side.figures[figure] for side in sides.values()] for figure in _judged(sides)},
             list(sides),
-            "score, and the proxies it is made of",
+            "score, and the figures it is made of",
         ),
-        "agreement_by_category": pictures.compared(
+        "by_category": pictures.compared(
             {shelf: [found[shelf][0] for found in shelves.values()] for shelf in largest},
             list(sides),
-            "share of the list that is of the same category",
+            judge.by_category,
         ),
         "exposure": pictures.exposure(
             {name: side.health.exposures.astype(float) for name, side in sides.items()},
@@ -61,9 +62,9 @@ def page(
     figures[next(iter(figures))]["stability"] = kept
     titles = {
         "scores": "Champion beside challenger: the longer bar is better",
-        "agreement_by_category": "Books of the same category in a list, in the largest categories",
+        "by_category": "Champion beside challenger in the largest categories",
         "exposure": "How the places in all lists are shared out: steep on the left, few books get most of them",
-        "scores_over_time": "Score of the versions so far, each on the catalogue of its day",
+        "scores_over_time": "Score of the versions so far that the same judged, each on the catalogue of its day",
     }
     drawings = {titles[name]: picture for name, picture in shown.items()}
     model = next(iter(sides.values())).model
@@ -74,9 +75,10 @@ def page(
     )
 
 
-def past_scores(registry: Registry, name: str) -> dict[str, float]:
-    """Version -> score of the last thirty that were judged, oldest first."""
-    versions = registry.versions(name)[:MOST_VERSIONS]
+def past_scores(registry: Registry, name: str, judge: str) -> dict[str, float]:
+    """Version -> score of the last thirty that `judge` judged, oldest first: others give other figures."""
+    # Of versions without the tag an earlier release judged, by proxies.
+    versions = [one for one in registry.versions(name) if one.tags.get(JUDGED_BY, Judge.name) == judge][:MOST_VERSIONS]
     found = {version.version: registry.figures(version).get("challenger_score") for version in reversed(versions)}
     return {number: score for number, score in found.items() if score is not None}
 

@@ -35,7 +35,11 @@ FEW_REJECTED = Check(
     f"At most {MOST_REJECTED:.0%} of a category was rejected: more of it smells of a changed layout. "
     "The last good rows of rejected pages stay in the table.",
 )
-HAS_BOOKS = Check("has_books", "The category has at least one book.", severity=dg.AssetCheckSeverity.WARN)
+HAS_BOOKS = Check(
+    "has_books",
+    "The shop shows at least one book in the category. Of pages that were all rejected `few_rejected` tells.",
+    severity=dg.AssetCheckSeverity.WARN,
+)
 HAS_DESCRIPTIONS = Check(
     "has_descriptions",
     f"Not surely more than {MOST_WITHOUT_DESCRIPTION:.0%} of the rows are without a description. Surely: the lower end "
@@ -70,7 +74,7 @@ def check_rows(findings: Findings, key: str, books: Iterable[Book], rejected: Se
     shown = ", ".join(f"{name} {count}" for name, count in by_rule.most_common())
     fault = f"{len(rejected)} of {found} were rejected: {shown}" if len(rejected) > MOST_REJECTED * found else None
     findings.note(FEW_REJECTED, key, fault, rejected=len(rejected), found=found, by_rule=dict(by_rule))
-    findings.note(HAS_BOOKS, key, None if total else f"no book; {len(rejected)} were rejected", books=total)
+    findings.note(HAS_BOOKS, key, None if total or rejected else "no page of a book came", books=total)
     is_poor = least_share(without, total) > MOST_WITHOUT_DESCRIPTION
     fault = f"{without} of {total} rows have no description" if is_poor else None
     findings.note(HAS_DESCRIPTIONS, key, fault, without=without, rows=total)

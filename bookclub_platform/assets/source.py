@@ -31,7 +31,7 @@ from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
 from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.cleaned import CleanedCategory
-from bookclub_platform.core.errors import PermanentSourceError, SourceError
+from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.report import pictures
 from bookclub_platform.resources import BooksDatabase, DataFolder
@@ -80,20 +80,25 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
                 keys = category_keys(context, source)
                 with database.begin() as connection:
                     retired = retired_slugs(connection, source.name)
-                for key in keys:
-                    if key in retired or key not in listed:
+                absent = [key for key in keys if key in retired or key not in listed]
+                for key in absent:
+                    if len(keys) == 1:
+                        _refuse_alone(source, key, key in retired, files)
+                    absence = {"dagster/row_count": 0, "is_listed": key in listed, "is_retired": key in retired}
+                    _add_metadata(context, source, key, absence)
+                    if key not in retired and sources.latest(files.raw, source.name, key) is not None:
+                        findings.note(ALL_PAGES_CAME, key, _NOT_LISTED)
+                wanted = [listed[key] for key in keys if key not in absent]
+                for category, came in sources.crawl_categories(source, wanted, fetcher, files.raw, crawl_id):
+                    if isinstance(came, ShopUnavailable):
                         if len(keys) == 1:
-                            _refuse_alone(source, key, key in retired, files)
-                        absence = {"dagster/row_count": 0, "is_listed": key in listed, "is_retired": key in retired}
-                        _add_metadata(context, source, key, absence)
-                        if key not in retired and sources.latest(files.raw, source.name, key) is not None:
-                            findings.note(ALL_PAGES_CAME, key, _NOT_LISTED)
+                            raise came
+                        findings.note(ALL_PAGES_CAME, category.slug, f"the crawl of it was given up: {came.reason}")
                         continue
-                    report = sources.crawl_category(source, listed[key], fetcher, files.raw, crawl_id)
-                    _add_metadata(context, source, key, _crawl_metadata(listed[key], report))
-                    context.log.info(f"{key}: {report.pages} pages, {report.books} books in {report.seconds:.1f} s")
-                    _check_crawl(findings, key, report)
-                    progress.advance("crawl", key)
+                    _add_metadata(context, source, category.slug, _crawl_metadata(category, came))
+                    context.log.info(f"{category.slug}: {came.pages} pages, {came.books} books in {came.seconds:.1f} s")
+                    _check_crawl(findings, category.slug, came)
+                    progress.advance("crawl", category.slug)
         except SourceError as error:
             raise dg.Failure(str(error), allow_retries=not isinstance(error, PermanentSourceError)) from error
         yield from findings.events(context)

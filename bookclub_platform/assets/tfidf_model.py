@@ -4,34 +4,39 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import sqlalchemy as sa
 from pydantic import Field
 
 from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
-from bookclub_platform.assets._model_page import Side, drawn, page, past_scores
+from bookclub_platform.assets._fit import fitted
+from bookclub_platform.assets._model_page import JUDGED_BY, Side, drawn, page, past_scores
 from bookclub_platform.assets._plots import picture
-from bookclub_platform.core.errors import ArtifactInvalid, ConfigurationError, NoChampion
+from bookclub_platform.core.errors import ArtifactInvalid, NoChampion
+from bookclub_platform.core.feedback import select_steps
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import load_settings
-from bookclub_platform.core.tables import select_data_version, select_training_rows
 from bookclub_platform.models import (
     BookText,
+    Decision,
     Judge,
     ListHealth,
     Model,
     ModelVersion,
+    Readers,
     Recommendation,
     Registry,
+    Step,
     Tfidf,
     decide,
     list_health,
 )
 from bookclub_platform.models._health import stability
+from bookclub_platform.models._registry import hold
 from bookclub_platform.resources import Api, BooksDatabase, MlflowRegistry
 
 PAGE = "model.html"
@@ -87,25 +92,24 @@ def tfidf_model(
     database: BooksDatabase,
     registry: MlflowRegistry,
     api: Api,
+    pipes: dg.PipesSubprocessClient,
     progress: dg.ResourceParam[Progress],
 ) -> dg.MaterializeResult:
     started = time.perf_counter()
-    rows, data_version = _training_rows(database)
-    if not rows:
-        raise dg.Failure("Table books has no listed book: materialise books first.", allow_retries=False)
-    model = _fitted(config, rows)
-    fitted = time.perf_counter()
+    model, rows, data_version, spark_facts = fitted(context, Tfidf(**config.parameters()), database, pipes)
+    fit_seconds = round(time.perf_counter() - started, 3)
     opened = registry.open()
     champion = _champion(opened, context)
-    judge = Judge(rows, config.unknown_categories)
+    readers = Readers(rows, _steps(database), config.unknown_categories)
+    judge = readers if readers.is_enough else Judge(rows, config.unknown_categories)
     sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}))
     health = sides[CHALLENGER].health
-    decision = decide(sides[CHALLENGER].judgement, sides[CHAMPION].judgement if champion else None)
+    decision = _decision(sides, judge, hold(champion[0]) if champion else None)
     kept = stability(model, champion[1]) if champion else math.nan
-    shown = drawn(sides, judge, past_scores(opened, model.name))
-    times = {"stability": kept, "fit_seconds": round(fitted - started, 3)}
+    shown = drawn(sides, judge, past_scores(opened, model.name, judge.name))
+    times = {"stability": kept, "fit_seconds": fit_seconds}
     judged = sides[CHALLENGER].judgement.figures | health.figures
-    metrics = _finite(model.counts | judged | decision.figures | model.figures_ | times)
+    metrics = _finite(model.counts | judged | decision.figures | readers.counts | model.figures_ | times)
     version = opened.publish(
         model,
         parameters=model.parameters,
@@ -116,6 +120,7 @@ def tfidf_model(
             "dagster_run": registry.run_page(context.run_id),
             "decision": decision.reason,
             "judged_against": champion[0].version if champion else "",
+            JUDGED_BY: judge.name,
         },
         artifact_root=registry.artifact_root,
         pages={PAGE: page(decision, sides, rows, shown, kept)},
@@ -129,6 +134,7 @@ def tfidf_model(
         "is_champion": decision.is_promoted,
         "registered_version": version.version,
         "judged_against": champion[0].version if champion else "no champion yet",
+        JUDGED_BY: f"{judge.said} ({readers.shortage})",
         "data_version": data_version,
         "dagster/row_count": len(rows),
         "compared": preview([{"model": name} | _rounded(side.figures) for name, side in sides.items()]),
@@ -137,7 +143,9 @@ def tfidf_model(
     }
     plots = {name: picture(drawing, name.replace("_", " ")) for name, drawing in shown.items()}
     links = _links(opened.run_url(version, registry.ui_url), api)
-    return dg.MaterializeResult(metadata=links | facts | plots | _rounded(metrics), check_results=[_check(health)])
+    return dg.MaterializeResult(
+        metadata=links | facts | spark_facts | plots | _rounded(metrics), check_results=[_check(health)]
+    )
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:
@@ -150,20 +158,21 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def _fitted(config: TfidfConfig, rows: Sequence[BookText]) -> Tfidf:
-    try:
-        return Tfidf(**config.parameters()).fit(rows)
-    except ConfigurationError as error:  # the embedding's extra is not installed: trying again would not help
-        raise dg.Failure(str(error), allow_retries=False) from error
-
-
-def _judged(judge: Judge, models: Mapping[str, Tfidf]) -> dict[str, Side]:
+def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf]) -> dict[str, Side]:
     health = {name: list_health(model) for name, model in models.items()}
     return {
         # The champion has passed its guardrails: today's books must not take them from it.
         name: Side(model, judge.judge(model, health[name].faults() if name == CHALLENGER else ()), health[name])
         for name, model in models.items()
     }
+
+
+def _decision(sides: Mapping[str, Side], judge: Judge | Readers, held: str | None) -> Decision:
+    champion = sides[CHAMPION].judgement if CHAMPION in sides else None
+    decision = decide(sides[CHALLENGER].judgement, champion, judge.min_gain)
+    if decision.is_promoted and held:
+        return replace(decision, is_promoted=False, reason=f"{decision.reason} {held}")
+    return decision
 
 
 def _links(run_url: str, api: Api) -> dict[str, dg.MetadataValue]:
@@ -187,13 +196,9 @@ def _champion(registry: Registry, context: dg.AssetExecutionContext) -> tuple[Mo
         return None
 
 
-def _training_rows(database: BooksDatabase) -> tuple[list[BookText], str]:
+def _steps(database: BooksDatabase) -> list[Step]:
     with database.begin() as connection:
-        # One snapshot for both reads, or the version could name rows that the model never saw.
-        connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        version = connection.execute(select_data_version()).scalar_one()
-        rows = [BookText(*row) for row in connection.execute(select_training_rows())]
-    return rows, str(version)
+        return [Step(*row) for row in connection.execute(select_steps())]
 
 
 def _check(health: ListHealth) -> dg.AssetCheckResult:

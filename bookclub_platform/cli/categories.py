@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
+from bookclub_platform.cli._audit import keep_audit, note_act
 from bookclub_platform.cli._main import main
 from bookclub_platform.cli._terminal import books_connection
 
@@ -13,6 +14,7 @@ from bookclub_platform.cli._terminal import books_connection
 @main.group()
 def categories() -> None:
     """The categories of each source: those that live, and those that are gone."""
+    keep_audit()
 
 
 @categories.command("list")
@@ -37,9 +39,11 @@ def retire(category: str, source: str | None) -> None:
     from bookclub_platform.core.categories import sources_of
 
     with books_connection() as connection:
-        for name in sources_of(connection, category, source):
-            books = retire_one(connection, name, category, datetime.now(UTC), by="operator")
-            click.echo(f"{name}/{category} is retired; {books} books were delisted.")
+        names = sources_of(connection, category, source)
+        done = {name: retire_one(connection, name, category, datetime.now(UTC), by="operator") for name in names}
+    for name, books in done.items():
+        note_act("retire-category", source=name, category=category)
+        click.echo(f"{name}/{category} is retired; {books} books were delisted.")
 
 
 @categories.command("restore")
@@ -51,6 +55,7 @@ def restore_category(category: str, source: str | None) -> None:
     from bookclub_platform.core.categories import sources_of
 
     with books_connection() as connection:
-        for name in sources_of(connection, category, source):
-            books = restore_one(connection, name, category)
-            click.echo(f"{name}/{category} is restored; {books} books are listed again; the next crawl may find more.")
+        done = {name: restore_one(connection, name, category) for name in sources_of(connection, category, source)}
+    for name, books in done.items():
+        note_act("restore-category", source=name, category=category)
+        click.echo(f"{name}/{category} is restored; {books} books are listed again; the next crawl may find more.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bookclub_platform.cli._audit import keep_audit, note_act
 from bookclub_platform.cli._main import main
 from bookclub_platform.cli._terminal import quieten
 from bookclub_platform.core.settings import load_settings
@@ -54,9 +55,11 @@ def import_table(file: Path, spreadsheet_safe: bool) -> None:
     from bookclub_platform.ingest import ingest
     from bookclub_platform.local.database import open_databases
 
+    keep_audit()
     engine = sa.create_engine(open_databases(load_settings()).books, poolclass=sa.NullPool)
     with engine.begin() as connection:
         done = ingest(connection, file, is_spreadsheet_safe=spreadsheet_safe)
+    note_act("import", table=done.table, rows=done.inserted, file=file.name)
     click.echo(f"{done.table}: {done.inserted:,} rows imported, {done.unchanged:,} were there already.")
 
 
@@ -66,7 +69,9 @@ def backup(file: Path) -> None:
     """Write everything that the platform keeps to FILE (.tar.gz); it may go on working meanwhile."""
     from bookclub_platform.local.backup import backup as write
 
+    keep_audit()
     manifest = write(load_settings(), file.absolute())
+    note_act("backup", file=str(file.absolute()))
     click.echo(f"{file}: {file.stat().st_size:,} bytes, {len(manifest.files):,} files, as of {manifest.made_at}")
 
 
@@ -79,4 +84,6 @@ def restore(file: Path) -> None:
     settings = load_settings()
     quieten()
     manifest = read(settings, file)
+    keep_audit()
+    note_act("restore-backup", made_at=str(manifest.made_at), file=str(file.absolute()))
     click.echo(f"{settings.home} is as it was at {manifest.made_at}. Start it: `bookclub up`.")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
+from bookclub_platform.cli._audit import keep_audit
 from bookclub_platform.cli._main import main
 from bookclub_platform.cli._terminal import quieten
 from bookclub_platform.core.settings import load_settings
@@ -17,8 +16,7 @@ _WHY = click.option("--why", default="by hand", show_default=True, help="Kept wi
 def model() -> None:
     """Versions of the model, and which of them recommends."""
     quieten()
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("bookclub.audit").setLevel(logging.INFO)
+    keep_audit()
 
 
 @model.command("list")

@@ -60,7 +60,7 @@ def clean(categories: tuple[str, ...]) -> None:
 @main.command()
 def serve() -> None:
     """Run the API alone."""
-    from serving.app import run
+    from serving.run import run
 
     settings = load_settings()
     run(settings, *_addresses(settings))

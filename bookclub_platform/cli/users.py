@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import click
 
+from bookclub_platform.cli._audit import keep_audit
 from bookclub_platform.cli._main import main
 from bookclub_platform.cli._terminal import quieten
 from bookclub_platform.core.settings import load_settings
@@ -16,8 +16,7 @@ from bookclub_platform.core.settings import load_settings
 def users() -> None:
     """Accounts of the API."""
     quieten()
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("bookclub.audit").setLevel(logging.INFO)
+    keep_audit()
 
 
 @users.command("add")

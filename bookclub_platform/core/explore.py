@@ -178,7 +178,7 @@ def select_price_moves(limit: int) -> sa.Select[Any]:
 
 def select_last_crawls() -> sa.Select[Any]:
     """(source, category, crawled_at, seen, seen_before, rejected) of each category by its books: how many its last
-    crawl saw, how many the one before it (null: there was none), and how many pages the last one refused."""
+    crawl saw, how many the one before it (null: there was none), and how many pages were refused since."""
     crawls = (
         sa.select(
             books.c.source,
@@ -205,7 +205,7 @@ def select_last_crawls() -> sa.Select[Any]:
         .where(
             rejected_books.c.source == ranked.c.source,
             rejected_books.c.category == ranked.c.category,
-            rejected_books.c.crawl_id == ranked.c.crawl_id,
+            rejected_books.c.crawl_id >= ranked.c.crawl_id,  # a later one may have given pages to refuse alone
         )
         .scalar_subquery()
     )

@@ -23,6 +23,9 @@ from bookclub_platform.core.tables import books, metadata
 
 Kind = Literal["shown", "clicked", "liked", "swapped"]
 INTEREST: tuple[Kind, ...] = ("clicked", "liked", "swapped")  # what somebody did who wanted the book
+LIKING: tuple[Kind, ...] = ("liked", "swapped")  # what says that a book was to somebody's taste
+# Of one account: so few books that it cannot speak for many readers.
+MOST_LIKES, MOST_CLICKS = 30, 300
 POPULAR_FOR = timedelta(days=30)
 _moment = sa.DateTime(timezone=True)
 _kinds = ", ".join(f"'{kind}'" for kind in get_args(Kind))
@@ -67,11 +70,11 @@ class Event:
     happened_at: datetime
 
 
-def add_events(connection: sa.Connection, user_id: int, events: Sequence[Event]) -> int:
-    """Keep those events that this account has not told before; returns how many. All books must be known."""
+def add_events(connection: sa.Connection, user_id: int, events: Sequence[Event]) -> set[UUID]:
+    """Keep those events that this account has not told before; returns their ids. All books must be known."""
     rows = [asdict(event) | {"user_id": user_id} for event in events]
     kept = insert(feedback).on_conflict_do_nothing().returning(feedback.c.event_id)
-    return len(connection.execute(kept.values(rows)).all())
+    return set(connection.scalars(kept.values(rows)))
 
 
 def unknown_books(connection: sa.Connection, ids: Sequence[int]) -> list[int]:
@@ -97,4 +100,29 @@ def select_popular(limit: int) -> sa.Select[Any]:
         .where(books.c.delisted_at.is_(None))
         .order_by(counted.c.interest.desc(), books.c.id)
         .limit(limit)
+    )
+
+
+def select_steps() -> sa.Select[Any]:
+    """(user_id, book_id, for_book_id, is_liking) of what readers did, once each: the newest MOST_LIKES likes and swaps
+    of an account, and its newest MOST_CLICKS clicks, which tell how it came to a book. Disabled accounts tell nothing.
+    """
+    is_liking = feedback.c.kind.in_(LIKING)
+    told = (feedback.c.user_id, feedback.c.book_id, feedback.c.for_book_id, is_liking.label("is_liking"))
+    steps = (
+        # By our clock: the other is what the account said.
+        sa.select(*told, sa.func.max(feedback.c.received_at).label("told_at"))
+        .join(users, users.c.id == feedback.c.user_id)
+        .where(feedback.c.kind.in_(INTEREST), users.c.disabled_at.is_(None))
+        .group_by(*told)
+        .subquery()
+    )
+    newest = sa.func.row_number().over(
+        partition_by=(steps.c.user_id, steps.c.is_liking),
+        order_by=(steps.c.told_at.desc(), steps.c.book_id, steps.c.for_book_id),
+    )
+    ranked = sa.select(steps, newest.label("place")).subquery()
+    most = sa.case((ranked.c.is_liking, MOST_LIKES), else_=MOST_CLICKS)
+    return sa.select(ranked.c.user_id, ranked.c.book_id, ranked.c.for_book_id, ranked.c.is_liking).where(
+        ranked.c.place <= most
     )

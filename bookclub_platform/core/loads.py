@@ -19,9 +19,12 @@ What happens to a book between two crawls, and how it ends:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from decimal import Decimal
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -53,13 +56,17 @@ def _temporary(name: str, columns: list[sa.Column[Any]]) -> sa.Table:
 
 
 _ROW = ["last_seen_at" if name == "seen_at" else name for name in Book.__dataclass_fields__]
-_incoming = _temporary("incoming", [sa.Column(name, books.c[name].type) for name in _ROW])
+_SIGHTED = ["source_id", "last_seen_at", "price", "rating", "stock"]
+# Rows of which the table holds every letter have their `book_id`, and nothing beside it but what was sighted.
+_incoming = _temporary(
+    "incoming", [sa.Column("book_id", sa.BigInteger), *(sa.Column(name, books.c[name].type) for name in _ROW)]
+)
 _known = _temporary(
     "known",
     [
         sa.Column("book_id", sa.BigInteger),
-        *(sa.Column(name, books.c[name].type) for name in ("source_id", "last_seen_at", "price", "rating", "stock")),
-        *(sa.Column(name, sa.Boolean) for name in ("differs", "is_away", "is_later")),
+        *(sa.Column(name, books.c[name].type) for name in _SIGHTED),
+        *(sa.Column(name, sa.Boolean) for name in ("differs", "is_away", "is_here")),
     ],
 )
 
@@ -101,11 +108,11 @@ def load_category(
     `least_share` of those that the category has (0: a person has looked, and the books are gone).
     """
     _take_turn(connection, source)
-    rows = _stage(connection, seen)
-    _match(connection, crawled_at, has_categories=category is not None)
     listed = connection.execute(select_count(sa.select(books).where(_is_listed(source, category)))).scalar_one()
+    rows = _stage(connection, source, seen, may_be_known=listed > 0)
+    _match(connection, crawled_at, has_categories=category is not None)
     is_shrunken = rows + len(rejected) < least_share * listed
-    count, differing, away = connection.execute(_COUNT).one()
+    count, differing, away, here = connection.execute(_COUNT).one()
     if differing:
         connection.execute(_UPDATE)
     if away:
@@ -114,7 +121,8 @@ def load_category(
         connection.execute(_SIGHT)
         connection.execute(_observe(crawl_id))
     moved = delisted = 0
-    if is_complete and not is_shrunken:
+    may_lack = here < listed or connection.scalar(_has_second(source, category))
+    if is_complete and not is_shrunken and may_lack:
         # An anti-join: of many books an IN is looked through once for each.
         was_not_found = sa.not_(sa.exists().where(_known.c.book_id == books.c.id))
         was_not_rejected = books.c.url != sa.func.all(_texts([row.url for row in rejected]))
@@ -162,20 +170,68 @@ def _take_turn(connection: sa.Connection, source: str) -> None:
         connection.execute(sa.text(f"ANALYZE {SCHEMA}.books (source, source_id, category, delisted_at)"))
 
 
-def _stage(connection: sa.Connection, seen: Iterable[Book]) -> int:
-    """`seen` into a temporary table -> how many, by COPY: row-wise inserts are tens of times slower."""
-    names = list(Book.__dataclass_fields__)
+def _stage(connection: sa.Connection, source: str, seen: Iterable[Book], may_be_known: bool) -> int:
+    """`seen` into a temporary table -> how many, by COPY: row-wise inserts are tens of times slower.
+
+    Of a book that is as the table has it only the sighting is sent. Its text is nine tenths of the row, and would be
+    written, read and compared for nothing; nearly all books of a nightly crawl are such.
+    """
     _empty(connection, _incoming)
     driver = connection.connection.driver_connection
     assert driver is not None
-    row_of = attrgetter(*names)
-    with driver.cursor() as cursor:
-        with cursor.copy(f"COPY pg_temp.incoming ({', '.join(_ROW)}) FROM STDIN") as copy:
-            for book in seen:
-                copy.write_row(row_of(book))
-        rows: int = cursor.rowcount
-        cursor.execute("ANALYZE pg_temp.incoming (source, source_id)")  # nobody else does it for a temporary table
+    whole, sighting = attrgetter(*Book.__dataclass_fields__), attrgetter("source_id", "seen_at", *_SIGHTED[2:])
+    rows, walk = 0, iter(seen)
+    with driver.cursor(binary=True) as cursor:
+        while part := list(islice(walk, _AT_ONCE)):
+            same = _unchanged(cursor, source, part) if may_be_known else {}
+            narrow = [(same[book.source_id], *sighting(book)) for book in part if book.source_id in same]
+            _copy(cursor, ["book_id", *_SIGHTED], narrow)
+            _copy(cursor, _ROW, [whole(book) for book in part if book.source_id not in same])
+            rows += len(part)
+        cursor.execute("ANALYZE pg_temp.incoming (source_id, book_id)")  # nobody else does it for a temporary table
     return rows
+
+
+_AT_ONCE = 1000
+
+
+def _copy(cursor: Any, names: list[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        with cursor.copy(f"COPY pg_temp.incoming ({', '.join(names)}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+
+
+def _unchanged(cursor: Any, source: str, part: Sequence[Book]) -> Mapping[str, int]:
+    """Key -> id of those books that are listed with this very content, by its SHA-256."""
+    held = cursor.execute(_HELD, (source, [book.source_id for book in part]))
+    known = {key: (book_id, digest) for key, book_id, digest in held}
+    return {
+        key: known[key][0]
+        for book in part
+        if (key := book.source_id) in known and known[key][1] == hashlib.sha256(_content(book).encode()).digest()
+    }
+
+
+def _content(book: Book) -> str:
+    """As _HELD writes a row of the table. Each value comes behind its length, so that no two rows read the same."""
+    texts = [value if isinstance(value, str) else _text(value) for value in _content_of(book)]
+    return "".join(["-" if text is None else f"{len(text)}:{text}" for text in texts])
+
+
+def _text(value: object) -> str | None:
+    """As Postgres would write it; what came in another form than the table's is compared as a whole row."""
+    if isinstance(value, Decimal):
+        return f"{value:.2f}"
+    return str(value).lower() if isinstance(value, bool) else None if value is None else str(value)
+
+
+_content_of = attrgetter(*_CONTENT)
+_PARTS = " || ".join(f"coalesce(length({name}::text) || ':' || {name}::text, '-')" for name in _CONTENT)
+_HELD = f"""
+    SELECT source_id, id, sha256(convert_to({_PARTS}, 'UTF8'))
+    FROM {SCHEMA}.books WHERE source = %s AND source_id = ANY(%s) AND delisted_at IS NULL
+"""  # noqa: S608 (the names are ours)
 
 
 def _empty(connection: sa.Connection, table: sa.Table) -> None:
@@ -186,10 +242,7 @@ def _empty(connection: sa.Connection, table: sa.Table) -> None:
 
 
 def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool) -> None:
-    """Into `known` those rows of `incoming` whose key the table has, narrow, with what is to be done about each.
-
-    `books` is asked for the keys once: the wide table is the dear one.
-    """
+    """Into `known` those rows of `incoming` whose key the table has, narrow, with what is to be done about each."""
     on_key = sa.and_(*(books.c[name] == _incoming.c[name] for name in _KEY))
     is_elsewhere = books.c.category != _incoming.c.category if has_categories else sa.false()
     is_away = sa.and_(is_elsewhere, books.c.delisted_at.is_(None))
@@ -201,14 +254,13 @@ def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool
         sa.and_(sa.not_(is_away), _row(books.c, _HOME).is_distinct_from(_row(_incoming.c, _HOME))),
     )
     is_current = sa.and_(books.c.delisted_at.is_(None), books.c.last_seen_at <= _incoming.c.last_seen_at)
-    rows = sa.select(
-        books.c.id.label("book_id"),
-        *(_incoming.c[name] for name in ("source_id", "last_seen_at", "price", "rating", "stock")),
-        sa.or_(comes_back, sa.and_(is_current, has_new_content)).label("differs"),
-        is_away.label("is_away"),
-        (books.c.last_seen_at < _incoming.c.last_seen_at).label("is_later"),
-    ).select_from(_incoming.join(books, on_key))
-    rows = rows.order_by(books.c.id)  # what follows then walks through the pages of `books` and of the indexes in order
+    is_here = sa.and_(books.c.delisted_at.is_(None), sa.not_(is_elsewhere))
+    sighted = [_incoming.c[name] for name in _SIGHTED]
+    flags = (sa.or_(comes_back, sa.and_(is_current, has_new_content)), is_away, is_here)
+    compared = sa.select(books.c.id.label("book_id"), *sighted, *flags).select_from(_incoming.join(books, on_key))
+    unchanged = sa.select(_incoming.c.book_id, *sighted, sa.false(), sa.false(), sa.true())
+    # What follows then walks through the pages of `books` and of the indexes in order.
+    rows = sa.union_all(compared, unchanged.where(_incoming.c.book_id.is_not(None))).order_by("book_id")
     _empty(connection, _known)
     connection.execute(insert(_known).from_select(list(_known.c), rows))
     connection.execute(sa.text("ANALYZE pg_temp.known"))
@@ -260,14 +312,17 @@ def _update() -> sa.Update:
     )
 
 
-# (rows of `known`, those that differ, those whose book is at home in another category)
+# (rows of `known`, those that differ, those whose book is at home in another category, books at home in this one)
 _COUNT = sa.select(
-    sa.func.count(), sa.func.count().filter(_known.c.differs), sa.func.count().filter(_known.c.is_away)
+    sa.func.count(),
+    sa.func.count().filter(_known.c.differs),
+    sa.func.count().filter(_known.c.is_away),
+    sa.func.count(sa.distinct(_known.c.book_id)).filter(_known.c.is_here),
 ).select_from(_known)
 _UPDATE, _NOTE_SECOND = _update(), _note_second()
 _SIGHT = (
     sa.update(books)
-    .where(books.c.id == _known.c.book_id, _known.c.is_later, sa.not_(_known.c.differs))
+    .where(books.c.id == _known.c.book_id, books.c.last_seen_at < _known.c.last_seen_at, sa.not_(_known.c.differs))
     .values(last_seen_at=_known.c.last_seen_at)
 )
 _SIGHTING = ["book_id", "crawl_id", "seen_at", "price", "rating", "stock"]
@@ -285,6 +340,13 @@ def _texts(values: Sequence[str]) -> sa.ColumnElement[Any]:
 def _is_listed(source: str, category: str | None) -> sa.ColumnElement[bool]:
     is_inside = sa.true() if category is None else books.c.category == category
     return sa.and_(books.c.source == source, is_inside, books.c.delisted_at.is_(None))
+
+
+def _has_second(source: str, category: str | None) -> sa.Select[Any]:
+    """Whether the category lists books that are at home in another."""
+    of_source = book_categories.join(books, books.c.id == book_categories.c.book_id)
+    rows = sa.select(sa.true()).select_from(of_source)
+    return rows.where(book_categories.c.category == category, books.c.source == source).limit(1)
 
 
 def _drop(

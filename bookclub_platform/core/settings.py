@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +24,8 @@ from bookclub_platform.core.errors import ConfigurationError
 
 POLITE_DELAY_S = 0.5
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+_SPARK_MASTER = re.compile(r"local|local\[(\d+|\*)(,\d+)?\]|yarn|(spark|k8s)://\S+")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -74,6 +77,12 @@ def _secret_http_url(url: SecretStr | None) -> SecretStr | None:
     return SecretStr(_http_url(url.get_secret_value())) if url is not None else None
 
 
+def _spark_master(master: str | None) -> str | None:
+    if master is not None and not _SPARK_MASTER.fullmatch(master):
+        raise ValueError("must be a Spark master, such as local[2], spark://host:7077, yarn or k8s://https://host:6443")
+    return master
+
+
 Cron = Annotated[str, AfterValidator(_cron)]
 
 
@@ -110,6 +119,7 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI"))
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
+    api_workers: Annotated[int, Field(ge=1, le=64)] = 1
     dagster_port: Port = 3000
     dagster_url: Annotated[str | None, AfterValidator(_http_url_or_none)] = None
     mlflow_port: Port = 5000
@@ -131,6 +141,7 @@ class Settings(BaseSettings):
     retrain_coverage: Annotated[float, Field(ge=0, le=1)] = 0.9
     alarm_webhook: Annotated[SecretStr | None, AfterValidator(_secret_http_url)] = None
     embedding: Literal["none", "lsa", "minilm"] = "lsa"
+    spark_master: Annotated[str | None, AfterValidator(_spark_master)] = None
     require_login: bool = False
     open_registration: bool = True
     token_keys: Annotated[Path | None, AfterValidator(_absolute_or_none)] = None

@@ -23,6 +23,7 @@ from bookclub_platform.models._grown import Grown, Probe
 from bookclub_platform.models._health import ListHealth, list_health
 from bookclub_platform.models._judge import PROXIES, Judge
 from bookclub_platform.models._passages import Found, Piece, find
+from bookclub_platform.models._readers import Readers, Step
 from bookclub_platform.models._registry import ModelVersion, Registry
 from bookclub_platform.models._registry_http import RegistryReader, reader
 from bookclub_platform.models._search import SearchIndex
@@ -43,11 +44,13 @@ __all__ = [
     "ModelVersion",
     "Piece",
     "Probe",
+    "Readers",
     "Reason",
     "Recommendation",
     "Registry",
     "RegistryReader",
     "SearchIndex",
+    "Step",
     "Tfidf",
     "decide",
     "find",

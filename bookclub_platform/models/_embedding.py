@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bookclub_platform.core.errors import ConfigurationError
+from bookclub_platform.models import _text
+from bookclub_platform.models._contract import BookText
 
 DIMENSIONS = 384
 MAX_TOKENS = 256  # the length of the texts that the model learned from
@@ -69,6 +71,13 @@ class Encoder:
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         mean = self._session.run(None, given)[0][0].mean(axis=0)
         return np.asarray(mean / np.linalg.norm(mean), dtype=np.float32)
+
+
+def encoded(rows: Sequence[BookText]) -> NDArray[np.float32]:
+    """(n, 384) unit vectors of title and description, 0 where there is no word."""
+    texts = [_text.unglued(f"{row.title}. {row.description or ''}").strip() for row in rows]
+    has_words = np.array([bool(_text.words(text)) for text in texts])
+    return np.where(has_words[:, None], Encoder().encode(texts), np.float32(0))
 
 
 def centred(vectors: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,32 +33,34 @@ class Judgement:
 
     Attributes:
         queries: (q,) ids of the judged books.
-        scores: (q, p), of each proxy 0..1, higher is better; NaN where a proxy says nothing of a book.
+        scores: (q, p), of each measure 0..1, higher is better; NaN where a measure says nothing of a book.
         faults: the guardrails that the model breaks, in words.
-        names: (p,) of the proxies.
+        names: (p,) of the measures.
+        judges: who judged, in words.
     """
 
     queries: NDArray[np.int64]
     scores: NDArray[np.float64]
     faults: Sequence[str] = ()
     names: Sequence[str] = ()
+    judges: str = ""
 
     @property
     def figures(self) -> dict[str, float]:
-        """The mean of each proxy by its name, without those that say nothing."""
-        means = zip(self.names, self.proxies.tolist(), strict=True) if self.names else ()
-        return {f"proxy_{name}": mean for name, mean in means if mean == mean}
+        """The mean of each measure by its name, without those that say nothing."""
+        means = zip(self.names, self.means.tolist(), strict=True) if self.names else ()
+        return {name: mean for name, mean in means if mean == mean}
 
     @property
-    def proxies(self) -> NDArray[np.float64]:
-        """(p,) the mean of each proxy; NaN for one that says nothing of any book."""
+    def means(self) -> NDArray[np.float64]:
+        """(p,) the mean of each measure; NaN for one that says nothing of any book."""
         means: NDArray[np.float64] = _means(self.scores, np.ones((1, len(self.scores))))[0]
         return means
 
     @property
     def score(self) -> float:
-        """The geometric mean of the proxies that say anything; NaN if none does."""
-        return float(_score(self.proxies[None])[0])
+        """The geometric mean of the measures that say anything; NaN if none does."""
+        return float(_score(self.means[None])[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def decide(challenger: Judgement, champion: Judgement | None, min_gain: float = 
     figures |= {"gain": gain, "gain_lower_bound": lower, "gain_upper_bound": upper, "min_gain": min_gain}
     sure = f"at least {lower:+.4f} with {CONFIDENCE:.1%} confidence"
     text = f"gain {gain:+.4f}, {sure}, over {len(challenger.queries)} queries"
+    text += f" judged by {challenger.judges}" if challenger.judges else ""
     if lower > 0 and gain >= min_gain:
         return Decision(True, f"It is better: {text}.", figures)
     return Decision(False, f"It is not clearly better: {text}; wanted are a bound above 0 and {min_gain}.", figures)
@@ -112,7 +115,7 @@ def _bounds(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> t
 
 
 def _means(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(r, p): the means of each proxy under each of (r, q) weights of the queries."""
+    """(r, p): the means of each measure under each of (r, q) weights of the queries."""
     has_score = ~np.isnan(scores)
     total = weights @ has_score
     sums = weights @ np.where(has_score, scores, 0)
@@ -120,7 +123,7 @@ def _means(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray
 
 
 def _score(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(r,): the geometric mean of the proxies that say anything. A model that fails at one of them is worth nothing."""
+    """(r,): the geometric mean of the measures that say anything. A model that fails at one is worth nothing."""
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all silent: NaN, which keeps the champion
         return np.asarray(np.exp(np.nanmean(np.log(means), axis=1)))

@@ -316,7 +316,7 @@ def _joined(base: Tfidf, older: Tfidf, newer: Tfidf) -> Tfidf:
     joined.works_ = np.unique(joined.title_prints_, return_inverse=True)[1].astype(np.int32)
     joined.vocabulary_, joined.n_categories_, joined.idf_ = newer.vocabulary_, newer.n_categories_, newer.idf_
     joined.index_ = merged(older.index_, is_kept, newer.index_, order)
-    joined.lists_, joined.figures_ = None, {}
+    joined.lists_, joined.figures_, joined.segments_ = None, {}, newer.segments_
     joined.embedding_mean_, joined.embedding_ = newer.embedding_mean_, None
     joined.embedding_components_ = newer.embedding_components_
     if older.embedding_ is not None and newer.embedding_ is not None:

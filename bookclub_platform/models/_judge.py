@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bookclub_platform.models._contract import BookText, FoldableModel
-from bookclub_platform.models._gate import Judgement
+from bookclub_platform.models._gate import MIN_GAIN, Judgement
 
-PROXIES = ("names", "shelf", "agreement")
+PROXIES = ("proxy_names", "proxy_shelf", "proxy_agreement")
 LIMIT = 10
 MOST_BOOKS = 20_000  # of a larger catalogue an even part is judged
 _RAREST, _COMMONEST = 2, 4  # a name in more books is a place or a publisher, seldom an author
@@ -57,6 +57,11 @@ class Judge:
         unknown_categories: slugs that are no shelf.
     """
 
+    name = "proxies"
+    min_gain = MIN_GAIN
+    by_category = "share of the list that is of the same category"
+    said = "three proxies"
+
     def __init__(self, rows: Sequence[BookText], unknown_categories: Collection[str] = ()) -> None:
         self.rows = _even_part(sorted(rows, key=lambda row: row.id), MOST_BOOKS)
         self._category = {row.id: row.category for row in self.rows}
@@ -82,17 +87,17 @@ class Judge:
         for at, query in enumerate(self._queries):
             lists = [[near.book_id for near in one.recommend(query.book_id, LIMIT)] for one in folded]
             if query.relatives:
-                scores[at, 0] = _ndcg(lists[0], query.relatives)
+                scores[at, 0] = ndcg(lists[0], query.relatives)
             if query.shelf is not None:
                 scores[at, 1:] = [self._share(found, query) for found in lists[1:]]
-        return Judgement(self.queries, scores, tuple(faults), PROXIES)
+        return Judgement(self.queries, scores, tuple(faults), PROXIES, self.said)
 
     def by_shelf(self, judgement: Judgement) -> dict[str, tuple[float, int]]:
         """Category -> (mean agreement of its books, how many there are)."""
         found: dict[str, list[float]] = defaultdict(list)
         for query, scores in zip(self._queries, judgement.scores, strict=True):
             if query.shelf is not None:
-                found[query.shelf].append(float(scores[PROXIES.index("agreement")]))
+                found[query.shelf].append(float(scores[PROXIES.index("proxy_agreement")]))
         return {shelf: (sum(scores) / len(scores), len(scores)) for shelf, scores in found.items()}
 
     def _share(self, found: Sequence[int], query: _Query) -> float:
@@ -148,7 +153,7 @@ def _without(row: BookText, words: Set[str]) -> BookText:
     return row._replace(title=struck.sub(" ", _SERIES.sub(" ", row.title)), description=description)
 
 
-def _ndcg(found: Sequence[int], wanted: Set[int]) -> float:
+def ndcg(found: Sequence[int], wanted: Set[int]) -> float:
     gains = 1 / np.log2(np.arange(2, LIMIT + 2))
     hits = [book_id in wanted for book_id in found[:LIMIT]]
     return float(gains[: len(hits)] @ hits / gains[: len(wanted)].sum())

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from sys import intern
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -42,6 +43,12 @@ class _Shown(NamedTuple):
     word: int | None
 
 
+@lru_cache(maxsize=4_000)
+def _words_of(text: str) -> tuple[str, ...]:
+    """Of one question a hundred texts are read, and of the next one who types on much the same."""
+    return tuple(map(intern, words(text)))
+
+
 class Reader:
     """Reads texts for one question, as each index has heard it."""
 
@@ -62,7 +69,10 @@ class Reader:
 
     def in_order(self, text: str) -> float:
         """0..1; a single word has no order, and counts as whole where it stands."""
-        found = [self._word(word) for word in words(text)]
+        read = _words_of(text)
+        for word in set(read):
+            self._word(word)
+        found = [self._known.get(word) for word in read]
         if not self._pairs:
             return float(any(at is not None for at in found))
         return len(self._pairs.intersection(pairwise(found))) / len(self._pairs)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 PROMOTED_AT, PROMOTED_WHY, PROMOTED_BY = "promoted_at", "promoted_why", "promoted_by"
 ROLLED_BACK_AT, ROLLED_BACK_WHY = "rolled_back_at", "rolled_back_why"
+HELD_BY = "held_by"
 GATE = "the gate"
 DATABASE_TIMEOUT_S = 10.0
 
@@ -108,14 +109,16 @@ class Registry:
         with self._asking("promote"):
             self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
             now = datetime.now(UTC).isoformat()
-            self._tag(version, {PROMOTED_AT: now, PROMOTED_WHY: why, PROMOTED_BY: by, ROLLED_BACK_AT: ""})
+            told = {PROMOTED_AT: now, PROMOTED_WHY: why, PROMOTED_BY: by, ROLLED_BACK_AT: "", HELD_BY: ""}
+            self._tag(version, told)
             self._describe(version, f"Promoted by {by}: {why}")
         audit.note("promote-model", "done", model=version.name, version=version.version, by=by, why=why)
 
     def rollback(self, name: str, why: str = "", by: str = GATE) -> tuple[ModelVersion, ModelVersion]:
         """Make the champion before this one the champion again -> (the new champion, the one that was).
 
-        Asked again it goes a further step back: what was rolled back is passed over until somebody promotes it.
+        Asked again it goes a further step back: what was rolled back is passed over until somebody promotes it. Until
+        then the new champion is held: see `hold`.
 
         Raises:
             NoChampion: there is no champion, or none was before it.
@@ -126,6 +129,8 @@ class Registry:
             self._describe(now, f"Rolled back by {by}: {why}")
         audit.note("roll-back-model", "done", model=name, version=now.version, by=by, why=why)
         self.promote(target, why, by)
+        with self._asking("hold the champion"):
+            self._tag(target, {HELD_BY: f"{by} rolled back to it from version {now.version}: {why}"})
         return target, now
 
     def before_champion(self, name: str) -> tuple[ModelVersion, ModelVersion]:
@@ -360,6 +365,19 @@ def version_at(
 
 def _model_version(found: MlflowModelVersion) -> ModelVersion:
     return version_at(found.name, found.version, found.run_id, found.creation_timestamp, dict(found.tags))
+
+
+def hold(champion: ModelVersion) -> str | None:
+    """Why the gate may not replace `champion`, in a sentence; None if it may.
+
+    Who took a model back saw what no judge saw. The next retrain learns from the same books, and would bring it back.
+    """
+    by = champion.tags.get(HELD_BY)
+    return (
+        f"Version {champion.version} is held ({by}); `bookclub model promote` makes another the champion."
+        if by
+        else None
+    )
 
 
 def decided(version: ModelVersion) -> str:

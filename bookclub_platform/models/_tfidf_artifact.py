@@ -19,6 +19,7 @@ from bookclub_platform.models import _artifact
 from bookclub_platform.models._index import Compressed, InvertedIndex
 from bookclub_platform.models._lists import Lists
 from bookclub_platform.models._search import SEARCH_ARRAYS, SearchIndex
+from bookclub_platform.models._segments import SEGMENT_ARRAYS, Segments
 
 if TYPE_CHECKING:
     from bookclub_platform.models.tfidf import Tfidf
@@ -32,7 +33,7 @@ _EMBEDDING_ARRAYS: dict[str, type[np.generic]] = {
     "embedding_components": np.float32,
 }
 _LIST_ARRAYS: dict[str, type[np.generic]] = {"nearest.ids": np.int32, "nearest.scores": np.floating}
-_TABLES = {"embedding", "embedding_components", *_LIST_ARRAYS}
+_TABLES = {"embedding", "embedding_components", *_LIST_ARRAYS, *SEGMENT_ARRAYS}
 _ARRAYS: dict[str, type[np.generic]] = {
     "book_ids": np.int64,
     "works": np.int32,
@@ -70,13 +71,16 @@ def _arrays(model: Tfidf) -> dict[str, NDArray[Any]]:
         arrays |= dict(zip(_LIST_ARRAYS, model.lists_, strict=True))
     if model.search_ is not None:
         arrays |= model.search_.arrays()
+    if model.segments_ is not None:
+        arrays |= dict(zip(SEGMENT_ARRAYS, model.segments_, strict=True))
     return arrays
 
 
 def load(kind: type[_Tfidf], folder: Path) -> _Tfidf:
     """See `Model.load`."""
     stated = _artifact.read_manifest(folder)
-    optional = [{key: dtype} for key, dtype in _EMBEDDING_ARRAYS.items()] + [_LIST_ARRAYS, _PRINT_ARRAYS, SEARCH_ARRAYS]
+    optional = [{key: dtype} for key, dtype in _EMBEDDING_ARRAYS.items()]
+    optional += [_LIST_ARRAYS, _PRINT_ARRAYS, SEARCH_ARRAYS, SEGMENT_ARRAYS]
     dtypes = dict(_ARRAYS)
     for group in optional:
         dtypes |= group if f"{min(group)}.npy" in stated.files else {}
@@ -109,6 +113,8 @@ def _fill(model: Tfidf, arrays: dict[str, NDArray[Any]]) -> None:
     model.index_ = InvertedIndex(by_book, by_column)
     model.lists_ = Lists(*(arrays[key] for key in _LIST_ARRAYS)) if min(_LIST_ARRAYS) in arrays else None
     model.search_ = SearchIndex.from_arrays(arrays) if min(SEARCH_ARRAYS) in arrays else None
+    has_segments = min(SEGMENT_ARRAYS) in arrays
+    model.segments_ = Segments(*(arrays[key] for key in SEGMENT_ARRAYS)) if has_segments else None
     model.figures_ = {}
 
 
@@ -133,6 +139,7 @@ def _fault(model: Tfidf) -> str | None:
         or _embedding_fault(model, n_books, n_columns)
         or (model.lists_.fault(n_books) if model.lists_ is not None else None)
         or (model.search_.fault(n_books, n_columns) if model.search_ is not None else None)
+        or _segments_fault(model, n_columns)
     )
 
 
@@ -151,3 +158,11 @@ def _embedding_fault(model: Tfidf, n_books: int, n_columns: int) -> str | None:
     # NaN fails every comparison; infinity, and what is longer than a unit vector, this one.
     is_unit = np.einsum("ij,ij->i", model.embedding_, model.embedding_) <= 1.001
     return None if is_unit.all() and np.isfinite(model.embedding_mean_).all() else "embeddings longer than 1"
+
+
+def _segments_fault(model: Tfidf, n_columns: int) -> str | None:
+    if model.segments_ is None:
+        return None
+    if model.embedding_ is None:
+        return "segments without an embedding"
+    return model.segments_.fault(model.embedding_.shape[1], n_columns)

@@ -27,13 +27,15 @@ from numpy.typing import NDArray
 from bookclub_platform.core.errors import ModelError
 from bookclub_platform.models import _text, _tfidf_artifact
 from bookclub_platform.models._contract import BookText, Reason, Recommendation
-from bookclub_platform.models._embedding import Encoder, centred
+from bookclub_platform.models._counts import Counted, count
+from bookclub_platform.models._embedding import centred, encoded
 from bookclub_platform.models._fold import unit_index
 from bookclub_platform.models._identity import prints_of, works_of
 from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
 from bookclub_platform.models._lists import Lists
 from bookclub_platform.models._nearest import nearest_lists
 from bookclub_platform.models._search import SearchIndex
+from bookclub_platform.models._segments import Segments, segments_of
 from bookclub_platform.models._whole_lists import UP_TO, senses_of, whole_lists
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class Tfidf:
         embedding_components_: (d, m) float32 of `lsa`: vectors @ their transpose are the embedding, not centred.
         lists_: the nearest of each book, made once; None of very many with an embedding, and in a folded model.
         search_: the words of titles and terms, by which free text finds books; None in a model of an earlier release.
+        segments_: groups of books about like things; None without an embedding, and in a model of an earlier release.
         figures_: how these were made, for the log: seconds, recall@10 against exact; empty without, and once loaded.
     """
 
@@ -89,6 +92,7 @@ class Tfidf:
     embedding_components_: NDArray[np.float32] | None
     lists_: Lists | None
     search_: SearchIndex | None
+    segments_: Segments | None
     figures_: dict[str, float]
 
     def __init__(
@@ -148,25 +152,45 @@ class Tfidf:
             ModelError: no word stands in as many as `min_df` of the books.
             ConfigurationError: an embedding is chosen, and its extra is not installed.
         """
+        return self.learn(self.count(rows))
+
+    def count(self, rows: Sequence[BookText]) -> Counted:
+        """What `learn` needs to know of `rows`: see `_counts`."""
+        counted = count(rows, self.words, self.min_df)
+        if not self.is_encoded(len(rows)):
+            return counted
+        return counted._replace(encoded=encoded(sorted(rows, key=lambda row: row.id)))
+
+    def learn(self, counted: Counted) -> Self:
+        """Learn from what was counted, here or elsewhere, with this model's `words` and `min_df`.
+
+        Raises:
+            ModelError: no word stands in as many as `min_df` of the books.
+        """
         from scipy.sparse import hstack
         from sklearn.preprocessing import normalize
 
-        rows = sorted(rows, key=lambda row: row.id)
-        terms, term_idf, term_names = self._fit_terms(rows)
-        categories, category_idf, category_names = self._fit_categories(rows)
+        n = len(counted.book_ids)
+        if not counted.term_names:
+            raise ModelError(
+                f"There is nothing to learn from {n} books: no word is in {self.min_df} of them. Crawl more first."
+            )
+        terms, term_idf = self._weighted_terms(counted)
+        categories, category_idf, category_names = self._weighted_categories(counted)
         vectors = normalize(hstack([terms, categories], format="csr", dtype=np.float32), copy=False)
         vectors.sort_indices()
-        self.book_ids = np.array([row.id for row in rows], dtype=np.int64)
-        self.works_ = works_of([row.title for row in rows])
-        self.prints_, self.title_prints_ = prints_of(rows)
-        self.vocabulary_ = term_names + category_names
+        self.book_ids, self.prints_, self.title_prints_ = counted.book_ids, counted.prints, counted.title_prints
+        self.works_ = works_of(counted.titles)
+        self.vocabulary_ = counted.term_names + category_names
         self.n_categories_ = len(category_names)
         self.idf_ = np.concatenate([term_idf, category_idf]).astype(np.float32)
         self.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
-        self._fit_embedding(rows, vectors)
-        self.search_ = SearchIndex.of([row.title for row in rows], term_names, self.idf_)
-        self.lists_, self.figures_ = None, {}
-        if len(rows) <= UP_TO:
+        self._learn_embedding(vectors, counted.encoded)
+        self.search_ = SearchIndex.of(counted.titles, counted.term_names, self.idf_)
+        self.lists_, self.figures_, self.segments_ = None, {}, None
+        if self.embedding_ is not None:
+            self.segments_ = segments_of(self.embedding_, self.index_.by_book, len(counted.term_names))
+        if n <= UP_TO:
             self.lists_ = whole_lists(self.index_, self.works_, self.embedding_, self.embedding_weight)
         elif self.embedding_ is None:
             self.lists_, made = nearest_lists(self.index_, self.works_)
@@ -190,7 +214,7 @@ class Tfidf:
         folded.prints_, folded.title_prints_ = prints_of(rows)
         folded.vocabulary_, folded.n_categories_, folded.idf_ = self.vocabulary_, self.n_categories_, self.idf_
         folded.index_ = self._fold_vectors(rows)
-        folded.lists_, folded.figures_ = None, {}
+        folded.lists_, folded.figures_, folded.segments_ = None, {}, self.segments_
         folded.search_ = self.search_.fold([row.title for row in rows], self.idf_) if self.search_ else None
         folded.embedding_, folded.embedding_mean_ = None, self.embedding_mean_
         folded.embedding_components_ = self.embedding_components_
@@ -208,7 +232,7 @@ class Tfidf:
         data: list[float] = []
         for owner, row in enumerate(rows):
             counts: Counter[int] = Counter()
-            for word in self._words(row):
+            for word in self.words(row):
                 at = known[word] if word in known else known.setdefault(word, place.get(term(word)))
                 if at is not None:
                     counts[at] += 1
@@ -243,7 +267,8 @@ class Tfidf:
     def _is_known(self, category: str) -> bool:
         return category not in self.unknown_categories
 
-    def _words(self, row: BookText) -> list[str]:
+    def words(self, row: BookText) -> list[str]:
+        """What is counted of a book, each word as often as it counts."""
         category_words = _text.words(row.category_name) if self._is_known(row.category) else []
         return (
             _text.words(row.title) * self.title_weight
@@ -251,87 +276,67 @@ class Tfidf:
             + category_words * self.category_name_weight
         )
 
-    def _fit_terms(self, rows: Sequence[BookText]) -> tuple[csr_matrix, NDArray[np.float64], list[str]]:
-        """(n, terms) unit vectors of the text, the terms' idf, and the commonest word of each."""
-        from scipy.sparse import csr_matrix
-        from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+    def is_encoded(self, books: int) -> bool:
+        """Whether a model of so many books needs their sentence embeddings."""
+        return self.embedding == "minilm" and books <= self.embedding_up_to
 
-        nothing = ModelError(
-            f"There is nothing to learn from {len(rows)} books: no word is in {self.min_df} of them. Crawl more first."
-        )
-        counter = CountVectorizer(analyzer=self._words, dtype=np.float32)
-        try:
-            word_counts = counter.fit_transform(rows)
-        except ValueError as error:  # no word at all
-            raise nothing from error
-        words = counter.get_feature_names_out()
-        term = _text.term_of()
-        word_terms = [term(word) for word in words]
-        terms = sorted({found for found in word_terms if found is not None})
-        place = {found: at for at, found in enumerate(terms)}
-        pairs = [(at, place[found]) for at, found in enumerate(word_terms) if found is not None]
-        word_at, term_at = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        folding = csr_matrix((np.ones(len(pairs), np.float32), (word_at, term_at)), shape=(len(words), len(terms)))
-        counts = (word_counts @ folding).tocsc()
-        kept = np.flatnonzero(counts.getnnz(axis=0) >= self.min_df)
-        if not len(kept):
-            raise nothing
-        # Rarest first, so that the commonest word of a term is the one that stays; of equals, the one in small letters.
-        order = np.argsort(np.asarray(word_counts.sum(axis=0)).ravel()[word_at], kind="stable")
-        shown = {int(term_at[at]): str(words[word_at[at]]) for at in order}
+    def _weighted_terms(self, counted: Counted) -> tuple[csr_matrix, NDArray[np.float64]]:
+        """(n, t) unit vectors of the text, and the terms' idf."""
+        from sklearn.feature_extraction.text import TfidfTransformer
+
         weighting = TfidfTransformer(sublinear_tf=True)
-        vectors = weighting.fit_transform(counts[:, kept].tocsr())
-        return vectors, weighting.idf_, [shown[at] for at in kept.tolist()]
+        return weighting.fit_transform(counted.terms), weighting.idf_
 
-    def _fit_categories(self, rows: Sequence[BookText]) -> tuple[csr_matrix, NDArray[np.float64], list[str]]:
+    def _weighted_categories(self, counted: Counted) -> tuple[csr_matrix, NDArray[np.float64], list[str]]:
         """(n, categories) with one entry a book of known category, the categories' idf, and their names."""
         from scipy.sparse import csr_matrix
 
-        names = {row.category: row.category_name for row in rows if self._is_known(row.category)}
+        slugs, n = counted.categories, len(counted.categories)
+        names = {slug: name for slug, name in zip(slugs, counted.category_names, strict=True) if self._is_known(slug)}
         place = {slug: at for at, slug in enumerate(sorted(names))}
-        book_at = [at for at, row in enumerate(rows) if row.category in place]
-        category_at = np.array([place[rows[at].category] for at in book_at], dtype=np.int64)
-        idf = np.log((1 + len(rows)) / (1 + np.bincount(category_at, minlength=len(place)))) + 1
+        book_at = [at for at, slug in enumerate(slugs) if slug in place]
+        category_at = np.array([place[slugs[at]] for at in book_at], dtype=np.int64)
+        idf = np.log((1 + n) / (1 + np.bincount(category_at, minlength=len(place)))) + 1
         weights = self.category_weight * idf[category_at] / (idf.mean() if len(idf) else 1.0)
-        vectors = csr_matrix((weights, (book_at, category_at)), shape=(len(rows), len(place)))
+        vectors = csr_matrix((weights, (book_at, category_at)), shape=(n, len(place)))
         return vectors, idf, [names[slug] for slug in place]
 
-    def _fit_embedding(self, rows: Sequence[BookText], vectors: csr_matrix) -> None:
-        """Learn it, from the texts of the books or from their vectors."""
+    def _learn_embedding(self, vectors: csr_matrix, encoded: NDArray[np.float32] | None) -> None:
+        """Learn it, from the books' vectors or from their sentence embeddings."""
         self.embedding_ = self.embedding_mean_ = self.embedding_components_ = None
+        n = vectors.shape[0]
         # With as many directions as books each stands alone, and nothing is learned of one from another.
-        dimensions = min(LSA_DIMENSIONS, max(2, len(rows) // LSA_BOOKS), min(vectors.shape) - 1)
-        if self.embedding == "none" or len(rows) > self.embedding_up_to or dimensions < 1:
+        dimensions = min(LSA_DIMENSIONS, max(2, n // LSA_BOOKS), min(vectors.shape) - 1)
+        if self.embedding == "none" or n > self.embedding_up_to or dimensions < 1:
             return
         if self.embedding == "lsa":
             from sklearn.decomposition import TruncatedSVD
 
             found = TruncatedSVD(dimensions, random_state=0).fit(vectors)
             self.embedding_components_ = np.ascontiguousarray(found.components_, dtype=np.float32)
-        embedded = self._embedded(rows, self.index_.by_book)
+        embedded = self._along_components(self.index_.by_book) if encoded is None else encoded
         self.embedding_mean_ = embedded[embedded.any(axis=1)].mean(axis=0)
         self.embedding_ = centred(embedded, self.embedding_mean_)
 
-    def _embedded(self, rows: Sequence[BookText], vectors: Compressed, has_encoder: bool = True) -> NDArray[np.float32]:
+    def _embedded(self, rows: Sequence[BookText], vectors: Compressed, has_encoder: bool) -> NDArray[np.float32]:
         """(n, d) of the rows, not centred."""
         if self.embedding_components_ is not None:
-            owners = np.repeat(np.arange(len(rows)), np.diff(vectors.indptr))
-            along = [
-                np.bincount(owners, vectors.data * direction[vectors.indices], len(rows))
-                for direction in self.embedding_components_
-            ]
-            return np.array(along, dtype=np.float32).T
+            return self._along_components(vectors)
         if has_encoder:
-            return self._encoded(rows)
+            return encoded(rows)
         assert self.embedding_mean_ is not None
         return np.zeros((len(rows), len(self.embedding_mean_)), dtype=np.float32)
 
-    @staticmethod
-    def _encoded(rows: Sequence[BookText]) -> NDArray[np.float32]:
-        """(n, 384) unit vectors of title and description, 0 where there is no word."""
-        texts = [_text.unglued(f"{row.title}. {row.description or ''}").strip() for row in rows]
-        has_words = np.array([bool(_text.words(text)) for text in texts])
-        return np.where(has_words[:, None], Encoder().encode(texts), np.float32(0))
+    def _along_components(self, vectors: Compressed) -> NDArray[np.float32]:
+        """(n, d): vectors @ the transpose of the components."""
+        assert self.embedding_components_ is not None
+        n = len(vectors.indptr) - 1
+        owners = np.repeat(np.arange(n), np.diff(vectors.indptr))
+        along = [
+            np.bincount(owners, vectors.data * direction[vectors.indices], n)
+            for direction in self.embedding_components_
+        ]
+        return np.array(along, dtype=np.float32).T
 
     def recommend(self, book_id: int, limit: int, is_allowed: NDArray[np.bool_] | None = None) -> list[Recommendation]:
         """See `Model.recommend`. A work stands at most once in a list, and the work asked for never.

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from html import escape
 
 MEANINGS = {
-    "score": "what the gate compares: the geometric mean of the three proxies",
+    "score": "what the gate compares: the geometric mean of the figures below it that judge",
     "proxy_names": "finds books that share a rare name or series, with the name struck out (nDCG@10)",
     "proxy_shelf": "finds books of the same category, told no category",
     "proxy_agreement": "lists books of the same category",
+    "readers_ndcg": "finds the books that the readers of a book like too (nDCG@10)",
+    "across_ndcg": "the same, without the books of its own category",
     "coverage": "books that have a list at all",
     "reached": "books that stand in some list",
     "largest_exposure": "share of the lists that hold the most recommended book: less is better",

@@ -27,7 +27,13 @@ from bookclub_platform.sources._contract import (
     Validators,
 )
 from bookclub_platform.sources._covers import CoverReport, collect_covers
-from bookclub_platform.sources._crawl import CrawlReport, crawl_category, iter_raw_books, read_raw_books
+from bookclub_platform.sources._crawl import (
+    CrawlReport,
+    crawl_categories,
+    crawl_category,
+    iter_raw_books,
+    read_raw_books,
+)
 from bookclub_platform.sources._fetch import Counters, is_retryable
 from bookclub_platform.sources._fetcher import Fetcher
 from bookclub_platform.sources._kinds import BrokenSource, faults, schema, sources, sources_file
@@ -54,6 +60,7 @@ __all__ = [
     "Unchanged",
     "Validators",
     "collect_covers",
+    "crawl_categories",
     "crawl_category",
     "faults",
     "is_retryable",

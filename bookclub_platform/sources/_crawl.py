@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -37,6 +38,7 @@ from bookclub_platform.sources._warc import Place, page_at
 OnPage = Callable[[Page | Unchanged | FailedPage], None]
 
 MAX_PAGES = 200_000
+MOST_GIVEN_UP = 5
 _BARREN_LISTINGS = 3
 # RFC 9110 (8.8.2.2) lets a date alone prove little about a page made in the same second; clocks differ by more.
 _SETTLED = timedelta(seconds=60)
@@ -133,6 +135,30 @@ def crawl_category(
         resumed=len(archive.resumed),
         timings=[(at - started, latency_s, status) for at, latency_s, status in spent.timings],
     )
+
+
+def crawl_categories(
+    source: Source, wanted: Iterable[Category], fetcher: CrawlFetcher, folder: Path, crawl_id: str
+) -> Iterator[tuple[Category, CrawlReport | ShopUnavailable]]:
+    """`crawl_category` for one after the other. A category whose pages a shop cannot give, though it is up otherwise,
+    comes with the reason, and the others go on; what came of it is kept for the next crawl.
+
+    Raises:
+        ShopUnavailable: the shop as a whole is down, or more than MOST_GIVEN_UP of its categories are.
+        CrawlUnderWay: see `crawl_category`.
+    """
+    given_up = 0
+    with ExitStack() as stack:
+        for category in wanted:
+            try:
+                yield category, crawl_category(source, category, fetcher, folder, crawl_id)
+            except ShopUnavailable as error:
+                given_up += 1
+                if given_up > MOST_GIVEN_UP:
+                    raise
+                fetcher = stack.enter_context(source.fetcher())  # the one before has given up the shop for good
+                source.categories(fetcher)
+                yield category, error
 
 
 class _Known:

@@ -13,7 +13,7 @@ from serving import problems
 from serving.dependencies import TheCatalogue, TheExports
 from serving.exports import MEDIA_TYPES
 from serving.guard import guard
-from serving.questions import ExportQuery, ListQuery
+from serving.questions import ExportQuery, PopularQuery
 from serving.schemas import Book, PopularBook, PopularBooks
 from serving.versions import TheFreshness
 
@@ -52,9 +52,9 @@ async def export_books(
         raise
 
 
-@router.get("/popular", summary="What readers want", responses=problems.responses(404, 414, 422))
+@router.get("/popular", summary="What readers want", responses=problems.responses(404, 422))
 async def list_popular(
-    query: Annotated[ListQuery, Query()], catalogue: TheCatalogue, response: Response
+    query: Annotated[PopularQuery, Query()], catalogue: TheCatalogue, response: Response
 ) -> PopularBooks:
     """The listed books that were most often clicked, liked or swapped in the last 30 days, by what POST /feedback was
     told; 404 while it was told nothing of the kind."""

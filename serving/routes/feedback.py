@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Security
+from fastapi import APIRouter, Request, Security
 
 from serving import problems
 from serving.dependencies import TheFeedbackBook
@@ -18,10 +18,15 @@ router = APIRouter(tags=["Recommendations"], responses=problems.responses(503))
 
 @router.post("/feedback", summary="Tell what readers did", responses=problems.responses(404, 413, 415, 422))
 async def add_feedback(
-    asked: FeedbackRequest, book: TheFeedbackBook, claims: Annotated[Claims, Security(guard, scopes=["feedback"])]
+    asked: FeedbackRequest,
+    book: TheFeedbackBook,
+    claims: Annotated[Claims, Security(guard, scopes=["feedback"])],
+    request: Request,
 ) -> FeedbackReceipt:
     """Recommended books that were shown, clicked, liked or swapped, up to 100 events at a time. Models are judged by
-    it, by version. All events are kept or none, and one that is told again changes nothing: after an answer that did
-    not come, tell the same again."""
+    it, each account as one reader. All events are kept or none, and one that is told again changes nothing: after an
+    answer that did not come, tell the same again."""
     stored = await book.add(claims.user_id, asked.events)
-    return FeedbackReceipt(stored=stored, known=len(asked.events) - stored)
+    for event in stored:
+        request.state.metrics.note_feedback(event.kind, f"{event.model}/{event.model_version}")
+    return FeedbackReceipt(stored=len(stored), known=len(asked.events) - len(stored))

@@ -18,7 +18,7 @@ from serving.schemas import (
     ReaderRecommendations,
     Recommendations,
 )
-from serving.versions import name_versions
+from serving.versions import TheFreshness, name_versions
 
 router = APIRouter(tags=["Recommendations"], responses=problems.responses(503))
 
@@ -33,7 +33,7 @@ async def recommend(
     query: Annotated[ListQuery, Query()],
     catalogue: TheCatalogue,
     champion: TheChampion,
-    response: Response,
+    fresh: TheFreshness,
 ) -> Recommendations:
     """The nearest listed books that pass the filters, nearest first, each with its score and what the two share.
 
@@ -44,8 +44,8 @@ async def recommend(
     async with catalogue.snapshot() as snapshot:
         if await neighbours.unknown(snapshot, [book_id]):
             raise problems.UnknownBook(book_id)
+        fresh.check(snapshot, champion, has_lists=True)
         found = await neighbours.find(snapshot, champion.lineup, asked, ranking, [book_id], choice)
-    name_versions(response, champion, snapshot, has_lists=True)
     return Recommendations(book_id=book_id, **found[book_id]._asdict(), **_versions(champion, snapshot))
 
 

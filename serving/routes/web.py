@@ -3,26 +3,22 @@ a page, not in JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, field_validator
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from bookclub_platform.core.browse import Filters, Position, select_sorted, select_total
-from bookclub_platform.core.errors import DatabaseUnavailable, NoChampion
 from bookclub_platform.core.tables import select_book, select_categories
 from serving import cursor, finder, neighbours
 from serving.catalogue import Catalogue, Snapshot
 from serving.champion import ChampionKeeper
 from serving.dependencies import TheCatalogue, TheKeeper
-from serving.problems import Problem
 from serving.questions import BookId, PageQuery, SearchQuery, SearchText
 from serving.schemas import Book, Recommendation
 from serving.web.pages import page
+from serving.web.route import WebRoute
 from serving.web.shelf import Shelf
 
 _LIKE_IT = 8
@@ -41,32 +37,7 @@ class _ShelfQuery(PageQuery):
         return chosen or None
 
 
-class _WebRoute(APIRoute):
-    """Faults as pages."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handle_for_readers(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except RequestValidationError:
-                return page("fault.html", 404, title="No such page", text="The address is not one of ours.")
-            except (NoChampion, Problem) as error:
-                if isinstance(error, Problem) and error.kind != "no-search":
-                    raise
-                text = "Nothing can be searched for yet. The shelves are open."
-                return page("fault.html", 503, title="No search yet", text=text)
-            except DatabaseUnavailable:
-                text = "We cannot get at the shelves. Please try again in a moment."
-                answer = page("fault.html", 503, title="Closed for a moment", text=text)
-                answer.headers["Retry-After"] = "5"
-                return answer
-
-        return handle_for_readers
-
-
-router = APIRouter(route_class=_WebRoute, include_in_schema=False)
+router = APIRouter(route_class=WebRoute, include_in_schema=False)
 
 
 @router.get("/")
@@ -89,7 +60,8 @@ async def show_shelves(
     books = [Book.model_validate(row) for row in rows[: query.limit]]
     following = cursor.encode("id", Position(books[-1].id)) if len(rows) > query.limit else None
     name = next((row.category_name for row in categories if row.category == query.category), None)
-    return page(
+    return _page(
+        request,
         "shelves.html",
         categories=categories,
         books=books,
@@ -98,7 +70,6 @@ async def show_shelves(
         total=total,
         following=following and request.url.include_query_params(cursor=following).query,
         first=query.cursor is None,
-        cover=_shelf(request).address,
     )
 
 
@@ -109,14 +80,14 @@ async def _show_found(
     async with catalogue.snapshot() as snapshot:
         finding = await finder.search(keeper.champion(), snapshot, query)
     end = start + _PER_PAGE
-    return page(
+    return _page(
+        request,
         "found.html",
         asked=asked,
         items=finding.items,
         total=finding.total,
         start=start,
         following=request.url.include_query_params(start=end).query if end < finding.total else None,
-        cover=_shelf(request).address,
     )
 
 
@@ -129,7 +100,7 @@ async def show_book(
         if not rows:
             return page("fault.html", 404, title="No such book", text="We have never had a book of that number.")
         like_it = await _like_it(keeper, snapshot, book_id)
-    return page("book.html", book=Book.model_validate(rows[0]), like_it=like_it, cover=_shelf(request).address)
+    return _page(request, "book.html", book=Book.model_validate(rows[0]), like_it=like_it)
 
 
 async def _like_it(keeper: ChampionKeeper, snapshot: Snapshot, book_id: int) -> list[Recommendation]:
@@ -142,6 +113,7 @@ async def _like_it(keeper: ChampionKeeper, snapshot: Snapshot, book_id: int) -> 
     return (await neighbours.fill(snapshot, lineup, asked, ranking, choice)).get(book_id, [])
 
 
-def _shelf(request: Request) -> Shelf:
+def _page(request: Request, template: str, **values: Any) -> HTMLResponse:
+    """With what every page of books shows."""
     shelf: Shelf = request.state.shelf
-    return shelf
+    return page(template, **values, cover=shelf.address, is_signed_in=request.state.caller.claims is not None)

@@ -1,0 +1,43 @@
+"""What an operator does at a terminal -> the log `bookclub.audit`: told on stderr, and kept in HOME/logs/audit.jsonl.
+
+    keep_audit()                                        at the beginning of a command that changes something
+    note_act("retire-category", source="shop", category="mystery")
+
+A server's log is kept by who runs it; that of a terminal is gone with its window.
+"""
+
+from __future__ import annotations
+
+import logging
+from getpass import getuser
+
+import click
+
+from bookclub_platform.core import audit
+from bookclub_platform.core.settings import load_settings
+
+FILE = "audit.jsonl"
+
+
+def keep_audit() -> None:
+    """Until the command ends; into a home that is there already, for an empty one must stay so for `restore`."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    log = logging.getLogger(audit.LOGGER)
+    log.setLevel(logging.INFO)
+    folder = load_settings().home / "logs"
+    if not folder.parent.is_dir():
+        return
+    folder.mkdir(exist_ok=True)
+    kept = logging.FileHandler(folder / FILE, encoding="utf-8", delay=True)
+    log.addHandler(kept)
+
+    def end() -> None:
+        log.removeHandler(kept)
+        kept.close()
+
+    click.get_current_context().call_on_close(end)
+
+
+def note_act(act: str, **facts: str | int | None) -> None:
+    """The act is done; by whom is the user of the machine."""
+    audit.note(act, "done", by=getuser(), **facts)

@@ -1,0 +1,78 @@
+"""The figures of each worker -> a file of its own in a folder -> the figures of all of them together.
+
+    shared = SharedFigures(folder); shared.write(registry.collect()); shared.together()
+
+prometheus_client's own way for several processes can neither forget series (ours have the data version as a label)
+nor take figures that are asked for when Prometheus asks. A file stays when its worker ends: counters never go back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import Metric
+
+WRITTEN_EVERY_S = 1.0
+_IS_OVER_AFTER_S = 10.0  # without a new file; what such a worker holds now is nothing
+
+_Labels = tuple[tuple[str, str], ...]
+# What is not the sum over workers: each takes up the same champions, and hears of the same data.
+_RULES: dict[str, Callable[[float, float], float]] = {
+    "bookclub_model_swaps": max,
+    "bookclub_model": max,
+    "bookclub_model_fault": max,
+    "bookclub_data_version": min,
+    "bookclub_database_up": min,
+}
+
+
+class SharedFigures:
+    """The figures of the workers that write into `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._own = folder / f"{os.getpid()}.json"
+
+    def write(self, families: Iterable[Metric]) -> None:
+        """Put down the figures of this process."""
+        told = [[family.name, family.documentation, family.type, _samples(family)] for family in families]
+        fresh = self._own.with_suffix(".part")
+        fresh.write_text(json.dumps(told))
+        fresh.replace(self._own)
+
+    def together(self) -> Iterator[Metric]:
+        """One family of each name, with the sum over all workers, or what _RULES say."""
+        found: dict[str, tuple[str, str, dict[tuple[str, _Labels], float]]] = {}
+        for family, is_over in self._read():
+            name, documentation, kind, samples = family
+            if is_over and kind not in {"counter", "histogram"}:
+                continue
+            _, _, values = found.setdefault(name, (documentation, kind, {}))
+            for sample, labels, value in samples:
+                key = sample, tuple(sorted(labels.items()))
+                join = min if sample.endswith("_created") else _RULES.get(name, _sum)
+                values[key] = join(values[key], value) if key in values else value
+        for name, (documentation, kind, values) in found.items():
+            joined = Metric(name, documentation, kind)
+            for (sample, labels), value in values.items():
+                joined.add_sample(sample, dict(labels), value)
+            yield joined
+
+    def _read(self) -> Iterator[tuple[Any, bool]]:
+        for path in sorted(self._folder.glob("*.json")):
+            is_over = time.time() - path.stat().st_mtime > _IS_OVER_AFTER_S
+            for family in json.loads(path.read_text()):
+                yield family, is_over
+
+
+def _samples(family: Metric) -> list[tuple[str, dict[str, str], float]]:
+    return [(sample.name, sample.labels, sample.value) for sample in family.samples]
+
+
+def _sum(one: float, other: float) -> float:
+    return one + other

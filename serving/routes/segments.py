@@ -1,0 +1,58 @@
+"""What the catalogue is about, across the shop's own categories."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from bookclub_platform.core.tables import select_listed
+from serving import problems, segments
+from serving.dependencies import TheCatalogue, TheChampion
+from serving.questions import SegmentQuery
+from serving.schemas import Book, ModelRef
+from serving.segments import SEGMENT_ID, SegmentPage, Segments
+from serving.versions import TheFreshness
+
+router = APIRouter(prefix="/segments", tags=["Books"], responses=problems.responses(404, 503))
+
+SegmentId = Annotated[
+    str, Path(pattern=SEGMENT_ID, description="`id` of a segment, from GET /segments.", examples=["3-1"])
+]
+
+
+@router.get("", summary="What the books are about")
+async def list_segments(catalogue: TheCatalogue, champion: TheChampion, fresh: TheFreshness) -> Segments:
+    """Groups of books that are about like things, from all categories: for themed shelves and campaigns. Each is named
+    by the terms that set it apart. The model in use has learned them, and another model has others, with other ids;
+    books that came since are in them. 404 where it has learned none."""
+    async with catalogue.snapshot() as snapshot:
+        fresh.check(snapshot, champion, has_lists=True)
+        return await segments.find(champion, snapshot)
+
+
+@router.get("/{segment_id}", summary="The books of a segment", responses=problems.responses(422))
+async def get_segment(
+    segment_id: SegmentId,
+    query: Annotated[SegmentQuery, Query()],
+    catalogue: TheCatalogue,
+    champion: TheChampion,
+    fresh: TheFreshness,
+) -> SegmentPage:
+    """Its listed books, in order of `id`. For the next page ask the same again with `cursor` set to `next`, until that
+    is null. 404 once another model is in use: GET /segments lists its segments."""
+    segment, ids = segments.books_of(champion, segment_id, query.in_stock)
+    after = [book_id for book_id in ids if book_id > int(query.cursor or 0)]
+    chosen = after[: query.limit]
+    async with catalogue.snapshot() as snapshot:
+        fresh.check(snapshot, champion, has_lists=True)
+        rows = await snapshot.rows(select_listed(chosen))
+    items = sorted((Book.model_validate(row) for row in rows), key=lambda book: book.id)
+    return SegmentPage(
+        segment=segment,
+        items=items,
+        next=str(chosen[-1]) if len(after) > query.limit else None,
+        total=len(ids),
+        model=ModelRef.model_validate(champion.version),
+        data_version=snapshot.data_version,
+    )

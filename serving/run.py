@@ -1,0 +1,73 @@
+"""Settings and addresses -> the API on its port, in one process or several, until a signal ends it.
+
+    run(load_settings(), "postgresql://user:password@host/bookclub", "http://127.0.0.1:5000")
+
+`python -m serving` does the same with the addresses of the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from bookclub_platform.core.errors import PortTaken
+from bookclub_platform.core.settings import Settings
+from bookclub_platform.core.token_keys import KeyRing
+from serving import logs, workers
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+log = logging.getLogger(__name__)
+
+_OPTIONS: dict[str, Any] = {
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "proxy_headers": False,  # by itself uvicorn believes what anybody on loopback says about whom a request comes from
+    "timeout_graceful_shutdown": 5,  # how long an end waits for answers under way
+}
+
+
+def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        PortTaken: something else listens on BOOKCLUB_API_PORT.
+    """
+    logs.configure()
+    KeyRing(settings.token_keys_file).current()  # keys that cannot be used are told here, not to the first who logs in
+    make_app = partial(_app, settings, database_url, tracking_uri)
+    with _listening(settings.api_host, settings.api_port) as listener:
+        log.info("Listening on http://%s:%d, described at /docs.", settings.api_host, settings.api_port)
+        if settings.api_workers > 1:
+            with tempfile.TemporaryDirectory(prefix="bookclub-figures-") as figures:
+                workers.serve(partial(make_app, Path(figures)), listener, settings.api_workers, _OPTIONS)
+            return
+        # After a clean end uvicorn sends itself the signal again, which Python tells as a KeyboardInterrupt.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(uvicorn.Config(make_app(), **_OPTIONS)).run(sockets=[listener])
+
+
+def _app(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None = None) -> FastAPI:
+    from serving.app import create_app  # a second of imports, that the supervisor of several workers needs not
+
+    return create_app(settings, database_url, tracking_uri, figures)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket of our own: uvicorn would end the process over a taken port without naming the setting."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(host, port, "BOOKCLUB_API_PORT") from error
+        raise

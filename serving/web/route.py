@@ -1,0 +1,56 @@
+"""A route for readers: what goes wrong is told in a page, and who may not read yet is led to the login."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.responses import RedirectResponse
+
+from bookclub_platform.core.errors import DatabaseUnavailable, NoChampion
+from serving.gate import WEB_LOGIN
+from serving.problems import Problem
+from serving.web.pages import page
+
+
+class WebRoute(APIRoute):
+    """Faults as pages; and pages are for the one who asked, not for a cache that others share."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_for_readers(request: Request) -> Response:
+            try:
+                answer = await handle(request)
+            except (RequestValidationError, NoChampion, Problem, DatabaseUnavailable) as error:
+                answer = await self.told(request, error)
+            answer.headers.setdefault("Cache-Control", "private, no-cache")
+            return answer
+
+        return handle_for_readers
+
+    async def told(self, request: Request, error: Exception) -> Response:
+        """The page for what went wrong; what no page is meant for is raised again."""
+        if isinstance(error, RequestValidationError):
+            return page("fault.html", 404, title="No such page", text="The address is not one of ours.")
+        if isinstance(error, DatabaseUnavailable):
+            text = "We cannot get at the shelves. Please try again in a moment."
+            answer = page("fault.html", 503, title="Closed for a moment", text=text)
+            answer.headers["Retry-After"] = "5"
+            return answer
+        if isinstance(error, NoChampion) or (isinstance(error, Problem) and error.kind == "no-search"):
+            text = "Nothing can be searched for yet. The shelves are open."
+            return page("fault.html", 503, title="No search yet", text=text)
+        if isinstance(error, Problem) and error.status == 401:
+            query = request.scope["query_string"].decode("latin-1")
+            wanted = urlencode({"next": f"{request.scope['path']}?{query}".removesuffix("?")})
+            return RedirectResponse(f"{WEB_LOGIN}?{wanted}", 303, {"Cache-Control": "no-store"})
+        if isinstance(error, Problem):
+            answer = page("fault.html", error.status, title="Not like this", text=str(error))
+            answer.headers.update(error.headers or {})
+            return answer
+        raise error

@@ -241,9 +241,8 @@ def mlflow_models_serve(folder: Path, model: Tfidf) -> Iterator[tuple[str, psuti
 @contextmanager
 def process(command: list[str], variables: dict[str, str], log: Path) -> Iterator[psutil.Process]:
     own = {"PYTHONPATH": str(HERE.parent), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    own["PATH"] = (
-        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `mlflow models serve` calls uvicorn
-    )
+    # `mlflow models serve` looks there for uvicorn.
+    own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | own | variables
     with log.open("wb") as output:
         started = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=log.parent)

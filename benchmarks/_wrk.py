@@ -89,7 +89,7 @@ def load(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "paths").write_text("\n".join(paths) + "\n")
-        told_body = "nil" if body is None else f"[[{body}]]"
+        told_body = "nil" if body is None else f"[=[{body}]=]"
         (folder / "script.lua").write_text(_SCRIPT % (order, told_body, pause_ms, folder / "paths"))
         before = cpu_s(server)
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(folder / "script.lua"), address]

@@ -40,6 +40,7 @@ from serving.versions import Freshness, NotModified
 _ASKED = re.compile(r"/books(?:/([0-9]{1,19})(/recommendations)?)?", re.ASCII)
 _SMALL = 20_000  # of so many books any list is found in less time than another thread takes to begin
 _SHORT = 10
+_UNLIKE = b'"score":0.0,"why":[]}'
 
 
 class Template(NamedTuple):
@@ -134,11 +135,17 @@ class ComposeAnswers:
         lineup, choice = champion.lineup, _choice(request.scope["query_string"])
         if choice is None or choice.diversity > 0 or lineup.row(book_id) is None or lineup.state is None:
             return None
-        near = await _near(lineup, book_id, choice)
-        books = await self._json_of(lineup, [other for other, _ in near]) if near else None
+        near, is_near = await _near(lineup, book_id, choice), True
+        if not near:
+            # What there is instead is of the book's own category first, which only the routes know.
+            if near is None or choice.filters.category is None:
+                return None
+            ids = lineup.well_rated(choice.filters, choice.limit, {book_id, *choice.exclude})
+            near, is_near = [(other, _UNLIKE) for other in ids], False
+        books = await self._json_of(lineup, [other for other, _ in near])
         if books is None:
             return None
-        head, middle, tail = self._frame_of(champion)
+        head, middle, tail = self._frame_of(champion) if is_near else _frame(champion, bool(near))
         items = b",".join(b'{"book":%b,%b' % (book, told) for book, (_, told) in zip(books, near, strict=True))
         body = b"%b%b%b%d%b" % (head, items, middle, book_id, tail)
         return self._fresh(champion, request, body, has_lists=True)
@@ -164,20 +171,27 @@ class ComposeAnswers:
         """What stands before the items, between them and the book's id, and after it."""
         known, frame = self._frame
         if known is not champion:
-            assert champion.lineup.state is not None
-            version = champion.lineup.state.data_version
-            empty = Recommendations(
-                book_id=0,
-                items=[],
-                model=ModelRef.model_validate(champion.version),
-                data_version=version,
-                ranked_data_version=version,
-            )
-            head, rest = empty.model_dump_json().encode().split(b'"items":[')
-            middle, tail = rest.split(b'"book_id":0')
-            frame = [head + b'"items":[', middle + b'"book_id":', tail]
+            frame = _frame(champion)
             self._frame = champion, frame
         return frame
+
+
+def _frame(champion: Champion, has_fallback: bool | None = None) -> list[bytes]:
+    """`has_fallback`: None where the books are near ones."""
+    assert champion.lineup.state is not None
+    version = champion.lineup.state.data_version
+    empty = Recommendations(
+        book_id=0,
+        items=[],
+        reason=None if has_fallback is None else "nothing_in_common",
+        fallback="well_rated" if has_fallback else None,
+        model=ModelRef.model_validate(champion.version),
+        data_version=version,
+        ranked_data_version=version,
+    )
+    head, rest = empty.model_dump_json().encode().split(b'"items":[')
+    middle, tail = rest.split(b'"book_id":0')
+    return [head + b'"items":[', middle + b'"book_id":', tail]
 
 
 @lru_cache(1000)
@@ -193,13 +207,15 @@ def _choice(query: bytes) -> Choice | None:
         return None
 
 
-async def _near(lineup: Lineup, book_id: int, choice: Choice) -> list[tuple[int, bytes]]:
-    def found() -> list[tuple[int, bytes]]:
+async def _near(lineup: Lineup, book_id: int, choice: Choice) -> list[tuple[int, bytes]] | None:
+    """None if the model does not know the book."""
+
+    def found() -> list[tuple[int, bytes]] | None:
         assert lineup.near is not None
         try:
             return lineup.near.of(book_id, choice.limit, lineup.allowed(choice.filters), choice.exclude)
-        except KeyError:  # the model does not know it
-            return []
+        except KeyError:
+            return None
 
     assert lineup.stock is not None
     is_plain = choice.filters == Filters() and not choice.exclude and choice.limit <= _SHORT

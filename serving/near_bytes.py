@@ -59,7 +59,7 @@ class NearBytes:
 
 
 def _told(near: Recommendation) -> bytes:
-    why = [{"kind": reason.kind, "value": reason.value, "share": reason.share} for reason in near.why]
+    why = [{"kind": kind, "value": value, "share": share} for kind, value, share in near.why]
     return to_json({"score": near.score, "why": why})[1:]
 
 

@@ -8,7 +8,6 @@ manifest with hashes, never a pickle: loading a pickle runs code, and breaks whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
@@ -26,8 +25,7 @@ class BookText(NamedTuple):
     category_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """One thing that two books share, and how much of the score it makes; the shares of a list add up to the score.
 
     Attributes:
@@ -40,8 +38,7 @@ class Reason:
     share: float
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendation:
+class Recommendation(NamedTuple):
     """A neighbour of a book. `score` is 0..1, higher is nearer; `why` holds the largest reasons first, and
     what was not worth naming as one last reason."""
 

@@ -30,7 +30,8 @@ HEADERS = {  # name -> what it says, an example
     "X-Request-ID": ("Names the request in the server's log: tell it to the operator.", "754000baedcaef39"),
 }
 _BY_STATUS = {"401": ["WWW-Authenticate"], "202": ["Location"], "429": ["Retry-After"], "503": ["Retry-After"]}
-_NAMED = {"Books", "Recommendations"}  # tags whose answers rest on books and model
+_NAMED = {"Books", "Recommendations"}  # tags of answers that rest on the books, and on the model but for these
+_OF_BOOKS_ALONE = {"/books/export", "/books/popular"}
 _IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
@@ -105,10 +106,12 @@ def _add_headers(operation: dict[str, Any], path: str) -> None:
         operation.setdefault("parameters", []).append(_IF_NONE_MATCH)
     for status, described in operation["responses"].items():
         names = ["X-Request-ID", *_BY_STATUS.get(status, [])]
+        if status == "403" and "insufficient-scope" in described["description"]:
+            names += ["WWW-Authenticate"]
         if path not in UNLIMITED:
             names += ["RateLimit", "RateLimit-Policy"]
         if status in {"200", "304"} and _NAMED & set(operation.get("tags", [])) and path != "/feedback":
-            names += VERSION_HEADERS
+            names += VERSION_HEADERS[: 1 if path in _OF_BOOKS_ALONE else None]
         if status in {"200", "304"} and is_conditional:
             names += ["ETag", "Cache-Control"]
         described["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -34,7 +34,7 @@ Books from a shop, and for each of them the books most like it, with the reasons
 
 _TO_DO = {
     400: "mend the request",
-    401: "`expired-token`: refresh the token. `wrong-credentials`: ask for name and password again. Else log in",
+    401: "`expired-token`, `invalid-token`: refresh the token. `wrong-credentials`: ask again. Else log in",
     403: "`insufficient-scope`: use an account that has it. `weak-password`: ask for another. Else ask the operator",
     404: "there is no such thing: asking again soon does not help",
     409: "something else holds by now; `detail` says what to do",

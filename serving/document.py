@@ -3,7 +3,6 @@ examples."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from fastapi import FastAPI
@@ -93,7 +92,6 @@ def _place_problems(operation: dict[str, Any], path: str) -> None:
     for status, described in operation["responses"].items():
         if (content := described.get("content", {}).get(problems.MEDIA_TYPE)) is None:
             continue
-        content["examples"] = copy.deepcopy(content["examples"])  # a router's are those of all its routes
         for example in content["examples"].values():
             example["value"]["instance"] = path
         kinds = ", ".join(f"`{kind}`" for kind in content["examples"])

@@ -107,7 +107,7 @@ KINDS = {
     "invalid-scope": (400, "The account has none of the scopes admin."),
     "no-token": (401, "This needs an access token: POST /login gives one. Send it as Authorization: Bearer."),
     "expired-token": (401, "The access token has expired. Refresh it: POST /token/refresh."),
-    "invalid-token": (401, "The access token is not valid. Log in again."),
+    "invalid-token": (401, "The access token is not valid. Log in again, or refresh it."),
     "ended-session": (401, "The access token was withdrawn. Log in again."),
     "wrong-credentials": (401, "Name and password do not belong together."),
     "refresh-refused": (401, "The refresh token is not good, or not any more. Log in again."),

@@ -109,7 +109,7 @@ class Tokens:
                 raise TokenRefused(
                     "The access token has expired. Refresh it: POST /token/refresh.", "expired-token"
                 ) from error
-            raise TokenRefused("The access token is not valid. Log in again.") from error
+            raise TokenRefused("The access token is not valid. Log in again, or refresh it.") from error
 
     def _key_of(self, kind: str, token: GuestProtocol) -> OctKey:
         if token.headers().get("typ") != kind:

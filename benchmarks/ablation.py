@@ -18,13 +18,13 @@ import re
 import statistics
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from _books import Shelf, shelf
 from numpy.typing import NDArray
 
-from bookclub_platform.models import BookText, Tfidf
+from bookclub_platform.models import BookText, Tfidf, tfidf
 from bookclub_platform.models._embedding import Encoder, centred
 from bookclub_platform.models.tfidf import UNKNOWN_CATEGORIES
 
@@ -36,9 +36,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no category at all": {"category_weight": 0.0, "category_name_weight": 0},
     **{f"min_df={value}": {"min_df": value} for value in (1, 3, 5)},
     "placeholders are categories": {"unknown_categories": ()},
+    "embedding=none": {"embedding": "none"},
+    **{f"embedding_weight={value}": {"embedding_weight": value} for value in (0.1, 0.2, 0.3, 0.4, 0.6, 1.0)},
 }
+DIRECTIONS = (20, 40, 60, 100, 200)
 WEIGHTS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.6, 1.0)
 HEAD = ("variant", "readers", "... other authors", "category", "halves", "recommended", "most frequent")
+
+
+AnyTfidf = TypeVar("AnyTfidf", bound=Tfidf)
 
 
 class WithSignal(Tfidf):
@@ -125,13 +131,24 @@ def main() -> None:
     for variant, parameters in VARIANTS.items():
         proxies = agreement(books.rows, parameters), other_half(books.rows, parameters)
         print(judge.row(variant, Tfidf(**parameters).fit(books.rows), proxies), flush=True)
+    for directions in DIRECTIONS:
+        chosen = tfidf.LSA_DIMENSIONS, tfidf.LSA_BOOKS
+        tfidf.LSA_DIMENSIONS, tfidf.LSA_BOOKS = directions, 1
+        print(judge.row(f"{directions} directions", Tfidf().fit(books.rows)), flush=True)
+        tfidf.LSA_DIMENSIONS, tfidf.LSA_BOOKS = chosen
     for name, signal in (("stars", books.stars), ("price", books.prices)):
         for part in (0.02, 0.1):
-            model = WithSignal().fit(books.rows)
+            model = searching(WithSignal().fit(books.rows))
             model.signal, model.part = np.array(signal, dtype=float), part
             print(judge.row(f"{name} make {part} of the score", model), flush=True)
     if options.embedding:
         embeddings(books, judge)
+
+
+def searching(model: AnyTfidf) -> AnyTfidf:
+    """`model` without the lists that were made when it was fitted: what is changed in it afterwards counts."""
+    model.lists_ = None
+    return model
 
 
 def embeddings(books: Shelf, judge: Judge) -> None:
@@ -141,7 +158,7 @@ def embeddings(books: Shelf, judge: Judge) -> None:
     mean = vectors.mean(axis=0)
 
     def fitted(vectors: NDArray[np.float32], weight: float, **parameters: Any) -> Tfidf:
-        model = Tfidf(embedding_weight=weight, **parameters).fit(books.rows)
+        model = searching(Tfidf(embedding="none", embedding_weight=weight, **parameters).fit(books.rows))
         model.embedding_, model.embedding_mean_ = vectors, mean
         return model
 

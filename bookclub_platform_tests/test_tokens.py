@@ -159,6 +159,16 @@ def test_a_damaged_file_of_keys_is_told_and_not_replaced(tmp_path: Path, text: s
     assert path.read_text() == text
 
 
+def test_a_token_says_whether_it_has_expired_or_never_was_good(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = Tokens(ring).issue(7, SESSION, ["read"])
+    later = time.time() + token_keys.TOKEN_LIFE_S + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    for text, kind in [(token, "expired-token"), (f"{token}x", "invalid-token"), ("x" * 3000, "invalid-token")]:
+        with pytest.raises(TokenRefused) as refused:
+            Tokens(ring).read(text)
+        assert refused.value.kind == kind
+
+
 def test_an_old_key_verifies_until_its_last_token_has_ended(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
     old = ring.current().kid
     token = Tokens(ring).issue(7, SESSION, ["read"])

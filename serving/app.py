@@ -32,6 +32,7 @@ from serving.champion import ChampionKeeper
 from serving.composed import ComposeAnswers
 from serving.crawls import Dagster
 from serving.datawatch import DataWatch
+from serving.description import DESCRIPTION
 from serving.exports import MEDIA_TYPES, Exports
 from serving.feedback import FeedbackBook
 from serving.figures import SharedFigures
@@ -51,34 +52,6 @@ from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
 PACKING: dict[str, Any] = {"minimum_size": 1000, "compresslevel": 5, "exclude_content_types": COMPRESSED}
-
-DESCRIPTION = """
-Books from a shop, and for each of them the books most like it, with the reasons.
-
-* **Paging**: take `next` of a page as `cursor` of the next one, until it is null.
-* **Versions**: answers about books carry the headers `Bookclub-Data-Version` and `Bookclub-Model`. One answer is always
-  of one data version and one model; the model may change between two requests, without an interruption.
-* **Caching**: answers carry an `ETag`. Send it as `If-None-Match`, and 304 says that nothing changed.
-* **All books at once**: GET /books/export, as ndjson, csv or parquet. `examples/analysis.py` of the project reads it
-  into pandas.
-* **Accounts**: POST /register or /login gives a token, which goes into the header `Authorization: Bearer ...`. It is
-  good for ten minutes; /token/refresh takes the refresh token that came with it for the next pair.
-* **Quotas**: `RateLimit` and `RateLimit-Policy` say how you stand. Beyond one, the answer is 429 and `Retry-After`
-  says when to come back. Reading without an account has a small quota for each address.
-* **Limits**: pages and lists of 1 to 100; 100 books or events in a batch; bodies of 64 KiB, addresses of 8 KiB; ids up
-  to 2^53 - 1; a question may take the database 3 seconds, an export 15 minutes, and a few exports run at a time.
-* **Errors** are `application/problem+json` (RFC 9457), whatever the route: read `detail`; tell kinds apart by `type`.
-
-| status | what to do |
-|---|---|
-| 400, 413, 414, 415, 422 | mend the request; of 422 `errors` names each parameter |
-| 401 | log in, or refresh the token |
-| 403 | use an account that has the scope |
-| 404 | there is no such thing: do not ask again |
-| 409 | something else holds by now; `detail` says what to do |
-| 429, 503 | ask again after `Retry-After` seconds; 503 heals by itself |
-| 500, 501 | the server's fault, or its lack: ask the operator |
-"""
 
 
 class Services(NamedTuple):

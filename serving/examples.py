@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 _BY_FORMAT = {
     "date-time": "2026-01-01T12:00:00Z",
     "uuid": "0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10",
 }
 _BY_TYPE = {"boolean": True, "integer": 1, "number": 1.0, "string": "text", "null": None}
-_REF = "#/components/schemas/"
 
 
 def example_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
@@ -23,7 +24,7 @@ def example_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
         if word in schema:
             return schema[word]
     if "$ref" in schema:
-        return example_of(schemas[schema["$ref"].removeprefix(_REF)], schemas)
+        return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas)
     if "enum" in schema:
         return schema["enum"][0]
     if choices := schema.get("anyOf") or schema.get("allOf"):
@@ -35,9 +36,25 @@ def example_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
     return _BY_FORMAT.get(schema.get("format", ""), _BY_TYPE.get(schema.get("type", ""), {}))
 
 
+def example_of_model(model: type[BaseModel]) -> Any:
+    """An example of `model`, whatever document it will stand in."""
+    schema = model.model_json_schema()
+    return example_of(schema, schema.get("$defs", {}))
+
+
+def complete_examples(schemas: dict[str, Any]) -> None:
+    """Where a field is another schema and has an example of its own, that says only what is special: add the rest."""
+    fields = [field for schema in schemas.values() for field in schema.get("properties", {}).values()]
+    for field in fields:
+        if "$ref" in field and "examples" in field:
+            field["examples"] = [example_of({"$ref": field["$ref"]}, schemas) | field["examples"][0]]
+
+
 def add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Give each body that the operation takes or answers with an example, where it has a schema and none yet."""
+    """Give each body that the operation takes or answers with an example, where it has a schema and none yet. What is
+    sent as a file has none."""
     bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
     for content in (content for body in bodies for content in body.get("content", {}).values()):
-        if "schema" in content and not content.keys() & {"example", "examples"}:
+        is_shown = content.keys() & {"example", "examples"} or content.get("schema", {}).get("format") == "binary"
+        if "schema" in content and not is_shown:
             content["example"] = example_of(content["schema"], schemas)

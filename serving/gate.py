@@ -24,7 +24,9 @@ from serving.tokens import WEB_KIND, Claims, TokenRefused, Tokens
 # Probes and what a page is made of: asked by machines and browsers as often as they need, and cheap.
 UNLIMITED = frozenset({"/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"})
 UNLIMITED_BELOW = ("/static/", "/covers/", "/static-offline-docs/")
-LOGINS = frozenset({"/login", "/token/refresh", "/password"})
+# Not the refresh: nobody guesses its tokens, and each reader behind one address (an office, a mobile network) needs it
+# six times an hour.
+LOGINS = frozenset({"/login", "/password"})
 REGISTRATIONS = frozenset({"/register"})
 WEB_LOGIN = "/catalogue/login"
 # Pages take the cookie, and only they: what another site makes a browser send to the API comes without an account.
@@ -34,11 +36,12 @@ COOKIE = "bookclub_session"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: `claims` of a token that holds, or None; `fault` if a token came that does not."""
+    """Who asks: `claims` of a token that holds, or None; `fault`, of this kind, if a token came that does not."""
 
     address: str
     claims: Claims | None = None
     fault: str | None = None
+    fault_kind: str = "no-token"
 
 
 class Gate:
@@ -81,7 +84,7 @@ class Gate:
         try:
             return Caller(address, self._tokens.read(token.strip()))
         except TokenRefused as error:
-            return Caller(address, fault=str(error))
+            return Caller(address, fault=str(error), fault_kind=error.kind)
 
     def _of_cookie(self, scope: Scope) -> Claims | None:
         """Of a browser whose cookie is not good any more nothing is known: it may read what all may."""

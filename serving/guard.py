@@ -21,9 +21,11 @@ from serving.tokens import Claims
 
 SCHEME = "OAuth2PasswordBearer"
 
+# Without a refreshUrl, where OAuth2 would send a form: ours takes JSON.
+_DESCRIPTION = "`access_token` of POST /login, /register or /token/refresh, as `Authorization: Bearer ...`."
 # For /docs alone, which lets people log in with it: the token is read in gate.py, before it counts the request.
 _described = OAuth2PasswordBearer(
-    tokenUrl="login", refreshUrl="token/refresh", scopes=dict(SCOPES), scheme_name=SCHEME, auto_error=False
+    tokenUrl="login", scopes=dict(SCOPES), scheme_name=SCHEME, description=_DESCRIPTION, auto_error=False
 )
 
 
@@ -59,7 +61,7 @@ async def refusal(caller: Caller, accounts: Accounts, scopes: list[str]) -> prob
     if caller.claims is None:
         if caller.fault is None and set(scopes) == {"read"} and not accounts.is_login_required:
             return None
-        return _no_token(caller, scopes)
+        return _no_token(caller)
     if missing := [scope for scope in scopes if scope not in caller.claims.scopes]:
         return problems.Problem(
             403,
@@ -68,7 +70,7 @@ async def refusal(caller: Caller, accounts: Accounts, scopes: list[str]) -> prob
             headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
         )
     if not await accounts.is_live(caller.claims, is_strict="read" not in scopes):
-        return _no_token(Caller(caller.address, fault="The access token was withdrawn. Log in again."), scopes)
+        return _no_token(Caller(caller.address, None, "The access token was withdrawn. Log in again.", "ended-session"))
     return None
 
 
@@ -77,10 +79,10 @@ async def _signed_in(request: Request, _: Annotated[Claims | None, Security(guar
     return claims
 
 
-def _no_token(caller: Caller, scopes: list[str]) -> problems.Problem:
+def _no_token(caller: Caller) -> problems.Problem:
     detail = caller.fault or "This needs an access token: POST /login gives one. Send it as Authorization: Bearer."
     told = 'Bearer error="invalid_token"' if caller.fault else "Bearer"
-    return problems.Problem(401, "no-token", detail, headers={"WWW-Authenticate": told})
+    return problems.Problem(401, caller.fault_kind, detail, headers={"WWW-Authenticate": told})
 
 
 TheCaller = Annotated[Caller, Depends(the_caller)]

@@ -9,8 +9,9 @@ import json
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -20,6 +21,49 @@ from serving.headers import secure
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class FieldFault(BaseModel):
+    """One thing in a request that cannot be."""
+
+    loc: list[str | int] = Field(
+        description="Where: `query`, `path` or `body`, then the names and places on the way to it.",
+        examples=[["query", "limit"]],
+    )
+    msg: str = Field(
+        description="What is wrong, for developers.", examples=["Input should be less than or equal to 100"]
+    )
+
+
+class ProblemDetails(BaseModel):
+    """What went wrong (RFC 9457). The members that not all kinds have are left out where they say nothing."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(
+        description="Names the kind of problem: `tag:bookclub,2026:` and one of the kinds that /docs lists; "
+        "`about:blank` where the status says it all.",
+        examples=["tag:bookclub,2026:unknown-book"],
+    )
+    title: str = Field(description="The kind of problem in words.", examples=["Unknown book"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(
+        description="What happened here, and what to do: for developers, in English.",
+        examples=["No book has the id 42."],
+    )
+    instance: str = Field(description="The path that was asked.", examples=["/books/42"])
+    errors: list[FieldFault] = Field([], description="Of `invalid-request`: all that is wrong.")
+    book_ids: list[int] = Field([], description="Of `unknown-books`: those ids.", examples=[[41, 42]])
+    policies: list[str] = Field(
+        [],
+        alias="violated-policies",
+        description="Of `quota-exceeded`: which quotas, by their names in `RateLimit-Policy`.",
+        examples=[["anonymous"]],
+    )
+    checks: dict[str, Any] = Field(
+        {}, description="Of `not-ready`: the same as /ready answers.", examples=[{"database": {"ok": False}}]
+    )
 
 
 class Problem(BookclubError):
@@ -58,32 +102,66 @@ class ProblemResponse(JSONResponse):
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
-_EXAMPLES = {  # status -> kind, detail, path: for /docs
-    400: (None, "There was an error parsing the body", "/recommendations:batch"),
-    414: (None, "The address may have 8192 bytes at most.", "/books/1/recommendations"),
-    401: ("no-token", "This needs an access token: POST /login gives one. Send it as Authorization: Bearer.", "/books"),
-    403: ("insufficient-scope", "The token lacks the scope export. Log in with an account that has it.", "/books"),
-    409: ("other-order", "The cursor is of a page in the order price: ask with sort=price, or anew.", "/books"),
-    501: ("format-absent", "This server cannot write parquet. Ask for ndjson or csv.", "/books/export"),
-    429: ("quota-exceeded", "More than 120 requests in 60 s (quota anonymous). Ask again in 1 s.", "/books"),
-    404: ("unknown-book", "No book has the id 42. GET /books lists those there are.", "/books/42"),
-    413: (None, "The body may have 65536 bytes at most.", "/recommendations:batch"),
-    415: (None, "Send the body as JSON, with the header Content-Type: application/json.", "/recommendations:batch"),
-    422: ("invalid-request", "query.limit: Input should be less than or equal to 100", "/books"),
-    503: ("database-unavailable", "The books cannot be read. Try again in a few seconds.", "/books"),
+# Kind of problem -> status, and a detail that it may have: for /docs. A test compares them with what is raised.
+KINDS = {
+    "invalid-scope": (400, "The account has none of the scopes admin."),
+    "no-token": (401, "This needs an access token: POST /login gives one. Send it as Authorization: Bearer."),
+    "expired-token": (401, "The access token has expired. Refresh it: POST /token/refresh."),
+    "invalid-token": (401, "The access token is not valid. Log in again, or refresh it."),
+    "ended-session": (401, "The access token was withdrawn. Log in again."),
+    "wrong-credentials": (401, "Name and password do not belong together."),
+    "refresh-refused": (401, "The refresh token is not good, or not any more. Log in again."),
+    "insufficient-scope": (403, "The token lacks the scope export. Log in with an account that has it."),
+    "weak-password": (403, "The password must not contain the name. Choose another."),
+    "registration-closed": (403, "Accounts are made by the operator here: ask them."),
+    "unknown-book": (404, "No book has the id 42. GET /books lists those there are."),
+    "unknown-books": (404, "No book has any of these ids: 41, 42. Ask without them."),
+    "unknown-segment": (404, "No segment has the id 3-99. GET /segments lists those there are."),
+    "other-model": (404, "Segment 2-1 is of version 2 of the model, and version 3 is in use. GET /segments lists its."),
+    "no-segments": (404, "tfidf_model version 1 has learned no segments."),
+    "no-feedback": (404, "Nobody has clicked, liked or swapped a book in the last 30 days, as far as /feedback."),
+    "no-report": (404, "There is no report yet. Materialise the asset catalogue_report, or run `bookclub build`."),
+    "unknown-categories": (404, "Dagster knows no category no-such."),
+    "no-categories": (404, "No category is known yet: Dagster's sensors find them."),
+    "unknown-crawl": (404, "No crawl 0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10 was started here."),
+    "name-taken": (409, "This name cannot be had. Choose another."),
+    "other-order": (409, "The cursor is of a page in the order price: ask with sort=price, or anew."),
+    "data-moved-on": (409, "The books are of data version 51 now, not of 50. Begin the export anew."),
+    "invalid-request": (422, "query.limit: Input should be less than or equal to 100"),
+    "quota-exceeded": (429, "More than 120 requests in 60 s (quota anonymous). Ask again in 1 s."),
+    "format-absent": (501, "This server cannot write parquet (no pyarrow). Ask for ndjson or csv."),
+    "database-unavailable": (503, "The books cannot be read: the database does not answer."),
+    "no-model": (503, "There is no model to recommend with yet."),
+    "no-search": (503, "tfidf_model version 1 has no index of words: train it again."),
+    "dagster-unavailable": (503, "Dagster, which crawls, does not answer as it should. Start it, or see its log."),
+    "not-ready": (503, "The books cannot be read: the database does not answer."),
+    "busy": (503, "Too many people log in just now. Try again."),
+}
+_PLAIN = {  # whose status says it all
+    400: "There was an error parsing the body",
+    413: "The body may have 65536 bytes at most.",
+    414: "The address may have 8192 bytes at most.",
+    415: "Send the body as JSON, with the header Content-Type: application/json.",
+}
+_MEMBERS: dict[str, dict[str, Any]] = {  # what a kind of problem adds to the members that all have
+    "invalid-request": {"errors": [{"loc": ["query", "limit"], "msg": "Input should be less than or equal to 100"}]},
+    "unknown-books": {"book_ids": [41, 42]},
+    "quota-exceeded": {"violated-policies": ["anonymous"]},
+    "not-ready": {"checks": {"database": {"ok": False, "detail": "The books cannot be read."}}},
 }
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route that may answer with these error statuses."""
-    schema = {"$ref": "#/components/schemas/ProblemDetails"}
-    return {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": schema, "example": _content(status, *_EXAMPLES[status])}},
-        }
-        for status in statuses
-    }
+def responses(*asked: int | str) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that may answer with these kinds of problems, or with these bare statuses."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for one in asked:
+        kind = one if isinstance(one, str) else None
+        status, detail = KINDS[one] if isinstance(one, str) else (one, _PLAIN[one])
+        example = _content(status, kind, detail, "/books") | _MEMBERS.get(kind or "", {})
+        content = {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
+        described = found.setdefault(status, {"description": "", "content": {MEDIA_TYPE: content}})
+        described["content"][MEDIA_TYPE]["examples"][kind or "about:blank"] = {"value": example}
+    return found
 
 
 def install(app: FastAPI) -> None:
@@ -112,13 +190,21 @@ def answer(
 
 def of(request: Request, problem: Problem) -> ProblemResponse:
     """The response for a problem that was raised, or that cannot be: middleware has no handlers around it."""
-    return answer(request, problem.status, str(problem), problem.kind, problem.headers, **problem.members)
+    headers = problem.headers or {}
+    if problem.status == 503:
+        headers = {"Retry-After": str(RETRY_AFTER_S)} | headers
+    return answer(request, problem.status, str(problem), problem.kind, headers, **problem.members)
+
+
+def phrase(status: int) -> str:
+    """What the status is called (RFC 9110)."""
+    return HTTPStatus(status).phrase
 
 
 def _content(status: int, kind: str | None, detail: str, path: str) -> dict[str, Any]:
     return {
         "type": f"tag:bookclub,2026:{kind}" if kind else "about:blank",
-        "title": kind.replace("-", " ").capitalize() if kind else HTTPStatus(status).phrase,
+        "title": kind.replace("-", " ").capitalize() if kind else phrase(status),
         "status": status,
         "detail": detail,
         "instance": path,
@@ -144,13 +230,27 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
 async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     # Without the faulty input: it may be as large as the request, or NaN, which JSON cannot say.
-    errors = [
-        {"loc": list(fault["loc"]), "msg": fault["msg"].removeprefix("Value error, ")} for fault in error.errors()
-    ]
-    if errors[0]["loc"] == ["body"] and "json" not in request.headers.get("content-type", ""):
-        return answer(request, 415, "Send the body as JSON, with the header Content-Type: application/json.")
+    errors = [{"loc": list(fault["loc"]), "msg": _message(fault)} for fault in error.errors()]
+    sent = request.headers.get("content-type", "")
+    if _takes_form(request):
+        if not sent.startswith(_FORMS):
+            return answer(request, 415, f"Send the body as a form, with the header Content-Type: {_FORMS[0]}.")
+    elif errors[0]["loc"] == ["body"] and "json" not in sent:
+        return answer(request, 415, _PLAIN[415])
     detail = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in errors[:5])
     return answer(request, 422, detail, "invalid-request", errors=errors)
+
+
+def _message(fault: dict[str, Any]) -> str:
+    if fault["type"] == "json_invalid":
+        return f"Not JSON: {fault['ctx']['error']}"
+    message: str = fault["msg"]
+    return message.removeprefix("Value error, ")
+
+
+def _takes_form(request: Request) -> bool:
+    body = getattr(request.scope.get("route"), "body_field", None)
+    return body is not None and isinstance(body.field_info, params.Form)
 
 
 async def _unavailable(request: Request, error: Exception) -> ProblemResponse:

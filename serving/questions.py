@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
 from bookclub_platform.core.browse import Filters, Sort
 from bookclub_platform.core.feedback import Kind
-from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from bookclub_platform.export import Format
 from serving import lineup
 from serving.cursor import MAX_ID, Cursor
@@ -46,71 +44,6 @@ class Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-Username = Annotated[
-    str,
-    Field(
-        pattern=USERNAME,
-        description=f"{USERNAME_RULE} Upper and lower case are the same.",
-        examples=["ada@shop.example"],
-    ),
-]
-Password = Annotated[
-    str, Field(min_length=1, max_length=MAX_LENGTH, description="As it is.", examples=["four words of yours"])
-]
-FreshPassword = Annotated[
-    str,
-    Field(
-        min_length=MIN_LENGTH,
-        max_length=MAX_LENGTH,
-        description=f"{MIN_LENGTH} to {MAX_LENGTH} characters, without the name in it.",
-        examples=["five words of yours now"],
-    ),
-]
-
-
-class Registration(Question):
-    """A new account."""
-
-    username: Username
-    password: FreshPassword
-
-
-class LoginForm(BaseModel):
-    """OAuth2's password form (RFC 6749, 4.3.2); the fields that a login does not need are there because clients send
-    them."""
-
-    grant_type: Literal["password", ""] = Field("password", description="`password`.")
-    username: Username
-    password: Password
-    scope: str = Field(
-        "",
-        max_length=200,
-        pattern="^[a-z ]*$",
-        description="What the token shall be good for, separated by spaces; empty: all that the account may.",
-        examples=["read export"],
-    )
-    client_id: str | None = Field(None, max_length=200, description="Not used.")
-    client_secret: str | None = Field(None, max_length=200, description="Not used.")
-
-
-class RefreshRequest(Question):
-    """A refresh token to take for the next pair."""
-
-    refresh_token: str = Field(
-        min_length=1,
-        max_length=200,
-        description="The newest that the session was given.",
-        examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
-    )
-
-
-class NewPassword(Question):
-    """Another password for the account of the token."""
-
-    old_password: Password
-    new_password: FreshPassword
-
-
 Slug = Annotated[
     str,
     Field(
@@ -128,12 +61,17 @@ Price = Annotated[  # Postgres keeps prices as decimals; of 1e-99999 even it wou
 ]
 
 
+_CURSOR = "`next` of the page before, as it came; leave it out for the first page."
+
+
 class PageQuery(Question):
     """Which page, and which books by what people choose first."""
 
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
     cursor: Cursor | None = Field(
-        None, description="`next` of the page before; leave it out for the first page.", examples=["20"]
+        None,
+        description=_CURSOR,
+        examples=["20"],
     )
     category: Slug | None = Field(
         None,
@@ -148,10 +86,10 @@ class BookQuery(PageQuery):
 
     source: Slug | None = Field(None, description="The shop that it was found in.", examples=["books_toscrape"])
     min_price: Price | None = Field(
-        None, description="The lowest price, in the book's own currency; it counts as well.", examples=["10"]
+        None, description="The lowest price, in the book's own currency; it counts as well.", examples=[10]
     )
     max_price: Price | None = Field(
-        None, description="The highest price, in the book's own currency; it counts as well.", examples=["19.99"]
+        None, description="The highest price, in the book's own currency; it counts as well.", examples=[19.99]
     )
     min_rating: int | None = Field(
         None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
@@ -160,7 +98,6 @@ class BookQuery(PageQuery):
         "id",
         description="The order; `-` is downwards. Books without stars are last either way. Titles: without regard to "
         "upper and lower case, by their first 100 characters.",
-        examples=["-rating"],
     )
     facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
 
@@ -175,7 +112,7 @@ class SegmentQuery(Question):
     cursor: str | None = Field(
         None,
         pattern=r"^[1-9][0-9]{0,15}$",
-        description="`next` of the page before; leave it out for the first page.",
+        description=_CURSOR,
         examples=["20"],
     )
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
@@ -184,7 +121,11 @@ class SegmentQuery(Question):
 class ExportQuery(Question):
     """What to export, and how."""
 
-    format: Format = Field("ndjson", description="ndjson: one JSON object a line; csv (RFC 4180); or parquet.")
+    format: Format = Field(
+        "ndjson",
+        description="ndjson: one JSON object a line, as GET /books/{book_id} answers it; csv: RFC 4180, with a header, "
+        "and an empty field for null; or parquet.",
+    )
     with_delisted: bool = Field(False, description="Also the books that the shops no longer show.")
     after: int = Field(
         0,
@@ -193,13 +134,12 @@ class ExportQuery(Question):
         description="To go on with an export that broke off: the id of the last whole book that came.",
         examples=[500],
     )
-    data_version: int | None = Field(
+    data_version: str | None = Field(
         None,
-        ge=0,
-        le=MAX_ID,
+        pattern="^(0|[1-9][0-9]{0,15})$",
         description="The header `Bookclub-Data-Version` of the part that came: if the books are of another one now, "
         "the parts would not fit together, and the answer is 409.",
-        examples=[50],
+        examples=["50"],
     )
 
 
@@ -280,7 +220,7 @@ class SearchQuery(Question):
     cursor: str | None = Field(
         None,
         pattern=r"^[1-9][0-9]{0,3}$",
-        description="`next` of the page before; leave it out for the first page.",
+        description=_CURSOR,
         examples=["20"],
     )
     category: Slug | None = Field(
@@ -288,8 +228,8 @@ class SearchQuery(Question):
         description="Slug of a category, from /categories; one that does not exist has no books.",
         examples=["science-fiction"],
     )
-    min_price: Price | None = Field(None, description="The lowest price; it counts as well.", examples=["10"])
-    max_price: Price | None = Field(None, description="The highest price; it counts as well.", examples=["19.99"])
+    min_price: Price | None = Field(None, description="The lowest price; it counts as well.", examples=[10])
+    max_price: Price | None = Field(None, description="The highest price; it counts as well.", examples=[19.99])
     min_rating: int | None = Field(
         None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
     )
@@ -305,6 +245,7 @@ class SearchQuery(Question):
 
 
 _EXCLUDE = "`id`s of books that are not to be in the list, nor other editions of them: what the reader has."
+_EXCLUDE_IN_ADDRESS = f"{_EXCLUDE} Once for each: `exclude=7&exclude=8`."
 
 
 class PopularQuery(Question):
@@ -335,7 +276,7 @@ class ListQuery(Question):
     exclude: list[Id] = Field(
         [],
         max_length=MAX_EXCLUDED_IN_ADDRESS,
-        description=_EXCLUDE,
+        description=_EXCLUDE_IN_ADDRESS,
         examples=[[7, 8]],
     )
     diversity: float = Field(

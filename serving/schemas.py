@@ -15,7 +15,11 @@ DataVersion = Annotated[
 class Answer(BaseModel):
     """Base of all answers."""
 
-    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+    model_config = ConfigDict(
+        from_attributes=True,
+        protected_namespaces=(),
+        json_schema_serialization_defaults_required=True,  # a field that may be null is there all the same
+    )
 
 
 class Book(Answer):
@@ -24,7 +28,9 @@ class Book(Answer):
     id: int = Field(description="Ours; stays the same for as long as the book is known.", examples=[1])
     source: str = Field(description="The shop that it was found in.", examples=["books_toscrape"])
     source_id: str = Field(description="The shop's own key: the UPC where there is one.", examples=["4f0bfbd7a6bd4c3f"])
-    upc: str | None = Field(description="Universal product code.", examples=["4f0bfbd7a6bd4c3f"])
+    upc: str | None = Field(
+        description="Universal product code; null where the shop shows none.", examples=["4f0bfbd7a6bd4c3f"]
+    )
     title: str = Field(examples=["The Lighthouse at the End of Winter"], description="Whole, as on its page.")
     category: str = Field(description="Slug; what `?category=` takes.", examples=["science-fiction"])
     category_name: str = Field(description="The category as readers see it.", examples=["Science Fiction"])
@@ -37,11 +43,16 @@ class Book(Answer):
         description="Plain text from the shop: escape it before it goes into a page.",
         examples=["A keeper alone with the sea finds a letter that was never meant for her."],
     )
-    num_reviews: int | None = Field(description="How many readers reviewed it in the shop.", examples=[0])
+    num_reviews: int | None = Field(
+        description="How many readers reviewed it in the shop; null where it does not say.", examples=[0]
+    )
     url: str = Field(
         description="The book's page in the shop.", examples=["http://shop.example/catalogue/book_1/index.html"]
     )
-    image_url: str | None = Field(description="Its cover in the shop.", examples=["http://shop.example/media/1.jpg"])
+    image_url: str | None = Field(
+        description="Its cover, a whole address in the shop; null where it shows none.",
+        examples=["http://shop.example/media/1.jpg"],
+    )
     first_seen_at: datetime = Field(description="When a crawl first saw it, UTC.")
     last_seen_at: datetime = Field(description="When a crawl last saw it, UTC.")
     updated_at: datetime = Field(description="When anything about it last changed, UTC.")
@@ -96,7 +107,9 @@ class BookPage(Answer):
     """One page of the catalogue."""
 
     items: list[Book] = Field(description="In the order that `sort` asks for.")
-    next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["20"])
+    next: str | None = Field(
+        description="`cursor` of the next page, a text to be passed on as it is; null on the last.", examples=["20"]
+    )
     total: int = Field(description="Books that pass the filters, on all pages.", examples=[1000])
     facets: Facets | None = Field(None, description="Null unless `facets=true` asks for them.")
     data_version: DataVersion
@@ -106,7 +119,9 @@ class State(Answer):
     """What held of a book from one crawl's sighting to another's."""
 
     held_from: datetime = Field(description="When a crawl first saw it so, UTC.")
-    held_until: datetime | None = Field(description="When a crawl first saw it otherwise, UTC; null: it holds.")
+    held_until: datetime | None = Field(
+        description="When a crawl first saw it otherwise, UTC; null: it holds.", examples=[None]
+    )
     price: float = Field(description="In units of the book's `currency`.", examples=[51.77])
     rating: int | None = Field(description="Stars, 1 to 5; null where the shop showed none.", examples=[4])
     stock: int | None = Field(description="Copies at hand; null where the shop did not count.", examples=[22])
@@ -161,7 +176,9 @@ class SearchPage(Answer):
     """One page of what was found."""
 
     items: list[SearchItem] = Field(description="The best first.")
-    next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["20"])
+    next: str | None = Field(
+        description="`cursor` of the next page, a text to be passed on as it is; null on the last.", examples=["20"]
+    )
     total: int = Field(
         description="Books with a word of `q` that pass the filters, on all pages; of more than 2,000 with a word of "
         "it only the best 2,000 are looked at.",
@@ -219,21 +236,39 @@ class ChampionFacts(ModelRef):
 class Why(Answer):
     """One thing that the two books share."""
 
-    kind: str = Field(
+    kind: Literal["term", "category", "embedding", "terms"] = Field(
         description="`term`, `category`, `embedding` (what the texts are about, past words; a book that came after the "
         "training has none in a model with sentence embeddings), or `terms`: the rest.",
         examples=["term"],
     )
-    value: str = Field(description="The term as a reader would write it, or the category.", examples=["lighthouse"])
-    share: float = Field(description="How much of the score it makes.", examples=[0.13])
+    value: str = Field(
+        description="For readers, in English but for the shop's own words: of a `term` the word, of a `category` its "
+        "`category_name`, of `embedding` always `similar subjects`, of `terms` how many there are, as `11 more`.",
+        examples=["lighthouse"],
+    )
+    share: float = Field(description="How much of the score it makes, in the score's own unit.", examples=[0.13])
 
 
 class Recommendation(Answer):
     """A book and why it is here."""
 
-    book: Book = Field(description="All of it.")
-    score: float = Field(description="Nearness, 0 to 1; higher is nearer.", examples=[0.42])
-    why: list[Why] = Field(description="The largest reasons first, then the rest as one; together the score.")
+    book: Book = Field(
+        description="All of it.", examples=[{"id": 12, "title": "Letters from a Lighthouse Keeper", "price": 19.5}]
+    )
+    score: float = Field(
+        description="Nearness, 0 to 1; higher is nearer. 0 for what `fallback` names.", examples=[0.42]
+    )
+    why: list[Why] = Field(
+        description="The largest reasons first, then the rest as one (`terms`); their shares add up to the score. "
+        "Empty for what `fallback` names.",
+        examples=[
+            [
+                {"kind": "embedding", "value": "similar subjects", "share": 0.21},
+                {"kind": "term", "value": "lighthouse", "share": 0.13},
+                {"kind": "terms", "value": "3 more", "share": 0.08},
+            ]
+        ],
+    )
 
 
 # There can be nothing near for two causes that a shop treats differently: the one heals within seconds. An error
@@ -257,7 +292,7 @@ class _List(Answer):
         None,
         description="What the items are where there is nothing near: the best rated books that pass the filters, "
         "`well_rated_in_category` of the book's own category, else `well_rated` of all; their score is 0. Null when "
-        "the items are near ones.",
+        "the items are near ones, or there are none.",
         examples=[None],
     )
 
@@ -273,12 +308,14 @@ class _Versions(Answer):
     data_version: DataVersion
     ranked_data_version: str | None = Field(
         description="The state of the catalogue whose books were ranked. For some seconds after a load it is an "
-        "earlier one than `data_version`: books that left are gone already, new ones are not there yet.",
+        "earlier one than `data_version`: books that left are gone already, new ones are not there yet. Null while "
+        "the server has not read the catalogue since it began.",
         examples=["50"],
     )
 
     @computed_field(  # type: ignore[prop-decorator]  # as pydantic documents it
-        description="What /feedback takes as `recommendation_id`.", examples=["tfidf_model/3@50"]
+        description="What /feedback takes as `recommendation_id`. It names model and catalogue, not this one answer.",
+        examples=["tfidf_model/3@50"],
     )
     @property
     def id(self) -> str:
@@ -356,28 +393,3 @@ class Readiness(Answer):
             }
         ],
     )
-
-
-class TokenAnswer(Answer):
-    """Somebody is logged in."""
-
-    access_token: str = Field(description="Send it as `Authorization: Bearer ...`.", examples=["eyJhbGciOiJIUzI1NiJ9"])
-    token_type: Literal["bearer"] = Field("bearer", description="Nothing else.")
-    expires_in: int = Field(description="Seconds for which the access token is good.", examples=[600])
-    refresh_token: str = Field(
-        description="Take it to /token/refresh before that, once.",
-        examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
-    )
-    scope: str = Field(description="What the tokens are good for.", examples=["read export feedback"])
-
-
-class ProblemDetails(BaseModel):
-    """What went wrong (RFC 9457); kinds of problems add members."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = Field(description="Names the kind of problem; `about:blank` where the status says it all.")
-    title: str = Field(description="The kind of problem in words.", examples=["Unknown book"])
-    status: int = Field(description="The HTTP status.", examples=[404])
-    detail: str = Field(description="What happened here, and what to do.", examples=["No book has the id 42."])
-    instance: str = Field(description="The path that was asked.", examples=["/books/42"])

@@ -101,9 +101,9 @@ def figures(row: sa.Row[Any], currency: str) -> dict[str, Any]:
             currency=currency,
             books=row.priced,
             min=row.low,
-            lower_quartile=lower,
-            median=median,
-            upper_quartile=upper,
+            lower_quartile=_rounded(lower),
+            median=_rounded(median),
+            upper_quartile=_rounded(upper),
             max=row.high,
             mean=row.mean,
         ),
@@ -112,6 +112,11 @@ def figures(row: sa.Row[Any], currency: str) -> dict[str, Any]:
         ),
         "price_rating_correlation": row.correlation,
     }
+
+
+def _rounded(price: float | None) -> float | None:
+    """Quartiles of prices with two decimals have four at most: what is beyond is the arithmetic's."""
+    return None if price is None else round(price, 4)
 
 
 def price_bands(rows: Sequence[sa.Row[Any]]) -> list[PriceCount]:

@@ -46,7 +46,11 @@ _CLAIMS = jwt.JWTClaimsRegistry(
 
 
 class TokenRefused(BookclubError):
-    """Not a token of ours, or not any more."""
+    """Not a token of ours, or not any more: `kind` says which."""
+
+    def __init__(self, detail: str, kind: str = "invalid-token") -> None:
+        super().__init__(detail)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +105,11 @@ class Tokens:
             _CLAIMS.validate(token.claims)
             return _claims(token)
         except (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = "has expired" if getattr(error, "error", "") == "expired_token" else "is not valid"
-            raise TokenRefused(f"The access token {reason}. Log in again, or refresh it.") from error
+            if getattr(error, "error", "") == "expired_token":
+                raise TokenRefused(
+                    "The access token has expired. Refresh it: POST /token/refresh.", "expired-token"
+                ) from error
+            raise TokenRefused("The access token is not valid. Log in again, or refresh it.") from error
 
     def _key_of(self, kind: str, token: GuestProtocol) -> OctKey:
         if token.headers().get("typ") != kind:

@@ -11,7 +11,7 @@ which costs one short query here: a book that is gone or a model that was taken 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 
@@ -21,6 +21,10 @@ from serving.champion import Champion
 # tfidf_model/3@50: what recommended, and on which state of the catalogue.
 RECOMMENDATION_ID = "^[A-Za-z0-9_.-]{1,64}/[0-9]{1,9}@[0-9]{1,15}$"
 VERSION_HEADERS = ("Bookclub-Data-Version", "Bookclub-Model")
+# The `responses=` of a route that checks its freshness; document.py adds the headers that go with it.
+CONDITIONAL: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Nothing changed since the answer whose ETag was sent: that one still holds."}
+}
 
 
 class NotModified(Exception):

@@ -7,7 +7,7 @@ damped by a logarithm and weighted by rarity. The second is one entry for its ca
 that is only a placeholder is no part of either. The cosine of these vectors is the score of words. What two books are
 about past the words that they share, their embedding says: its cosine, not below 0, makes up `embedding_weight` of the
 score. By default that is latent semantic analysis, the catalogue's own 50 strongest directions, for which words that
-stand beside the same words are alike; nDCG@10 rises by it from 0.336 / 0.204 to 0.36 / 0.24 (all / other authors; 40 to
+stand beside the same words are alike; nDCG@10 rises by it from 0.336 / 0.204 to 0.36 / 0.23 (all / other authors; 40 to
 60 directions and weights of 0.2 to 0.4 do the same). The weights stand in the middle of plateaus, as
 benchmarks/ABLATION.md shows; `python benchmarks/ablation.py` writes it.
 """

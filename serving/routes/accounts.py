@@ -8,27 +8,32 @@ from fastapi import APIRouter, Form, Response
 
 from bookclub_platform.core.token_keys import TOKEN_LIFE_S
 from serving import problems
+from serving.account_shapes import LoginForm, NewPassword, RefreshRequest, Registration, TokenAnswer
 from serving.accounts import Grant
 from serving.guard import SignedIn, TheAccounts, TheCaller
-from serving.questions import LoginForm, NewPassword, RefreshRequest, Registration
-from serving.schemas import TokenAnswer
 
 IS_OPEN = True  # they are how one gets a token
 
-router = APIRouter(tags=["Accounts"], responses=problems.responses(503))
+router = APIRouter(tags=["Accounts"], responses=problems.responses("database-unavailable", "busy"))
 
 
 @router.post(
-    "/register", summary="Make an account", status_code=201, responses=problems.responses(403, 409, 413, 415, 422)
+    "/register",
+    summary="Make an account",
+    status_code=201,
+    responses=problems.responses("weak-password", "registration-closed", "name-taken", 413, 415, "invalid-request"),
 )
 async def register(asked: Registration, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
-    """An account with the scopes read, export and feedback, logged in at once. Any password of 12 to 256 characters
-    will do that is not easy to guess from the name."""
+    """An account with the scopes read, export and feedback, logged in at once."""
     grant = await accounts.register(asked.username.lower(), asked.password, caller.address)
     return _answer(grant, response)
 
 
-@router.post("/login", summary="Log in", responses=problems.responses(400, 401, 413, 415, 422))
+@router.post(
+    "/login",
+    summary="Log in",
+    responses=problems.responses("invalid-scope", "wrong-credentials", 413, 415, "invalid-request"),
+)
 async def login(
     asked: Annotated[LoginForm, Form()], accounts: TheAccounts, caller: TheCaller, response: Response
 ) -> TokenAnswer:
@@ -38,22 +43,35 @@ async def login(
     return _answer(grant, response)
 
 
-@router.post("/token/refresh", summary="Get the next token", responses=problems.responses(401, 413, 415, 422))
+@router.post(
+    "/token/refresh",
+    summary="Get the next token",
+    responses=problems.responses("refresh-refused", 413, 415, "invalid-request"),
+)
 async def refresh(asked: RefreshRequest, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
-    """Takes a refresh token for a new pair. Each is good once: keep the new one. One that comes a second time was
-    stolen from somebody, so its whole session ends, and the account has to log in again."""
+    """Takes a refresh token for a new pair of tokens of the same session; the access token before it stays good for
+    its time. Each is good once: keep the new one, and refresh one at a time. One that comes a second time was stolen
+    from somebody, so its whole session ends, and the account has to log in again; so it has after an answer that got
+    lost, and 30 days after the login in any case. JSON, where OAuth2 has a form."""
     return _answer(await accounts.refresh(asked.refresh_token, caller.address), response)
 
 
-@router.post("/logout", summary="Log out", status_code=204)
+@router.post("/logout", summary="Log out", status_code=204, response_class=Response)
 async def logout(claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
     """Ends the session of the token that is sent: its refresh token at once, its access tokens within 5 seconds."""
     await accounts.logout(claims, caller.address)
 
 
-@router.post("/password", summary="Change the password", status_code=204, responses=problems.responses(413, 415, 422))
+@router.post(
+    "/password",
+    summary="Change the password",
+    status_code=204,
+    response_class=Response,
+    responses=problems.responses("wrong-credentials", "weak-password", 413, 415, "invalid-request"),
+)
 async def change_password(asked: NewPassword, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
-    """Ends every session of the account, this one too: log in with the new password."""
+    """Ends every session of the account, this one too: log in with the new password. `wrong-credentials` says that
+    `old_password` is wrong; the token is good then, and stays so."""
     await accounts.change_password(claims, asked.old_password, asked.new_password, caller.address)
 
 

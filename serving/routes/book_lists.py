@@ -3,7 +3,8 @@ books.py in the folder, and so do its routes."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response, Security
 from starlette.responses import StreamingResponse
@@ -11,15 +12,21 @@ from starlette.responses import StreamingResponse
 from bookclub_platform.core.feedback import select_popular
 from serving import problems
 from serving.dependencies import TheCatalogue, TheExports
+from serving.examples import example_of_model
 from serving.exports import MEDIA_TYPES
 from serving.guard import guard
 from serving.questions import ExportQuery, PopularQuery
 from serving.schemas import Book, PopularBook, PopularBooks
-from serving.versions import TheFreshness
+from serving.versions import CONDITIONAL, TheFreshness, name_versions
 
-router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses(503))
+router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses("database-unavailable"))
 
-_EXPORTED = {kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values()}
+_LINE = example_of_model(Book)
+_EXPORTED: dict[str, dict[str, Any]] = {
+    MEDIA_TYPES["ndjson"]: {"schema": {"type": "string"}, "example": f"{json.dumps(_LINE)}\n"},
+    MEDIA_TYPES["csv"]: {"schema": {"type": "string"}, "example": f"{','.join(_LINE)}\r\n"},
+    MEDIA_TYPES["parquet"]: {"schema": {"type": "string", "format": "binary"}},
+}
 
 
 @router.get(
@@ -27,19 +34,21 @@ _EXPORTED = {kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values
     summary="All books at once",
     response_class=StreamingResponse,
     dependencies=[Security(guard, scopes=["export"])],
-    responses=problems.responses(409, 422, 501) | {200: {"description": "The books.", "content": _EXPORTED}},
+    responses=problems.responses("data-moved-on", "invalid-request", "format-absent", "database-unavailable", "busy")
+    | CONDITIONAL
+    | {200: {"description": "The books.", "content": _EXPORTED}},
 )
 async def export_books(
     query: Annotated[ExportQuery, Query()], exports: TheExports, fresh: TheFreshness, response: Response
 ) -> StreamingResponse:
-    """Every listed book, in order of `id`, all of one state of the catalogue, however long it takes to send. Asked
-    with the ETag of the last time it answers 304 until something changed. Should it break off: cut what came after the
-    last whole book, and ask for the rest with `after` and `data_version` (csv then comes without its header; a rest in
-    parquet is a file of its own)."""
+    """Every listed book with all the fields of `Book`, in order of `id`, all of one state of the catalogue, however
+    long it takes to send. Asked with the ETag of the last time it answers 304 until something changed. Should it break
+    off: cut what came after the last whole book, and ask for the rest with `after` and `data_version` (csv then comes
+    without its header; a rest in parquet is a file of its own)."""
     export = await exports.open(query.format, query.with_delisted, query.after)
     try:
         fresh.check(export.state, None)
-        if query.data_version not in {None, int(export.state.data_version)}:
+        if query.data_version not in {None, export.state.data_version}:
             raise problems.Problem(
                 409,
                 "data-moved-on",
@@ -52,7 +61,7 @@ async def export_books(
         raise
 
 
-@router.get("/popular", summary="What readers want", responses=problems.responses(404, 422))
+@router.get("/popular", summary="What readers want", responses=problems.responses("no-feedback", "invalid-request"))
 async def list_popular(
     query: Annotated[PopularQuery, Query()], catalogue: TheCatalogue, response: Response
 ) -> PopularBooks:
@@ -64,6 +73,7 @@ async def list_popular(
         raise problems.Problem(
             404, "no-feedback", "Nobody has clicked, liked or swapped a book in the last 30 days, as far as /feedback."
         )
+    name_versions(response, None, snapshot)
     response.headers["Cache-Control"] = "public, max-age=60"
     items = [PopularBook(book=Book.model_validate(row), interest=row.interest) for row in rows]
     return PopularBooks(items=items, data_version=snapshot.data_version)

@@ -26,12 +26,16 @@ from serving.schemas import (
     State,
     StockCount,
 )
-from serving.versions import TheFreshness
+from serving.versions import CONDITIONAL, TheFreshness
 
-router = APIRouter(tags=["Books"], responses=problems.responses(503))
+router = APIRouter(tags=["Books"], responses=problems.responses("database-unavailable"))
 
 
-@router.get("/books", summary="Page through the books", responses=problems.responses(409, 422))
+@router.get(
+    "/books",
+    summary="Page through the books",
+    responses=problems.responses("other-order", "invalid-request") | CONDITIONAL,
+)
 async def list_books(
     query: Annotated[BookQuery, Query()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
 ) -> BookPage:
@@ -56,7 +60,11 @@ async def list_books(
     return BookPage(items=items, next=following, total=total, facets=facets, data_version=snapshot.data_version)
 
 
-@router.get("/books/{book_id}", summary="One book", responses=problems.responses(404, 422))
+@router.get(
+    "/books/{book_id}",
+    summary="One book",
+    responses=problems.responses("unknown-book", "invalid-request") | CONDITIONAL,
+)
 async def get_book(
     book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
 ) -> Book:
@@ -67,7 +75,11 @@ async def get_book(
     return Book.model_validate(row)
 
 
-@router.get("/books/{book_id}/history", summary="How a book changed", responses=problems.responses(404, 422))
+@router.get(
+    "/books/{book_id}/history",
+    summary="How a book changed",
+    responses=problems.responses("unknown-book", "invalid-request") | CONDITIONAL,
+)
 async def get_history(
     book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
 ) -> History:
@@ -82,7 +94,7 @@ async def get_history(
     return History(book_id=book_id, currency=book.currency, items=items, data_version=snapshot.data_version)
 
 
-@router.get("/categories", summary="All categories")
+@router.get("/categories", summary="All categories", responses=CONDITIONAL)
 async def list_categories(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> Categories:
     """Every category with a listed book, by name, with its counts."""
     async with catalogue.snapshot() as snapshot:

@@ -17,12 +17,19 @@ from serving.guard import guard
 from serving.questions import CrawlRequest
 from serving.tokens import Claims
 
-router = APIRouter(prefix="/crawls", tags=["Operations"], responses=problems.responses(503))
+router = APIRouter(
+    prefix="/crawls", tags=["Operations"], responses=problems.responses("dagster-unavailable", "database-unavailable")
+)
 
 Administrator = Annotated[Claims, Security(guard, scopes=["admin"])]
 
 
-@router.post("", summary="Start a crawl", status_code=202, responses=problems.responses(404, 413, 415, 422))
+@router.post(
+    "",
+    summary="Start a crawl",
+    status_code=202,
+    responses=problems.responses("unknown-categories", "no-categories", 413, 415, "invalid-request"),
+)
 async def start_crawl(
     asked: CrawlRequest,
     claims: Administrator,
@@ -50,7 +57,7 @@ async def start_crawl(
     return await _found(dagster, crawl_id)
 
 
-@router.get("/{crawl_id}", summary="How a crawl goes", responses=problems.responses(404, 422))
+@router.get("/{crawl_id}", summary="How a crawl goes", responses=problems.responses("unknown-crawl", "invalid-request"))
 async def get_crawl(
     crawl_id: Annotated[
         UUID,

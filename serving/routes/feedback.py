@@ -13,10 +13,14 @@ from serving.questions import FeedbackRequest
 from serving.schemas import FeedbackReceipt
 from serving.tokens import Claims
 
-router = APIRouter(tags=["Recommendations"], responses=problems.responses(503))
+router = APIRouter(tags=["Recommendations"], responses=problems.responses("database-unavailable"))
 
 
-@router.post("/feedback", summary="Tell what readers did", responses=problems.responses(404, 413, 415, 422))
+@router.post(
+    "/feedback",
+    summary="Tell what readers did",
+    responses=problems.responses("unknown-books", 413, 415, "invalid-request"),
+)
 async def add_feedback(
     asked: FeedbackRequest,
     book: TheFeedbackBook,

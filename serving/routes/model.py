@@ -11,7 +11,7 @@ from serving.schemas import ChampionFacts
 router = APIRouter(tags=["Operations"])
 
 
-@router.get("/model", summary="The model in use", responses=problems.responses(503))
+@router.get("/model", summary="The model in use", responses=problems.responses("no-model"))
 async def get_model(champion: TheChampion) -> ChampionFacts:
     """The champion: its registered version, what it was trained on, and since when it answers."""
     return ChampionFacts(

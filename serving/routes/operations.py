@@ -26,7 +26,7 @@ async def get_health() -> Health:
     return Health()
 
 
-@router.get("/ready", summary="Can it answer?", responses=problems.responses(503))
+@router.get("/ready", summary="Can it answer?", responses=problems.responses("not-ready"))
 async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper) -> Readiness:
     """Asks each dependency. Ready means that books and recommendations are answered; without the registry it goes on
     with the model that it has, and only says so. If not ready: a problem with the same `checks`."""
@@ -65,7 +65,15 @@ def _registry(keeper: ChampionKeeper) -> Check:
     return Check(ok=True, detail=f"asked {time.monotonic() - keeper.asked_at:.0f} s ago")
 
 
-@router.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
+_FIGURES = {"text/plain": {"schema": {"type": "string"}, "example": "bookclub_data_version 50\n"}}
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=PlainTextResponse,
+    responses={200: {"content": _FIGURES}},
+)
 async def get_metrics(request: Request) -> Response:
     """Requests and their latency by route and status, the model in use, and how often it was swapped."""
     return Response(request.state.metrics.exposition(), media_type=metrics.MEDIA_TYPE)

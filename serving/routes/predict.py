@@ -10,10 +10,14 @@ from serving.questions import PredictRequest
 from serving.schemas import Prediction
 from serving.versions import name_versions
 
-router = APIRouter(tags=["Recommendations"], responses=problems.responses(503))
+router = APIRouter(tags=["Recommendations"], responses=problems.responses("database-unavailable", "no-model"))
 
 
-@router.post("/predict", summary="Ids of books like this one", responses=problems.responses(404, 413, 415, 422))
+@router.post(
+    "/predict",
+    summary="Ids of books like this one",
+    responses=problems.responses("unknown-book", 413, 415, "invalid-request"),
+)
 async def predict(
     asked: PredictRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
 ) -> Prediction:

@@ -18,15 +18,17 @@ from serving.schemas import (
     ReaderRecommendations,
     Recommendations,
 )
-from serving.versions import TheFreshness, name_versions
+from serving.versions import CONDITIONAL, TheFreshness, name_versions
 
-router = APIRouter(tags=["Recommendations"], responses=problems.responses(503))
+router = APIRouter(tags=["Recommendations"], responses=problems.responses("database-unavailable", "no-model"))
 
 _READER = 0  # the key of a list that is no book's; ids begin at 1
 
 
 @router.get(
-    "/books/{book_id}/recommendations", summary="Books like this one", responses=problems.responses(404, 414, 422)
+    "/books/{book_id}/recommendations",
+    summary="Books like this one",
+    responses=problems.responses("unknown-book", 414, "invalid-request") | CONDITIONAL,
 )
 async def recommend(
     book_id: Annotated[BookId, Path()],
@@ -50,7 +52,9 @@ async def recommend(
 
 
 @router.post(
-    "/recommendations:batch", summary="Books like each of many", responses=problems.responses(404, 413, 415, 422)
+    "/recommendations:batch",
+    summary="Books like each of many",
+    responses=problems.responses("unknown-books", 413, 415, "invalid-request"),
 )
 async def recommend_batch(
     asked: BatchRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
@@ -71,7 +75,11 @@ async def recommend_batch(
     return BatchRecommendations(results=results, **_versions(champion, snapshot))
 
 
-@router.post("/recommendations", summary="Books for a reader", responses=problems.responses(404, 413, 415, 422))
+@router.post(
+    "/recommendations",
+    summary="Books for a reader",
+    responses=problems.responses("unknown-books", 413, 415, "invalid-request"),
+)
 async def recommend_to_reader(
     asked: ReaderRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
 ) -> ReaderRecommendations:

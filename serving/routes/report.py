@@ -26,8 +26,14 @@ HEADERS = {
 }
 
 
+_PAGE = {"text/html": {"schema": {"type": "string"}, "example": "<!doctype html><title>The catalogue</title>"}}
+
+
 @router.get(
-    "/report", summary="What is in the catalogue", response_class=HTMLResponse, responses=problems.responses(404)
+    "/report",
+    summary="What is in the catalogue",
+    response_class=HTMLResponse,
+    responses=problems.responses("no-report") | {200: {"content": _PAGE}},
 )
 async def get_report(report: TheReport) -> HTMLResponse:
     """The catalogue report: missing values, distributions, price against rating, categories, texts, price history and

@@ -12,7 +12,9 @@ from serving.questions import SearchQuery
 from serving.schemas import ModelRef, SearchPage
 from serving.versions import name_versions
 
-router = APIRouter(tags=["Books"], responses=problems.responses(414, 422, 503))
+UNAVAILABLE = ("database-unavailable", "no-model", "no-search")
+
+router = APIRouter(tags=["Books"], responses=problems.responses(414, "invalid-request", *UNAVAILABLE))
 
 
 @router.get("/books/search", summary="Search for books")

@@ -12,9 +12,13 @@ from serving.dependencies import TheCatalogue, TheChampion
 from serving.questions import SegmentQuery
 from serving.schemas import Book, ModelRef
 from serving.segments import SEGMENT_ID, SegmentPage, Segments
-from serving.versions import TheFreshness
+from serving.versions import CONDITIONAL, TheFreshness
 
-router = APIRouter(prefix="/segments", tags=["Books"], responses=problems.responses(404, 503))
+router = APIRouter(
+    prefix="/segments",
+    tags=["Books"],
+    responses=problems.responses("no-segments", "database-unavailable", "no-model") | CONDITIONAL,
+)
 
 SegmentId = Annotated[
     str, Path(pattern=SEGMENT_ID, description="`id` of a segment, from GET /segments.", examples=["3-1"])
@@ -31,7 +35,11 @@ async def list_segments(catalogue: TheCatalogue, champion: TheChampion, fresh: T
         return await segments.find(champion, snapshot)
 
 
-@router.get("/{segment_id}", summary="The books of a segment", responses=problems.responses(422))
+@router.get(
+    "/{segment_id}",
+    summary="The books of a segment",
+    responses=problems.responses("unknown-segment", "other-model", "no-segments", "invalid-request"),
+)
 async def get_segment(
     segment_id: SegmentId,
     query: Annotated[SegmentQuery, Query()],

@@ -10,9 +10,9 @@ from serving import problems
 from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheKeeper
 from serving.statistics import CategoryFigures, CategoryStatistics, CurrencyCount, Overview, figures, price_bands
-from serving.versions import TheFreshness
+from serving.versions import CONDITIONAL, TheFreshness
 
-router = APIRouter(prefix="/stats", tags=["Books"], responses=problems.responses(503))
+router = APIRouter(prefix="/stats", tags=["Books"], responses=problems.responses("database-unavailable") | CONDITIONAL)
 
 _NO_CURRENCY = "XXX"  # ISO 4217's own word for it: there is no book yet
 

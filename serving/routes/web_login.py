@@ -14,10 +14,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.responses import RedirectResponse
 
+from serving.account_shapes import Password, Username
 from serving.gate import COOKIE, PAGES, WEB_LOGIN
 from serving.guard import TheAccounts, TheCaller
 from serving.problems import Problem
-from serving.questions import Password, Username
 from serving.tokens import WEB_LIFE_S
 from serving.web.pages import page
 from serving.web.route import WebRoute

@@ -1,0 +1,187 @@
+"""Whether /openapi.json says what the API does: whoever has it alone should have to guess nothing."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.api_fixtures import PROBLEM, World, get
+from serving.app import create_app
+from serving.examples import example_of
+from serving.problems import KINDS
+
+world = given.world
+
+ROOT = Path(__file__).parents[1]
+KIND = "tag:bookclub,2026:"
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+LOGIN = {"username": "ada@shop.example", "password": "four words of yours"}  # as the examples have it
+RAISES = {"Problem", "problems.Problem", "super().__init__"}
+# What the examples ask where nothing like it is here, and the kinds of problems that say so.
+ABSENT = {
+    "post /token/refresh": "refresh-refused",
+    "get /books/export": "data-moved-on",
+    "post /crawls": "insufficient-scope",
+    "get /crawls/{crawl_id}": "insufficient-scope",
+    "get /segments/{segment_id}": "other-model",
+    "get /report": "no-report",
+}
+
+
+class Operation(dict[str, Any]):
+    """One operation of the document, with its name and all schemas."""
+
+    def __init__(self, name: str, document: dict[str, Any]) -> None:
+        self.name, self.components = name, document["components"]
+        self.method, self.path = name.split()
+        super().__init__(document["paths"][self.path][self.method])
+
+    def send(self, client: httpx.Client, token: str) -> httpx.Response:
+        """The answer to what the examples ask: each parameter and the body, as they are."""
+        path, query = self.path, {}
+        for parameter in self.get("parameters", []):
+            example = example_of(parameter["schema"], self.components["schemas"])
+            if parameter["in"] == "path":
+                path = path.replace(f"{{{parameter['name']}}}", str(example))
+            elif parameter["in"] == "query" and example is not None:
+                query[parameter["name"]] = example
+        ((kind, content),) = self.get("requestBody", {"content": {None: {}}})["content"].items()
+        body = {FORM: "data", JSON: "json", None: None}[kind]
+        sent = {body: content["example"]} if body else {}
+        return client.request(
+            self.method, path, params=query, headers={"authorization": f"Bearer {token}"}, timeout=20, **sent
+        )
+
+    def check(self, answer: httpx.Response) -> None:
+        """That the status, the headers and the body of `answer` are those described."""
+        described = self["responses"][str(answer.status_code)]
+        known = {name.lower() for name in self.components["headers"]}
+        told = {name.lower() for name in described["headers"]}
+        sent = answer.headers.keys() & known
+        assert told <= sent <= told | {"cache-control"}, self.name
+        content = described.get("content", {})
+        if not content:
+            assert not answer.content
+            return
+        kind = next(kind for kind in content if answer.headers["content-type"].startswith(kind))
+        if "json" in kind and "ndjson" not in kind:
+            schema = content[kind]["schema"] | {"components": self.components}
+            jsonschema.Draft202012Validator(schema).validate(answer.json())
+
+
+@pytest.fixture(scope="module")
+def document(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = get(world.client, "/openapi.json")
+    return found
+
+
+@pytest.fixture(scope="module")
+def operations(document: dict[str, Any]) -> list[Operation]:
+    return [Operation(f"{method} {path}", document) for path, by in document["paths"].items() for method in by]
+
+
+def raised() -> Iterator[tuple[str, int]]:
+    """Each kind of problem that the source of the API raises as such, with its status."""
+    for file in (ROOT / "serving").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in RAISES and len(node.args) > 1:
+                status, kind = node.args[:2]
+                if isinstance(kind, ast.Constant) and not file.name.startswith("web"):
+                    yield kind.value, ast.literal_eval(status)
+
+
+def test_every_kind_of_problem_is_documented_where_it_may_come(operations: list[Operation]) -> None:
+    by_other_ways = {"invalid-request", "database-unavailable", "no-model"}  # an error that becomes a problem
+    of_tokens = {"no-token", "expired-token", "invalid-token", "ended-session"}
+    found = dict(raised())
+    assert found.keys() | by_other_ways | of_tokens == KINDS.keys()
+    assert {kind: KINDS[kind][0] for kind in found} == found
+    shown = set()
+    for operation in operations:
+        for status, described in operation["responses"].items():
+            for example in described.get("content", {}).get(PROBLEM, {}).get("examples", {}).values():
+                assert example["value"]["status"] == int(status)
+                assert "{" in operation.path or example["value"]["instance"] == operation.path
+                shown.add(example["value"]["type"].removeprefix(KIND))
+    assert shown - {"about:blank"} == KINDS.keys()
+
+
+def test_what_each_example_asks_is_answered_as_described(
+    world: World, operations: list[Operation], tmp_path: Path
+) -> None:
+    by_name = {operation.name: operation for operation in operations if operation.path != "/fault"}
+    first, last = ["post /register", "post /login", "post /feedback"], ["post /logout", "post /password"]
+    middle = [name for name in by_name if name not in first + last]
+    limits = dict.fromkeys(["anonymous_per_minute", "account_per_minute", "logins_per_minute"], 10_000)
+    settings = given.settings(tmp_path, answer_cache_mb=8, require_login=True, registrations_per_hour=10, **limits)
+    with given.serving(create_app(settings, world.database_url, world.tracking_uri)) as client:
+        given.wait_for(lambda: client.get("/ready").is_success)
+        for name in first + middle + last:
+            operation = by_name[name]
+            token = client.post("/login", data=LOGIN).json()["access_token"] if name != "post /register" else "none"
+            answer = operation.send(client, token)
+            operation.check(answer)
+            if not answer.is_success:
+                assert answer.json()["type"] == KIND + ABSENT.get(name, "nothing"), (name, answer.text)
+                continue
+            again = {"if-none-match": answer.headers.get("etag", ""), "authorization": f"Bearer {token}"}
+            assert ("304" in operation["responses"]) == ("etag" in answer.headers), name
+            if "etag" in answer.headers:
+                same = client.get(str(answer.request.url), headers=again)
+                assert same.status_code == 304, name
+                operation.check(same)
+
+
+def test_a_body_of_another_kind_is_refused_with_the_kind_that_is_taken(world: World) -> None:
+    refused = given.problem(world.client.post("/login", json=LOGIN), 415)
+    assert FORM in refused["detail"]
+    refused = given.problem(world.client.post("/register", data=LOGIN), 415)
+    assert JSON in refused["detail"]
+    broken = world.client.post("/predict", content='{"book_id": 1,}', headers={"content-type": JSON})
+    assert "Not JSON: " in given.problem(broken, 422)["detail"]
+
+
+def test_who_may_not_log_in_for_now_may_still_refresh(world: World, tmp_path: Path) -> None:
+    settings = given.settings(tmp_path, logins_per_minute=1)
+    with given.serving(create_app(settings, world.database_url, world.tracking_uri)) as client:
+        session = client.post("/register", json=LOGIN | {"username": "traveller"}).json()
+        codes = [client.post("/login", data=LOGIN).status_code for _ in range(2)]
+        assert codes[1] == 429
+        for _ in range(3):
+            answer = client.post("/token/refresh", json={"refresh_token": session["refresh_token"]})
+            assert answer.is_success
+            session = answer.json()
+
+
+def test_what_heals_by_itself_says_when_to_ask_again(tmp_path: Path) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/none", "http://127.0.0.1:1"
+    with given.serving(create_app(given.settings(tmp_path), *nowhere)) as client:
+        for path in ("/ready", "/books", "/model", "/books/1/recommendations"):
+            answer = client.get(path)
+            given.problem(answer, 503)
+            assert int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+def test_the_example_of_the_app_runs_as_it_is(world: World) -> None:
+    assert world.client.post("/register", json=LOGIN | {"username": "app"}).is_success
+    account = {"BOOKCLUB_USER": "app", "BOOKCLUB_PASSWORD": LOGIN["password"]}
+    command = ["node", str(ROOT / "examples" / "app.mjs")]
+    variables = os.environ | account | {"BOOKCLUB_API": str(world.client.base_url).rstrip("/")}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    best = get(world.client, "/books", sort="-rating", in_stock=True, limit=1)["items"][0]
+    assert f"***** {best['title']}, {best['price']} GBP" in done.stdout
+    for item in get(world.client, f"/books/{best['id']}/recommendations", limit=3)["items"]:
+        assert f"Like it: {item['book']['title']} (" in done.stdout
+    assert "3 events told" in done.stdout

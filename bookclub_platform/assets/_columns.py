@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from typing import Any, ForwardRef
 
 import dagster as dg
 import sqlalchemy as sa
@@ -32,8 +32,10 @@ def of_table(table: sa.Table) -> dict[str, dg.TableSchema]:
 
 
 def of_rows(row: type, **types: str) -> dict[str, dg.TableSchema]:
-    """The definition metadata of an asset whose rows are of the dataclass `row`."""
-    names = {field.name: str(field.type) for field in fields(row)}
+    """The definition metadata of an asset whose rows are of the dataclass or NamedTuple `row`."""
+    kinds = inspect.get_annotations(row)
+    # A NamedTuple wraps what a dataclass leaves as it is written.
+    names = {name: kind.__forward_arg__ if isinstance(kind, ForwardRef) else str(kind) for name, kind in kinds.items()}
     return of_names(names | types)
 
 

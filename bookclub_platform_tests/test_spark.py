@@ -153,7 +153,7 @@ def test_parameters_reach_the_workers_and_words_are_chosen_alike(spark: Any, tmp
 
 @needs_spark
 def test_lists_made_once_are_the_same(spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bookclub_platform.models.tfidf.FEW", 400)
+    monkeypatch.setattr("bookclub_platform.models.tfidf.UP_TO", 400)
     rows = list(made_up(500, seed=3))
     expected = Tfidf(embedding="none").fit(rows)
     assert expected.lists_ is not None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from typing import Any, ForwardRef
+from typing import Any, get_type_hints
 
 import dagster as dg
 import sqlalchemy as sa
@@ -33,9 +32,10 @@ def of_table(table: sa.Table) -> dict[str, dg.TableSchema]:
 
 def of_rows(row: type, **types: str) -> dict[str, dg.TableSchema]:
     """The definition metadata of an asset whose rows are of the dataclass or NamedTuple `row`."""
-    kinds = inspect.get_annotations(row)
-    # A NamedTuple wraps what a dataclass leaves as it is written.
-    names = {name: kind.__forward_arg__ if isinstance(kind, ForwardRef) else str(kind) for name, kind in kinds.items()}
+    names = {
+        name: kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
+        for name, kind in get_type_hints(row).items()
+    }
     return of_names(names | types)
 
 

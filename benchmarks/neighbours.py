@@ -4,7 +4,8 @@
     python benchmarks/neighbours.py --books 1000000                # a quarter of an hour, 10 GB
 
 Each of the three is a process of its own, and they take turns on the same vectors. A peer is asked for all books where
-that takes minutes, else for a random sample of them (`--rows`), and its time for all is that rate times all.
+that takes minutes, else for a random sample of them (`--rows`) and for a twentieth of that, and what the difference
+took is its rate for all the others.
 """
 
 from __future__ import annotations

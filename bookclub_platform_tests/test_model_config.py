@@ -39,7 +39,8 @@ def test_the_ablation_judges_every_variant_of_a_small_shop() -> None:
     command = [sys.executable, str(BENCHMARKS / "ablation.py"), "--sandbox-books", "60"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
-    assert {"as chosen", "min_df=5", "stars make 0.02 of the score"} <= rows.keys() and len(lines) == 21
+    assert {"as chosen", "min_df=5", "embedding=none", "20 directions", "stars make 0.02 of the score"} <= rows.keys()
+    assert len(lines) == len(rows) > 30, "each variant once"
     _, _, category, halves, recommended, most_frequent = rows["as chosen"]
     assert 0 < float(category) < 1 and 0 < float(halves) <= 1
     assert 0.5 < float(recommended) <= 1 and 0 < float(most_frequent) < 1

@@ -88,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--retrains", type=int, default=200, help="of each kind")
     parser.add_argument("--shop", help="the address of a shop; none: the sandbox's books")
+    parser.add_argument("--kinds", nargs="+", help="of those above; without it all")
     parser.add_argument("--gains", action="store_true", help="every gain, on the standard error")
     options = parser.parse_args()
     rows = books(options.shop)
@@ -114,6 +115,8 @@ def main() -> None:
     print(f"{len(rows)} books, {len(judge.queries)} queries\n")
     print("| kind | retrains | promoted | gain: median | largest | smallest |\n|---|---|---|---|---|---|")
     for kind, pair in kinds.items():
+        if options.kinds and kind not in options.kinds:
+            continue
         promoted, gains = 0, []
         for _ in range(options.retrains):
             champion, challenger = pair()

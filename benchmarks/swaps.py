@@ -77,9 +77,9 @@ def main() -> None:
             begun = time.monotonic()
             memory = [process.memory_info().rss]
             swapping = pool.submit(swap_all, registry, api, [second, first], options.swaps, process, memory)
-            busy = [loaded(max(2, options.seconds / 4))]
+            busy = [loaded(max(2, options.seconds // 4))]
             while not swapping.done():
-                busy.append(loaded(max(2, options.seconds / 4)))
+                busy.append(loaded(max(2, options.seconds // 4)))
             swapping.result()
             took_s = time.monotonic() - begun
         p99 = statistics.median(one.p99_ms for one in busy)

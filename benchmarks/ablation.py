@@ -24,7 +24,7 @@ import numpy as np
 from _books import Shelf, shelf
 from numpy.typing import NDArray
 
-from bookclub_platform.models import BookText, Tfidf, tfidf
+from bookclub_platform.models import BookText, Tfidf, _lsa
 from bookclub_platform.models._embedding import Encoder, centred
 from bookclub_platform.models.tfidf import UNKNOWN_CATEGORIES
 
@@ -132,10 +132,10 @@ def main() -> None:
         proxies = agreement(books.rows, parameters), other_half(books.rows, parameters)
         print(judge.row(variant, Tfidf(**parameters).fit(books.rows), proxies), flush=True)
     for directions in DIRECTIONS:
-        chosen = tfidf.LSA_DIMENSIONS, tfidf.LSA_BOOKS
-        tfidf.LSA_DIMENSIONS, tfidf.LSA_BOOKS = directions, 1
+        chosen = _lsa.DIMENSIONS, _lsa.BOOKS_EACH
+        _lsa.DIMENSIONS, _lsa.BOOKS_EACH = directions, 1
         print(judge.row(f"{directions} directions", Tfidf().fit(books.rows)), flush=True)
-        tfidf.LSA_DIMENSIONS, tfidf.LSA_BOOKS = chosen
+        _lsa.DIMENSIONS, _lsa.BOOKS_EACH = chosen
     for name, signal in (("stars", books.stars), ("price", books.prices)):
         for part in (0.02, 0.1):
             model = searching(WithSignal().fit(books.rows))

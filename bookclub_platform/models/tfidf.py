@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bookclub_platform.core.errors import ModelError
-from bookclub_platform.models import _text, _tfidf_artifact
+from bookclub_platform.models import _lsa, _text, _tfidf_artifact
 from bookclub_platform.models._contract import BookText, Reason, Recommendation
 from bookclub_platform.models._counts import Counted, count
 from bookclub_platform.models._embedding import centred, encoded
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 UNKNOWN_CATEGORIES = ("default", "add-a-comment", "unsorted", "choose-a-category")  # the last two are the sandbox's
 REASONS = 5
-LSA_DIMENSIONS, LSA_BOOKS = 50, 20  # and at least so many books for each
 
 
 class Tfidf:
@@ -304,39 +303,23 @@ class Tfidf:
     def _learn_embedding(self, vectors: csr_matrix, encoded: NDArray[np.float32] | None) -> None:
         """Learn it, from the books' vectors or from their sentence embeddings."""
         self.embedding_ = self.embedding_mean_ = self.embedding_components_ = None
-        n = vectors.shape[0]
-        # With as many directions as books each stands alone, and nothing is learned of one from another.
-        dimensions = min(LSA_DIMENSIONS, max(2, n // LSA_BOOKS), min(vectors.shape) - 1)
-        if self.embedding == "none" or n > self.embedding_up_to or dimensions < 1:
+        if self.embedding == "none" or vectors.shape[0] > self.embedding_up_to or min(vectors.shape) < 2:
             return
         if self.embedding == "lsa":
-            from sklearn.decomposition import TruncatedSVD
-
-            found = TruncatedSVD(dimensions, random_state=0).fit(vectors)
-            self.embedding_components_ = np.ascontiguousarray(found.components_, dtype=np.float32)
-        embedded = self._along_components(self.index_.by_book) if encoded is None else encoded
-        self.embedding_mean_ = embedded[embedded.any(axis=1)].mean(axis=0)
-        self.embedding_ = centred(embedded, self.embedding_mean_)
+            self.embedding_components_ = _lsa.components_of(vectors)
+            encoded = _lsa.along(self.index_.by_book, self.embedding_components_)
+        assert encoded is not None
+        self.embedding_mean_ = encoded[encoded.any(axis=1)].mean(axis=0)
+        self.embedding_ = centred(encoded, self.embedding_mean_)
 
     def _embedded(self, rows: Sequence[BookText], vectors: Compressed, has_encoder: bool) -> NDArray[np.float32]:
         """(n, d) of the rows, not centred."""
         if self.embedding_components_ is not None:
-            return self._along_components(vectors)
+            return _lsa.along(vectors, self.embedding_components_)
         if has_encoder:
             return encoded(rows)
         assert self.embedding_mean_ is not None
         return np.zeros((len(rows), len(self.embedding_mean_)), dtype=np.float32)
-
-    def _along_components(self, vectors: Compressed) -> NDArray[np.float32]:
-        """(n, d): vectors @ the transpose of the components."""
-        assert self.embedding_components_ is not None
-        n = len(vectors.indptr) - 1
-        owners = np.repeat(np.arange(n), np.diff(vectors.indptr))
-        along = [
-            np.bincount(owners, vectors.data * direction[vectors.indices], n)
-            for direction in self.embedding_components_
-        ]
-        return np.array(along, dtype=np.float32).T
 
     def recommend(self, book_id: int, limit: int, is_allowed: NDArray[np.bool_] | None = None) -> list[Recommendation]:
         """See `Model.recommend`. A work stands at most once in a list, and the work asked for never.

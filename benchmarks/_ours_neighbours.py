@@ -1,10 +1,12 @@
-"""A number of made-up books -> fit, lists, save, load and requests by the platform -> one line of JSON on stdout, and
-the model's files in a folder. Started by neighbours.py, once per size, in a process of its own for its peak memory."""
+"""A number of made-up books -> fit, lists, evaluate, publish, load and requests by the platform -> one line of JSON on
+stdout, and the model's files in a folder. Started by neighbours.py, once per size, in a process of its own for its peak
+memory."""
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 from _figures import peak_mb
 from _texts import made_up
 
-from bookclub_platform.models import Tfidf
+from bookclub_platform.models import BookText, Judge, Registry, Tfidf, decide, list_health
 from bookclub_platform.models._nearest import nearest_lists
 
 REQUESTS = 2_000
@@ -33,13 +35,35 @@ def main(books: int, folder: Path) -> None:
         model.lists_, made = nearest_lists(model.index_, model.works_)
         model.figures_ = {"neighbour_seconds": made.seconds, "neighbour_recall_at_10": made.recall_at_10}
     figures |= model.figures_ | {"fit_peak_mb": peak_mb()}
+    figures["evaluate_s"] = seconds(lambda: evaluate(rows, model))
+    figures["evaluate_peak_mb"] = peak_mb()
     del rows
+    figures["publish_s"] = publish_s(model, folder)
     figures["save_s"] = seconds(lambda: model.save(folder))
     figures["mb_on_disk"] = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     started = time.perf_counter()
     loaded = Tfidf.load(folder)
     figures["load_s"] = time.perf_counter() - started
     print(json.dumps(figures | requests(loaded)), flush=True)
+
+
+def evaluate(rows: list[BookText], model: Tfidf) -> None:
+    """Of one model, as the asset `tfidf_model` does it for champion and challenger."""
+    judge, faults = Judge(rows), list_health(model).faults()
+    decide(judge.judge(model, faults), None)
+
+
+def publish_s(model: Tfidf, folder: Path) -> float:
+    """To MLflow's own store in a file, without its server; its first start makes tables, and is not counted."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as store:
+        registry = Registry(f"sqlite:///{store}/mlflow.db")
+        registry.versions(model.name)
+
+        def publish() -> None:
+            version = registry.publish(model, model.parameters, {}, {}, artifact_root=f"{store}/artifacts")
+            registry.promote(version, "the first")
+
+        return seconds(publish)
 
 
 def requests(model: Tfidf) -> dict[str, Any]:

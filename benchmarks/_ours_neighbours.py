@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def main(books: int, folder: Path) -> None:
         model.lists_, made = nearest_lists(model.index_, model.works_)
         model.figures_ = {"neighbour_seconds": made.seconds, "neighbour_recall_at_10": made.recall_at_10}
     figures |= model.figures_ | {"fit_peak_mb": peak_mb()}
-    figures["evaluate_s"] = seconds(lambda: evaluate(rows, model))
+    figures["evaluate_s"] = seconds(partial(evaluate, rows, model))
     figures["evaluate_peak_mb"] = peak_mb()
     del rows
     figures["publish_s"] = publish_s(model, folder)

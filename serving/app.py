@@ -38,6 +38,7 @@ from serving.feedback import FeedbackBook
 from serving.figures import SharedFigures
 from serving.gate import Gate
 from serving.guard import guard
+from serving.heads import AnswerHeads
 from serving.kept import KeepAnswers, KeptAnswers
 from serving.limits import LimitBody
 from serving.lineup import Lineups
@@ -171,6 +172,7 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
+    app.add_middleware(AnswerHeads)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
     app.add_middleware(MeasureRequests, metrics=services.metrics)
     app.add_middleware(TraceRequests, log_all=settings.request_log == "all")
@@ -180,7 +182,7 @@ def _cors(origins: list[str]) -> dict[str, Any]:
     """No cookies: who asks is told by a token, which another site's page does not have."""
     return {
         "allow_origins": origins,
-        "allow_methods": ["GET", "POST"],
+        "allow_methods": ["GET", "HEAD", "POST"],
         "allow_headers": ["Authorization", "Content-Type", "If-None-Match"],
         "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
         "max_age": 600,

@@ -30,6 +30,7 @@ from serving.tokens import Claims, Tokens
 
 POOL_SIZE = 3
 SESSION_LASTS = timedelta(days=30)
+REPEATED_WITHIN = timedelta(seconds=60)  # an answer may be lost, and two tabs refresh at once
 LIVE_FOR_S = 5.0  # how long an answer of the database about a session is believed
 _MOST_REMEMBERED = 50_000
 _AT_ONCE = 2  # hashes, of 19 MB each
@@ -75,7 +76,7 @@ class Accounts:
         """
         if not self.is_registration_open:
             raise problems.Problem(403, "registration-closed", "Accounts are made by the operator here: ask them.")
-        _refuse_weak(username, password)
+        await self._refuse_weak(username, password)
         kept = await self._hashing.run(passwords.hash_password, password)
         async with self._transaction() as connection:
             user_id = await connection.run_sync(accounts.add_user, username, kept, accounts.FOR_ANYONE)
@@ -117,15 +118,18 @@ class Accounts:
         return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
 
     async def refresh(self, refresh_token: str, address: str) -> Grant:
-        """The next pair of tokens of a session. A refresh token that comes a second time ends the session.
+        """The next pair of tokens of a session. A refresh token that comes a second time brings the same refresh token
+        again, while that is unused and REPEATED_WITHIN is not over; else it ends the session.
 
         Raises:
             Problem: 401 if it is not good, or not any more.
         """
-        following = secrets.token_urlsafe(32)
+        following = {_digest(token): token for token in self._tokens.after(refresh_token)}
         async with self._transaction() as connection:
-            renewal = await connection.run_sync(accounts.renew, _digest(refresh_token), _digest(following))
-        if renewal.session_id is None or renewal.user_id is None or renewal.outcome != "renewed":
+            renewal = await connection.run_sync(
+                accounts.renew, _digest(refresh_token), list(following), REPEATED_WITHIN
+            )
+        if renewal.session_id is None or renewal.user_id is None or renewal.following is None:
             if renewal.session_id is not None:
                 self._live.pop(renewal.session_id, None)
             audit.note("refresh", "refused", address=address, user_id=renewal.user_id, why=renewal.outcome)
@@ -135,8 +139,10 @@ class Accounts:
                 "The refresh token is not good, or not any more. Log in again.",
                 headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
             )
+        if renewal.outcome == "repeated":
+            audit.note("refresh", "done", address=address, user_id=renewal.user_id, why=renewal.outcome)
         access = self._tokens.issue(renewal.user_id, renewal.session_id, renewal.scopes)
-        return Grant(access, following, renewal.scopes)
+        return Grant(access, following[renewal.following], renewal.scopes)
 
     async def logout(self, claims: Claims, address: str) -> None:
         """End the session that the token is of."""
@@ -156,7 +162,7 @@ class Accounts:
         if user is None:
             raise _wrong()
         await self._proved(user.username, old, "change-password", address)
-        _refuse_weak(user.username, new)
+        await self._refuse_weak(user.username, new)
         kept = await self._hashing.run(passwords.hash_password, new)
         async with self._transaction() as connection:
             await connection.run_sync(accounts.change_password, user.id, kept)
@@ -206,6 +212,10 @@ class Accounts:
             return None
         return await self._hashing.run(passwords.hash_password, password)
 
+    async def _refuse_weak(self, username: str, password: str) -> None:
+        if (why := await self._hashing.run(passwords.weakness, username, password)) is not None:
+            raise problems.Problem(403, "weak-password", f"The password {why} Choose another.")
+
     async def _open_session(self, connection: AsyncConnection, user_id: int, scopes: Sequence[str]) -> Grant | None:
         refresh_token = secrets.token_urlsafe(32)
         session_id = await connection.run_sync(
@@ -241,11 +251,6 @@ class _Hashing:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _refuse_weak(username: str, password: str) -> None:
-    if (why := passwords.weakness(username, password)) is not None:
-        raise problems.Problem(403, "weak-password", f"The password {why} Choose another.")
 
 
 def _wrong() -> problems.Problem:

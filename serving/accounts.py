@@ -68,8 +68,10 @@ class Accounts:
         self._hashing = _Hashing()
         self._live: dict[UUID, tuple[float, bool]] = {}
 
-    async def register(self, username: str, password: str, address: str) -> Grant:
-        """A new account that may read, export and give feedback.
+    async def register(
+        self, username: str, password: str, address: str, scopes: Sequence[str] = accounts.FOR_ANYONE
+    ) -> Grant:
+        """A new account that may read, export and give feedback, and a session with `scopes` of these.
 
         Raises:
             Problem: 403 if registration is closed or the password easy to guess, 409 if the name is taken.
@@ -80,7 +82,7 @@ class Accounts:
         kept = await self._hashing.run(passwords.hash_password, password)
         async with self._transaction() as connection:
             user_id = await connection.run_sync(accounts.add_user, username, kept, accounts.FOR_ANYONE)
-            grant = user_id and await self._open_session(connection, user_id, accounts.FOR_ANYONE)
+            grant = user_id and await self._open_session(connection, user_id, scopes)
         if not grant:
             audit.note("register", "refused", address=address, why="taken")
             raise problems.Problem(409, "name-taken", "This name cannot be had. Choose another.")
@@ -114,8 +116,15 @@ class Accounts:
         Raises:
             Problem: as `login` does.
         """
-        grant = await self.login(username, password, ["read"], address)
-        return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
+        return self._cookie(await self.login(username, password, ["read"], address))
+
+    async def register_for_web(self, username: str, password: str, address: str) -> str:
+        """A new account, as `login_for_web` has it.
+
+        Raises:
+            Problem: as `register` does.
+        """
+        return self._cookie(await self.register(username, password, address, ["read"]))
 
     async def refresh(self, refresh_token: str, address: str) -> Grant:
         """The next pair of tokens of a session. A refresh token that comes a second time brings the same refresh token
@@ -157,17 +166,38 @@ class Accounts:
         Raises:
             Problem: 401 if `old` is wrong, 403 if `new` is easy to guess, 429 after too many tries.
         """
-        async with connected(self._engine, "The account") as connection:
-            user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
-        if user is None:
-            raise _wrong()
-        await self._proved(user.username, old, "change-password", address)
+        user = await self._proved(await self.username(claims), old, "change-password", address)
         await self._refuse_weak(user.username, new)
         kept = await self._hashing.run(passwords.hash_password, new)
         async with self._transaction() as connection:
             await connection.run_sync(accounts.change_password, user.id, kept)
         self._live.pop(claims.session_id, None)
         audit.note("change-password", "done", address=address, user_id=user.id)
+
+    async def change_password_for_web(self, claims: Claims, old: str, new: str, address: str) -> str:
+        """Likewise, and a new session for whoever did it, as what a browser keeps in a cookie.
+
+        Raises:
+            Problem: as `change_password` does.
+        """
+        await self.change_password(claims, old, new, address)
+        async with self._transaction() as connection:
+            grant = await self._open_session(connection, claims.user_id, sorted(claims.scopes))
+        if grant is None:
+            raise _wrong()
+        return self._cookie(grant)
+
+    async def username(self, claims: Claims) -> str:
+        """Whose token it is.
+
+        Raises:
+            Problem: 401, the account is gone.
+        """
+        async with connected(self._engine, "The account") as connection:
+            user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
+        if user is None:
+            raise _wrong()
+        return user.username
 
     async def is_live(self, claims: Claims, is_strict: bool) -> bool:
         """Whether the session of a token still counts. While the database is away a token counts until its time is
@@ -193,6 +223,9 @@ class Accounts:
     async def close(self) -> None:
         self._hashing.close()
         await self._engine.dispose()
+
+    def _cookie(self, grant: Grant) -> str:
+        return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
 
     async def _proved(self, username: str, password: str, act: str, address: str) -> accounts.User:
         if self._per_name.amount and (standing := self._quotas.take(self._per_name, username)).is_over:

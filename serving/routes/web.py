@@ -17,7 +17,7 @@ from serving.champion import ChampionKeeper
 from serving.dependencies import TheCatalogue, TheKeeper
 from serving.questions import BookId, PageQuery, SearchQuery, SearchText
 from serving.schemas import Book, Recommendation
-from serving.web.pages import page
+from serving.web.pages import page_for
 from serving.web.route import WebRoute
 from serving.web.shelf import Shelf
 
@@ -98,7 +98,8 @@ async def show_book(
     async with catalogue.snapshot() as snapshot:
         rows = await snapshot.rows(select_book(book_id))
         if not rows:
-            return page("fault.html", 404, title="No such book", text="We have never had a book of that number.")
+            text = "We have never had a book of that number."
+            return page_for(request, "fault.html", 404, title="No such book", text=text)
         like_it = await _like_it(keeper, snapshot, book_id)
     return _page(request, "book.html", book=Book.model_validate(rows[0]), like_it=like_it)
 
@@ -116,4 +117,4 @@ async def _like_it(keeper: ChampionKeeper, snapshot: Snapshot, book_id: int) -> 
 def _page(request: Request, template: str, **values: Any) -> HTMLResponse:
     """With what every page of books shows."""
     shelf: Shelf = request.state.shelf
-    return page(template, **values, cover=shelf.address, is_signed_in=request.state.caller.claims is not None)
+    return page_for(request, template, **values, cover=shelf.address)

@@ -18,7 +18,6 @@ from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
-from starlette.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from bookclub_platform.core.settings import Settings
@@ -49,6 +48,7 @@ from serving.security import SecureAnswers
 from serving.tokens import Tokens
 from serving.tracing import TraceRequests
 from serving.versions import VERSION_HEADERS
+from serving.web.assets import STATIC, Assets
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
@@ -95,7 +95,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
     versions.install(app)
     for router, is_open in routers():
         app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
-    app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
+    app.mount(STATIC, Assets())
     app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
     document.install(app, settings.require_login)
     return app

@@ -29,6 +29,7 @@ SERVING = [
     "sqlalchemy[asyncio]>=2.1,<2.2",
     "uvicorn>=0.32",
     "uvloop>=0.21",
+    "zxcvbn-rs-py>=0.3,<0.4",  # which passwords are guessed first; the port to Python is not safe among threads
 ]
 
 PLATFORM = [
@@ -112,7 +113,7 @@ setup(
         "bookclub_platform.report": ["*.css", "*.j2"],
         "bookclub_platform.sources": ["sources.yaml"],
         "bookclub_platform.sandbox": ["static/*.css", "static/*.js", "words/*.toml"],
-        "serving.web": ["templates/*.html", "static/*.css"],
+        "serving.web": ["templates/*.html", "static/*.css", "static/*.svg"],
     },
     install_requires=BASE,
     extras_require={

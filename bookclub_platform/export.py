@@ -4,8 +4,9 @@
         for chunk in chunks: ...
 
 What comes out goes back in by ingest.py without a change: NULL is not the empty text (in CSV: nothing between the
-commas against `""`), moments have their zone, prices their decimals. `bookclub export` writes a file; the API can
-stream the same chunks. Alone: `bookclub export books --format csv | head`.
+commas against `""`), moments have their zone, prices their decimals. The last column of a book, `also_in`, is JSON:
+the categories that list it beside its own. `bookclub export` writes a file; the API can stream the same chunks. Alone:
+`bookclub export books --format csv | head`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from typing import Any, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from bookclub_platform.core.tables import book_observations, books
+from bookclub_platform.core.tables import book_categories, book_observations, books
 
 Name = Literal["books", "observations"]
 Format = Literal["csv", "ndjson", "parquet"]
 TABLES: dict[Name, sa.Table] = {"books": books, "observations": book_observations}
+# Null for a book that one category lists: [{"category": "travel", "category_name": "Travel", "last_seen_at": ...}].
+ALSO_IN = sa.Column("also_in", postgresql.JSONB)
 FORMATS: tuple[Format, ...] = get_args(Format)
 CHUNK_BYTES = 64 * 1024
 PARQUET_ROWS = 10_000  # of a row group: about 20 MB as Python objects
@@ -109,8 +112,16 @@ def stored_columns(table: sa.Table) -> list[sa.Column[Any]]:
     return [column for column in table.columns if column.computed is None]
 
 
+def file_columns(table: sa.Table) -> list[sa.Column[Any]]:
+    """The columns of a file of it: those added last are last, and a file of an older release lacks them."""
+    return [*stored_columns(table), *([ALSO_IN] if table is books else [])]
+
+
 def _rows(table: sa.Table, with_delisted: bool, after: int) -> sa.Select[Any]:
     rows = sa.select(*stored_columns(table)).order_by(*table.primary_key.columns)
+    if table is books:
+        others = _also_in()
+        rows = rows.add_columns(others.c.also_in).select_from(books.outerjoin(others, others.c.book_id == books.c.id))
     if after:
         rows = rows.where((books.c.id if table is books else table.c.book_id) > after)
     if with_delisted:
@@ -119,6 +130,13 @@ def _rows(table: sa.Table, with_delisted: bool, after: int) -> sa.Select[Any]:
         return rows.where(books.c.delisted_at.is_(None))
     is_listed = sa.exists().where(books.c.id == book_observations.c.book_id, books.c.delisted_at.is_(None))
     return rows.where(is_listed)
+
+
+def _also_in() -> sa.Subquery:
+    names = ("category", "category_name", "last_seen_at")
+    one = sa.func.jsonb_build_object(*(part for name in names for part in (name, book_categories.c[name])))
+    all_of_it = sa.func.jsonb_agg(postgresql.aggregate_order_by(one, book_categories.c.category), type_=ALSO_IN.type)
+    return sa.select(book_categories.c.book_id, all_of_it.label(ALSO_IN.name)).group_by("book_id").subquery()
 
 
 def _as_csv(rows: sa.Select[Any], is_spreadsheet_safe: bool) -> sa.Select[Any]:
@@ -159,7 +177,8 @@ def _parquet(connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -
 
     schema, sink = arrow_schema(table), _Sink()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        result = connection.execution_options(yield_per=PARQUET_ROWS).execute(rows)
+        texts = (sa.cast(c, sa.Text) if isinstance(c.type, sa.JSON) else c for c in rows.selected_columns)
+        result = connection.execution_options(yield_per=PARQUET_ROWS).execute(rows.with_only_columns(*texts))
         for part in result.partitions():
             columns = [
                 pa.array(values, kind) for values, kind in zip(zip(*part, strict=True), schema.types, strict=True)
@@ -170,7 +189,7 @@ def _parquet(connection: sa.Connection, table: sa.Table, rows: sa.Select[Any]) -
 
 
 def arrow_schema(table: sa.Table) -> Any:
-    """The pyarrow schema of the stored columns."""
+    """The pyarrow schema of a file of the table; JSON is text."""
     import pyarrow as pa
 
     def kind(column: sa.Column[Any]) -> Any:
@@ -183,13 +202,13 @@ def arrow_schema(table: sa.Table) -> Any:
             (sa.SmallInteger, pa.int16()),
             (sa.Integer, pa.int32()),
             (sa.Boolean, pa.bool_()),
-            (sa.String, pa.string()),
+            (sa.String | sa.JSON, pa.string()),
         ):
             if isinstance(column.type, sql):
                 return arrow
         raise TypeError(f"column {column} has a type without a counterpart in Parquet: {column.type}")
 
-    return pa.schema([pa.field(c.name, kind(c), nullable=bool(c.nullable)) for c in stored_columns(table)])
+    return pa.schema([pa.field(c.name, kind(c), nullable=bool(c.nullable)) for c in file_columns(table)])
 
 
 class _Sink(io.RawIOBase):

@@ -25,8 +25,18 @@ from psycopg import sql
 from sqlalchemy.dialects import postgresql
 
 from bookclub_platform.core.errors import BookclubError
-from bookclub_platform.core.tables import SCHEMA, book_observations, books, loads
-from bookclub_platform.export import CHUNK_BYTES, SPREADSHEET_MARK, TABLES, Format, Name, arrow_schema, stored_columns
+from bookclub_platform.core.tables import SCHEMA, book_categories, book_observations, books, loads
+from bookclub_platform.export import (
+    ALSO_IN,
+    CHUNK_BYTES,
+    SPREADSHEET_MARK,
+    TABLES,
+    Format,
+    Name,
+    arrow_schema,
+    file_columns,
+    stored_columns,
+)
 
 SUFFIXES: dict[str, Format] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
 PARQUET_ROWS = 5_000
@@ -78,7 +88,9 @@ def ingest(connection: sa.Connection, path: Path, *, is_spreadsheet_safe: bool =
         if is_spreadsheet_safe:
             _take_marks_off(cursor, table, columns)
         _refuse_contradictions(cursor, path, table)
-        inserted, staged = _insert(cursor, table, columns)
+        inserted, staged = _insert(cursor, table, [name for name in columns if name != ALSO_IN.name])
+        if ALSO_IN.name in columns:
+            _insert_other_categories(cursor, path)
     if table is books and inserted:
         _note(connection, path, inserted)
     return Ingested(name, inserted, staged - inserted)
@@ -96,11 +108,11 @@ class _Source:
 def _table_of(path: Path, columns: Sequence[str]) -> tuple[Name, Sequence[str]]:
     """Which table the columns are of. Those that may be empty may be missing: an older export did not have them."""
     name: Name = "observations" if "book_id" in columns else "books"
-    known = {column.name: column for column in stored_columns(TABLES[name])}
+    known = {column.name: column for column in file_columns(TABLES[name])}
     unknown = [column for column in columns if column not in known]
     missing = [column.name for column in known.values() if not column.nullable and column.name not in columns]
     if unknown or missing or len(set(columns)) < len(columns):
-        faults = [f"unknown: {', '.join(unknown)}"] if unknown else []
+        faults = [f"unknown, of a newer release perhaps: {', '.join(unknown)}"] if unknown else []
         faults += [f"missing: {', '.join(missing)}"] if missing else []
         raise FileRefused(
             path,
@@ -128,6 +140,12 @@ def _stage(cursor: psycopg.Cursor[Any], path: Path, table: sa.Table, columns: Se
                     sql.SQL(rule).format(sql.Identifier(column.name)),
                 )
             )
+    if ALSO_IN.name in columns:
+        cursor.execute(
+            sql.SQL("ALTER TABLE {} ADD COLUMN {column} jsonb CHECK (jsonb_typeof({column}) = 'array')").format(
+                _INCOMING, column=sql.Identifier(ALSO_IN.name)
+            )
+        )
     cursor.execute("SET LOCAL TimeZone = 'UTC'")  # for a moment that names no zone
     command = sql.SQL("COPY {} ({}) FROM STDIN {}").format(_INCOMING, _names(columns), sql.SQL(source.copy_options))
     try:
@@ -150,7 +168,7 @@ def _refuse(path: Path, error: psycopg.Error) -> NoReturn:
 
 
 def _take_marks_off(cursor: psycopg.Cursor[Any], table: sa.Table, columns: Sequence[str]) -> None:
-    texts = [name for name in columns if isinstance(table.c[name].type, sa.String)]
+    texts = [name for name in columns if name in table.c and isinstance(table.c[name].type, sa.String)]
     for name in texts:
         cursor.execute(
             sql.SQL("UPDATE {} SET {column} = substr({column}, 2) WHERE starts_with({column}, {mark})").format(
@@ -210,6 +228,32 @@ def _insert(cursor: psycopg.Cursor[Any], table: sa.Table, columns: Sequence[str]
     return inserted, count[0]
 
 
+def _insert_other_categories(cursor: psycopg.Cursor[Any], path: Path) -> None:
+    """The categories that list the books of the file beside their own; those that are there already are left alone."""
+    listed = sql.SQL(
+        "{} AS new, jsonb_to_recordset(new.also_in) AS other(category text, category_name text, "
+        "last_seen_at timestamptz)"
+    ).format(_INCOMING)
+    try:
+        lacking = cursor.execute(
+            sql.SQL(
+                "SELECT new.id FROM {} WHERE NOT coalesce(other.category <> '' AND other.category_name <> '' "
+                "AND isfinite(other.last_seen_at), false) LIMIT 1"
+            ).format(listed)
+        ).fetchone()
+        if lacking is not None:
+            needed = "category, category_name and last_seen_at of each"
+            raise FileRefused(path, f"also_in of the book with id {lacking[0]} needs {needed}.")
+        cursor.execute(
+            sql.SQL(
+                "INSERT INTO {} (book_id, category, category_name, last_seen_at) "
+                "SELECT new.id, other.category, other.category_name, other.last_seen_at FROM {} ON CONFLICT DO NOTHING"
+            ).format(sql.Identifier(SCHEMA, book_categories.name), listed)
+        )
+    except psycopg.DataError as error:
+        _refuse(path, error)
+
+
 def _note(connection: sa.Connection, path: Path, inserted: int) -> None:
     """Ids to come are above those that came, and the data version grows: whoever kept what was read reads it again."""
     sequence = sa.func.pg_get_serial_sequence(f"{SCHEMA}.books", "id")
@@ -263,7 +307,7 @@ def _read_ndjson(path: Path) -> _Source:
 
     def _check_values(number: int, row: dict[str, Any]) -> None:
         for name, value in row.items():
-            if isinstance(value, dict | list):
+            if isinstance(value, dict | list) and name != ALSO_IN.name:
                 raise FileRefused(
                     path, f"line {number}, field {name}: a {type(value).__name__} is no value of a column."
                 )
@@ -277,7 +321,12 @@ def _read_ndjson(path: Path) -> _Source:
             if row.keys() != set(columns):
                 differing = ", ".join(sorted(row.keys() ^ set(columns)))
                 raise FileRefused(path, f"line {number} has other fields than line 1: {differing}.")
-            copy.write_row([row[name] for name in columns])
+            copy.write_row(
+                [
+                    json.dumps(row[name], default=str) if isinstance(row[name], list | dict) else row[name]
+                    for name in columns
+                ]
+            )
 
     return _Source(columns, "", send)
 

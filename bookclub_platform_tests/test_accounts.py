@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -151,14 +152,34 @@ def test_a_taken_name_is_refused_whatever_its_case(client: httpx.Client) -> None
         ("short", 422),
         ("aaaaaaaaaaaaaaaa", 403),
         ("weakling-WEAKLING", 403),
+        ("password1234", 403),
+        ("P@ssw0rd1234!", 403),
+        ("qwertyuiop12345", 403),
+        ("bookclub2026", 403),
+        ("klingkling99", 403),
+        ("drowssapdrowssap", 403),
+        ("abcdefghijklmnopqrstuvwxyz", 403),
         ("\u0000", 422),
         ("x" * 257, 422),
         ("\ud800" * 12, 422),
     ],
 )
 def test_a_weak_or_impossible_password_is_refused(client: httpx.Client, password: str, status: int) -> None:
-    body = json.dumps({"username": "weakling", "password": password})
+    name = "kling@shop.example" if "kling99" in password else "weakling"
+    body = json.dumps({"username": name, "password": password})
     problem(client.post("/register", content=body, headers={"content-type": "application/json"}), status)
+
+
+@pytest.mark.parametrize("password", ["12 drummers? no, 11", "zjx9qkw2vbnr", "Ψηλά βουνά γύρω μου"])
+def test_any_mixture_that_is_hard_to_guess_is_a_password(password: str) -> None:
+    assert passwords.weakness("ada", password) is None
+
+
+def test_no_password_takes_long_to_judge() -> None:
+    started = time.process_time()
+    for password in ("4@8({[<369&#!1/|0$5+7%2" * 11, "1" * 256, "1/1/2001 " * 28):
+        passwords.weakness("ada", password)
+    assert time.process_time() - started < 1  # 0.8 s for the first alone, were all of it looked at
 
 
 def test_a_password_counts_the_same_however_a_keyboard_writes_it(client: httpx.Client) -> None:
@@ -166,23 +187,82 @@ def test_a_password_counts_the_same_however_a_keyboard_writes_it(client: httpx.C
     assert login(client, "rene", "cafe\u0301 cre\u0300me bru\u0302le\u0301e").is_success
 
 
-def test_a_refresh_token_is_good_once_and_its_return_ends_the_session(client: httpx.Client) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time in which a refresh may be repeated is over at once."""
+    monkeypatch.setattr(serving_accounts, "REPEATED_WITHIN", timedelta(0))
+
+
+def test_a_refresh_token_whose_follower_was_used_ends_the_session(
+    client: httpx.Client, heard: pytest.LogCaptureFixture
+) -> None:
     first = register(client, "fresh")
     second = refresh(client, first["refresh_token"]).json()
     third = refresh(client, second["refresh_token"]).json()
     assert books(client, third["access_token"]).is_success
     other = login(client, "fresh").json()
     problem(refresh(client, first["refresh_token"]), 401)
+    assert '"why": "reused"' in heard.messages[-1]
     problem(refresh(client, third["refresh_token"]), 401)
     assert refresh(client, other["refresh_token"]).is_success, "another session of the account is not ended with it"
     assert books(client, third["access_token"]).status_code == 401
 
 
-def test_two_that_refresh_with_one_token_at_once_do_not_both_succeed(client: httpx.Client) -> None:
+def test_who_lost_the_answer_to_a_refresh_asks_again_and_goes_on(
+    client: httpx.Client, heard: pytest.LogCaptureFixture
+) -> None:
+    first = register(client, "tunnel")
+    lost = refresh(client, first["refresh_token"]).json()
+    again = refresh(client, first["refresh_token"]).json()
+    assert again["refresh_token"] == lost["refresh_token"] != first["refresh_token"]
+    assert books(client, again["access_token"]).is_success
+    assert '"why": "repeated"' in heard.messages[-1]
+    assert refresh(client, again["refresh_token"]).is_success
+    problem(refresh(client, first["refresh_token"]), 401)
+
+
+def test_a_lost_answer_is_repeated_after_the_keys_were_changed_too(client: httpx.Client) -> None:
+    first = register(client, "changed")
+    lost = refresh(client, first["refresh_token"]).json()
+    KeyRing(_settings["settings"].token_keys_file).rotate()
+    assert refresh(client, first["refresh_token"]).json()["refresh_token"] == lost["refresh_token"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_refresh_token_that_comes_again_too_late_ends_the_session(
+    client: httpx.Client, heard: pytest.LogCaptureFixture
+) -> None:
+    first = register(client, "late")
+    second = refresh(client, first["refresh_token"]).json()
+    problem(refresh(client, first["refresh_token"]), 401)
+    assert '"why": "reused"' in heard.messages[-1]
+    problem(refresh(client, second["refresh_token"]), 401)
+    problem(books(client, second["access_token"]), 401)
+
+
+def test_two_that_refresh_with_one_token_at_once_get_one_token_that_works(client: httpx.Client) -> None:
     token = register(client, "twice")["refresh_token"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: refresh(client, token).json(), range(8)))
+    (following,) = {answer["refresh_token"] for answer in answers}
+    assert all(books(client, answer["access_token"]).is_success for answer in answers)
+    assert refresh(client, following).is_success
+
+
+@pytest.mark.usefixtures("impatient")
+def test_two_that_refresh_at_once_do_not_both_succeed_where_none_is_repeated(client: httpx.Client) -> None:
+    token = register(client, "thrice")["refresh_token"]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: refresh(client, token).status_code, range(8)))
     assert sorted(answers)[:2] == [200, 401]
+
+
+def test_a_logout_is_final_for_a_refresh_that_could_be_repeated(client: httpx.Client) -> None:
+    first = register(client, "final")
+    second = refresh(client, first["refresh_token"]).json()
+    assert client.post("/logout", headers=bearer(second)).status_code == 204
+    for token in (first, second):
+        problem(refresh(client, token["refresh_token"]), 401)
 
 
 def test_logout_ends_the_session(client: httpx.Client) -> None:
@@ -248,7 +328,8 @@ def test_the_log_says_who_did_what_and_holds_no_secret(client: httpx.Client, hea
     token = register(client, "heard")
     login(client, "heard", "hunter2 hunter2")
     login(client, "my-own-password-1", "x")
-    refresh(client, token["refresh_token"])
+    following = refresh(client, token["refresh_token"]).json()
+    refresh(client, following["refresh_token"])
     refresh(client, token["refresh_token"])
     lines = [json.loads(record.getMessage()) for record in heard.records if record.name == "bookclub.audit"]
     assert [(line["act"], line["outcome"], line.get("why")) for line in lines] == [

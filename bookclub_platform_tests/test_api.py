@@ -218,7 +218,9 @@ def test_a_path_that_is_not_there_is_a_404_problem(client: httpx.Client) -> None
 
 def test_a_method_that_is_not_taken_is_a_405_problem_that_says_which_is(client: httpx.Client) -> None:
     answer = client.put("/books")
-    assert "GET" in problem(answer, 405)["detail"] and answer.headers["allow"] == "GET"
+    assert "GET" in problem(answer, 405)["detail"] and answer.headers["allow"] == "GET, HEAD"
+    answer = client.get("/logout")
+    assert "POST" in problem(answer, 405)["detail"] and answer.headers["allow"] == "POST"
 
 
 def test_a_fault_of_the_server_is_a_500_problem_without_its_secrets(client: httpx.Client) -> None:

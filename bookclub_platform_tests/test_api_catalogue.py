@@ -204,6 +204,7 @@ def test_the_figures_are_those_of_the_books_themselves(odd: World) -> None:
 def test_who_has_an_answer_is_told_so_until_something_changes(odd: World) -> None:
     book_id = ids_of(odd)[0]
     paths = ["/books?limit=3", f"/books/{book_id}", "/categories", "/stats/overview", "/stats/categories"]
+    paths.append("/books/search?q=comet")
     for path in paths:
         first = odd.client.get(path)
         assert first.headers["cache-control"] == "public, no-cache"

@@ -68,6 +68,10 @@ def full(database_url: str) -> str:
     with sa.create_engine(database_url, poolclass=sa.NullPool).begin() as connection:
         load(connection, BOOKS, NOON, "crawl-1")
         load(connection, BOOKS[1:], NOON + timedelta(days=1), "crawl-2")
+        others = {"book_id": [2, 2, 3], "category": ["asia", "=europe", "asia"], "last_seen_at": [NOON] * 3}
+        others["category_name"] = ["Asia", 'The "old", one\n', "漢字"]
+        rows = [dict(zip(others, row, strict=True)) for row in zip(*others.values(), strict=True)]
+        connection.execute(sa.insert(tables.book_categories), rows)
     return database_url
 
 
@@ -131,6 +135,7 @@ def test_what_is_exported_comes_into_another_database_as_it_was(
     assert take_in(empty, seen) == Ingested("observations", 2 * len(BOOKS) - 1, 0)
     assert content(empty) == content(full)
     assert content(empty, tables.book_observations) == content(full, tables.book_observations)
+    assert content(empty, tables.book_categories) == content(full, tables.book_categories) != []
 
     before = version(empty)
     assert before > 0
@@ -177,6 +182,42 @@ def test_a_spreadsheet_safe_csv_has_no_formula_and_comes_back_as_it_was(full: st
     assert data.startswith("\ufeff".encode())
     take_in(empty, put(tmp_path, "books.csv", data), is_spreadsheet_safe=True)
     assert content(empty) == content(full)
+    assert content(empty, tables.book_categories) == content(full, tables.book_categories)
+
+
+def test_a_file_of_a_release_before_other_categories_still_comes_in_and_a_newer_one_adds_them(
+    full: str, empty: str, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in exported(full, "books", "ndjson", with_delisted=True).splitlines()]
+    old = [{name: value for name, value in row.items() if name != "also_in"} for row in rows]
+    header, *_ = exported(full, "books", "csv", with_delisted=True).decode().splitlines()
+    assert header.endswith(",delisted_at,also_in"), "what is added is last: who reads by place reads on"
+    take_in(empty, put(tmp_path, "old.ndjson", "\n".join(map(json.dumps, old))))
+    assert content(empty) == content(full) and content(empty, tables.book_categories) == []
+    newer = put(tmp_path, "newer.ndjson", "\n".join(map(json.dumps, rows)))
+    assert take_in(empty, newer) == Ingested("books", 0, len(BOOKS))
+    assert content(empty, tables.book_categories) == content(full, tables.book_categories)
+
+
+@pytest.mark.parametrize(
+    ("also_in", "told"),
+    [
+        ({"category": "asia"}, "line 3, .*also_in"),
+        ([{"category": "asia"}], "also_in of the book with id 4 needs"),
+        ([{"category": "", "category_name": "A", "last_seen_at": "2026-01-01"}], "id 4 needs"),
+        ([{"category": "a", "category_name": "A", "last_seen_at": "infinity"}], "id 4 needs"),
+        ([{"category": "a", "category_name": "A", "last_seen_at": "soon"}], "soon"),
+        (["asia"], "jsonb_to_recordset|object"),
+        ([{"category": "a\0", "category_name": "A", "last_seen_at": "2026-01-01"}], "line 3, field also_in"),
+        ([1.5], "jsonb_to_recordset|object"),
+    ],
+)
+def test_other_categories_that_are_none_refuse_the_file(
+    full: str, empty: str, tmp_path: Path, also_in: object, told: str
+) -> None:
+    with pytest.raises(FileRefused, match=told):
+        take_in(empty, put(tmp_path, "books.ndjson", spoilt(full, "ndjson", also_in=also_in)))
+    assert content(empty) == []
 
 
 def test_an_export_is_one_moment_whatever_commits_meanwhile(full: str) -> None:
@@ -243,6 +284,8 @@ def spoilt(full: str, format: Format, **changes: object) -> bytes:
     rows[2] |= changes
     if format == "ndjson":
         return "\n".join(map(json.dumps, rows)).encode()
+    for row in rows:
+        row["also_in"] = row["also_in"] and json.dumps(row["also_in"])
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, rows[0])
     writer.writeheader()
@@ -281,7 +324,11 @@ def test_a_bad_row_is_told_by_its_line_and_nothing_is_imported(
     [
         ("books.ndjson", '{"id": 1', "line 1 is no JSON"),
         ("books.ndjson", "[1]\n", "line 1 is no JSON object"),
-        ("books.ndjson", '{"id": 1, "colour": "red"}\n', "unknown: colour; missing: source"),
+        (
+            "books.ndjson",
+            '{"id": 1, "colour": "red"}\n',
+            "unknown, of a newer release perhaps: colour; missing: source",
+        ),
         (
             "seen.ndjson",
             '{"book_id":1,"crawl_id":"a\\u0000","seen_at":"2026-01-01","price":1}\n',

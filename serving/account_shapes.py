@@ -27,8 +27,8 @@ FreshPassword = Annotated[
     Field(
         min_length=MIN_LENGTH,
         max_length=MAX_LENGTH,
-        description=f"{MIN_LENGTH} to {MAX_LENGTH} characters, at least 5 different ones, without the name in it. "
-        "Spaces and all scripts are welcome.",
+        description=f"{MIN_LENGTH} to {MAX_LENGTH} characters, without the name in it, and none of those that are "
+        "guessed first. Spaces and all scripts are welcome.",
         examples=["five words of yours now"],
     ),
 ]
@@ -91,7 +91,7 @@ class TokenAnswer(Answer):
     token_type: Literal["bearer"] = Field("bearer", description="Nothing else.")
     expires_in: int = Field(description="Seconds for which the access token is good, from now.", examples=[600])
     refresh_token: str = Field(
-        description="Take it to /token/refresh for the next pair, once, any time within 30 days of the login.",
+        description="Take it to /token/refresh for the next pair, any time within 30 days of the login.",
         examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
     )
     scope: str = Field(

@@ -30,6 +30,7 @@ from serving.tokens import Claims, Tokens
 
 POOL_SIZE = 3
 SESSION_LASTS = timedelta(days=30)
+REPEATED_WITHIN = timedelta(seconds=60)  # an answer may be lost, and two tabs refresh at once
 LIVE_FOR_S = 5.0  # how long an answer of the database about a session is believed
 _MOST_REMEMBERED = 50_000
 _AT_ONCE = 2  # hashes, of 19 MB each
@@ -67,19 +68,21 @@ class Accounts:
         self._hashing = _Hashing()
         self._live: dict[UUID, tuple[float, bool]] = {}
 
-    async def register(self, username: str, password: str, address: str) -> Grant:
-        """A new account that may read, export and give feedback.
+    async def register(
+        self, username: str, password: str, address: str, scopes: Sequence[str] = accounts.FOR_ANYONE
+    ) -> Grant:
+        """A new account that may read, export and give feedback, and a session with `scopes` of these.
 
         Raises:
             Problem: 403 if registration is closed or the password easy to guess, 409 if the name is taken.
         """
         if not self.is_registration_open:
             raise problems.Problem(403, "registration-closed", "Accounts are made by the operator here: ask them.")
-        _refuse_weak(username, password)
+        await self._refuse_weak(username, password)
         kept = await self._hashing.run(passwords.hash_password, password)
         async with self._transaction() as connection:
             user_id = await connection.run_sync(accounts.add_user, username, kept, accounts.FOR_ANYONE)
-            grant = user_id and await self._open_session(connection, user_id, accounts.FOR_ANYONE)
+            grant = user_id and await self._open_session(connection, user_id, scopes)
         if not grant:
             audit.note("register", "refused", address=address, why="taken")
             raise problems.Problem(409, "name-taken", "This name cannot be had. Choose another.")
@@ -113,19 +116,29 @@ class Accounts:
         Raises:
             Problem: as `login` does.
         """
-        grant = await self.login(username, password, ["read"], address)
-        return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
+        return self._cookie(await self.login(username, password, ["read"], address))
+
+    async def register_for_web(self, username: str, password: str, address: str) -> str:
+        """A new account, as `login_for_web` has it.
+
+        Raises:
+            Problem: as `register` does.
+        """
+        return self._cookie(await self.register(username, password, address, ["read"]))
 
     async def refresh(self, refresh_token: str, address: str) -> Grant:
-        """The next pair of tokens of a session. A refresh token that comes a second time ends the session.
+        """The next pair of tokens of a session. A refresh token that comes a second time brings the same refresh token
+        again, while that is unused and REPEATED_WITHIN is not over; else it ends the session.
 
         Raises:
             Problem: 401 if it is not good, or not any more.
         """
-        following = secrets.token_urlsafe(32)
+        following = {_digest(token): token for token in self._tokens.after(refresh_token)}
         async with self._transaction() as connection:
-            renewal = await connection.run_sync(accounts.renew, _digest(refresh_token), _digest(following))
-        if renewal.session_id is None or renewal.user_id is None or renewal.outcome != "renewed":
+            renewal = await connection.run_sync(
+                accounts.renew, _digest(refresh_token), list(following), REPEATED_WITHIN
+            )
+        if renewal.session_id is None or renewal.user_id is None or renewal.following is None:
             if renewal.session_id is not None:
                 self._live.pop(renewal.session_id, None)
             audit.note("refresh", "refused", address=address, user_id=renewal.user_id, why=renewal.outcome)
@@ -135,8 +148,10 @@ class Accounts:
                 "The refresh token is not good, or not any more. Log in again.",
                 headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
             )
+        if renewal.outcome == "repeated":
+            audit.note("refresh", "done", address=address, user_id=renewal.user_id, why=renewal.outcome)
         access = self._tokens.issue(renewal.user_id, renewal.session_id, renewal.scopes)
-        return Grant(access, following, renewal.scopes)
+        return Grant(access, following[renewal.following], renewal.scopes)
 
     async def logout(self, claims: Claims, address: str) -> None:
         """End the session that the token is of."""
@@ -151,17 +166,38 @@ class Accounts:
         Raises:
             Problem: 401 if `old` is wrong, 403 if `new` is easy to guess, 429 after too many tries.
         """
-        async with connected(self._engine, "The account") as connection:
-            user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
-        if user is None:
-            raise _wrong()
-        await self._proved(user.username, old, "change-password", address)
-        _refuse_weak(user.username, new)
+        user = await self._proved(await self.username(claims), old, "change-password", address)
+        await self._refuse_weak(user.username, new)
         kept = await self._hashing.run(passwords.hash_password, new)
         async with self._transaction() as connection:
             await connection.run_sync(accounts.change_password, user.id, kept)
         self._live.pop(claims.session_id, None)
         audit.note("change-password", "done", address=address, user_id=user.id)
+
+    async def change_password_for_web(self, claims: Claims, old: str, new: str, address: str) -> str:
+        """Likewise, and a new session for whoever did it, as what a browser keeps in a cookie.
+
+        Raises:
+            Problem: as `change_password` does.
+        """
+        await self.change_password(claims, old, new, address)
+        async with self._transaction() as connection:
+            grant = await self._open_session(connection, claims.user_id, sorted(claims.scopes))
+        if grant is None:
+            raise _wrong()
+        return self._cookie(grant)
+
+    async def username(self, claims: Claims) -> str:
+        """Whose token it is.
+
+        Raises:
+            Problem: 401, the account is gone.
+        """
+        async with connected(self._engine, "The account") as connection:
+            user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
+        if user is None:
+            raise _wrong()
+        return user.username
 
     async def is_live(self, claims: Claims, is_strict: bool) -> bool:
         """Whether the session of a token still counts. While the database is away a token counts until its time is
@@ -188,6 +224,9 @@ class Accounts:
         self._hashing.close()
         await self._engine.dispose()
 
+    def _cookie(self, grant: Grant) -> str:
+        return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
+
     async def _proved(self, username: str, password: str, act: str, address: str) -> accounts.User:
         if self._per_name.amount and (standing := self._quotas.take(self._per_name, username)).is_over:
             audit.note(act, "refused", address=address, why="quota of the name")
@@ -205,6 +244,10 @@ class Accounts:
         if not passwords.is_outdated(user.password_hash):
             return None
         return await self._hashing.run(passwords.hash_password, password)
+
+    async def _refuse_weak(self, username: str, password: str) -> None:
+        if (why := await self._hashing.run(passwords.weakness, username, password)) is not None:
+            raise problems.Problem(403, "weak-password", f"The password {why} Choose another.")
 
     async def _open_session(self, connection: AsyncConnection, user_id: int, scopes: Sequence[str]) -> Grant | None:
         refresh_token = secrets.token_urlsafe(32)
@@ -241,11 +284,6 @@ class _Hashing:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _refuse_weak(username: str, password: str) -> None:
-    if (why := passwords.weakness(username, password)) is not None:
-        raise problems.Problem(403, "weak-password", f"The password {why} Choose another.")
 
 
 def _wrong() -> problems.Problem:

@@ -18,7 +18,6 @@ from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
-from starlette.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from bookclub_platform.core.settings import Settings
@@ -38,6 +37,7 @@ from serving.feedback import FeedbackBook
 from serving.figures import SharedFigures
 from serving.gate import Gate
 from serving.guard import guard
+from serving.heads import AnswerHeads
 from serving.kept import KeepAnswers, KeptAnswers
 from serving.limits import LimitBody
 from serving.lineup import Lineups
@@ -48,6 +48,7 @@ from serving.security import SecureAnswers
 from serving.tokens import Tokens
 from serving.tracing import TraceRequests
 from serving.versions import VERSION_HEADERS
+from serving.web.assets import STATIC, Assets
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
@@ -94,7 +95,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
     versions.install(app)
     for router, is_open in routers():
         app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
-    app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
+    app.mount(STATIC, Assets())
     app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
     document.install(app, settings.require_login)
     return app
@@ -171,6 +172,7 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
+    app.add_middleware(AnswerHeads)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
     app.add_middleware(MeasureRequests, metrics=services.metrics)
     app.add_middleware(TraceRequests, log_all=settings.request_log == "all")
@@ -180,7 +182,7 @@ def _cors(origins: list[str]) -> dict[str, Any]:
     """No cookies: who asks is told by a token, which another site's page does not have."""
     return {
         "allow_origins": origins,
-        "allow_methods": ["GET", "POST"],
+        "allow_methods": ["GET", "HEAD", "POST"],
         "allow_headers": ["Authorization", "Content-Type", "If-None-Match"],
         "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
         "max_age": 600,

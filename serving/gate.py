@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bookclub_platform.core.settings import Settings
 from serving import problems
 from serving.quotas import Quota, SharedQuotas, Standing
 from serving.tokens import WEB_KIND, Claims, TokenRefused, Tokens
+from serving.web.pages import page_for
 
 # Probes and what a page is made of: asked by machines and browsers as often as they need, and cheap.
 UNLIMITED = frozenset({"/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"})
@@ -28,7 +30,7 @@ UNLIMITED_BELOW = ("/static/", "/covers/", "/static-offline-docs/")
 # six times an hour.
 LOGINS = frozenset({"/login", "/password"})
 REGISTRATIONS = frozenset({"/register"})
-WEB_LOGIN = "/catalogue/login"
+WEB_LOGIN, WEB_REGISTER, WEB_ACCOUNT = "/catalogue/login", "/catalogue/register", "/catalogue/account"
 # Pages take the cookie, and only they: what another site makes a browser send to the API comes without an account.
 PAGES = "/catalogue"
 COOKIE = "bookclub_session"
@@ -99,9 +101,10 @@ class Gate:
         if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
             return None
         who = neighbourhood(caller.address)
-        if path in LOGINS or (path == WEB_LOGIN and method == "POST"):
+        is_form = method == "POST"  # to look at one is to look at a page
+        if path in LOGINS or (is_form and path in {WEB_LOGIN, WEB_ACCOUNT}):
             quota = self._logins
-        elif path in REGISTRATIONS:
+        elif path in REGISTRATIONS or (is_form and path == WEB_REGISTER):
             quota = self._registrations
         elif caller.claims is not None:
             quota, who = self._account, str(caller.claims.user_id)
@@ -134,8 +137,15 @@ def beyond(standing: Standing) -> problems.Problem:
     )
 
 
-def _refusal(request: Request, standing: Standing) -> problems.ProblemResponse:
-    return problems.of(request, beyond(standing))
+def _refusal(request: Request, standing: Standing) -> Response:
+    problem = beyond(standing)
+    if not request.url.path.startswith(PAGES):
+        return problems.of(request, problem)
+    headers = problem.headers or {}
+    text = f"That was more than we take at once. Please try again in {headers['Retry-After']} seconds."
+    answer = page_for(request, "fault.html", problem.status, title="A moment, please", text=text)
+    answer.headers.update({"Cache-Control": "no-store"} | headers)
+    return answer
 
 
 def _fields(standing: Standing) -> dict[str, str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -223,7 +224,10 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     if error.status_code == 404:
         detail = f"There is nothing at {request.url.path}. /docs lists what there is."
     elif error.status_code == 405:
-        detail = f"{request.url.path} does not take {request.method}; it takes {headers.get('Allow')}."
+        # Routes know nothing of HEAD, which heads.py answers wherever there is GET.
+        if "HEAD" not in headers["Allow"]:
+            headers["Allow"] = re.sub(r"\bGET\b", "GET, HEAD", headers["Allow"])
+        detail = f"{request.url.path} does not take {request.method}; it takes {headers['Allow']}."
     return answer(request, error.status_code, detail, headers=headers)
 
 

@@ -9,6 +9,8 @@ Wycheproof's 401 vectors also takes the two that abuse a key (`use`, `key_ops`).
 
 from __future__ import annotations
 
+import base64
+import hmac
 import secrets
 import time
 from collections.abc import Sequence
@@ -75,6 +77,17 @@ class Tokens:
     def issue_for_web(self, claims: Claims) -> str:
         """What a browser keeps for WEB_LIFE_S seconds; a rotation of the keys ends it sooner."""
         return self._issue(claims, WEB_KIND, WEB_LIFE_S)
+
+    def after(self, refresh_token: str) -> list[str]:
+        """What may follow that refresh token: the first by the key in use, the others by keys before it.
+
+        It follows from the token, so that who asks again because an answer was lost is told the same once more, while
+        the database keeps nothing that a token could be made of.
+        """
+        told = b"refresh-token:" + refresh_token.encode("utf-8", "replace")  # which is the beginning of no JWT
+        keys = sorted(self._ring.all(), key=lambda key: key.replaced_at is not None)
+        made = (hmac.digest(key.secret, told, "sha256") for key in keys)
+        return [base64.urlsafe_b64encode(one).rstrip(b"=").decode() for one in made]
 
     def _issue(self, claims: Claims, kind: str, life_s: int) -> str:
         key, now = self._ring.current(), int(time.time())

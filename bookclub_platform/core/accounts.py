@@ -2,7 +2,7 @@
 
     users           one row per account; a password is kept as an argon2id hash
     sessions        one row per login, until logout, a change of the password or 30 days end it
-    refresh_tokens  every token that a session was given, as a SHA-256: one that comes back after its use was stolen
+    refresh_tokens  every token that a session was given, as a SHA-256: one that comes back late was stolen
 
 All functions take a connection inside a transaction and run at once; serving runs them on an asynchronous one by
 `run_sync`. None raises for what a caller may get wrong: an unknown name or token is an ordinary answer.
@@ -88,12 +88,14 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What became of a refresh token: `renewed`, or `reused` (its session is ended now), or `refused`."""
+    """What became of a refresh token: `renewed`; `repeated` (it was before, and nobody has used what followed);
+    `reused` (its session is ended now); or `refused`. `following` is the digest that follows, where one does."""
 
-    outcome: Literal["renewed", "reused", "refused"]
+    outcome: Literal["renewed", "repeated", "reused", "refused"]
     user_id: int | None = None
     session_id: UUID | None = None
     scopes: Sequence[str] = ()
+    following: bytes | None = None
 
 
 def add_user(connection: sa.Connection, username: str, password_hash: str, scopes: Sequence[str]) -> int | None:
@@ -155,22 +157,31 @@ def open_session(
     return session_id
 
 
-def renew(connection: sa.Connection, digest: bytes, following: bytes) -> Renewal:
-    """Take the refresh token `digest` for the next one, `following`. Each is good once: the second to come with it is
-    a thief, or comes after one, so the session ends for both."""
+def renew(connection: sa.Connection, digest: bytes, following: Sequence[bytes], grace: timedelta) -> Renewal:
+    """Take the refresh token `digest` for the first of `following`.
+
+    An answer may be lost, and two of a client's requests may meet: until `grace` is over the token brings the one that
+    it brought, any of `following`, as long as nobody has used that. Else whoever comes with it is a thief, or comes
+    after one, so the session ends for both.
+    """
     same_token = refresh_tokens.c.digest == digest
-    token = connection.execute(sa.select(refresh_tokens).where(same_token).with_for_update()).one_or_none()
+    is_recent = (refresh_tokens.c.used_at > _now - grace).label("is_recent")
+    found = sa.select(refresh_tokens, is_recent).where(same_token).with_for_update()
+    token = connection.execute(found).one_or_none()
     if token is None:
         return Renewal("refused")
     session = connection.execute(_live_session(token.session_id)).one_or_none()
     if session is None:
         return Renewal("refused")
     if token.used_at is not None:
-        _end(connection, sessions.c.id == session.id, "reuse")
-        return Renewal("reused", session.user_id, session.id)
+        unused = _unused(connection, session.id, following) if token.is_recent else None
+        if unused is None:
+            _end(connection, sessions.c.id == session.id, "reuse")
+            return Renewal("reused", session.user_id, session.id)
+        return Renewal("repeated", session.user_id, session.id, session.scopes, unused)
     connection.execute(sa.update(refresh_tokens).where(same_token).values(used_at=_now))
-    connection.execute(sa.insert(refresh_tokens).values(digest=following, session_id=session.id))
-    return Renewal("renewed", session.user_id, session.id, session.scopes)
+    connection.execute(sa.insert(refresh_tokens).values(digest=following[0], session_id=session.id))
+    return Renewal("renewed", session.user_id, session.id, session.scopes, following[0])
 
 
 def is_live(connection: sa.Connection, session_id: UUID) -> bool:
@@ -189,6 +200,14 @@ def _live_session(session_id: UUID) -> sa.Select[Any]:
         .where(sessions.c.id == session_id, sessions.c.ended_at.is_(None), sessions.c.expires_at > _now)
         .where(users.c.disabled_at.is_(None))
     )
+
+
+def _unused(connection: sa.Connection, session_id: UUID, digests: Sequence[bytes]) -> bytes | None:
+    """The one of `digests` that the session was given and nobody has used."""
+    of_session = refresh_tokens.c.session_id == session_id
+    is_unused = sa.and_(refresh_tokens.c.digest.in_(digests), refresh_tokens.c.used_at.is_(None))
+    found: bytes | None = connection.scalar(sa.select(refresh_tokens.c.digest).where(of_session, is_unused))
+    return found
 
 
 def _end(connection: sa.Connection, which: sa.ColumnElement[bool], by: EndedBy) -> None:

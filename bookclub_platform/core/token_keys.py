@@ -58,6 +58,11 @@ class KeyRing:
         key = self._keys.get(kid)
         return None if key is None or _is_over(key) else key
 
+    def all(self) -> list[Key]:
+        """The key that signs, and those whose tokens may still live."""
+        self._look()
+        return [key for key in self._keys.values() if not _is_over(key)]
+
     def rotate(self) -> Key:
         """Make a new key that signs from now on."""
         with self._locked():

@@ -50,9 +50,10 @@ async def login(
 )
 async def refresh(asked: RefreshRequest, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
     """Takes a refresh token for a new pair of tokens of the same session; the access token before it stays good for
-    its time. Each is good once: keep the new one, and refresh one at a time. One that comes a second time was stolen
-    from somebody, so its whole session ends, and the account has to log in again; so it has after an answer that got
-    lost, and 30 days after the login in any case. JSON, where OAuth2 has a form."""
+    its time. Keep the new one. If the answer got lost, ask again within 60 seconds: the same refresh token comes once
+    more, with another access token. One that comes after that, or after its follower was used, was stolen from
+    somebody, so its whole session ends, and the account has to log in again; so it has 30 days after the login in any
+    case. JSON, where OAuth2 has a form."""
     return _answer(await accounts.refresh(asked.refresh_token, caller.address), response)
 
 

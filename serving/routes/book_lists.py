@@ -21,7 +21,7 @@ from serving.versions import CONDITIONAL, TheFreshness, name_versions
 
 router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses("database-unavailable"))
 
-_LINE = example_of_model(Book)
+_LINE = example_of_model(Book) | {"also_in": None}
 _EXPORTED: dict[str, dict[str, Any]] = {
     MEDIA_TYPES["ndjson"]: {"schema": {"type": "string"}, "example": f"{json.dumps(_LINE)}\n"},
     MEDIA_TYPES["csv"]: {"schema": {"type": "string"}, "example": f"{','.join(_LINE)}\r\n"},
@@ -42,9 +42,11 @@ async def export_books(
     query: Annotated[ExportQuery, Query()], exports: TheExports, fresh: TheFreshness, response: Response
 ) -> StreamingResponse:
     """Every listed book with all the fields of `Book`, in order of `id`, all of one state of the catalogue, however
-    long it takes to send. Asked with the ETag of the last time it answers 304 until something changed. Should it break
-    off: cut what came after the last whole book, and ask for the rest with `after` and `data_version` (csv then comes
-    without its header; a rest in parquet is a file of its own)."""
+    long it takes to send. The last column, `also_in`, is JSON: a list of the categories that list the book beside its
+    own, with `category`, `category_name` and `last_seen_at` of each; null where there is none. Asked with the ETag of
+    the last time it answers 304 until something changed. Should it break off: cut what came after the last whole book,
+    and ask for the rest with `after` and `data_version` (csv then comes without its header; a rest in parquet is a
+    file of its own)."""
     export = await exports.open(query.format, query.with_delisted, query.after)
     try:
         fresh.check(export.state, None)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 
 from serving import finder, problems
 from serving.dependencies import TheCatalogue, TheChampion
 from serving.questions import SearchQuery
 from serving.schemas import ModelRef, SearchPage
-from serving.versions import name_versions
+from serving.versions import CONDITIONAL, TheFreshness
 
 UNAVAILABLE = ("database-unavailable", "no-model", "no-search")
 
 router = APIRouter(tags=["Books"], responses=problems.responses(414, "invalid-request", *UNAVAILABLE))
 
 
-@router.get("/books/search", summary="Search for books")
+@router.get("/books/search", summary="Search for books", responses=CONDITIONAL)
 async def search_books(
-    query: Annotated[SearchQuery, Query()], catalogue: TheCatalogue, champion: TheChampion, response: Response
+    query: Annotated[SearchQuery, Query()], catalogue: TheCatalogue, champion: TheChampion, fresh: TheFreshness
 ) -> SearchPage:
     """Listed books that fit `q`, the best first. Words of a title count most, then those of the description, rare ones
     more; words in the order of the question more than scattered ones. A word may be misspelt, be another form of the
     one in the text, and the last one may be begun alone. A UPC finds its book."""
     async with catalogue.snapshot() as snapshot:
+        fresh.check(snapshot, champion, has_lists=True)
         finding = await finder.search(champion, snapshot, query)
-    name_versions(response, champion, snapshot)
     end = query.start + query.limit
     return SearchPage(
         items=finding.items,

@@ -6,7 +6,11 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
+
+from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
+from serving.web.assets import asset
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -39,7 +43,7 @@ def web_address(text: str) -> bool:
 
 _templates.tests |= {"web_address": web_address}
 _templates.filters |= {"stars": stars}
-_templates.globals |= {"money": money}
+_templates.globals |= {"money": money, "asset": asset, "MIN_LENGTH": MIN_LENGTH, "MAX_LENGTH": MAX_LENGTH}
 
 
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -47,3 +51,14 @@ def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     html = _templates.get_template(template).render(values)
     headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Content-Type-Options": "nosniff"}
     return HTMLResponse(html, status, headers=headers)
+
+
+def page_for(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """The same, with what every page says to whoever asks: whether they are logged in, and may be."""
+    accounts = request.state.accounts
+    known = {
+        "is_signed_in": request.state.caller.claims is not None,
+        "is_login_required": accounts.is_login_required,
+        "is_registration_open": accounts.is_registration_open,
+    }
+    return page(template, status, **known, **values)

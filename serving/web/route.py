@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse
 from bookclub_platform.core.errors import DatabaseUnavailable, NoChampion
 from serving.gate import WEB_LOGIN
 from serving.problems import Problem
-from serving.web.pages import page
+from serving.web.pages import page_for
 
 
 class WebRoute(APIRoute):
@@ -36,21 +36,25 @@ class WebRoute(APIRoute):
     async def told(self, request: Request, error: Exception) -> Response:
         """The page for what went wrong; what no page is meant for is raised again."""
         if isinstance(error, RequestValidationError):
-            return page("fault.html", 404, title="No such page", text="The address is not one of ours.")
+            return page_for(request, "fault.html", 404, title="No such page", text="The address is not one of ours.")
         if isinstance(error, DatabaseUnavailable):
             text = "We cannot get at the shelves. Please try again in a moment."
-            answer = page("fault.html", 503, title="Closed for a moment", text=text)
+            answer = page_for(request, "fault.html", 503, title="Closed for a moment", text=text)
             answer.headers["Retry-After"] = "5"
             return answer
         if isinstance(error, NoChampion) or (isinstance(error, Problem) and error.kind == "no-search"):
             text = "Nothing can be searched for yet. The shelves are open."
-            return page("fault.html", 503, title="No search yet", text=text)
+            return page_for(request, "fault.html", 503, title="No search yet", text=text)
         if isinstance(error, Problem) and error.status == 401:
             query = request.scope["query_string"].decode("latin-1")
-            wanted = urlencode({"next": f"{request.scope['path']}?{query}".removesuffix("?")})
-            return RedirectResponse(f"{WEB_LOGIN}?{wanted}", 303, {"Cache-Control": "no-store"})
+            return to_login(f"{request.scope['path']}?{query}".removesuffix("?"))
         if isinstance(error, Problem):
-            answer = page("fault.html", error.status, title="Not like this", text=str(error))
+            answer = page_for(request, "fault.html", error.status, title="Not like this", text=str(error))
             answer.headers.update(error.headers or {})
             return answer
         raise error
+
+
+def to_login(following: str) -> Response:
+    """The way to the login, and from there to `following`."""
+    return RedirectResponse(f"{WEB_LOGIN}?{urlencode({'next': following})}", 303, {"Cache-Control": "no-store"})

@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from bookclub_platform.core.covers import INDEX, Cover, read_index
 from serving.schemas import Book
+from serving.web.assets import FOR_EVER
 
 COVERS = "/covers"
 
@@ -21,7 +22,7 @@ class CoverFiles(StaticFiles):
 
     def file_response(self, full_path: str | os.PathLike[str], *args: Any, **options: Any) -> Response:
         response = super().file_response(full_path, *args, **options)
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        response.headers["Cache-Control"] = FOR_EVER
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 

@@ -1,0 +1,136 @@
+"""Accounts in the web catalogue: a form -> a new account, or another password for one's own, and its reader logged in.
+
+Without a script, as all pages. Limits, rules and the audit log are those of /register and /password.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+
+from bookclub_platform.core.accounts import USERNAME_RULE
+from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
+from serving.account_shapes import FreshPassword, Password, Username
+from serving.gate import PAGES, WEB_ACCOUNT, WEB_REGISTER, Caller
+from serving.guard import TheAccounts, TheCaller
+from serving.problems import Problem
+from serving.tokens import Claims
+from serving.web.forms import form, lead_to, refuse_others, sign_in
+from serving.web.pages import page_for
+from serving.web.route import WebRoute, to_login
+
+IS_OPEN = True  # one of them is how a reader gets in; the others ask for the cookie themselves
+
+_RULES = {
+    "username": f"A name has {USERNAME_RULE}",
+    "password": f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters.",
+}
+_DIFFERENT = "The two passwords are not the same."
+
+
+class _Registration(BaseModel):
+    username: Username
+    password: FreshPassword
+    again: str
+    next: str = PAGES
+
+
+class _NewPassword(BaseModel):
+    old_password: Password
+    password: FreshPassword
+    again: str
+
+
+class _AccountRoute(WebRoute):
+    """What is wrong with a form is told above the form, filled in as it was but for the passwords."""
+
+    async def told(self, request: Request, error: Exception) -> Response:
+        if not isinstance(error, RequestValidationError) or request.method != "POST":
+            return await super().told(request, error)
+        fields = [str(fault["loc"][-1]) for fault in error.errors()]
+        fault = next((_RULES[field] for field in fields if field in _RULES), "Something is missing.")
+        if request.scope["path"] == WEB_REGISTER:
+            return _registration(request, fault, 422, sent=error.body)
+        return await _account(request, fault, 422)
+
+
+router = APIRouter(route_class=_AccountRoute, include_in_schema=False)
+
+
+@router.get(WEB_REGISTER)
+async def show_registration(
+    request: Request, accounts: TheAccounts, following: Annotated[str, Query(alias="next")] = PAGES
+) -> Response:
+    if not accounts.is_registration_open:
+        text = "Accounts are made by whoever runs this catalogue: ask them."
+        return page_for(request, "fault.html", 403, title="No sign-up here", text=text)
+    return _registration(request, sent={"next": following})
+
+
+@router.post(WEB_REGISTER)
+async def register(
+    request: Request, asked: Annotated[_Registration, Form()], accounts: TheAccounts, caller: TheCaller
+) -> Response:
+    refuse_others(request)
+    if asked.password != asked.again:
+        return _registration(request, _DIFFERENT, 422, asked.model_dump())
+    try:
+        cookie = await accounts.register_for_web(asked.username.lower(), asked.password, caller.address)
+    except Problem as problem:
+        if problem.kind not in {"weak-password", "name-taken"}:
+            raise
+        return _registration(request, str(problem), problem.status, asked.model_dump())
+    answer = lead_to(asked.next)
+    sign_in(request, answer, cookie)
+    return answer
+
+
+@router.get(WEB_ACCOUNT)
+async def show_account(request: Request) -> Response:
+    return await _account(request)
+
+
+@router.post(WEB_ACCOUNT)
+async def change_password(
+    request: Request, asked: Annotated[_NewPassword, Form()], accounts: TheAccounts, caller: TheCaller
+) -> Response:
+    refuse_others(request)
+    claims = await _live(caller, accounts)
+    if claims is None:
+        return to_login(WEB_ACCOUNT)
+    if asked.password != asked.again:
+        return await _account(request, _DIFFERENT, 422)
+    try:
+        cookie = await accounts.change_password_for_web(claims, asked.old_password, asked.password, caller.address)
+    except Problem as problem:
+        if problem.kind not in {"weak-password", "wrong-credentials"}:
+            raise
+        fault = str(problem) if problem.kind == "weak-password" else "The password that you have now is another one."
+        return await _account(request, fault, problem.status)
+    answer = lead_to(f"{WEB_ACCOUNT}?changed")
+    sign_in(request, answer, cookie)
+    return answer
+
+
+async def _live(caller: Caller, accounts: TheAccounts) -> Claims | None:
+    claims = caller.claims
+    return claims if claims is not None and await accounts.is_live(claims, is_strict=True) else None
+
+
+async def _account(request: Request, fault: str = "", status: int = 200) -> Response:
+    accounts, caller = request.state.accounts, request.state.caller
+    claims = await _live(caller, accounts)
+    if claims is None:
+        return to_login(WEB_ACCOUNT)
+    done = "The password is changed, and everybody else is logged out." if "changed" in request.query_params else ""
+    username = await accounts.username(claims)
+    return form(request, "account.html", status, username=username, fault=fault, done="" if fault else done)
+
+
+def _registration(request: Request, fault: str = "", status: int = 200, sent: Any = None) -> Response:
+    known = {name: text for name in ("username", "next") if isinstance(text := (sent or {}).get(name), str)}
+    following, username = known.get("next", PAGES), known.get("username", "")[:64]
+    return form(request, "register.html", status, following, username=username, fault=fault)

@@ -52,6 +52,8 @@ from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
 PACKING: dict[str, Any] = {"minimum_size": 1000, "compresslevel": 5, "exclude_content_types": COMPRESSED}
+# What FastAPI would tell OpenTelemetry, which nobody sets up here: it asks for each request whether somebody has.
+_UNTOLD: Any = {"tracing": False, "metrics": False, "logs": False}
 
 
 class Services(NamedTuple):
@@ -88,6 +90,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
         openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
         lifespan=lambda _: _running(services, settings),
         generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
+        telemetry=_UNTOLD,
     )
     _add_middleware(app, services, settings)
     problems.install(app)

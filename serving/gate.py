@@ -11,13 +11,15 @@ from __future__ import annotations
 import ipaddress
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bookclub_platform.core.settings import Settings
 from serving import problems
+from serving.headers import named
 from serving.quotas import Quota, SharedQuotas, Standing
 from serving.tokens import WEB_KIND, Claims, TokenRefused, Tokens
 
@@ -78,7 +80,7 @@ class Gate:
     def _caller(self, scope: Scope) -> Caller:
         client = scope.get("client")
         address = client[0] if client else "local"
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        scheme, _, token = named(scope["headers"], b"authorization").partition(" ")
         if scheme.lower() != "bearer":
             return Caller(address, self._of_cookie(scope))
         try:
@@ -98,7 +100,7 @@ class Gate:
     def _standing(self, method: str, path: str, caller: Caller) -> Standing | None:
         if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
             return None
-        who = neighbourhood(caller.address)
+        who = None
         if path in LOGINS or (path == WEB_LOGIN and method == "POST"):
             quota = self._logins
         elif path in REGISTRATIONS:
@@ -107,9 +109,10 @@ class Gate:
             quota, who = self._account, str(caller.claims.user_id)
         else:
             quota = self._anonymous
-        return self._quotas.take(quota, who) if quota.amount else None
+        return self._quotas.take(quota, who or neighbourhood(caller.address)) if quota.amount else None
 
 
+@lru_cache(10_000)
 def neighbourhood(address: str) -> str:
     """What counts as one address: of IPv6 the /64, for every household has 2^64 of them."""
     try:

@@ -13,7 +13,7 @@ import re
 from asyncio import to_thread
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from pydantic import ValidationError
@@ -158,8 +158,7 @@ class ComposeAnswers:
             except DatabaseUnavailable:
                 return None
             found = self._books.of(ids, versions, lineup.epoch)
-        whole = [json for json in found if json is not None]
-        return whole if len(whole) == len(found) else None
+        return None if None in found else cast(list[bytes], found)
 
 
 def _list_json(around: Around, book_id: int, books: list[bytes], told: list[bytes]) -> bytes:

@@ -39,7 +39,7 @@ class Place(NamedTuple):
     total: int
 
 
-@lru_cache(1000)
+@lru_cache(4000)  # half a kilobyte each
 def question_of(query: bytes) -> Question | None:
     """What the address asks for; None if more than this module knows, or nothing that there is."""
     try:

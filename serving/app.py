@@ -174,7 +174,8 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
+    if settings.trusted_proxy_list:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
     app.add_middleware(MeasureRequests, metrics=services.metrics)
     app.add_middleware(TraceRequests, log_all=settings.request_log == "all")
 

@@ -80,10 +80,13 @@ def _passing(stock: Stock, filters: Filters) -> np.ndarray[tuple[int], np.dtype[
 
 
 def page_json(place: Place, books: Sequence[bytes], data_version: str) -> bytes:
-    """The page, with the JSON of its books."""
+    """The page, with the JSON of its books: joined at once, for each copy of 30 kB costs as much as all else here."""
     following = b"null" if place.is_last else b'"%b"' % cursor.encode("id", Position(place.ids[-1])).encode()
     head, middle, between, tail = _around(data_version)
-    return b"".join([head, b",".join(books), middle, following, between, b"%d" % place.total, tail])
+    items = [*books] or [b""]
+    items[0] = head + items[0]
+    items[-1] = b"%b%b%b%b%d%b" % (items[-1], middle, following, between, place.total, tail)
+    return b",".join(items)
 
 
 @lru_cache(1)

@@ -53,6 +53,8 @@ from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
 PACKING: dict[str, Any] = {"minimum_size": 1000, "compresslevel": 5, "exclude_content_types": COMPRESSED}
+# What FastAPI would tell OpenTelemetry, which nobody sets up here: it asks for each request whether somebody has.
+_UNTOLD: Any = {"tracing": False, "metrics": False, "logs": False}
 
 
 class Services(NamedTuple):
@@ -89,6 +91,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
         openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
         lifespan=lambda _: _running(services, settings),
         generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
+        telemetry=_UNTOLD,
     )
     _add_middleware(app, services, settings)
     problems.install(app)
@@ -173,7 +176,8 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
     app.add_middleware(AnswerHeads)
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
+    if settings.trusted_proxy_list:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxy_list)
     app.add_middleware(MeasureRequests, metrics=services.metrics)
     app.add_middleware(TraceRequests, log_all=settings.request_log == "all")
 

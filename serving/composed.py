@@ -13,13 +13,12 @@ import re
 from asyncio import to_thread
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 from pydantic import ValidationError
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import QueryParams
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bookclub_platform.core.errors import DatabaseUnavailable
@@ -27,20 +26,22 @@ from bookclub_platform.core.stock import SELECT_VERSIONED
 from serving.accounts import Accounts
 from serving.book_bytes import BookBytes
 from serving.catalogue import Catalogue
-from serving.champion import Champion, ChampionKeeper
+from serving.champion import ChampionKeeper
 from serving.composed_page import page_json, place_of, question_of
+from serving.frame import Around, Composed, Frame
 from serving.guard import refusal
+from serving.headers import named
 from serving.kept import KeptAnswers
 from serving.lineup import Filters, Lineup
+from serving.near_bytes import Near
 from serving.neighbours import Choice
 from serving.questions import ListQuery
-from serving.schemas import ModelRef, Recommendations
-from serving.versions import Freshness, NotModified
 
 _ASKED = re.compile(r"/books(?:/([0-9]{1,19})(/recommendations)?)?", re.ASCII)
 _SMALL = 20_000  # of so many books any list is found in less time than another thread takes to begin
 _SHORT = 10
-_UNLIKE = b'"score":0.0,"why":[]}'
+_PLAIN = Filters()
+_UNLIKE = b',"score":0.0,"why":[]}'
 
 
 class Template(NamedTuple):
@@ -67,93 +68,86 @@ class ComposeAnswers:
     ) -> None:
         self._app, self._keeper, self._catalogue, self._books = app, keeper, catalogue, books
         self._accounts, self._counts, self._packing = accounts, counts, packing
-        self._frame: tuple[Champion | None, list[bytes]] = None, []
+        self._frame: Frame | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = _ASKED.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
-        champion = self._keeper.current
-        if asked is None or champion is None or not self._is_newest(champion.lineup):
-            response = None
+        frame = self._newest() if asked is not None else None
+        if asked is None or frame is None:
+            answer = None
         elif await refusal(scope["state"]["caller"], self._accounts, ["read"]) is not None:
-            response = None  # the routes say it
+            answer = None  # the routes say it
         elif asked[2]:
-            template, response = _LIST, await self._list(champion, int(asked[1]), Request(scope))
+            template, answer = _LIST, await self._list(frame, int(asked[1]), scope)
         elif asked[1]:
-            template, response = _BOOK, await self._book(champion, int(asked[1]), Request(scope))
+            template, answer = _BOOK, await self._book(frame, int(asked[1]), scope)
         else:
-            template, response = _PAGE, await self._page(champion, Request(scope))
-        if response is None:
+            template, answer = _PAGE, await self._page(frame, scope)
+        if answer is None:
             await self._app(scope, receive, send)
             return
         self._counts.composed += 1
         scope["route"] = template
         # For an answer that is not packed that middleware does no more than this, at the cost of a list.
-        if "gzip" in Headers(scope=scope).get("accept-encoding", ""):
-            await GZipMiddleware(response, **self._packing)(scope, receive, send)
+        if "gzip" in named(scope["headers"], b"accept-encoding"):
+            await GZipMiddleware(answer, **self._packing)(scope, receive, send)
             return
-        if len(response.body) >= self._packing["minimum_size"]:
-            response.headers.add_vary_header("Accept-Encoding")
-        await response(scope, receive, send)
+        if len(answer.body) >= self._packing["minimum_size"]:
+            answer = answer.varied()
+        await answer(scope, receive, send)
 
-    def _is_newest(self, lineup: Lineup) -> bool:
-        watch = self._catalogue.watch
-        return lineup.state is not None and (lineup.data_version, lineup.epoch) == (watch.version, watch.outages)
-
-    async def _book(self, champion: Champion, book_id: int, request: Request) -> Response | None:
-        lineup = champion.lineup
-        if not self._catalogue.watch.is_current or lineup.row(book_id) is None or lineup.state is None:
+    def _newest(self) -> Frame | None:
+        """That of the champion, if its lineup is of the newest state of the books."""
+        champion, watch = self._keeper.current, self._catalogue.watch
+        if champion is None or (champion.lineup.data_version, champion.lineup.epoch) != (watch.version, watch.outages):
             return None
-        books = await self._json_of(lineup, [book_id])
-        return self._fresh(champion, request, books[0]) if books is not None else None
-
-    async def _page(self, champion: Champion, request: Request) -> Response | None:
-        lineup, asked = champion.lineup, question_of(request.scope["query_string"])
-        if asked is None or not self._catalogue.watch.is_current or lineup.stock is None or lineup.state is None:
+        if champion.lineup.state is None or champion.lineup.stock is None:
             return None
-        is_short_work = len(lineup.stock.ids) <= _SMALL
-        place = place_of(lineup.stock, asked) if is_short_work else await to_thread(place_of, lineup.stock, asked)
-        books = await self._json_of(lineup, place.ids)
-        if books is None:
+        frame = self._frame
+        if frame is None or frame.champion is not champion:
+            frame = self._frame = Frame(champion)
+        return frame
+
+    async def _book(self, frame: Frame, book_id: int, scope: Scope) -> Composed | None:
+        lineup = frame.champion.lineup
+        if not self._catalogue.watch.is_current or (row := lineup.row(book_id)) is None:
             return None
-        return self._fresh(champion, request, page_json(place, books, lineup.state.data_version))
+        books = await self._json_of(lineup, [book_id], [int(frame.stock.version[row])])
+        return frame.answer(scope, books[0]) if books is not None else None
 
-    @staticmethod
-    def _fresh(champion: Champion, request: Request, body: bytes, has_lists: bool = False) -> Response:
-        assert champion.lineup.state is not None
-        headers = Response()
-        del headers.headers["content-length"]
-        try:
-            Freshness(request, headers).check(champion.lineup.state, champion, has_lists=has_lists)
-        except NotModified as answered:
-            return Response(status_code=304, headers=answered.headers)
-        response = Response(body, media_type="application/json")
-        response.raw_headers.extend(headers.raw_headers)
-        return response
+    async def _page(self, frame: Frame, scope: Scope) -> Composed | None:
+        lineup, asked = frame.champion.lineup, question_of(scope["query_string"])
+        if asked is None or not self._catalogue.watch.is_current:
+            return None
+        is_short_work = asked.filters is None or len(frame.stock.ids) <= _SMALL
+        place = place_of(frame.stock, asked) if is_short_work else await to_thread(place_of, frame.stock, asked)
+        books = await self._json_of(lineup, place.ids, place.versions)
+        return frame.answer(scope, page_json(place, books, frame.state.data_version)) if books is not None else None
 
-    async def _list(self, champion: Champion, book_id: int, request: Request) -> Response | None:
+    async def _list(self, frame: Frame, book_id: int, scope: Scope) -> Composed | None:
         """While Postgres is away, too: of what is in memory."""
-        lineup, choice = champion.lineup, _choice(request.scope["query_string"])
-        if choice is None or choice.diversity > 0 or lineup.row(book_id) is None or lineup.state is None:
+        lineup, choice = frame.champion.lineup, _choice(scope["query_string"])
+        if choice is None or choice.diversity > 0 or lineup.row(book_id) is None:
             return None
-        near, is_near = await _near(lineup, book_id, choice), True
-        if not near:
-            # What there is instead is of the book's own category first, which only the routes know.
-            if near is None or choice.filters.category is None:
-                return None
+        near = await _near(lineup, book_id, choice)
+        if near is None:
+            return None
+        if near.told:
+            around, ids, told = frame.around_near, near.ids.tolist(), near.told
+            versions = lineup.versions(near.ids)
+        elif choice.filters.category is None:
+            return None  # what there is instead is of the book's own category first, which only the routes know
+        else:
             ids = lineup.well_rated(choice.filters, choice.limit, {book_id, *choice.exclude})
-            near, is_near = [(other, _UNLIKE) for other in ids], False
-        books = await self._json_of(lineup, [other for other, _ in near])
+            around, told = frame.around_fallback(bool(ids)), [_UNLIKE] * len(ids)
+            versions = lineup.versions(np.array(ids, dtype=np.int64))
+        books = await self._json_of(lineup, ids, versions)
         if books is None:
             return None
-        head, middle, tail = self._frame_of(champion) if is_near else _frame(champion, bool(near))
-        items = b",".join(b'{"book":%b,%b' % (book, told) for book, (_, told) in zip(books, near, strict=True))
-        body = b"%b%b%b%d%b" % (head, items, middle, book_id, tail)
-        return self._fresh(champion, request, body, has_lists=True)
+        return frame.answer(scope, _list_json(around, book_id, books, told), has_lists=True)
 
-    async def _json_of(self, lineup: Lineup, ids: Sequence[int]) -> list[bytes] | None:
-        """The books as `lineup` knows them; None if one of them is another by now, or cannot be read."""
-        assert lineup.stock is not None
-        versions = lineup.stock.version[lineup.stock.ids.searchsorted(ids)].tolist()
+    async def _json_of(self, lineup: Lineup, ids: Sequence[int], versions: Sequence[int]) -> list[bytes] | None:
+        """The books in those versions of their rows; None if one of them is another by now, or cannot be read."""
         found = self._books.of(ids, versions, lineup.epoch)
         if None in found:
             lacking = [book_id for book_id, json in zip(ids, found, strict=True) if json is None]
@@ -164,34 +158,16 @@ class ComposeAnswers:
             except DatabaseUnavailable:
                 return None
             found = self._books.of(ids, versions, lineup.epoch)
-        whole = [json for json in found if json is not None]
-        return whole if len(whole) == len(found) else None
-
-    def _frame_of(self, champion: Champion) -> list[bytes]:
-        """What stands before the items, between them and the book's id, and after it."""
-        known, frame = self._frame
-        if known is not champion:
-            frame = _frame(champion)
-            self._frame = champion, frame
-        return frame
+        return None if None in found else cast(list[bytes], found)
 
 
-def _frame(champion: Champion, has_fallback: bool | None = None) -> list[bytes]:
-    """`has_fallback`: None where the books are near ones."""
-    assert champion.lineup.state is not None
-    version = champion.lineup.state.data_version
-    empty = Recommendations(
-        book_id=0,
-        items=[],
-        reason=None if has_fallback is None else "nothing_in_common",
-        fallback="well_rated" if has_fallback else None,
-        model=ModelRef.model_validate(champion.version),
-        data_version=version,
-        ranked_data_version=version,
-    )
-    head, rest = empty.model_dump_json().encode().split(b'"items":[')
-    middle, tail = rest.split(b'"book_id":0')
-    return [head + b'"items":[', middle + b'"book_id":', tail]
+def _list_json(around: Around, book_id: int, books: list[bytes], told: list[bytes]) -> bytes:
+    """Joined at once: a list is 25 kB, and each copy of it costs as much as all else here."""
+    parts, opening = [around.head], b'{"book":'
+    for book, near in zip(books, told, strict=True):
+        parts += (opening, book, near)
+        opening = b',{"book":'
+    return b"".join([*parts, around.middle, b"%d" % book_id, around.tail])
 
 
 @lru_cache(1000)
@@ -207,16 +183,18 @@ def _choice(query: bytes) -> Choice | None:
         return None
 
 
-async def _near(lineup: Lineup, book_id: int, choice: Choice) -> list[tuple[int, bytes]] | None:
+async def _near(lineup: Lineup, book_id: int, choice: Choice) -> Near | None:
     """None if the model does not know the book."""
-
-    def found() -> list[tuple[int, bytes]] | None:
-        assert lineup.near is not None
-        try:
-            return lineup.near.of(book_id, choice.limit, lineup.allowed(choice.filters), choice.exclude)
-        except KeyError:
-            return None
-
+    is_plain = choice.limit <= _SHORT and not choice.exclude and choice.filters == _PLAIN
     assert lineup.stock is not None
-    is_plain = choice.filters == Filters() and not choice.exclude and choice.limit <= _SHORT
-    return found() if is_plain or len(lineup.stock.ids) <= _SMALL else await to_thread(found)
+    if is_plain or len(lineup.stock.ids) <= _SMALL:
+        return _near_now(lineup, book_id, choice)
+    return await to_thread(_near_now, lineup, book_id, choice)
+
+
+def _near_now(lineup: Lineup, book_id: int, choice: Choice) -> Near | None:
+    assert lineup.near is not None
+    try:
+        return lineup.near.of(book_id, choice.limit, lineup.mask(choice.filters), choice.exclude)
+    except KeyError:
+        return None

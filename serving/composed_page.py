@@ -20,35 +20,48 @@ from serving import cursor
 from serving.questions import BookQuery
 from serving.schemas import BookPage
 
-_ALL = Filters()
+
+class Question(NamedTuple):
+    """`filters`: None where all books are asked for."""
+
+    filters: Filters | None
+    after_id: int
+    limit: int
 
 
 class Place(NamedTuple):
-    """The ids of a page, whether books follow on another, and how many there are on all."""
+    """The ids of a page and the versions of their rows, whether books follow on another, and how many there are on
+    all."""
 
     ids: list[int]
+    versions: list[int]
     is_last: bool
     total: int
 
 
-@lru_cache(1000)
-def question_of(query: bytes) -> BookQuery | None:
+@lru_cache(4000)  # half a kilobyte each
+def question_of(query: bytes) -> Question | None:
     """What the address asks for; None if more than this module knows, or nothing that there is."""
     try:
         asked = BookQuery.model_validate(dict(QueryParams(query)))
     except ValidationError:
         return None
     is_by_id = asked.sort == "id" and (asked.cursor is None or asked.cursor.sort == "id")
-    return asked if is_by_id and asked.source is None and not asked.facets else None
-
-
-def place_of(stock: Stock, asked: BookQuery) -> Place:
-    """Where the page is."""
+    if not is_by_id or asked.source is not None or asked.facets:
+        return None
     filters, after_id = asked.filters(), asked.cursor.after.book_id if asked.cursor is not None else 0
-    ids = stock.ids if filters == _ALL else stock.ids[_passing(stock, filters)]
-    start = int(ids.searchsorted(after_id, side="right"))
+    return Question(filters if filters != Filters() else None, after_id, asked.limit)
+
+
+def place_of(stock: Stock, asked: Question) -> Place:
+    """Where the page is."""
+    ids, versions = stock.ids, stock.version
+    if asked.filters is not None:
+        passing = _passing(stock, asked.filters)
+        ids, versions = ids[passing], versions[passing]
+    start = int(ids.searchsorted(asked.after_id, side="right"))
     end = start + asked.limit
-    return Place(ids[start:end].tolist(), end >= len(ids), len(ids))
+    return Place(ids[start:end].tolist(), versions[start:end].tolist(), end >= len(ids), len(ids))
 
 
 def _passing(stock: Stock, filters: Filters) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -67,8 +80,20 @@ def _passing(stock: Stock, filters: Filters) -> np.ndarray[tuple[int], np.dtype[
 
 
 def page_json(place: Place, books: Sequence[bytes], data_version: str) -> bytes:
-    """The page, with the JSON of its books."""
-    following = None if place.is_last else cursor.encode("id", Position(place.ids[-1]))
-    empty = BookPage(items=[], next=following, total=place.total, facets=None, data_version=data_version)
-    head, tail = empty.model_dump_json().encode().split(b'"items":[]')
-    return b'%b"items":[%b]%b' % (head, b",".join(books), tail)
+    """The page, with the JSON of its books: joined at once, for each copy of 30 kB costs as much as all else here."""
+    following = b"null" if place.is_last else b'"%b"' % cursor.encode("id", Position(place.ids[-1])).encode()
+    head, middle, between, tail = _around(data_version)
+    items = [*books] or [b""]
+    items[0] = head + items[0]
+    items[-1] = b"%b%b%b%b%d%b" % (items[-1], middle, following, between, place.total, tail)
+    return b",".join(items)
+
+
+@lru_cache(1)
+def _around(data_version: str) -> list[bytes]:
+    """What stands around the items, the next cursor and the total."""
+    empty = BookPage(items=[], next=None, total=0, facets=None, data_version=data_version)
+    head, rest = empty.model_dump_json().encode().split(b'"items":[]')
+    middle, rest = rest.split(b'"next":null')
+    between, tail = rest.split(b'"total":0')
+    return [head + b'"items":[', b"]" + middle + b'"next":', between + b'"total":', tail]

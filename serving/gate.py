@@ -11,14 +11,16 @@ from __future__ import annotations
 import ipaddress
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bookclub_platform.core.settings import Settings
 from serving import problems
+from serving.headers import named
 from serving.quotas import Quota, SharedQuotas, Standing
 from serving.tokens import WEB_KIND, Claims, TokenRefused, Tokens
 from serving.web.pages import page_for
@@ -80,7 +82,7 @@ class Gate:
     def _caller(self, scope: Scope) -> Caller:
         client = scope.get("client")
         address = client[0] if client else "local"
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        scheme, _, token = named(scope["headers"], b"authorization").partition(" ")
         if scheme.lower() != "bearer":
             return Caller(address, self._of_cookie(scope))
         try:
@@ -100,7 +102,7 @@ class Gate:
     def _standing(self, method: str, path: str, caller: Caller) -> Standing | None:
         if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
             return None
-        who = neighbourhood(caller.address)
+        who = None
         is_form = method == "POST"  # to look at one is to look at a page
         if path in LOGINS or (is_form and path in {WEB_LOGIN, WEB_ACCOUNT}):
             quota = self._logins
@@ -110,9 +112,10 @@ class Gate:
             quota, who = self._account, str(caller.claims.user_id)
         else:
             quota = self._anonymous
-        return self._quotas.take(quota, who) if quota.amount else None
+        return self._quotas.take(quota, who or neighbourhood(caller.address)) if quota.amount else None
 
 
+@lru_cache(10_000)
 def neighbourhood(address: str) -> str:
     """What counts as one address: of IPv6 the /64, for every household has 2^64 of them."""
     try:

@@ -12,17 +12,18 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.accounts import Accounts
 from serving.champion import Champion, ChampionKeeper
 from serving.datawatch import DataWatch
 from serving.guard import refusal
+from serving.headers import Pair, named
+from serving.versions import is_named
 
 # What depends on nothing but the books and the model.
 _KEPT = re.compile(r"/books(?:/[0-9]{1,19}(?P<list>/recommendations)?)?|/categories", re.ASCII)
@@ -36,13 +37,10 @@ _OVERHEAD_BYTES = 1500  # of an entry, past its body: measured with 100,000 of t
 class Answer:
     """One answer as the routes gave it, and the route."""
 
-    headers: list[tuple[bytes, bytes]]
+    headers: list[Pair]
     body: bytes
     route: Any
     made_at: float = field(default_factory=time.monotonic)
-
-    def header(self, name: bytes) -> str | None:
-        return next((value.decode("latin-1") for key, value in self.headers if key == name), None)
 
 
 class KeptAnswers:
@@ -88,7 +86,7 @@ class KeepAnswers:
         self, app: ASGIApp, kept: KeptAnswers, keeper: ChampionKeeper, watch: DataWatch, accounts: Accounts
     ) -> None:
         self._app, self._kept, self._keeper, self._watch, self._accounts = app, kept, keeper, watch, accounts
-        self._seen: Champion | None = None
+        self._seen: tuple[Champion | None, Hashable] = None, None
         self._generations: dict[tuple[str, str], int] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,12 +95,11 @@ class KeepAnswers:
         if asked is None or await refusal(scope["state"]["caller"], self._accounts, ["read"]) is not None:
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
         champion = self._keeper.current
         question = (
             scope["raw_path"],
             scope["query_string"],
-            "gzip" in headers.get("accept-encoding", ""),
+            "gzip" in named(scope["headers"], b"accept-encoding"),
             self._state(champion),
             self._watch.outages,
         )
@@ -112,14 +109,14 @@ class KeepAnswers:
             await self._ask(question, champion, scope, receive, send)
             return
         scope["route"] = answer.route
-        status, body = (304, b"") if _is_held(headers.get("if-none-match"), answer) else (200, answer.body)
+        status, body = (304, b"") if _is_held(named(scope["headers"], b"if-none-match"), answer) else (200, answer.body)
         told = answer.headers if status == 200 else [pair for pair in answer.headers if pair[0] != b"content-length"]
         await send({"type": "http.response.start", "status": status, "headers": list(told)})
         await send({"type": "http.response.body", "body": body})
 
-    def _find(self, question: tuple[Hashable, ...], is_list: bool) -> Answer | None:
+    def _find(self, question: Hashable, is_list: bool) -> Answer | None:
         """The answer of the data that there are now; of a list, while nobody can say what they are, the last."""
-        answer = self._kept.find((*question, self._watch.version))
+        answer = self._kept.find((question, self._watch.version))
         if answer is None:
             return None
         if not self._watch.is_current:
@@ -132,28 +129,31 @@ class KeepAnswers:
 
     def _state(self, champion: Champion | None) -> Hashable:
         """Names the state of the model: the version, and how often the model behind it was another one since."""
-        if champion is None:
-            return None
+        before, state = self._seen
+        if champion is before or champion is None:
+            return state
         key = champion.version.version, champion.version.run_id
-        before, self._seen = self._seen, champion
-        if before is not None and before is not champion and before.model is not champion.model:
+        if before is not None and before.model is not champion.model:
             is_same_version = (before.version.version, before.version.run_id) == key
             self._generations[key] = self._generations.get(key, 0) + is_same_version
-        return *key, self._generations.get(key, 0)
+        self._seen = champion, (*key, self._generations.get(key, 0))
+        return self._seen[1]
 
     async def _ask(
         self, question: Hashable, champion: Champion | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Let the routes answer, and keep the answer if one model stood behind all of it."""
-        start: Message = {}
+        status = 0
+        headers: list[Pair] = []
         parts: list[bytes] = []
         is_whole = False
 
         async def send_and_note(message: Message) -> None:
-            nonlocal start, is_whole
+            nonlocal status, headers, is_whole
             if message["type"] == "http.response.start":
-                start = {**message, "headers": list(message["headers"])}  # those outside add theirs to the list itself
-            elif start.get("status") == 200 and message["type"] == "http.response.body":
+                status = message["status"]
+                headers = list(message["headers"])  # those outside may add to the list itself
+            elif status == 200 and message["type"] == "http.response.body":
                 parts.append(message.get("body", b""))
                 is_whole = not message.get("more_body", False)
             await send(message)
@@ -161,22 +161,16 @@ class KeepAnswers:
         await self._app(scope, receive, send_and_note)
         if not is_whole or self._keeper.current is not champion:
             return
-        answer = Answer(start["headers"], b"".join(parts), scope.get("route"))
-        version = answer.header(b"bookclub-data-version")
-        if version is not None and answer.header(b"bookclub-model") == _name(champion):
-            assert isinstance(question, tuple)
-            self._kept.keep((*question, version), answer)
+        version = named(headers, b"bookclub-data-version")
+        if version and named(headers, b"bookclub-model") == _name(champion):
+            self._kept.keep((question, version), Answer(headers, b"".join(parts), scope.get("route")))
 
 
-def _name(champion: Champion | None) -> str | None:
-    return f"{champion.version.name}/{champion.version.version}" if champion is not None else None
+def _name(champion: Champion | None) -> str:
+    return f"{champion.version.name}/{champion.version.version}" if champion is not None else ""
 
 
-def _is_held(asked: str | None, answer: Answer) -> bool:
-    """Whether the client that sends `If-None-Match: asked` has that answer already."""
-    tag = answer.header(b"etag") if asked is not None else None
-    return tag is not None and tag.removeprefix("W/") in _tags(str(asked))
-
-
-def _tags(asked: str) -> Iterable[str]:
-    return {tag.strip().removeprefix("W/") for tag in asked.split(",")}
+def _is_held(if_none_match: str, answer: Answer) -> bool:
+    """Whether who asks has that answer already."""
+    tag = named(answer.headers, b"etag") if if_none_match else ""
+    return tag != "" and is_named(tag, if_none_match)

@@ -4,6 +4,7 @@
     lineup = lineups.of(model)                   reads all listed books; texts of those alone that the model lacks
     lineup = lineups.of(model, before=lineup)    the same object while the data version stays the same
     lineup.allowed(Filters(in_stock=True))       (p,) by place of lineup.grown
+    lineup.mask(Filters()), lineup.versions(ids)
     lineup.near, lineups.books                   what is told of near books, and of each book, as bytes
 
 A lineup never changes, so that an answer that holds one is of one model and one state of the catalogue.
@@ -28,9 +29,11 @@ from bookclub_platform.models import BookText, Grown, Tfidf
 from serving.book_bytes import BookBytes
 from serving.catalogue import State, state_of
 from serving.datawatch import DataWatch
-from serving.near_bytes import NearBytes
+from serving.near_bytes import Mask, NearBytes
 
-MASKS = 32  # of a million books one takes a megabyte
+MASKS = 200  # as many as there are categories, and more
+_MASKS_LARGE = 32  # of a million books one takes a megabyte
+_LARGE = 20_000
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
 _PREPARED = 10_000  # of so many books all is read and told before it is asked for: in a second or two
 _PREPARING_S = 2.0
@@ -65,7 +68,7 @@ class Lineup:
     epoch: int = 0
     near: NearBytes | None = None
     renewed_at: float = float("inf")
-    _masks: dict[Filters, NDArray[np.bool_]] = field(default_factory=dict, init=False)
+    _masks: dict[Filters, Mask] = field(default_factory=dict, init=False)
 
     @property
     def data_version(self) -> str | None:
@@ -78,16 +81,22 @@ class Lineup:
         at = int(self.stock.ids.searchsorted(book_id))
         return at if at < len(self.stock.ids) and self.stock.ids[at] == book_id else None
 
-    def is_at_hand(self, filters: Filters) -> bool:
-        """Whether `allowed` knows the answer already; to find it takes milliseconds in a large catalogue."""
-        return filters in self._masks
+    def versions(self, ids: NDArray[np.int64]) -> list[int]:
+        """Of the rows of these books, all of which are listed."""
+        assert self.stock is not None
+        versions: list[int] = self.stock.version[self.stock.ids.searchsorted(ids)].tolist()
+        return versions
 
     def allowed(self, filters: Filters) -> NDArray[np.bool_]:
         """(p,): whether the book at each place of `grown` is listed and passes."""
+        return self.mask(filters).may
+
+    def mask(self, filters: Filters) -> Mask:
+        """The same; to find it takes milliseconds in a large catalogue, but for those asked for last."""
         mask = self._masks.get(filters)
         if mask is None:
-            mask = self._mask(filters)
-            if len(self._masks) >= MASKS:
+            mask = Mask.of(self._may(filters))
+            if len(self._masks) >= (MASKS if len(mask.may) <= _LARGE else _MASKS_LARGE):
                 self._masks.pop(next(iter(self._masks)), None)  # the oldest; another thread may have been first
             self._masks[filters] = mask
         return mask
@@ -100,7 +109,7 @@ class Lineup:
         found = self.stock.ids[chosen[: limit + len(left_out)]].tolist()
         return [book_id for book_id in found if book_id not in left_out][:limit]
 
-    def _mask(self, filters: Filters) -> NDArray[np.bool_]:
+    def _may(self, filters: Filters) -> NDArray[np.bool_]:
         if self.stock is None:
             return self.grown.is_current
         may = np.append(_passes(self.stock, filters), False)  # the last is that of books that are not listed
@@ -191,10 +200,10 @@ class Lineups:
                     self.books.keep(connection.execute(SELECT_VERSIONED, chosen).all(), lineup.epoch)
         except sa.exc.DBAPIError as error:
             raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
-        may = lineup.allowed(Filters())
+        mask = lineup.mask(Filters())
         deadline = time.monotonic() + _PREPARING_S
-        for book_id in lineup.grown.ids[may].tolist():
-            lineup.near.of(book_id, 10, may)
+        for book_id in lineup.grown.ids[mask.may].tolist():
+            lineup.near.of(book_id, 10, mask)
             if time.monotonic() > deadline:
                 return
 

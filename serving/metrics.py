@@ -40,7 +40,9 @@ class Metrics(Collector):
         self._keeper, self._kept, self._watch, self._shared = keeper, kept, watch, shared
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self._versions: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
+        # Series that were asked for before: to find one by its labels costs as much as to count with it.
+        self._by_status: dict[tuple[str, str, int], Histogram] = {}
+        self._versions: OrderedDict[tuple[str, str], dict[str, Histogram]] = OrderedDict()
         self._models: deque[str] = deque(maxlen=MODELS_SHOWN)
         self._latency = Histogram(
             "bookclub_http_request_seconds",
@@ -73,18 +75,22 @@ class Metrics(Collector):
 
     def note(self, method: str, route: str, status: int, versions: tuple[str, str] | None, took_s: float) -> None:
         """A request is over; `versions` are the (model, data version) that its answer named."""
-        self._latency.labels(method, route, str(status)).observe(took_s)
+        key = method, route, status
+        if (series := self._by_status.get(key)) is None:
+            series = self._by_status[key] = self._latency.labels(method, route, str(status))
+        series.observe(took_s)
         if versions is None:
             return
         self._meet(versions[0])
-        routes = self._versions.setdefault(versions, set())
-        routes.add(route)
+        routes = self._versions.setdefault(versions, {})
+        if route not in routes:
+            routes[route] = self._by_version.labels(route, *versions)
         if len(self._versions) > VERSIONS_SHOWN:
             oldest, its_routes = self._versions.popitem(last=False)
             for its_route in its_routes:
                 self._by_version.remove(its_route, *oldest)
         self._versions.move_to_end(versions)
-        self._by_version.labels(route, *versions).observe(took_s)
+        routes[route].observe(took_s)
 
     def _meet(self, model: str) -> None:
         """A model that answers is one whose feedback is counted; the oldest of many is forgotten."""

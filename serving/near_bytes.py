@@ -1,15 +1,19 @@
 """A model that grows -> how near books are to a book, and why, as JSON: an item of a list, but for the book in it.
 
-    near.of(7, Choice(limit=10), is_allowed)      [(12, b'"score":0.41,"why":[...]}'), ...]
+    mask = Mask.of(may)                           (p,): what may stand in a list
+    near.of(7, 10, mask)                          Near(ids=[12, ...], told=[b',"score":0.41,"why":[...]}', ...])
 
-What a pair of books shares follows from the model alone, and outlives every change of price and stock.
+What a pair of books shares follows from the model alone, and outlives every change of price and stock; which are the
+nearest follows from the model and the mask, and outlives every change that leaves that as it is.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,50 +22,113 @@ from pydantic_core import to_json
 from bookclub_platform.models import Grown, Recommendation
 
 _OVERHEAD_BYTES = 150  # of a pair, past its JSON
+_RANKING_BYTES = 800  # of a ranking, past what is in its arrays
+_NONE: dict[int, bytes] = {}
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Mask(NamedTuple):
+    """Attributes:
+    may: (p,): whether the book at each place of the model may stand in a list.
+    digest: the same for two masks only if they are the same.
+    """
+
+    may: NDArray[np.bool_]
+    digest: bytes
+
+    @classmethod
+    def of(cls, may: NDArray[np.bool_]) -> Mask:
+        return cls(may, hashlib.blake2b(np.packbits(may).tobytes(), digest_size=16).digest())
+
+
+class Near(NamedTuple):
+    """Ids (n,), nearest first, and what is told of each."""
+
+    ids: NDArray[np.int64]
+    told: list[bytes]
+
+
+class _Ranking(NamedTuple):
+    ids: NDArray[np.int64]
+    places: NDArray[np.integer]
+    scores: NDArray[np.floating]
+
+
+_Key = tuple[bytes, int, int, tuple[int, ...]]
+
+
+class _Latest(Generic[K, V]):
+    """What was put in last, as much as `capacity_bytes` hold; for several threads."""
+
+    def __init__(self, capacity_bytes: int, size: Callable[[V], int]) -> None:
+        self._capacity_bytes, self._size = capacity_bytes, size
+        self._held: OrderedDict[K, V] = OrderedDict()
+        self._lock = threading.Lock()
+        self.get = self._held.get
+        self.size_bytes = 0
+
+    def put(self, key: K, value: V) -> None:
+        with self._lock:
+            if (before := self._held.pop(key, None)) is not None:
+                self.size_bytes -= self._size(before)
+            self._held[key] = value
+            self.size_bytes += self._size(value)
+            while self.size_bytes > self._capacity_bytes:
+                self.size_bytes -= self._size(self._held.popitem(last=False)[1])
 
 
 class NearBytes:
-    """The reasons of the books asked for last, as many as `capacity_bytes` hold; for several threads."""
+    """The rankings and reasons found last, as many as `capacity_bytes` hold, a quarter of it for rankings; for several
+    threads."""
 
     def __init__(self, grown: Grown, capacity_bytes: int) -> None:
-        self._grown, self._capacity_bytes = grown, capacity_bytes
-        self._pairs: OrderedDict[int, dict[int, bytes]] = OrderedDict()
-        self._lock = threading.Lock()
-        self.size_bytes = 0
+        self._grown = grown
+        self._rankings = _Latest[_Key, _Ranking](capacity_bytes // 4, _size_of_ranking)
+        self._pairs = _Latest[int, dict[int, bytes]](capacity_bytes - capacity_bytes // 4, _size_of_pairs)
 
-    def of(
-        self, book_id: int, limit: int, is_allowed: NDArray[np.bool_], exclude: Collection[int] = ()
-    ) -> list[tuple[int, bytes]]:
-        """The ids of the `limit` nearest, nearest first, and what is told of each.
+    def of(self, book_id: int, limit: int, mask: Mask, exclude: tuple[int, ...] = ()) -> Near:
+        """The `limit` nearest.
 
         Raises:
             KeyError: the model does not know the book.
         """
-        listed = None if exclude else self._grown.listed(self._grown.place(book_id), limit, is_allowed)
-        ranked = listed or self._grown.ranked(self._grown.probe([book_id]), limit, is_allowed, exclude)
-        places, scores = ranked
-        wanted = places.tolist()
-        known = self._pairs.get(book_id, {})
-        lacking = [rank for rank, place in enumerate(wanted) if place not in known]
-        if lacking:
-            found = self._grown.explained(self._grown.probe([book_id]), places[lacking], scores[lacking])
-            told = {wanted[rank]: _told(near) for rank, near in zip(lacking, found, strict=True)}
-            known = known | told
-            self._keep(book_id, known)
-        return [(other, known[place]) for other, place in zip(self._grown.ids[places].tolist(), wanted, strict=True)]
+        key = mask.digest, book_id, limit, exclude
+        ranking = self._rankings.get(key) or self._rank(key, mask.may)
+        known = self._pairs.get(book_id, _NONE)
+        wanted = ranking.ids.tolist()
+        try:
+            return Near(ranking.ids, [known[other] for other in wanted])
+        except KeyError:
+            known = self._tell(book_id, ranking, known)
+            return Near(ranking.ids, [known[other] for other in wanted])
 
-    def _keep(self, book_id: int, known: dict[int, bytes]) -> None:
-        with self._lock:
-            self.size_bytes += _size(known) - _size(self._pairs.pop(book_id, {}))
-            self._pairs[book_id] = known
-            while self.size_bytes > self._capacity_bytes:
-                self.size_bytes -= _size(self._pairs.popitem(last=False)[1])
+    def _rank(self, key: _Key, may: NDArray[np.bool_]) -> _Ranking:
+        _, book_id, limit, exclude = key
+        found = None if exclude else self._grown.listed(self._grown.place(book_id), limit, may)
+        places, scores = found or self._grown.ranked(self._grown.probe([book_id]), limit, may, exclude)
+        ranking = _Ranking(self._grown.ids[places], places, scores)
+        self._rankings.put(key, ranking)
+        return ranking
+
+    def _tell(self, book_id: int, ranking: _Ranking, known: dict[int, bytes]) -> dict[int, bytes]:
+        lacking = [rank for rank, other in enumerate(ranking.ids.tolist()) if other not in known]
+        probe = self._grown.probe([book_id])
+        found = self._grown.explained(probe, ranking.places[lacking], ranking.scores[lacking])
+        known = known | {near.book_id: _told(near) for near in found}
+        self._pairs.put(book_id, known)
+        return known
 
 
 def _told(near: Recommendation) -> bytes:
     why = [{"kind": kind, "value": value, "share": share} for kind, value, share in near.why]
-    return to_json({"score": near.score, "why": why})[1:]
+    return b"," + to_json({"score": near.score, "why": why})[1:]
 
 
-def _size(pairs: dict[int, bytes]) -> int:
+def _size_of_ranking(ranking: _Ranking) -> int:
+    return _RANKING_BYTES + sum(part.nbytes for part in ranking)
+
+
+def _size_of_pairs(pairs: dict[int, bytes]) -> int:
     return sum(map(len, pairs.values())) + _OVERHEAD_BYTES * len(pairs)

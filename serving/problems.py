@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 
 from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, NoChampion
 from serving import tracing
-from serving.headers import secure
+from serving.headers import secured
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -270,5 +270,5 @@ async def _fault(request: Request, error: Exception) -> ProblemResponse:
     trace = tracing.current()  # Starlette makes this answer outside of all middleware
     named = {"X-Request-ID": trace.request_id} if trace is not None else {}
     failed = answer(request, 500, detail, headers={"Connection": "close"} | named)
-    secure(failed.headers, request.url.path)
+    failed.raw_headers = secured(failed.raw_headers, request.url.path)
     return failed

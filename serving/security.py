@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
-from serving.headers import secure
+from serving.headers import secured
 
 MAX_ADDRESS_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
@@ -26,7 +25,7 @@ class SecureAnswers:
 
         async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                secure(MutableHeaders(scope=message), scope["path"])
+                message["headers"] = secured(message["headers"], scope["path"])
             await send(message)
 
         if (refusal := _too_long(scope)) is not None:

@@ -8,14 +8,16 @@ W3C Trace Context, level 1: the trace of whoever asks goes on, with a span of ou
 from __future__ import annotations
 
 import logging
+import os
 import re
-import secrets
 import time
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.headers import Pair, named
 
 log = logging.getLogger("bookclub.requests")
 
@@ -57,16 +59,17 @@ def outgoing() -> dict[str, str]:
     }
 
 
-def trace_of(headers: Headers) -> Trace:
+def trace_of(headers: Sequence[Pair]) -> Trace:
     """The ids that a request brings, as far as they are such; what it does not bring is made."""
-    request_id = headers.get("x-request-id", "")
+    fresh = os.urandom(32).hex()
+    request_id = named(headers, b"x-request-id")
     if not _REQUEST_ID.fullmatch(request_id):
-        request_id = secrets.token_hex(8)
+        request_id = fresh[:16]
     # Version 00 ends after the flags; a later one may go on, and is read as far as we know it.
-    parent = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    parent = _TRACEPARENT.fullmatch(named(headers, b"traceparent"))
     if parent is None or (parent[0].startswith("00-") and parent[3]):
-        return Trace(request_id, secrets.token_hex(16), secrets.token_hex(8))
-    return Trace(request_id, parent[1], secrets.token_hex(8), parent[2])
+        return Trace(request_id, fresh[16:48], fresh[48:])
+    return Trace(request_id, parent[1], fresh[48:], parent[2])
 
 
 class TraceRequests:
@@ -82,7 +85,7 @@ class TraceRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace = trace_of(Headers(scope=scope))
+        trace = trace_of(scope["headers"])
         # Never set back: a request has a task of its own, in which the server logs after us what went wrong.
         _current.set(trace)
         started, status = time.perf_counter(), 500

@@ -49,23 +49,27 @@ class Freshness:
         Raises:
             NotModified: `If-None-Match` names this very answer.
         """
-        name_versions(self._response, champion, snapshot, has_lists)
-        if has_lists and champion is not None:
-            more = (*more, champion.lineup.data_version or "")
         state = snapshot.state if isinstance(snapshot, Snapshot) else snapshot
-        made_of = [
-            state.stamp,
-            champion.version.run_id if champion else "",
-            self._request.scope["query_string"].decode("latin-1"),
-            *more,
-        ]
-        tag = f'W/"{hashlib.sha256(chr(0).join(made_of).encode("utf-8", "replace")).hexdigest()[:24]}"'
-        is_personal = "authorization" in self._request.headers
-        self._response.headers["ETag"] = tag
-        self._response.headers["Cache-Control"] = f"{'private' if is_personal else 'public'}, no-cache"
-        self._response.headers["Vary"] = "Authorization"
-        if is_named(tag, self._request.headers.get("if-none-match", "")):
+        query, is_personal = self._request.scope["query_string"], "authorization" in self._request.headers
+        told = fresh_headers(state, champion, query, *more, has_lists=has_lists, is_personal=is_personal)
+        self._response.headers.update(told)
+        if is_named(told["ETag"], self._request.headers.get("if-none-match", "")):
             raise NotModified(dict(self._response.headers))
+
+
+def fresh_headers(
+    state: State, champion: Champion | None, query: bytes, *more: str, has_lists: bool, is_personal: bool
+) -> dict[str, str]:
+    """What `Freshness.check` sets for the question `query`; `is_personal`: of somebody who has sent a token."""
+    if has_lists and champion is not None:
+        more = (*more, champion.lineup.data_version or "")
+    made_of = [state.stamp, champion.version.run_id if champion else "", query.decode("latin-1"), *more]
+    return {
+        **version_headers(champion, state.data_version, has_lists),
+        "ETag": f'W/"{hashlib.sha256(chr(0).join(made_of).encode("utf-8", "replace")).hexdigest()[:24]}"',
+        "Cache-Control": f"{'private' if is_personal else 'public'}, no-cache",
+        "Vary": "Authorization",
+    }
 
 
 def is_named(tag: str, if_none_match: str) -> bool:
@@ -94,13 +98,19 @@ TheFreshness = Annotated[Freshness, Depends(_freshness)]
 def name_versions(
     response: Response, champion: Champion | None, snapshot: Snapshot | State, has_lists: bool = False
 ) -> None:
-    """Set `Bookclub-Data-Version`, and `Bookclub-Model` (`tfidf_model/3`) where there is a model.
+    """Set what `version_headers` says."""
+    response.headers.update(version_headers(champion, snapshot.data_version, has_lists))
+
+
+def version_headers(champion: Champion | None, data_version: str, has_lists: bool) -> dict[str, str]:
+    """`Bookclub-Data-Version`, and `Bookclub-Model` (`tfidf_model/3`) where there is a model.
 
     An answer that `has_lists` rests on two states for some seconds after a load, and is named after the earlier: who
     keeps answers by version must not keep this one for the later.
     """
-    response.headers["Bookclub-Data-Version"] = snapshot.data_version
-    if champion is not None:
-        if has_lists:
-            response.headers["Bookclub-Data-Version"] = champion.lineup.data_version or "0"
-        response.headers["Bookclub-Model"] = f"{champion.version.name}/{champion.version.version}"
+    if champion is None:
+        return {"Bookclub-Data-Version": data_version}
+    return {
+        "Bookclub-Data-Version": (champion.lineup.data_version or "0") if has_lists else data_version,
+        "Bookclub-Model": f"{champion.version.name}/{champion.version.version}",
+    }

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 60.0
 _BEHIND_S = 0.02  # how often it is looked at in memory whether the books have changed
-_PAUSES = 3  # so many times as long as a slice of preparing took is left to the answers after it
+_PAUSES = 9  # so many times as long as a slice of preparing took is left to the answers after it
 LONGEST_BOOKS_PAUSE_S = 20.0  # a book is to be recommended within a minute
 LAST = "champion.json"
 

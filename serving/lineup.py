@@ -34,7 +34,7 @@ MASKS = 32  # of a million books one takes a megabyte
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
 _PREPARED = 10_000  # of so many books all is read and told before it is asked for: in seconds
 _AT_ONCE = 20  # so many rows are read and told in some milliseconds
-_SLICE_S = 0.0003
+_SLICE_S = 0.0001
 _STATEMENT_TIMEOUT_S = 60
 
 

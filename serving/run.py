@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 # How long an answer may wait while another thread works in Python, on a new model or new books: Python's own 5 ms are
 # ten answers.
-_SWITCH_S = 0.0002
+_SWITCH_S = 0.0005
 _OPTIONS: dict[str, Any] = {
     "log_config": None,
     "access_log": False,

@@ -34,7 +34,7 @@ from serving import UNLIMITED, Server, fill, mlflow_server, publish, serve
 
 CONNECTIONS = 16
 READERS = 2
-KINDS = {"quiet": "quiet", "swaps": "while champions are swapped", "books": "while prices change"}
+SETTLED_S = 5.0  # before a quiet round: the API reads ahead for some seconds after what came before
 
 
 def main() -> None:
@@ -62,10 +62,9 @@ def main() -> None:
             seen = rounds(options, server, asked, changes, report)
         tell(seen, report)
         killed = without_postgres(work, api, paths_of(asked), asked)
+        slowest_ms = killed["slowest"] * 1000
         print("Postgres killed under load, lists: " + told(killed["known"]))
-        print(
-            f"the same, what needs it (GET /books): {told(killed['books'])}; slowest {killed['slowest'] * 1000:.0f} ms"
-        )
+        print(f"the same, what needs it (GET /books): {told(killed['books'])}; slowest {slowest_ms:.0f} ms")
         errors = sum(one.errors for loads in seen.values() for one in loads)
         bad = {status for kind in ("known", "books") for status in killed[kind]} - {200, 503}
         sys.exit(bool(errors or report.failed or report.wrong or bad))
@@ -131,6 +130,8 @@ def rounds(
     with ThreadPoolExecutor(1) as pool:
         while report.changes["swaps"] < options.swaps:
             for kind, change in changes.items():
+                if kind == "quiet":
+                    time.sleep(min(SETTLED_S, options.seconds))
                 loading = pool.submit(
                     load, server.process, server.address, paths_of(asked), options.seconds, CONNECTIONS, pause_ms
                 )
@@ -150,10 +151,10 @@ def tell(seen: dict[str, list[Load]], report: Report) -> None:
     errors = sum(one.errors for loads in seen.values() for one in loads)
     print(f"failed: {errors + report.failed}; mixed or wrong: {report.wrong} of {sum(report.read.values())} checked")
     for kind, loads in seen.items():
-        p99 = statistics.median(one.p99_ms for one in loads)
-        print(f"{kind}: {statistics.mean(one.per_s for one in loads):.0f} lists/s, "
-              f"p50 {statistics.median(one.p50_ms for one in loads):.2f} ms, p99 {p99:.2f} ms, "
-              f"{p99 / quiet:.2f} times the quiet one; rounds {', '.join(f'{one.p99_ms:.1f}' for one in loads)}")  # fmt: skip
+        p50, p99 = (statistics.median(getattr(one, field) for one in loads) for field in ("p50_ms", "p99_ms"))
+        per_s = statistics.mean(one.per_s for one in loads)
+        print(f"{kind}: {per_s:.0f} lists/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms, {p99 / quiet:.2f} times quiet; "
+              f"p99 of the rounds: {', '.join(f'{one.p99_ms:.1f}' for one in loads)}")  # fmt: skip
     print("memory, MB: " + ", ".join(f"{rss / 2**20:.0f}" for rss in report.memory))
 
 

@@ -1,10 +1,12 @@
 """Two models -> hundreds of swaps and rollbacks under load, then Postgres killed under load -> what readers saw.
 
     python benchmarks/swaps.py                              # 200 swaps: some minutes
-    python benchmarks/swaps.py --swaps 6 --seconds 2        # as the tests run it
+    python benchmarks/swaps.py --swaps 4 --seconds 2        # as the tests run it
 
-wrk asks the API for lists at about `--per-second`, quiet first and then while the champion changes to and fro; readers
-of our own check each answer against the models meanwhile. Ends with 1 if an answer failed or was of two models.
+wrk asks the API for lists at about `--per-second`, and readers of our own check each answer against the models. Rounds
+of three kinds follow one another, in which every `--every` seconds something is changed and asked after: the champion
+is named anew, and stays what it was (quiet); it is the other one (swaps); a price is another (books). So nothing else
+differs between them. Ends with 1 if an answer failed or was of two models.
 """
 
 from __future__ import annotations
@@ -18,88 +20,142 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
 from _wrk import Load, load
 
 from bookclub_platform.local.postgres import leased
 from bookclub_platform.models import ModelVersion, Registry, Tfidf
-from serving import UNLIMITED, fill, mlflow_server, publish, serve
+from serving import UNLIMITED, Server, fill, mlflow_server, publish, serve
 
 CONNECTIONS = 16
 READERS = 2
+SETTLED_S = 5.0  # before a quiet round: the API reads ahead for some seconds after what came before
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--books", type=int, default=1000)
-    parser.add_argument("--asked", type=int, default=200, help="how many of the books are asked for")
-    parser.add_argument("--swaps", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=20, help="of the quiet time, and of that without Postgres")
-    parser.add_argument("--per-second", type=int, default=300)
-    parser.add_argument("--registry", help="an MLflow server that runs already, for the models; else one is started")
-    options = parser.parse_args()
+    options = parsed()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         work = Path(folder)
         url = running.enter_context(leased(work))
         ids, model = fill(url, options.books)
         address = options.registry or running.enter_context(mlflow_server(work))
-        registry = Registry(address)
-        publish(address, model)
-        first = registry.champion(model.name)
-        other = Tfidf(category_weight=0.0, title_weight=5).fit(rows_of(url))
-        second = registry.publish(other, other.parameters, {}, {}, artifact_root=None)
-        models = {first.version: model, second.version: other}
-        home = work / "home"
+        both = two_champions(Registry(address), address, url, model)
         environment = UNLIMITED | {"BOOKCLUB_DATABASE_URL": url, "MLFLOW_TRACKING_URI": address}
-        environment |= {"BOOKCLUB_HOME": str(home), "BOOKCLUB_MODEL_POLL_S": "0.1"}
+        environment |= {"BOOKCLUB_HOME": str(work / "home"), "BOOKCLUB_MODEL_POLL_S": "0.1"}
         api, process = running.enter_context(serve(environment))
         asked = ids[:: max(1, len(ids) // options.asked)]
-        paths = [f"/books/{book_id}/recommendations" for book_id in asked]
-        pause_ms = round(CONNECTIONS / options.per_second * 1000)
-
-        def loaded(seconds: float) -> Load:
-            return load(process, api, paths, seconds, CONNECTIONS, pause_ms)
-
-        for version in (second, first):  # each list of both models once: what is kept is full, memory at its height
-            swap(registry, api, version)
-            with httpx.Client(base_url=api, timeout=20, headers={"Accept-Encoding": "identity"}) as client:
-                for path in paths:
+        swapped = Swapped(Registry(address), api, [version for version, _ in both])
+        with httpx.Client(base_url=api, timeout=20, headers={"Accept-Encoding": "identity"}) as client:
+            for _ in both:  # each list of both models once: what is kept is full, memory at its height
+                swapped.swap()
+                for path in paths_of(asked):
                     client.get(path)
-        quiet = loaded(options.seconds)
+        server = Server(url, api, process, asked[0])
+        changes = {"quiet": swapped.stay, "swaps": swapped.swap, "books": server.change}
         report = Report()
-        with reading(api, asked, models, report), ThreadPoolExecutor(1) as pool:
-            begun = time.monotonic()
-            memory = [process.memory_info().rss]
-            swapping = pool.submit(swap_all, registry, api, [second, first], options.swaps, process, memory)
-            busy = [loaded(max(2, options.seconds // 4))]
-            while not swapping.done():
-                busy.append(loaded(max(2, options.seconds // 4)))
-            swapping.result()
-            took_s = time.monotonic() - begun
-        p99 = statistics.median(one.p99_ms for one in busy)
-        errors = sum(one.errors for one in busy)
-        print(f"{options.swaps} swaps and rollbacks in {took_s:.0f} s, {quiet.per_s:.0f} lists/s quiet, "
-              f"{statistics.mean(one.per_s for one in busy):.0f} lists/s meanwhile")  # fmt: skip
-        print(
-            f"failed: {errors + report.failed}; mixed or wrong: {report.wrong} of {sum(report.read.values())} checked"
-        )
-        print(f"p99 {quiet.p99_ms:.1f} ms quiet, {p99:.1f} ms meanwhile: {p99 / quiet.p99_ms:.2f} times")
-        print("memory, MB: " + ", ".join(f"{rss / 2**20:.0f}" for rss in memory))
-        seen = without_postgres(work, api, paths, asked)
-        print("Postgres killed under load, lists: " + told(seen["known"]))
-        print(
-            "the same, what needs it (GET /books): "
-            + told(seen["books"])
-            + f"; slowest {seen['slowest'] * 1000:.0f} ms"
-        )
-        bad = {status for kind in ("known", "books") for status in seen[kind]} - {200, 503}
+        with reading(api, asked, {version.version: model for version, model in both}, report):
+            seen = rounds(options, server, asked, changes, report)
+        tell(seen, report)
+        killed = without_postgres(work, api, paths_of(asked), asked)
+        slowest_ms = killed["slowest"] * 1000
+        print("Postgres killed under load, lists: " + told(killed["known"]))
+        print(f"the same, what needs it (GET /books): {told(killed['books'])}; slowest {slowest_ms:.0f} ms")
+        errors = sum(one.errors for loads in seen.values() for one in loads)
+        bad = {status for kind in ("known", "books") for status in killed[kind]} - {200, 503}
         sys.exit(bool(errors or report.failed or report.wrong or bad))
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--books", type=int, default=1000)
+    parser.add_argument("--asked", type=int, default=200, help="how many of the books are asked for")
+    parser.add_argument("--swaps", type=int, default=200, help="at least so many")
+    parser.add_argument("--seconds", type=float, default=10, help="of each round")
+    parser.add_argument("--every", type=float, default=0.5, help="seconds from one change to the next, at least")
+    parser.add_argument("--per-second", type=int, default=300)
+    parser.add_argument("--registry", help="an MLflow server that runs already, for the models; else one is started")
+    return parser.parse_args()
+
+
+def two_champions(registry: Registry, address: str, url: str, model: Tfidf) -> list[tuple[ModelVersion, Tfidf]]:
+    """`model`, which is the champion then, and another of the same books."""
+    publish(address, model)
+    other = Tfidf(category_weight=0.0, title_weight=5).fit(rows_of(url))
+    second = registry.publish(other, other.parameters, {}, {}, artifact_root=None)
+    return [(registry.champion(model.name), model), (second, other)]
+
+
+class Swapped:
+    """The champion and the other one, in turns."""
+
+    def __init__(self, registry: Registry, api: str, versions: list[ModelVersion]) -> None:
+        self._registry, self._client = registry, httpx.Client(base_url=api, timeout=20)
+        self._champion, self._other = versions
+        self.count = 0
+
+    def swap(self) -> None:
+        self._champion, self._other = self._other, self._champion
+        self.count += 1
+        self.stay()
+
+    def stay(self) -> None:
+        """Name the champion to the registry, and wait until the API has taken it up."""
+        self._registry.promote(self._champion)
+        deadline = time.monotonic() + 30
+        while self._client.get("/model").json()["version"] != self._champion.version:
+            if time.monotonic() > deadline:
+                sys.exit(f"Version {self._champion.version} was not taken up within 30 s")
+            time.sleep(0.02)
+
+
+def paths_of(ids: list[int]) -> list[str]:
+    return [f"/books/{book_id}/recommendations" for book_id in ids]
+
+
+def rounds(
+    options: argparse.Namespace,
+    server: Server,
+    asked: list[int],
+    changes: dict[str, Callable[[], None]],
+    report: Report,
+) -> dict[str, list[Load]]:
+    """The loads of each kind, a round of each in turns until there were enough swaps."""
+    pause_ms = round(CONNECTIONS / options.per_second * 1000)
+    seen: dict[str, list[Load]] = {kind: [] for kind in changes}
+    with ThreadPoolExecutor(1) as pool:
+        while report.changes["swaps"] < options.swaps:
+            for kind, change in changes.items():
+                if kind == "quiet":
+                    time.sleep(min(SETTLED_S, options.seconds))
+                loading = pool.submit(
+                    load, server.process, server.address, paths_of(asked), options.seconds, CONNECTIONS, pause_ms
+                )
+                while not loading.done():
+                    next_at = time.monotonic() + options.every
+                    change()
+                    report.changes[kind] += 1
+                    time.sleep(max(0.0, next_at - time.monotonic()))
+                seen[kind].append(loading.result())
+            report.memory.append(server.process.memory_info().rss)
+    return seen
+
+
+def tell(seen: dict[str, list[Load]], report: Report) -> None:
+    quiet = statistics.median(one.p99_ms for one in seen["quiet"])
+    print(f"{report.changes['swaps']} swaps and rollbacks, {report.changes['books']} changes of the books")
+    errors = sum(one.errors for loads in seen.values() for one in loads)
+    print(f"failed: {errors + report.failed}; mixed or wrong: {report.wrong} of {sum(report.read.values())} checked")
+    for kind, loads in seen.items():
+        p50, p99 = (statistics.median(getattr(one, field) for one in loads) for field in ("p50_ms", "p99_ms"))
+        per_s = statistics.mean(one.per_s for one in loads)
+        print(f"{kind}: {per_s:.0f} lists/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms, {p99 / quiet:.2f} times quiet; "
+              f"p99 of the rounds: {', '.join(f'{one.p99_ms:.1f}' for one in loads)}")  # fmt: skip
+    print("memory, MB: " + ", ".join(f"{rss / 2**20:.0f}" for rss in report.memory))
 
 
 def rows_of(url: str) -> list:  # type: ignore[type-arg]
@@ -114,11 +170,13 @@ def rows_of(url: str) -> list:  # type: ignore[type-arg]
 
 
 class Report:
-    """What the checking readers saw; `read` counts by version."""
+    """What the checking readers saw, `read` by version; how often what was changed; resident bytes after each round."""
 
     def __init__(self) -> None:
         self.failed = self.wrong = 0
         self.read: Counter[str] = Counter()
+        self.changes: Counter[str] = Counter()
+        self.memory: list[int] = []
 
 
 @contextmanager
@@ -156,25 +214,6 @@ def reading(api: str, ids: list[int], models: dict[str, Tfidf], report: Report) 
             ended.set()
         for reader in readers:
             reader.result()
-
-
-def swap(registry: Registry, api: str, version: ModelVersion) -> None:
-    registry.promote(version)
-    deadline = time.monotonic() + 30
-    while httpx.get(f"{api}/model").json()["version"] != version.version:
-        if time.monotonic() > deadline:
-            sys.exit(f"Version {version.version} was not taken up within 30 s")
-        time.sleep(0.02)
-
-
-def swap_all(
-    registry: Registry, api: str, versions: list[ModelVersion], count: int, process: psutil.Process, memory: list[int]
-) -> None:
-    """Swap `count` times; `memory` gets the resident bytes after each tenth of them."""
-    for number in range(count):
-        swap(registry, api, versions[number % len(versions)])
-        if (number + 1) % max(1, count // 10) == 0:
-            memory.append(process.memory_info().rss)
 
 
 def without_postgres(folder: Path, api: str, paths: list[str], ids: list[int]) -> dict:  # type: ignore[type-arg]

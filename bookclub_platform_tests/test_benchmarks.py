@@ -38,6 +38,7 @@ def test_swaps_under_load_and_a_killed_postgres_cost_no_reader_a_wrong_answer() 
     command = [sys.executable, str(BENCHMARKS / "swaps.py"), "--registry", registry, "--books", "60", "--swaps", "4"]
     done = subprocess.run([*command, "--seconds", "2", "--per-second", "100"], stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stdout
-    assert "4 swaps and rollbacks" in done.stdout and "failed: 0; mixed or wrong: 0 of" in done.stdout
+    swaps = int(done.stdout.split(" swaps and rollbacks")[0].split()[-1])
+    assert swaps >= 4 and "failed: 0; mixed or wrong: 0 of" in done.stdout
     lists = next(line for line in done.stdout.splitlines() if line.startswith("Postgres killed"))
     assert "times 200" in lists and "503" not in lists  # from memory, all the time

@@ -14,7 +14,7 @@ from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
 from serving import datawatch
 from serving.app import create_app
-from serving.datawatch import STALE_S
+from serving.datawatch import HELD_S, STALE_S, DataWatch
 from serving.kept import Answer, KeptAnswers
 
 world = given.world
@@ -157,6 +157,44 @@ def test_the_watch_asks_for_what_the_catalogue_calls_its_data_version(world: Wor
     with sa.create_engine(world.database_url, poolclass=sa.NullPool).connect() as connection:
         ours = connection.exec_driver_sql(datawatch._DATA_VERSION).scalar()
         assert ours == connection.scalar(tables.select_data_version()) > 0
+
+
+def test_a_newer_data_version_waits_for_who_reads_it_first_and_not_for_long(world: World) -> None:
+    now = time.monotonic()
+    watch = DataWatch(world.database_url)
+    watch._found("7", None, now)
+    watch._found("8", "7", now)
+    assert (watch.version, watch.newest, watch.is_current) == ("7", "8", True)
+    watch.saw("8", now)
+    assert watch.version == "8"
+    watch._found("9", "8", now + HELD_S - 0.01)
+    assert watch.version == "8"
+    watch._found("9", "9", now + HELD_S + 0.01)
+    assert watch.version == watch.newest == "9"
+    watch._found("2", "9", now + HELD_S + 0.01)  # another database
+    assert watch.version == watch.newest == "2"
+
+
+def test_lists_come_from_memory_all_the_while_the_books_change(
+    world: World, keeping: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datawatch, "HELD_S", 20.0)  # on a busy machine a lineup may take longer than it may in a shop
+    path = f"/books/{ids_of(world)[0]}/recommendations"
+    given.wait_for(lambda: all(get(keeping, path)["model"].values()))
+    asked = outcomes(keeping)
+    composed_before, count = _composed(keeping), 0
+    version = get(keeping, path)["data_version"]
+    given.load(world.database_url, "sea", given.catalogue()["sea"][:-1])
+    while get(keeping, path)["data_version"] == version:
+        count += 1
+    found = outcomes(keeping)
+    misses = found["misses"] - asked["misses"]
+    assert count > 0 and misses == _composed(keeping) - composed_before  # the routes, with Postgres, answered none
+
+
+def _composed(client: httpx.Client) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith("bookclub_answers_composed_total")).split()[-1])
 
 
 def test_memory_holds_its_bound_and_forgets_what_was_not_used_longest() -> None:

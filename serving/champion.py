@@ -30,7 +30,8 @@ from serving.lineup import Lineup, Lineups
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 60.0
-_BEHIND_S = 0.1  # how often it is looked at in memory whether the books have changed
+_BEHIND_S = 0.02  # how often it is looked at in memory whether the books have changed
+_PAUSES = 9  # so many times as long as a slice of preparing took is left to the answers after it
 LONGEST_BOOKS_PAUSE_S = 20.0  # a book is to be recommended within a minute
 LAST = "champion.json"
 
@@ -94,6 +95,7 @@ class ChampionKeeper:
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
         self._lineups = lineups
         self._prepared: Lineup | None = None
+        self._has_ended = False
         self._swap = threading.Lock()  # two loops take up models and books
         self._reading = threading.Lock()
         self.books_fault: str | None = None
@@ -123,10 +125,13 @@ class ChampionKeeper:
 
     async def run(self) -> None:
         """Recall, then look again and again, off the event loop, until cancelled."""
-        await asyncio.to_thread(self.recall)
-        async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._look_for_ever())
-            loops.create_task(self._look_at_books_for_ever())
+        try:
+            await asyncio.to_thread(self.recall)
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._look_for_ever())
+                loops.create_task(self._look_at_books_for_ever())
+        finally:
+            self._has_ended = True  # a thread knows nothing of a task that is cancelled
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -138,8 +143,10 @@ class ChampionKeeper:
             started = time.monotonic()
             await asyncio.to_thread(self.look_at_books)
             took_s = time.monotonic() - started
+            await asyncio.to_thread(self.prepare)
             # While a large catalogue is loaded its state changes all the time: most of ours is for the answers.
-            await asyncio.sleep(max(_BEHIND_S, min(5 * took_s, LONGEST_BOOKS_PAUSE_S)))
+            again_at = started + took_s + min(5 * took_s, LONGEST_BOOKS_PAUSE_S)
+            await asyncio.sleep(max(_BEHIND_S, again_at - time.monotonic()))
             while time.monotonic() - started < self._poll_s and not self._is_behind():
                 await asyncio.sleep(_BEHIND_S)
 
@@ -192,13 +199,29 @@ class ChampionKeeper:
         if lineup is not champion.lineup:  # else who holds on to the champion in use sees that it is still the same
             with self._swap:
                 if self._champion is not None and self._champion.model is champion.model:
-                    self._champion = replace(self._champion, lineup=lineup)
-        if self._lineups is not None and lineup is not self._prepared:
-            try:
-                self._lineups.prepare(lineup)
-                self._prepared = lineup
-            except DatabaseUnavailable as error:
-                log.warning("What is asked for is read only then: %s", error)
+                    self._put_in_use(replace(self._champion, lineup=lineup))
+
+    def prepare(self) -> None:
+        """Have what is told of the champion's books at hand before it is asked for; stops where it is out of date. Does
+        not raise: a fault is logged."""
+        champion, lineups = self._champion, self._lineups
+        if champion is None or lineups is None or champion.lineup is self._prepared:
+            return
+        try:
+            started = time.perf_counter()
+            for _ in lineups.prepare(champion.lineup):
+                time.sleep(_PAUSES * (time.perf_counter() - started))
+                if self._has_ended or self._champion is not champion or lineups.is_behind(champion.lineup):
+                    return
+                started = time.perf_counter()
+            self._prepared = champion.lineup
+        except DatabaseUnavailable as error:
+            log.warning("What is asked for is read only then: %s", error)
+
+    def _put_in_use(self, champion: Champion) -> None:
+        self._champion = champion
+        if self._lineups is not None:
+            self._lineups.put_in_use(champion.lineup)
 
     def _lineup(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
         """What may be recommended with `model` now; without the books, what was before."""
@@ -233,7 +256,8 @@ class ChampionKeeper:
             raise ArtifactInvalid(self._refuse(version, error)) from error
         kept = {champion.folder} | ({self._champion.folder} if self._champion else set())
         with self._swap:
-            self._champion, self._refusal = champion, None
+            self._put_in_use(champion)
+            self._refusal = None
         self.swaps += 1
         audit.note("take-up-model", "done", model=version.name, version=version.version, run_id=version.run_id)
         log.info("Took up %s version %s (run %s).", version.name, version.version, version.run_id)

@@ -2,6 +2,9 @@
 
     watch = DataWatch(database_url); watch.start(); watch.version, watch.is_current; watch.stop()
 
+A newer version that it hears of is not at once the one to answer with: until the lineup is of that one, each list would
+take a way to Postgres that costs ten times as much. It is as soon as somebody `saw` it, and after HELD_S at the latest.
+
 Asked again and again rather than told by LISTEN: a connection that was dropped in silence tells nothing, and looks like
 one on which nothing happens. In a thread of its own: on a crowded event loop the question would wait behind the answers
 that could have come from memory, had it been asked.
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.2
 STALE_S = 1.0
+HELD_S = STALE_S - 2 * PAUSE_S  # the next look comes a pause later, and may have to wait
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _DATA_VERSION = str(select_data_version().compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
@@ -31,7 +35,8 @@ _DATA_VERSION = str(select_data_version().compile(dialect=_DIALECT, compile_kwar
 
 class DataWatch:
     """Attributes:
-    version: the newest data version that this process has heard of; None before the first.
+    version: the data version to answer with; None before the first.
+    newest: the newest that this process has heard of.
     outages: how often Postgres came back: another database, restored, may stand there since, with the same versions.
     """
 
@@ -44,6 +49,7 @@ class DataWatch:
         self._thread = threading.Thread(target=self._run, name="data-version", daemon=True)
         self._lock = threading.Lock()
         self.version: str | None = None
+        self.newest: str | None = None
         self.outages = 0
 
     @property
@@ -51,11 +57,17 @@ class DataWatch:
         """Whether Postgres named `version` within the last STALE_S seconds."""
         return time.monotonic() - self._confirmed_at < STALE_S
 
-    def saw(self, version: str) -> None:
-        """An answer was read from that version: nobody who has seen it may be given an older one afterwards."""
+    def saw(self, version: str, asked_at: float | None = None) -> None:
+        """An answer was read from that version: nobody who has seen it may be given an older one afterwards.
+
+        `asked_at`: when it was the newest, in `time.monotonic()` seconds, if that is known.
+        """
         with self._lock:
             if self.version is None or int(version) > int(self.version):
                 self.version = version
+                self.newest = max(version, self.newest or version, key=int)
+                if asked_at is not None and not self._is_away:
+                    self._confirmed_at = max(self._confirmed_at, asked_at)
 
     def start(self) -> None:
         """Look again and again until `stop`."""
@@ -85,7 +97,7 @@ class DataWatch:
             tcp_user_timeout=1000 * STATEMENT_TIMEOUT_S,
         ) as connection:
             while not self._ended.is_set():
-                asked_at, before = time.monotonic(), self.version
+                asked_at, before = time.monotonic(), self.newest
                 row = connection.execute(_DATA_VERSION).fetchone()
                 assert row is not None
                 self._found(str(row[0]), before, asked_at)
@@ -94,8 +106,12 @@ class DataWatch:
     def _found(self, version: str, before: str | None, asked_at: float) -> None:
         with self._lock:
             # Lower only where nothing newer was seen meanwhile: then it is another database.
-            if self.version == before or int(version) > int(self.version or 0):
-                self.version = version
+            if self.newest is None or self.newest == before or int(version) > int(self.newest):
+                self.newest = version
+            is_later = self.version is not None and int(self.newest) > int(self.version)
+            if is_later and not self._is_away and asked_at - self._confirmed_at < HELD_S:
+                return
+            self.version = self.newest
             self.outages += self._is_away
             self._is_away = False
             self._confirmed_at = asked_at

@@ -13,7 +13,7 @@ A lineup never changes, so that an answer that holds one is of one model and one
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -35,9 +35,9 @@ MASKS = 200  # as many as there are categories, and more
 _MASKS_LARGE = 32  # of a million books one takes a megabyte
 _LARGE = 20_000
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
-_PREPARED = 10_000  # of so many books all is read and told before it is asked for: in a second or two
-_PREPARING_S = 2.0
-_AT_ONCE = 500
+_PREPARED = 10_000  # of so many books all is read and told before it is asked for: in seconds
+_AT_ONCE = 20  # so many rows are read and told in some milliseconds
+_SLICE_S = 0.0001
 _STATEMENT_TIMEOUT_S = 60
 
 
@@ -59,6 +59,7 @@ class Lineup:
     state: the one that they are of.
     epoch: `DataWatch.outages` when they were read.
     near: what `grown` tells of near books.
+    read_at: when the books were read, in `time.monotonic()` seconds.
     renewed_at: when it is to be read again though nothing changed, in `time.monotonic()` seconds.
     """
 
@@ -67,6 +68,7 @@ class Lineup:
     state: State | None = None
     epoch: int = 0
     near: NearBytes | None = None
+    read_at: float = 0.0
     renewed_at: float = float("inf")
     _masks: dict[Filters, Mask] = field(default_factory=dict, init=False)
 
@@ -178,12 +180,13 @@ class Lineups:
         near = near or NearBytes(newer, self._near_bytes)
         took_s = time.monotonic() - started
         renewed_at = started + max(RENEWED_AFTER_S, 50 * took_s)  # a large catalogue: a fiftieth of the time at most
-        lineup = Lineup(newer, stock, state, epoch, near, renewed_at)
+        lineup = Lineup(newer, stock, state, epoch, near, started, renewed_at)
         lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
         return lineup
 
-    def prepare(self, lineup: Lineup) -> None:
-        """Read and tell of all books, of a small catalogue, before they are asked for.
+    def prepare(self, lineup: Lineup) -> Iterator[None]:
+        """Read and tell of all books, of a small catalogue, before they are asked for; in short slices, for while one
+        of them runs no request is answered.
 
         Raises:
             DatabaseUnavailable: they cannot be read now.
@@ -193,23 +196,30 @@ class Lineups:
         ids = lineup.stock.ids.tolist()
         kept = self.books.of(ids, lineup.stock.version.tolist(), lineup.epoch)
         lacking = [book_id for book_id, json in zip(ids, kept, strict=True) if json is None]
-        try:
-            with self._engine.connect() as connection:
-                for start in range(0, len(lacking), _AT_ONCE):
-                    chosen = {"ids": lacking[start : start + _AT_ONCE]}
-                    self.books.keep(connection.execute(SELECT_VERSIONED, chosen).all(), lineup.epoch)
-        except sa.exc.DBAPIError as error:
-            raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
+        for start in range(0, len(lacking), _AT_ONCE):
+            try:
+                with self._engine.connect() as connection:
+                    rows = connection.execute(SELECT_VERSIONED, {"ids": lacking[start : start + _AT_ONCE]}).all()
+            except sa.exc.DBAPIError as error:
+                raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
+            self.books.keep(rows, lineup.epoch)
+            yield
         mask = lineup.mask(Filters())
-        deadline = time.monotonic() + _PREPARING_S
+        began = time.perf_counter()
         for book_id in lineup.grown.ids[mask.may].tolist():
             lineup.near.of(book_id, 10, mask)
-            if time.monotonic() > deadline:
-                return
+            if time.perf_counter() - began > _SLICE_S:
+                yield
+                began = time.perf_counter()
+
+    def put_in_use(self, lineup: Lineup) -> None:
+        """Answers are of that lineup from now on."""
+        if self._watch is not None and lineup.data_version is not None:
+            self._watch.saw(lineup.data_version, lineup.read_at)
 
     def is_behind(self, lineup: Lineup) -> bool:
         """Whether there is a newer state of the books than that of `lineup`."""
-        return self._watch is not None and (self._watch.version, self._epoch) != (lineup.data_version, lineup.epoch)
+        return self._watch is not None and (self._watch.newest, self._epoch) != (lineup.data_version, lineup.epoch)
 
     @property
     def _epoch(self) -> int:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import socket
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# How long an answer may wait while another thread works in Python, on a new model or new books: Python's own 5 ms are
+# ten answers.
+_SWITCH_S = 0.0005
 _OPTIONS: dict[str, Any] = {
     "log_config": None,
     "access_log": False,
@@ -60,7 +65,13 @@ def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
 def _app(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None = None) -> FastAPI:
     from serving.app import create_app  # a second of imports, that the supervisor of several workers needs not
 
-    return create_app(settings, database_url, tracking_uri, figures)
+    app = create_app(settings, database_url, tracking_uri, figures)
+    sys.setswitchinterval(_SWITCH_S)
+    # What has been imported and made is there until the end. To look through it again and again for garbage takes a
+    # tenth of a second, in which nobody is answered.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _listening(host: str, port: int) -> socket.socket:

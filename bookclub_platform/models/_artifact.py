@@ -106,7 +106,7 @@ def read_array(path: Path, dtype: type[np.generic], ndim: int = 1) -> NDArray[An
     """
     try:
         # Not np.load, which would take a .zip or a pickle for an answer too.
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = np.lib.format.open_memmap(str(path), mode="r")  # of a Path it looks up each folder above
     except _UNREADABLE as error:
         raise invalid(path, f"is no array: {error}") from error
     dtypes = (np.float32, np.float64) if dtype is np.floating else (dtype,)

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=1000, help="of how many books, drawn at random")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--work", type=Path, help="a folder that keeps books, model and MLflow's store for the next run")
+    parser.add_argument("--work", type=Path, help="a folder that keeps what is made for the next run")
     parser.add_argument("--only-fill", action="store_true", help="make these, and ask nothing")
     parser.add_argument("--registry", help="an MLflow server that runs already, for the models; else one is started")
     parser.add_argument("--no-mlflow-serve", action="store_true", help="leave out that peer, which starts slowly")

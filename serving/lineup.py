@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +23,14 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from bookclub_platform.core.errors import DatabaseUnavailable
-from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, fingerprint, read_stock, select_texts
+from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, fingerprint, select_texts
 from bookclub_platform.core.tables import select_state
 from bookclub_platform.models import BookText, Grown, Tfidf
 from serving.book_bytes import BookBytes
 from serving.catalogue import State, state_of
 from serving.datawatch import DataWatch
 from serving.near_bytes import NearBytes
+from serving.stock_files import StockFiles
 
 MASKS = 32  # of a million books one takes a megabyte
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
@@ -130,9 +132,16 @@ class Lineups:
     """
 
     def __init__(
-        self, database_url: str, watch: DataWatch | None = None, books: BookBytes | None = None, near_bytes: int = 0
+        self,
+        database_url: str,
+        watch: DataWatch | None = None,
+        books: BookBytes | None = None,
+        near_bytes: int = 0,
+        folder: Path | None = None,
     ) -> None:
+        """`folder`: where the columns of a large catalogue lie for all workers; None: each has its own in memory."""
         self._watch, self.books, self._near_bytes = watch, books, near_bytes
+        self._stocks = StockFiles(folder)
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
         self._engine = sa.create_engine(
             url,
@@ -152,13 +161,14 @@ class Lineups:
             DatabaseUnavailable: the books cannot be read now.
         """
         try:
-            with self._engine.connect() as connection:
+            with self._stocks.turn(), self._engine.connect() as connection:
                 started, epoch = time.monotonic(), self._epoch
                 state = state_of(connection.execute(select_state()).one_or_none())
                 known = before if before is not None and before.grown.base is model else None
                 if known is not None and (known.state, known.epoch) == (state, epoch) and started < known.renewed_at:
                     return known
-                stock = read_stock(connection)
+                before_it = known.stock if known is not None and known.epoch == epoch else None
+                stock = self._stocks.read(connection, state, before_it)
                 grown = known.grown if known is not None else Grown(model)
                 lacking = grown.outdated(stock.ids, stock.text).tolist()
                 rows = [BookText(*row) for row in connection.execute(select_texts(lacking))] if lacking else []

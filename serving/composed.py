@@ -140,7 +140,7 @@ class ComposeAnswers:
             # What there is instead is of the book's own category first, which only the routes know.
             if near is None or choice.filters.category is None:
                 return None
-            ids = lineup.well_rated(choice.filters, choice.limit, {book_id, *choice.exclude})
+            ids = await to_thread(lineup.well_rated, choice.filters, choice.limit, {book_id, *choice.exclude})
             near, is_near = [(other, _UNLIKE) for other in ids], False
         books = await self._json_of(lineup, [other for other, _ in near])
         if books is None:

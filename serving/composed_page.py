@@ -45,13 +45,14 @@ def question_of(query: bytes) -> BookQuery | None:
 def place_of(stock: Stock, asked: BookQuery) -> Place:
     """Where the page is."""
     filters, after_id = asked.filters(), asked.cursor.after.book_id if asked.cursor is not None else 0
-    ids = stock.ids if filters == _ALL else stock.ids[_passing(stock, filters)]
+    ids = stock.ids if filters == _ALL else stock.ids[passing(stock, filters)]
     start = int(ids.searchsorted(after_id, side="right"))
     end = start + asked.limit
     return Place(ids[start:end].tolist(), end >= len(ids), len(ids))
 
 
-def _passing(stock: Stock, filters: Filters) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def passing(stock: Stock, filters: Filters) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """(n,): which of the books the filters leave."""
     passes = np.ones(len(stock.ids), dtype=np.bool_)
     if filters.category is not None:
         passes &= stock.category == fingerprint(filters.category)

@@ -30,7 +30,7 @@ from serving.book_bytes import BookBytes
 from serving.catalogue import State, state_of
 from serving.datawatch import DataWatch
 from serving.near_bytes import NearBytes
-from serving.stock_files import StockFiles
+from serving.stock_files import SHARED_FROM, StockFiles, give_back_memory
 
 MASKS = 32  # of a million books one takes a megabyte
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
@@ -183,6 +183,9 @@ class Lineups:
         renewed_at = started + max(RENEWED_AFTER_S, 50 * took_s)  # a large catalogue: a fiftieth of the time at most
         lineup = Lineup(newer, stock, state, epoch, near, renewed_at)
         lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
+        if len(stock.ids) >= SHARED_FROM:
+            _ = newer.works
+            give_back_memory()
         return lineup
 
     def prepare(self, lineup: Lineup) -> None:

@@ -66,7 +66,9 @@ def main() -> None:
         known, model = filled(work, url, options.books)
         ids = random.Random(0).sample(known, min(options.asked, len(known)))
         registry = options.registry or running.enter_context(mlflow_server(work))
-        publish(registry, model, work / "published")
+        if options.registry or not (work / "published").exists():
+            publish(registry, model)
+            (work / "published").touch()
         if options.only_fill:
             return
         environment = UNLIMITED | {
@@ -169,7 +171,7 @@ def filled(work: Path, url: str, count: int) -> tuple[list[int], Tfidf]:
     if not note.exists():
         # A process of its own: what it takes to make a million books is free again afterwards.
         with multiprocessing.get_context("spawn").Pool(1) as maker:
-            maker.apply(fill, (url, count, folder))
+            maker.apply(save_filled, (url, count, folder))
         note.write_text(str(count))
     if note.read_text() != str(count):
         sys.exit(f"{work} holds {note.read_text()} books: name another folder for {count}.")
@@ -178,8 +180,12 @@ def filled(work: Path, url: str, count: int) -> tuple[list[int], Tfidf]:
     return ids, Tfidf.load(folder)
 
 
-def fill(url: str, count: int, folder: Path) -> None:
-    """`count` books of the sandbox in the table, and a model of them in `folder`."""
+def save_filled(url: str, count: int, folder: Path) -> None:
+    fill(url, count)[1].save(folder)
+
+
+def fill(url: str, count: int) -> tuple[list[int], Tfidf]:
+    """`count` books of the sandbox in the table -> their ids, and a model of them."""
     from _books import _made_up
 
     urls = database_urls(url)
@@ -193,16 +199,12 @@ def fill(url: str, count: int, folder: Path) -> None:
     del found, own
     with sa.create_engine(urls.books).connect() as connection:
         rows = [BookText(*row) for row in connection.execute(select_training_rows())]
-    Tfidf().fit(rows).save(folder)
+    return [row.id for row in rows], Tfidf().fit(rows)
 
 
-def publish(address: str, model: Tfidf, note: Path) -> None:
-    """Make `model` the champion of the registry at `address`, unless `note` tells that it is."""
-    if note.exists():
-        return
+def publish(address: str, model: Tfidf) -> None:
     registry = Registry(address)
     registry.promote(registry.publish(model, model.parameters, {"books": len(model.book_ids)}, {}, artifact_root=None))
-    note.touch()
 
 
 @contextmanager

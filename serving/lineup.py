@@ -32,7 +32,7 @@ from serving.datawatch import DataWatch
 from serving.near_bytes import NearBytes
 from serving.stock_files import SHARED_FROM, StockFiles, give_back_memory
 
-MASKS = 32  # of a million books one takes a megabyte
+MASKS, MASK_BYTES = 32, 16 * 2**20  # of a million books one takes a megabyte
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
 _PREPARED = 10_000  # of so many books all is read and told before it is asked for: in a second or two
 _PREPARING_S = 2.0
@@ -89,7 +89,7 @@ class Lineup:
         mask = self._masks.get(filters)
         if mask is None:
             mask = self._mask(filters)
-            if len(self._masks) >= MASKS:
+            if len(self._masks) >= min(MASKS, max(2, MASK_BYTES // max(1, len(mask)))):
                 self._masks.pop(next(iter(self._masks)), None)  # the oldest; another thread may have been first
             self._masks[filters] = mask
         return mask

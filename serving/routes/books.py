@@ -52,7 +52,7 @@ async def list_books(
         raise problems.Problem(
             409, "other-order", f"The cursor is of a page in the order {page.sort}: ask with sort={page.sort}, or anew."
         )
-    async with catalogue.snapshot() as snapshot:
+    async with catalogue.snapshot(is_patient=query.facets) as snapshot:
         fresh.check(snapshot, keeper.current)
         rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
         stock = stock_of(keeper.current, snapshot, filters)
@@ -101,7 +101,7 @@ async def get_history(
 @router.get("/categories", summary="All categories", responses=CONDITIONAL)
 async def list_categories(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> Categories:
     """Every category with a listed book, by name, with its counts."""
-    async with catalogue.snapshot() as snapshot:
+    async with catalogue.snapshot(is_patient=True) as snapshot:
         fresh.check(snapshot, keeper.current)
         rows = await snapshot.remembered("categories", select_categories())
     items = [Category.model_validate(row) for row in rows]

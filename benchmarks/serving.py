@@ -1,7 +1,7 @@
 """Made-up books -> the API under load, beside bare FastAPI and `mlflow models serve` -> Markdown on stdout.
 
     python benchmarks/serving.py                                   # 1,000 books, three rounds: some minutes
-    python benchmarks/serving.py --books 1000000 --asked 5000      # a quarter of an hour, most of it to make the books
+    python benchmarks/serving.py --books 1000000 --asked 5000 --work /tmp/million   # makes the books once, for all runs
 
 Postgres, MLflow, the API and its peers are processes of their own on loopback; the API runs as `python -m serving`, one
 worker, without quotas. wrk asks all of them in turns: each address once after the books have changed (cold), any at
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import decimal
 import json
+import multiprocessing
 import os
 import random
 import socket
@@ -35,7 +36,7 @@ from _wrk import Load, Order, load
 from bookclub_platform.cleaning import clean
 from bookclub_platform.core.database import database_urls, ensure_databases, migrate
 from bookclub_platform.core.loads import load_category
-from bookclub_platform.core.tables import books, loads, select_books, select_categories, select_training_rows
+from bookclub_platform.core.tables import books, loads, select_categories, select_training_rows
 from bookclub_platform.local.postgres import leased
 from bookclub_platform.models import BookText, Registry, Tfidf
 
@@ -55,16 +56,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--kinds", nargs="+", metavar="WORD", help="of what is asked only what has such a word")
+    parser.add_argument("--work", type=Path, help="a folder that keeps what is made for the next run")
+    parser.add_argument("--only-fill", action="store_true", help="make these, and ask nothing")
     parser.add_argument("--registry", help="an MLflow server that runs already, for the models; else one is started")
     parser.add_argument("--no-mlflow-serve", action="store_true", help="leave out that peer, which starts slowly")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
-        work = Path(folder)
+        work = options.work or Path(folder)
         url = running.enter_context(leased(work))
-        known, model = fill(url, options.books)
+        known, model = filled(work, url, options.books)
         ids = random.Random(0).sample(known, min(options.asked, len(known)))
         registry = options.registry or running.enter_context(mlflow_server(work))
-        publish(registry, model)
+        if options.registry or not (work / "published").exists():
+            publish(registry, model)
+            (work / "published").touch()
+        if options.only_fill:
+            return
         environment = UNLIMITED | {
             "BOOKCLUB_DATABASE_URL": url, "MLFLOW_TRACKING_URI": registry, "BOOKCLUB_HOME": str(work / "home"),
         }  # fmt: skip
@@ -160,6 +167,25 @@ class Server(NamedTuple):
         sys.exit("The API does not rank by the new state of the books after 60 s.")
 
 
+def filled(work: Path, url: str, count: int) -> tuple[list[int], Tfidf]:
+    """The ids of `count` books in the table and a model of them: those that lie in `work`, or else made there."""
+    note, folder = work / "filled", work / "model"
+    if not note.exists():
+        # A process of its own: what it takes to make a million books is free again afterwards.
+        with multiprocessing.get_context("spawn").Pool(1) as maker:
+            maker.apply(save_filled, (url, count, folder))
+        note.write_text(str(count))
+    if note.read_text() != str(count):
+        sys.exit(f"{work} holds {note.read_text()} books: name another folder for {count}.")
+    with sa.create_engine(database_urls(url).books).connect() as connection:
+        ids = list(connection.execute(sa.select(books.c.id).order_by(books.c.id)).scalars())
+    return ids, Tfidf.load(folder)
+
+
+def save_filled(url: str, count: int, folder: Path) -> None:
+    fill(url, count)[1].save(folder)
+
+
 def fill(url: str, count: int) -> tuple[list[int], Tfidf]:
     """`count` books of the sandbox in the table -> their ids, and a model of them."""
     from _books import _made_up
@@ -172,9 +198,10 @@ def fill(url: str, count: int) -> tuple[list[int], Tfidf]:
         for category in sorted({book.category for book in found}):
             own = [book for book in found if book.category == category]
             load_category(connection, "sandbox", category, "1", own, [], max(book.seen_at for book in own))
-        ids = [row.id for row in connection.execute(select_books())]
+    del found, own
+    with sa.create_engine(urls.books).connect() as connection:
         rows = [BookText(*row) for row in connection.execute(select_training_rows())]
-    return ids, Tfidf().fit(rows)
+    return [row.id for row in rows], Tfidf().fit(rows)
 
 
 def publish(address: str, model: Tfidf) -> None:

@@ -153,6 +153,23 @@ def test_each_facet_counts_what_its_choices_would_leave(odd: World) -> None:
     assert get(odd.client, "/books")["facets"] is None
 
 
+def test_what_is_counted_in_memory_is_what_postgres_counts(odd: World) -> None:
+    def is_ranked() -> bool:
+        answer = get(odd.client, f"/books/{ids_of(odd)[0]}/recommendations")
+        return bool(answer["ranked_data_version"] == answer["data_version"])
+
+    given.wait_for(is_ranked)
+    for category, least, most, stars, stock in itertools.product(
+        [None, "sea", "odd", "nothing"], [None, "12.1"], [None, "16.1", "11"], [None, 3], [None, True]
+    ):
+        query = {"category": category, "min_price": least, "max_price": most, "min_rating": stars, "in_stock": stock}
+        asked = {name: value for name, value in query.items() if value is not None} | {"facets": True, "limit": 1}
+        # All are of one shop; which that is, only Postgres knows.
+        counted = get(odd.client, "/books", **asked, source="books_toscrape")
+        found = get(odd.client, "/books", **asked)
+        assert (found["total"], found["facets"]) == (counted["total"], counted["facets"]), asked
+
+
 def test_a_history_has_a_state_for_each_change_and_none_for_a_mere_sighting(odd: World) -> None:
     books = given.catalogue()["sea"]
     book_id = next(

@@ -121,6 +121,16 @@ def test_a_wide_filter_costs_little_and_misses_little(model: Tfidf, monkeypatch:
     assert filtered_recall(model, 0.5) > 0.95
 
 
+def test_a_rare_filter_has_more_postings_read_than_a_wide_one(model: Tfidf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_index, "NARROW", 0)
+    monkeypatch.setattr(_index, "SCORED", BOOKS)
+    monkeypatch.setattr(_index, "ALLOWED_POSTINGS", BOOKS // 20)
+    assert filtered_recall(model, 0.02) == 1  # before so many are found all are read
+    wide = filtered_recall(model, 0.9)
+    monkeypatch.setattr(_index, "ALLOWED_POSTINGS", 1)
+    assert filtered_recall(model, 0.9) < wide < 1
+
+
 def filtered_recall(model: Tfidf, share: float) -> float:
     """recall@10 of `among` over 100 books, against all cosines; fails where a book is not allowed or a score wrong."""
     is_allowed = np.random.default_rng(1).random(BOOKS) < share

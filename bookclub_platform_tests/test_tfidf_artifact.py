@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from bookclub_platform.core.errors import ArtifactInvalid
-from bookclub_platform.models import load_model
+from bookclub_platform.models import Tfidf, _artifact, load_model
+from bookclub_platform.models._stems import STEM_ARRAYS
 from bookclub_platform_tests.test_tfidf import SHELF, model, saved
 
 __all__ = ["model", "saved"]
@@ -172,3 +173,45 @@ def test_a_damaged_or_hostile_artifact_is_refused(
     damage(folder)
     with pytest.raises(ArtifactInvalid, match=r"copy.*\. Remove that folder"):
         load_model(folder)
+
+
+def test_a_long_vocabulary_is_read_by_the_word(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _artifact.read_list(saved / "vocabulary.json")
+    monkeypatch.setattr(_artifact, "_LARGE_BYTES", 1)
+    monkeypatch.setattr(_artifact, "_AT_ONCE", 7)
+    mapped = _artifact.read_list(saved / "vocabulary.json")
+    assert not isinstance(mapped, list) and mapped == whole and mapped[-3:] == whole[-3:]
+    assert [mapped[at] for at in range(len(whole))] == whole and mapped[-1] == whole[-1]
+    with pytest.raises(IndexError):
+        mapped[len(whole)]
+    for content in (
+        '[\n"a",\n"b", "c"\n]\n',
+        "[\n1,\n2\n]\n",
+        '["a"]',
+        "[]",
+        '[\n"a"\n',
+        '{\n"a",\n"b"\n}\n',
+        "\n\n\n",
+    ):
+        (tmp_path / "list.json").write_text(content)
+        with pytest.raises(ArtifactInvalid):
+            _artifact.read_list(tmp_path / "list.json")
+
+
+def test_a_model_of_an_earlier_release_without_stems_folds_alike(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(saved, folder)
+    model = load_model(folder)
+    assert isinstance(model, Tfidf) and "stems" in vars(model)
+    for name in STEM_ARRAYS:
+        (folder / f"{name}.npy").unlink()
+    (folder / _artifact.MANIFEST).unlink()
+    _artifact.seal(folder, model.name, 1, model.parameters, model.counts)
+    older = load_model(folder)
+    assert isinstance(older, Tfidf) and "stems" not in vars(older)
+    n_terms = len(model.vocabulary_) - model.n_categories_
+    assert {older.stems.get(word) for word in ("sea", "nowher", None)} == {
+        model.stems.get(word) for word in ("sea", "nowher", None)
+    }
+    assert all(np.array_equal(one, other) for one, other in zip(older.stems, model.stems, strict=True))
+    assert sorted(model.stems.columns.tolist()) == list(range(n_terms))

@@ -109,11 +109,11 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
     cache_bytes = settings.answer_cache_mb * 2**20
     # Half for whole answers; a quarter each for the books and the reasons that other answers are put together from.
     books = BookBytes(cache_bytes // 4) if cache_bytes else None
-    lineups = Lineups(database_url, watch, books, near_bytes=cache_bytes // 4)
-    folder = settings.home / "serving" / "models"
-    keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, folder, settings.model_poll_s, lineups)
+    own = settings.home / "serving"
+    lineups = Lineups(database_url, watch, books, near_bytes=cache_bytes // 4, folder=own / "stock")
+    keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, own / "models", settings.model_poll_s, lineups)
     tokens = Tokens(KeyRing(settings.token_keys_file))
-    quotas = SharedQuotas(settings.home / "serving" / "quotas")
+    quotas = SharedQuotas(own / "quotas")
     accounts = Accounts(
         database_url,
         tokens,

@@ -8,10 +8,12 @@ A database that does not answer becomes DatabaseUnavailable within seconds, and 
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -40,10 +42,18 @@ def state_of(row: sa.Row[Any] | None) -> State:
     return State(str(row.id), f"{row.id}-{row.loaded_at.timestamp():.6f}") if row is not None else State("0", "0")
 
 
+class _Memory:
+    """The rows of statements by state and key, and a lock for each that is being asked."""
+
+    def __init__(self) -> None:
+        self.rows: OrderedDict[Hashable, _Rows] = OrderedDict()
+        self.turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
+
+
 class Snapshot:
     """One state of the tables; every row read through it belongs to `data_version`."""
 
-    def __init__(self, connection: AsyncConnection, state: State, memory: OrderedDict[Hashable, _Rows]) -> None:
+    def __init__(self, connection: AsyncConnection, state: State, memory: _Memory) -> None:
         self._connection, self._memory, self.state = connection, memory, state
         self.data_version = state.data_version
 
@@ -53,11 +63,15 @@ class Snapshot:
 
     async def remembered(self, key: Hashable, statement: sa.Select[Any]) -> _Rows:
         """The rows of a statement that counts many books, which is asked once for each state of the tables. `key`
-        stands for the statement; only what a change of the data version tells may be asked in this way."""
-        if (known := self._memory.get((self.state.stamp, key))) is None:
-            known = self._memory[self.state.stamp, key] = await self.rows(statement)
-            while len(self._memory) > _MOST_REMEMBERED:
-                self._memory.popitem(last=False)
+        stands for the statement; only what a change of the data version tells may be asked in this way. Who asks for
+        what another is counting waits for that."""
+        name = self.state.stamp, key
+        turn = self._memory.turns.setdefault(name, asyncio.Lock())
+        async with turn:
+            if (known := self._memory.rows.get(name)) is None:
+                known = self._memory.rows[name] = await self.rows(statement)
+                while len(self._memory.rows) > _MOST_REMEMBERED:
+                    self._memory.rows.popitem(last=False)
         return known
 
     async def scalar(self, statement: sa.Select[Any]) -> Any:
@@ -70,7 +84,7 @@ class Catalogue:
     def __init__(self, database_url: str, watch: DataWatch) -> None:
         self._engine = open_engine(database_url, POOL_SIZE, "REPEATABLE READ", is_read_only=True)
         self.watch = watch
-        self._memory: OrderedDict[Hashable, _Rows] = OrderedDict()
+        self._memory = _Memory()
 
     @asynccontextmanager
     async def snapshot(self, is_patient: bool = False) -> AsyncIterator[Snapshot]:

@@ -138,7 +138,7 @@ class ComposeAnswers:
         elif choice.filters.category is None:
             return None  # what there is instead is of the book's own category first, which only the routes know
         else:
-            ids = lineup.well_rated(choice.filters, choice.limit, {book_id, *choice.exclude})
+            ids = await to_thread(lineup.well_rated, choice.filters, choice.limit, {book_id, *choice.exclude})
             around, told = frame.around_fallback(bool(ids)), [_UNLIKE] * len(ids)
             versions = lineup.versions(np.array(ids, dtype=np.int64))
         books = await self._json_of(lineup, ids, versions)

@@ -57,14 +57,15 @@ def place_of(stock: Stock, asked: Question) -> Place:
     """Where the page is."""
     ids, versions = stock.ids, stock.version
     if asked.filters is not None:
-        passing = _passing(stock, asked.filters)
-        ids, versions = ids[passing], versions[passing]
+        passes = passing(stock, asked.filters)
+        ids, versions = ids[passes], versions[passes]
     start = int(ids.searchsorted(asked.after_id, side="right"))
     end = start + asked.limit
     return Place(ids[start:end].tolist(), versions[start:end].tolist(), end >= len(ids), len(ids))
 
 
-def _passing(stock: Stock, filters: Filters) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def passing(stock: Stock, filters: Filters) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """(n,): which of the books the filters leave."""
     passes = np.ones(len(stock.ids), dtype=np.bool_)
     if filters.category is not None:
         passes &= stock.category == fingerprint(filters.category)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,17 +24,19 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from bookclub_platform.core.errors import DatabaseUnavailable
-from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, fingerprint, read_stock, select_texts
+from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, fingerprint, select_texts
 from bookclub_platform.core.tables import select_state
 from bookclub_platform.models import BookText, Grown, Tfidf
 from serving.book_bytes import BookBytes
 from serving.catalogue import State, state_of
 from serving.datawatch import DataWatch
 from serving.near_bytes import Mask, NearBytes
+from serving.stock_files import SHARED_FROM, StockFiles, give_back_memory
 
-MASKS = 200  # as many as there are categories, and more
-_MASKS_LARGE = 32  # of a million books one takes a megabyte
-_LARGE = 20_000
+MASKS, MASK_BYTES = (
+    200,
+    16 * 2**20,
+)  # as many as there are categories, and more; of a million books one takes a megabyte
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
 _PREPARED = 10_000  # of so many books all is read and told before it is asked for: in seconds
 _AT_ONCE = 20  # so many rows are read and told in some milliseconds
@@ -98,7 +101,7 @@ class Lineup:
         mask = self._masks.get(filters)
         if mask is None:
             mask = Mask.of(self._may(filters))
-            if len(self._masks) >= (MASKS if len(mask.may) <= _LARGE else _MASKS_LARGE):
+            if len(self._masks) >= min(MASKS, max(2, MASK_BYTES // max(1, len(mask.may)))):
                 self._masks.pop(next(iter(self._masks)), None)  # the oldest; another thread may have been first
             self._masks[filters] = mask
         return mask
@@ -107,8 +110,15 @@ class Lineup:
         """Ids of the books that pass, best rated first, of these the most reviewed."""
         if self.stock is None:
             return []
-        chosen = self._by_rating[_passes(self.stock, filters)[self._by_rating]]
-        found = self.stock.ids[chosen[: limit + len(left_out)]].tolist()
+        passing = np.flatnonzero(_passes(self.stock, filters))
+        merit = self.stock.rating[passing].astype(np.int64) << 32 | self.stock.reviews[passing]
+        wanted = min(limit + len(left_out), len(passing))
+        if wanted < len(passing):  # to sort all of a million takes half a second, and most are as good as many others
+            least = np.partition(merit, -wanted)[-wanted]
+            better = np.flatnonzero(merit > least)
+            best = np.append(better, np.flatnonzero(merit == least)[: wanted - len(better)])
+            passing, merit = passing[best], merit[best]
+        found = self.stock.ids[passing[np.argsort(-merit, kind="stable")]].tolist()
         return [book_id for book_id in found if book_id not in left_out][:limit]
 
     def _may(self, filters: Filters) -> NDArray[np.bool_]:
@@ -127,11 +137,6 @@ class Lineup:
             at[self.stock.ids[at] != ids] = -1
         return at
 
-    @cached_property
-    def _by_rating(self) -> NDArray[np.int64]:
-        assert self.stock is not None
-        return np.lexsort((self.stock.ids, -self.stock.reviews, -self.stock.rating.astype(np.int16)))
-
 
 class Lineups:
     """Reads lineups from the database, over one connection of its own; for threads, one at a time.
@@ -141,9 +146,16 @@ class Lineups:
     """
 
     def __init__(
-        self, database_url: str, watch: DataWatch | None = None, books: BookBytes | None = None, near_bytes: int = 0
+        self,
+        database_url: str,
+        watch: DataWatch | None = None,
+        books: BookBytes | None = None,
+        near_bytes: int = 0,
+        folder: Path | None = None,
     ) -> None:
+        """`folder`: where the columns of a large catalogue lie for all workers; None: each has its own in memory."""
         self._watch, self.books, self._near_bytes = watch, books, near_bytes
+        self._stocks = StockFiles(folder)
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
         self._engine = sa.create_engine(
             url,
@@ -163,13 +175,14 @@ class Lineups:
             DatabaseUnavailable: the books cannot be read now.
         """
         try:
-            with self._engine.connect() as connection:
+            with self._stocks.turn(), self._engine.connect() as connection:
                 started, epoch = time.monotonic(), self._epoch
                 state = state_of(connection.execute(select_state()).one_or_none())
                 known = before if before is not None and before.grown.base is model else None
                 if known is not None and (known.state, known.epoch) == (state, epoch) and started < known.renewed_at:
                     return known
-                stock = read_stock(connection)
+                before_it = known.stock if known is not None and known.epoch == epoch else None
+                stock = self._stocks.read(connection, state, before_it)
                 grown = known.grown if known is not None else Grown(model)
                 lacking = grown.outdated(stock.ids, stock.text).tolist()
                 rows = [BookText(*row) for row in connection.execute(select_texts(lacking))] if lacking else []
@@ -182,6 +195,9 @@ class Lineups:
         renewed_at = started + max(RENEWED_AFTER_S, 50 * took_s)  # a large catalogue: a fiftieth of the time at most
         lineup = Lineup(newer, stock, state, epoch, near, started, renewed_at)
         lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
+        if len(stock.ids) >= SHARED_FROM:
+            _ = newer.works
+            give_back_memory()
         return lineup
 
     def prepare(self, lineup: Lineup) -> Iterator[None]:

@@ -114,7 +114,7 @@ async def _instead(snapshot: Snapshot, lineup: Lineup, key: int, choice: Choice,
     if own and choice.filters.category is None:
         tries.insert(0, ("well_rated_in_category", choice.filters._replace(category=own[0].category)))
     for name, filters in tries:
-        ids = lineup.well_rated(filters, 2 * choice.limit, {key, *choice.exclude})
+        ids = await asyncio.to_thread(lineup.well_rated, filters, 2 * choice.limit, {key, *choice.exclude})
         listed = await _books(snapshot, set(ids), filters)
         there = [book for book_id in ids if (book := listed[book_id]) is not None]
         if there:

@@ -18,10 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# What a filtered list costs at most, some milliseconds of NumPy: books scored one by one where a filter leaves no more,
-# else postings read and the books then scored.
+# What a filtered list costs at most, some milliseconds of NumPy: books scored one by one where a filter leaves no more;
+# else postings read, those of allowed books after which no further column is read, and the books then scored. Of a
+# million made-up books 60,000 postings find 0.83 of the exact lists behind a filter that 2 in 100 pass, 200,000 all.
 NARROW = 3_000
-POSTINGS = 60_000
+POSTINGS = 250_000
+ALLOWED_POSTINGS = 20_000
 SCORED = 500
 
 
@@ -123,17 +125,34 @@ class InvertedIndex:
         """Places, ascending, of the allowed books that are worth scoring."""
         if np.count_nonzero(is_allowed) <= NARROW:
             return np.flatnonzero(is_allowed)
-        columns, weights = self._asked(book)
-        lengths = self.by_column.indptr[columns + 1] - self.by_column.indptr[columns]
-        rarest = np.argsort(lengths, kind="stable")
-        rarest = rarest[: max(1, int(np.searchsorted(np.cumsum(lengths[rarest]), POSTINGS, side="right")))]
-        owners, books, values = self.by_column.rows(columns[rarest])
-        entries = np.flatnonzero(is_allowed[books])
-        found, place = np.unique(books[entries], return_inverse=True)
-        if len(found) <= SCORED:
-            return found
-        sums = np.bincount(place, weights=values[entries] * weights[rarest[owners[entries]]])
-        return found[np.sort(np.argpartition(-sums, SCORED)[:SCORED])]
+        books, sums = self._leading(self._asked(book), is_allowed)
+        if len(books) <= SCORED:
+            return books
+        return books[np.sort(np.argpartition(-sums, SCORED)[:SCORED])]
+
+    def _leading(
+        self, asked: Vector, is_allowed: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
+        """The allowed books, ascending, that have one of the rarest terms, and their cosines as far as by these."""
+        starts, ends = self.by_column.indptr[asked.columns], self.by_column.indptr[asked.columns + 1]
+        rarest = np.argsort(ends - starts, kind="stable")
+        rarest = rarest[: max(1, int(np.searchsorted(np.cumsum((ends - starts)[rarest]), POSTINGS, side="right")))]
+        found: list[NDArray[np.int32]] = []
+        products: list[NDArray[np.float32]] = []
+        n_found = 0
+        for start, end, weight in zip(
+            starts[rarest].tolist(), ends[rarest].tolist(), asked.weights[rarest], strict=True
+        ):
+            books = self.by_column.indices[start:end]
+            may = is_allowed[books]
+            found.append(books[may])
+            products.append(self.by_column.data[start:end][may] * weight)
+            n_found += len(found[-1])
+            if n_found >= ALLOWED_POSTINGS:
+                break
+        places, entry = np.unique(np.concatenate(found), return_inverse=True)
+        sums = np.bincount(entry, weights=np.concatenate(products), minlength=len(places))
+        return places, np.asarray(sums, dtype=np.float64)
 
     def _products(
         self, book: int | Vector, others: NDArray[np.integer]

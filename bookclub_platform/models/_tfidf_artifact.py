@@ -20,6 +20,7 @@ from bookclub_platform.models._index import Compressed, InvertedIndex
 from bookclub_platform.models._lists import Lists
 from bookclub_platform.models._search import SEARCH_ARRAYS, SearchIndex
 from bookclub_platform.models._segments import SEGMENT_ARRAYS, Segments
+from bookclub_platform.models._stems import STEM_ARRAYS, Stems
 
 if TYPE_CHECKING:
     from bookclub_platform.models.tfidf import Tfidf
@@ -55,7 +56,7 @@ def save(model: Tfidf, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for array_name, array in _arrays(model).items():
         np.save(folder / f"{array_name}.npy", array, allow_pickle=False)
-    text = json.dumps(model.vocabulary_, ensure_ascii=False, indent=0)
+    text = json.dumps(list(model.vocabulary_), ensure_ascii=False, indent=0)
     (folder / _VOCABULARY).write_text(text + "\n", encoding="utf-8")
     _artifact.seal(folder, model.name, _VERSION, model.parameters, model.counts)
 
@@ -69,6 +70,7 @@ def _arrays(model: Tfidf) -> dict[str, NDArray[Any]]:
     arrays |= {"prints": model.prints_, "title_prints": model.title_prints_}
     if model.lists_ is not None:
         arrays |= dict(zip(_LIST_ARRAYS, model.lists_, strict=True))
+    arrays |= dict(zip(STEM_ARRAYS, model.stems, strict=True))
     if model.search_ is not None:
         arrays |= model.search_.arrays()
     if model.segments_ is not None:
@@ -80,7 +82,7 @@ def load(kind: type[_Tfidf], folder: Path) -> _Tfidf:
     """See `Model.load`."""
     stated = _artifact.read_manifest(folder)
     optional = [{key: dtype} for key, dtype in _EMBEDDING_ARRAYS.items()]
-    optional += [_LIST_ARRAYS, _PRINT_ARRAYS, SEARCH_ARRAYS, SEGMENT_ARRAYS]
+    optional += [_LIST_ARRAYS, _PRINT_ARRAYS, STEM_ARRAYS, SEARCH_ARRAYS, SEGMENT_ARRAYS]
     dtypes = dict(_ARRAYS)
     for group in optional:
         dtypes |= group if f"{min(group)}.npy" in stated.files else {}
@@ -95,6 +97,8 @@ def load(kind: type[_Tfidf], folder: Path) -> _Tfidf:
     }
     _fill(model, arrays)
     model.vocabulary_ = _artifact.read_list(folder / _VOCABULARY)
+    if min(STEM_ARRAYS) in arrays:
+        model.stems = Stems(*(arrays[key] for key in STEM_ARRAYS))
     model.n_categories_ = manifest.counts.get("categories", -1)
     fault = _fault(model)
     if fault or model.counts != manifest.counts:
@@ -138,6 +142,7 @@ def _fault(model: Tfidf) -> str | None:
         or model.index_.by_column.fault(n_columns, n_books)
         or _embedding_fault(model, n_books, n_columns)
         or (model.lists_.fault(n_books) if model.lists_ is not None else None)
+        or (model.stems.fault(n_columns - model.n_categories_) if "stems" in vars(model) else None)
         or (model.search_.fault(n_books, n_columns) if model.search_ is not None else None)
         or _segments_fault(model, n_columns)
     )

@@ -36,6 +36,7 @@ from bookclub_platform.models._lists import Lists
 from bookclub_platform.models._nearest import nearest_lists
 from bookclub_platform.models._search import SearchIndex
 from bookclub_platform.models._segments import Segments, segments_of
+from bookclub_platform.models._stems import Stems
 from bookclub_platform.models._whole_lists import UP_TO, senses_of, whole_lists
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Tfidf:
     works_: NDArray[np.int32]
     prints_: NDArray[np.int64]
     title_prints_: NDArray[np.int64]
-    vocabulary_: list[str]
+    vocabulary_: Sequence[str]
     n_categories_: int
     idf_: NDArray[np.float32]
     index_: InvertedIndex
@@ -223,7 +224,7 @@ class Tfidf:
         return folded
 
     def _fold_vectors(self, rows: Sequence[BookText]) -> InvertedIndex:
-        place = self._place_of_term
+        place = self.stems
         term = _text.term_of()
         known: dict[str, int | None] = {}  # a word is stemmed once, not at each of its places
         owners: list[int] = []
@@ -249,10 +250,12 @@ class Tfidf:
         )
 
     @cached_property
-    def _place_of_term(self) -> dict[str | None, int]:
+    def stems(self) -> Stems:
+        """The column of each term; loaded with the model, but for one of an earlier release."""
         n_terms = len(self.vocabulary_) - self.n_categories_
         term = _text.term_of()
-        return {term(word): at for at, word in enumerate(self.vocabulary_[:n_terms])}
+        pairs = [(term(word), at) for at, word in enumerate(self.vocabulary_[:n_terms])]
+        return Stems.of({stem: at for stem, at in pairs if stem is not None})
 
     def _fold_categories(self, rows: Sequence[BookText]) -> tuple[list[int], list[int], NDArray[np.float64]]:
         """(book, column, weight) of each book of a category that was learned."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query
 
 from bookclub_platform.core.browse import Filters, Position, band_ends, select_facet, select_sorted, select_total
+from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_book, select_categories, select_history
 from serving import cursor, problems
 from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheKeeper
+from serving.page_counts import facets_of, stock_of, total_of
 from serving.questions import BookId, BookQuery
 from serving.schemas import (
     Book,
@@ -49,11 +52,12 @@ async def list_books(
         raise problems.Problem(
             409, "other-order", f"The cursor is of a page in the order {page.sort}: ask with sort={page.sort}, or anew."
         )
-    async with catalogue.snapshot() as snapshot:
+    async with catalogue.snapshot(is_patient=query.facets) as snapshot:
         fresh.check(snapshot, keeper.current)
         rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
-        ((total,),) = await snapshot.remembered(("total", filters), select_total(filters))
-        facets = await _facets(snapshot, filters) if query.facets else None
+        stock = stock_of(keeper.current, snapshot, filters)
+        total = await _total(snapshot, filters, stock)
+        facets = await _facets(snapshot, filters, stock) if query.facets else None
     items = [Book.model_validate(row) for row in rows[: query.limit]]
     last = rows[len(items) - 1] if len(rows) > query.limit else None
     following = last and cursor.encode(query.sort, Position(last.id, last.sort_key))
@@ -97,7 +101,7 @@ async def get_history(
 @router.get("/categories", summary="All categories", responses=CONDITIONAL)
 async def list_categories(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> Categories:
     """Every category with a listed book, by name, with its counts."""
-    async with catalogue.snapshot() as snapshot:
+    async with catalogue.snapshot(is_patient=True) as snapshot:
         fresh.check(snapshot, keeper.current)
         rows = await snapshot.remembered("categories", select_categories())
     items = [Category.model_validate(row) for row in rows]
@@ -111,7 +115,17 @@ async def _known(snapshot: Snapshot, book_id: int) -> sa.Row[tuple[object, ...]]
     return rows[0]
 
 
-async def _facets(snapshot: Snapshot, filters: Filters) -> Facets:
+async def _total(snapshot: Snapshot, filters: Filters, stock: Stock | None) -> int:
+    if stock is not None:
+        return await asyncio.to_thread(total_of, stock, filters)
+    ((total,),) = await snapshot.remembered(("total", filters), select_total(filters))
+    return int(total)
+
+
+async def _facets(snapshot: Snapshot, filters: Filters, stock: Stock | None) -> Facets:
+    if stock is not None:
+        categories = await snapshot.remembered("categories", select_categories())
+        return await asyncio.to_thread(facets_of, stock, filters, categories)
     by_category, by_rating, by_price, by_stock = [
         await snapshot.remembered((facet, filters), select_facet(filters, facet))
         for facet in ("category", "rating", "price", "in_stock")

@@ -34,7 +34,7 @@ def model(rows: list[BookText]) -> Tfidf:
 
 def sides_of(rows: list[BookText], models: dict[str, Tfidf]) -> tuple[dict[str, Side], Judge]:
     judge = Judge(rows)
-    return {name: Side(one, judge.judge(one), list_health(one)) for name, one in models.items()}, judge
+    return {name: Side(one, judge.judge(one), list_health(one, rows)) for name, one in models.items()}, judge
 
 
 def test_books_of_a_shelf_lie_together_on_the_map_and_it_is_the_same_each_time(
@@ -68,7 +68,7 @@ def test_the_map_names_the_largest_shelves_and_leaves_placeholders_grey() -> Non
 
 
 def test_exposures_add_up_to_the_places_in_all_lists(rows: list[BookText], model: Tfidf) -> None:
-    health = list_health(model)
+    health = list_health(model, rows)
     lists = [model.recommend(row.id, 10) for row in rows]
     assert health.exposures.sum() == sum(map(len, lists)) and len(health.exposures) == len(rows)
     assert health.exposures[0] / health.lists == health.largest_exposure

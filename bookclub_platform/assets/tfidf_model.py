@@ -24,7 +24,6 @@ from bookclub_platform.models import (
     BookText,
     Decision,
     Judge,
-    ListHealth,
     Model,
     ModelVersion,
     Readers,
@@ -81,8 +80,9 @@ class TfidfConfig(dg.Config):
             "lists_are_sound",
             asset="tfidf_model",
             blocking=True,
-            description="No list holds its own book or one twice, nearly every book has a list, and no book stands in "
-            "too many. Only a model that passes can become champion.",
+            description="No list holds its own book or a work twice, nearly every book has a list and stands in one, "
+            "no book stands in too many, and the model is not much larger or slower than the champion. Only a model "
+            "that passes can become champion.",
         )
     ],
 )
@@ -102,7 +102,7 @@ def tfidf_model(
     champion = _champion(opened, context)
     readers = Readers(rows, _steps(database), config.unknown_categories)
     judge = readers if readers.is_enough else Judge(rows, config.unknown_categories)
-    sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}))
+    sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}), rows)
     health = sides[CHALLENGER].health
     decision = _decision(sides, judge, hold(champion[0]) if champion else None)
     kept = stability(model, champion[1]) if champion else math.nan
@@ -144,7 +144,7 @@ def tfidf_model(
     plots = {name: picture(drawing, name.replace("_", " ")) for name, drawing in shown.items()}
     links = _links(opened.run_url(version, registry.ui_url), api)
     return dg.MaterializeResult(
-        metadata=links | facts | spark_facts | plots | _rounded(metrics), check_results=[_check(health)]
+        metadata=links | facts | spark_facts | plots | _rounded(metrics), check_results=[_check(sides[CHALLENGER])]
     )
 
 
@@ -158,12 +158,12 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf]) -> dict[str, Side]:
-    health = {name: list_health(model) for name, model in models.items()}
+def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf], rows: Sequence[BookText]) -> dict[str, Side]:
+    health = {name: list_health(model, rows) for name, model in models.items()}
+    # The champion has passed its guardrails: today's books must not take them from it.
+    faults = {CHALLENGER: health[CHALLENGER].faults(health.get(CHAMPION))}
     return {
-        # The champion has passed its guardrails: today's books must not take them from it.
-        name: Side(model, judge.judge(model, health[name].faults() if name == CHALLENGER else ()), health[name])
-        for name, model in models.items()
+        name: Side(model, judge.judge(model, faults.get(name, ())), health[name]) for name, model in models.items()
     }
 
 
@@ -201,17 +201,16 @@ def _steps(database: BooksDatabase) -> list[Step]:
         return [Step(*row) for row in connection.execute(select_steps())]
 
 
-def _check(health: ListHealth) -> dg.AssetCheckResult:
-    faults = health.faults()
+def _check(side: Side) -> dg.AssetCheckResult:
+    health, faults = side.health, list(side.judgement.faults)
     return dg.AssetCheckResult(
         check_name="lists_are_sound",
         passed=not faults,
-        metadata={
+        metadata=health.figures
+        | {
             "faults": faults,
-            "coverage": health.coverage,
             "lists_with_their_own_book": health.with_itself,
             "lists_with_a_book_twice": health.with_doubles,
-            "largest_exposure": health.largest_exposure,
             "judged_lists": health.lists,
         },
     )

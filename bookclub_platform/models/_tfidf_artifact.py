@@ -76,6 +76,11 @@ def _arrays(model: Tfidf) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def nbytes(model: Tfidf) -> int:
+    """See `Model.nbytes`."""
+    return sum(array.nbytes for array in _arrays(model).values()) + sum(map(len, model.vocabulary_))
+
+
 def load(kind: type[_Tfidf], folder: Path) -> _Tfidf:
     """See `Model.load`."""
     stated = _artifact.read_manifest(folder)

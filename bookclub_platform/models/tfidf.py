@@ -144,6 +144,11 @@ class Tfidf:
             "entries": len(self.index_.by_book.data),
         }
 
+    @property
+    def nbytes(self) -> int:
+        """See `Model.nbytes`."""
+        return _tfidf_artifact.nbytes(self)
+
     def fit(self, rows: Sequence[BookText]) -> Self:
         """Learn from `rows`, in any order; ids must differ.
 

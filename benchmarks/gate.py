@@ -75,7 +75,9 @@ class Planted:
             scores = (1 - part) * scores + part * np.maximum(sense @ sense.T, 0)
         works = self.base.works_
         scores[works[:, None] == works] = 0
-        scores[:, works != np.arange(len(works))] = 0  # of a work the first edition alone, or a list could hold it twice
+        scores[:, works != np.arange(len(works))] = (
+            0  # of a work the first edition alone, or a list could hold it twice
+        )
         if self.shown is not None:
             scores[:, ~self.shown] = 0
         self.order = np.argsort(-scores, axis=1, kind="stable")[:, :10]

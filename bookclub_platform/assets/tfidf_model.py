@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
 from pydantic import Field
@@ -35,6 +35,7 @@ from bookclub_platform.models import (
     list_health,
 )
 from bookclub_platform.models._health import stability
+from bookclub_platform.models._parameters import Books, CategoryWeight, Embedding, FewestBooks, Share, WordWeight
 from bookclub_platform.models._registry import hold
 from bookclub_platform.resources import Api, BooksDatabase, MlflowRegistry
 
@@ -51,14 +52,14 @@ class TfidfConfig(dg.Config):
         embedding: `none`, `lsa` or `minilm`; unset, what the setting BOOKCLUB_EMBEDDING says.
     """
 
-    title_weight: int = _CHOSEN.title_weight
-    category_name_weight: int = _CHOSEN.category_name_weight
-    category_weight: float = _CHOSEN.category_weight
-    min_df: int = _CHOSEN.min_df
+    title_weight: WordWeight = _CHOSEN.title_weight
+    category_name_weight: WordWeight = _CHOSEN.category_name_weight
+    category_weight: CategoryWeight = _CHOSEN.category_weight
+    min_df: FewestBooks = _CHOSEN.min_df
     unknown_categories: list[str] = Field(default=list(_CHOSEN.unknown_categories))
-    embedding: str | None = Field(default=None, pattern="^(none|lsa|minilm)$")
-    embedding_weight: float = Field(default=_CHOSEN.embedding_weight, ge=0, le=1)
-    embedding_up_to: int = Field(default=_CHOSEN.embedding_up_to, ge=0)
+    embedding: str | None = Field(default=None, pattern=f"^({'|'.join(get_args(Embedding))})$")
+    embedding_weight: Share = _CHOSEN.embedding_weight
+    embedding_up_to: Books = _CHOSEN.embedding_up_to
 
     def parameters(self) -> dict[str, Any]:
         """What the model is made with."""
@@ -162,9 +163,7 @@ def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf], rows: Sequence[
     health = {name: list_health(model, rows) for name, model in models.items()}
     # The champion has passed its guardrails: today's books must not take them from it.
     faults = {CHALLENGER: health[CHALLENGER].faults(health.get(CHAMPION))}
-    return {
-        name: Side(model, judge.judge(model, faults.get(name, ())), health[name]) for name, model in models.items()
-    }
+    return {name: Side(model, judge.judge(model, faults.get(name, ())), health[name]) for name, model in models.items()}
 
 
 def _decision(sides: Mapping[str, Side], judge: Judge | Readers, held: str | None) -> Decision:

@@ -1,7 +1,7 @@
 """Model -> figures about its lists, without asking any reader: are they whole, and do they reach the catalogue?
 
-    health = list_health(model, rows)        # rows: whose titles tell which books are the same work
-    health.faults(champion_health)           # in words; empty for what may be shown to readers
+health = list_health(model, rows)        # rows: whose titles tell which books are the same work
+health.faults(champion_health)           # in words; empty for what may be shown to readers
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pydantic import Field
 from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
 from bookclub_platform.assets._fit import fitted
-from bookclub_platform.assets._model_page import JUDGED_BY, Side, drawn, page, past_scores
+from bookclub_platform.assets._model_page import JUDGED_BY, CatalogueMap, Side, drawn, mapped, page, past_scores
 from bookclub_platform.assets._plots import picture
 from bookclub_platform.core.errors import ArtifactInvalid, NoChampion
 from bookclub_platform.core.feedback import select_steps
@@ -107,7 +107,7 @@ def tfidf_model(
     health = sides[CHALLENGER].health
     decision = _decision(sides, judge, hold(champion[0]) if champion else None)
     kept = stability(model, champion[1]) if champion else math.nan
-    shown = drawn(sides, judge, past_scores(opened, model.name, judge.name))
+    shown, catalogue = drawn(sides, judge, past_scores(opened, model.name, judge.name)), mapped(model, rows)
     times = {"stability": kept, "fit_seconds": fit_seconds}
     judged = sides[CHALLENGER].judgement.figures | health.figures
     metrics = _finite(model.counts | judged | decision.figures | readers.counts | model.figures_ | times)
@@ -124,7 +124,7 @@ def tfidf_model(
             JUDGED_BY: judge.name,
         },
         artifact_root=registry.artifact_root,
-        pages={PAGE: page(decision, sides, rows, shown, kept)},
+        pages={PAGE: page(decision, sides, rows, shown, catalogue, kept)},
     )
     context.log.info(f"Version {version.version}: {decision.reason}")
     if decision.is_promoted:
@@ -142,11 +142,18 @@ def tfidf_model(
         "preview": preview(_sample_lists(model, rows)),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    plots = {name: picture(drawing, name.replace("_", " ")) for name, drawing in shown.items()}
     links = _links(opened.run_url(version, registry.ui_url), api)
     return dg.MaterializeResult(
-        metadata=links | facts | spark_facts | plots | _rounded(metrics), check_results=[_check(sides[CHALLENGER])]
+        metadata=links | facts | spark_facts | _plots(shown, catalogue) | _rounded(metrics),
+        check_results=[_check(sides[CHALLENGER])],
     )
+
+
+def _plots(shown: Mapping[str, str], catalogue: CatalogueMap) -> dict[str, dg.MetadataValue]:
+    plots = {name: picture(drawing, name.replace("_", " ")) for name, drawing in shown.items()}
+    if catalogue.points:
+        plots["map"] = picture(catalogue.drawn(has_titles=False), catalogue.title)
+    return plots
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:

@@ -50,7 +50,7 @@ def main(books: int, folder: Path) -> None:
 
 def evaluate(rows: list[BookText], model: Tfidf) -> None:
     """Of one model, as the asset `tfidf_model` does it for champion and challenger."""
-    judge, faults = Judge(rows), list_health(model).faults()
+    judge, faults = Judge(rows), list_health(model, rows).faults()
     decide(judge.judge(model, faults), None)
 
 

@@ -8,8 +8,10 @@
     worse       the challenger without a random half of its terms
     better      the champion without a random half of its terms
     one book    the challenger recommends the same ten books to everybody
+    a quarter   as better, and the challenger shows a random quarter of the shop alone
 
-Champion and challenger are real models, judged as in the asset `tfidf_model`; of a kind no two are alike.
+Champion and challenger are real models, judged with the guardrails as in the asset `tfidf_model`; of a kind no two are
+alike.
 """
 
 from __future__ import annotations
@@ -36,23 +38,29 @@ from bookclub_platform.sources import Fetcher, crawl_category, iter_raw_books, s
 
 
 class Planted:
-    """A model without some of its terms, or with the same list for every book. Ranks all books at once: a thousand
-    models are judged here."""
+    """A model without some of its terms, or of some of its books alone, or with the same list for every book. Ranks all
+    books at once: a thousand models are judged here."""
 
     name = "planted"
 
-    def __init__(self, base: Tfidf, kept: NDArray[np.bool_], same_for_all: bool = False) -> None:
-        self.base, self.kept, self.same_for_all = base, kept, same_for_all
+    def __init__(
+        self, base: Tfidf, kept: NDArray[np.bool_], shown: NDArray[np.bool_] | None = None, same_for_all: bool = False
+    ) -> None:
+        self.base, self.kept, self.shown, self.same_for_all = base, kept, shown, same_for_all
 
     @property
     def book_ids(self) -> NDArray[np.int64]:
         return self.base.book_ids
 
+    @property
+    def nbytes(self) -> int:
+        return self.base.nbytes
+
     def fold(self, rows: Sequence[BookText]) -> Planted:
         key = id(self.base), id(rows)
         if key not in _FOLDED:
             _FOLDED[key] = self.base, self.base.fold(rows)
-        folded = Planted(_FOLDED[key][1], self.kept, self.same_for_all)
+        folded = Planted(_FOLDED[key][1], self.kept, self.shown, self.same_for_all)
         folded._rank()
         return folded
 
@@ -65,7 +73,13 @@ class Planted:
             sense = centred(vectors @ self.base.embedding_components_.T, self.base.embedding_mean_)
             part = self.base.embedding_weight
             scores = (1 - part) * scores + part * np.maximum(sense @ sense.T, 0)
-        np.fill_diagonal(scores, 0)
+        works = self.base.works_
+        scores[works[:, None] == works] = 0
+        scores[:, works != np.arange(len(works))] = (
+            0  # of a work the first edition alone, or a list could hold it twice
+        )
+        if self.shown is not None:
+            scores[:, ~self.shown] = 0
         self.order = np.argsort(-scores, axis=1, kind="stable")[:, :10]
         self.found = np.take_along_axis(scores, self.order, axis=1)
 
@@ -111,6 +125,7 @@ def main() -> None:
         "worse": lambda: (without(0.03), without(0.5)),
         "better": lambda: (without(0.5), without(0.03)),
         "one book": lambda: (without(0.03), Planted(base, whole, same_for_all=True)),
+        "a quarter": lambda: (without(0.5), Planted(base, whole, shown=random.random(len(rows)) < 0.25)),
     }
     print(f"{len(rows)} books, {len(judge.queries)} queries\n")
     print("| kind | retrains | promoted | gain: median | largest | smallest |\n|---|---|---|---|---|---|")
@@ -120,8 +135,8 @@ def main() -> None:
         promoted, gains = 0, []
         for _ in range(options.retrains):
             champion, challenger = pair()
-            faults = list_health(challenger).faults() if challenger.same_for_all else ()
-            decision = decide(judge.judge(challenger, faults), judge.judge(champion))
+            health = [list_health(one.fold(rows), rows) for one in (challenger, champion)]
+            decision = decide(judge.judge(challenger, health[0].faults(health[1])), judge.judge(champion))
             promoted += decision.is_promoted
             gains.append(decision.figures.get("gain", float("nan")))
         spread = f"{np.median(gains):+.4f} | {max(gains):+.4f} | {min(gains):+.4f}"

@@ -150,7 +150,7 @@ def test_the_meaning_of_every_column_is_said_and_of_none_that_there_is_not() -> 
 def test_the_model_shows_its_decision_first_and_a_page_of_it_lies_in_mlflow(built: Built) -> None:
     metadata = metadata_of(built, "tfidf_model")
     assert metadata["decision"].value == "It is the first model, and breaks no guardrail."
-    assert pictures_in(metadata).keys() == {"scores", "by_category", "exposure", "scores_over_time"}
+    assert pictures_in(metadata).keys() == {"scores", "by_category", "exposure", "scores_over_time", "map"}
     assert metadata["model_page"].value == f"{metadata['mlflow_run'].value}/artifacts/pages/model.html"
     (page,) = built.home.rglob("pages/model.html")
     text = page.read_text(encoding="utf-8")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bookclub_platform.models import BookText, Judge, Judgement, Recommendation, Tfidf, decide, list_health
+from bookclub_platform.models import BookText, Judge, Judgement, Recommendation, Tfidf, _health, decide, list_health
+from bookclub_platform.sandbox.catalogue import generate
 from bookclub_platform_tests.api_fixtures import catalogue
 
 QUERIES = np.arange(1, 401)
@@ -125,6 +131,10 @@ class OneForAll:
     def __init__(self, book_ids: NDArray[np.int64]) -> None:
         self.book_ids = book_ids
 
+    @property
+    def nbytes(self) -> int:
+        return self.book_ids.nbytes
+
     def fold(self, rows: list[BookText]) -> OneForAll:
         return OneForAll(np.array([row.id for row in rows]))
 
@@ -136,7 +146,117 @@ def test_a_model_that_recommends_one_book_to_all_is_never_promoted() -> None:
     many = [row._replace(id=48 * turn + row.id) for turn in range(10) for row in rows()]
     champion, challenger = Tfidf().fit(many), OneForAll(np.array([row.id for row in many]))
     judge = Judge(many)
-    faults = list_health(challenger).faults()  # type: ignore[arg-type]
+    faults = list_health(challenger, many).faults()  # type: ignore[arg-type]
     assert any("one book stands in" in fault for fault in faults)
     assert not decide(judge.judge(challenger, faults), judge.judge(champion)).is_promoted  # type: ignore[arg-type]
     assert not decide(judge.judge(challenger), judge.judge(champion)).is_promoted  # type: ignore[arg-type]
+
+
+class Planted:
+    """What `recommend` of a real model gives, changed by `change(book_id, list)`."""
+
+    name = "planted"
+
+    def __init__(self, model: Tfidf, change: Callable[[int, list[Recommendation]], list[Recommendation]]) -> None:
+        self.model, self.change, self.book_ids, self.nbytes = model, change, model.book_ids, model.nbytes
+
+    def recommend(self, book_id: int, limit: int) -> list[Recommendation]:
+        return self.change(book_id, self.model.recommend(book_id, len(self.book_ids)))[:limit]
+
+
+@pytest.fixture(scope="module")
+def shop() -> list[BookText]:
+    """A made-up catalogue, in which one book stands twice."""
+    made = generate(120, seed=4)
+    return [
+        BookText(at, book.title, made.description(book), f"{book.genre}", f"{book.genre}")
+        for at, book in enumerate(made.books, 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def sound(shop: list[BookText]) -> Tfidf:
+    return Tfidf().fit(shop)
+
+
+@pytest.mark.parametrize("number", [2, 20, 60, 120])
+def test_a_sound_model_of_few_books_breaks_no_guardrail(shop: list[BookText], number: int) -> None:
+    few = shop[:number]
+    assert list_health(Tfidf(min_df=1).fit(few), few).faults() == []
+
+
+def twice(_: int, near: list[Recommendation]) -> list[Recommendation]:
+    return [near[0], *near]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda _, near: [one for one in near if one.book_id % 4 == 0], "of the books stand in any list"),
+        (lambda book, near: near if book % 10 else [], "of the books have a list"),
+        (lambda _, near: near[:5], "of the places in the lists are filled"),
+        (lambda book, near: [near[0]._replace(book_id=book), *near], "lists hold their own book"),
+        (twice, "lists hold a book twice"),
+    ],
+    ids=["a quarter of the shop", "no list for some", "half a list", "itself", "a book twice"],
+)
+def test_a_list_that_no_reader_should_see_is_a_fault(
+    change: Callable[[int, list[Recommendation]], list[Recommendation]], fault: str, shop: list[BookText], sound: Tfidf
+) -> None:
+    faults = list_health(Planted(sound, change), shop).faults()  # type: ignore[arg-type]
+    assert any(fault in text for text in faults), faults
+
+
+def test_two_editions_in_a_list_and_another_edition_of_its_own_book_are_faults(shop: list[BookText]) -> None:
+    twins = [*shop, *(row._replace(id=1000 + row.id, title=f"{row.title.upper()}!") for row in shop[:20])]
+    model = Tfidf().fit(twins)
+    assert list_health(model, twins).faults() == []
+    model = Tfidf().fit(twins)
+    model.works_, model.lists_ = np.arange(len(twins), dtype=np.int32), None  # blind to editions
+    faults = " ".join(list_health(model, twins).faults())
+    assert "lists hold their own book" in faults and "lists hold a book twice" in faults
+
+
+def test_of_a_large_catalogue_all_lists_are_judged_by_those_made_once(
+    shop: list[BookText], sound: Tfidf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list_health(sound, shop)
+    monkeypatch.setattr(_health, "MOST_LISTS", 30)
+    monkeypatch.setattr(_health, "_AT_ONCE", 50)
+    health = list_health(sound, shop)
+    assert health.lists == 30 and health.reached == asked.reached
+    narrow = Tfidf().fit(shop)
+    assert narrow.lists_ is not None
+    narrow.lists_.ids[narrow.lists_.ids % 4 > 0] = -1
+    assert any("stand in any list" in fault for fault in list_health(narrow, shop).faults())
+    narrow.lists_ = None
+    assert np.isnan(list_health(narrow, shop).reached) and "reached" not in list_health(narrow, shop).figures
+
+
+def test_a_model_twice_as_large_or_slow_as_the_champion_is_refused_unless_that_is_little(
+    shop: list[BookText], sound: Tfidf
+) -> None:
+    champion = replace(list_health(sound, shop), megabytes=80, list_ms=4)
+    assert champion.faults(champion) == [] and champion.list_ms > 0 and champion.megabytes > 0
+    assert replace(champion, megabytes=99, list_ms=4.9).faults(replace(champion, megabytes=1, list_ms=0.1)) == []
+    assert replace(champion, megabytes=159, list_ms=7.9).faults(champion) == []
+    larger = replace(champion, megabytes=161, list_ms=8.1)
+    size, latency = larger.faults(champion)
+    assert larger.faults() == [] and "161 MB" in size and "8.1 ms" in latency
+    assert not any("MB" in fault for fault in replace(larger, books=240, works=240).faults(champion)), "it has grown"
+
+
+def test_size_and_time_of_a_model_are_measured(shop: list[BookText], sound: Tfidf, tmp_path: Path) -> None:
+    sound.save(tmp_path)
+    files = sum(path.stat().st_size for path in tmp_path.iterdir())
+    health = list_health(sound, shop)
+    assert 0.8 * files < health.megabytes * 1e6 < files
+
+    def slowly(_: int, near: list[Recommendation]) -> list[Recommendation]:
+        end = time.thread_time() + 0.006
+        while time.thread_time() < end:
+            pass
+        return near
+
+    slow = list_health(Planted(sound, slowly), shop[:30])  # type: ignore[arg-type]
+    assert slow.list_ms > 6 and any("ms" in fault for fault in slow.faults(health))

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from bookclub_platform.assets.tfidf_model import TfidfConfig
-from bookclub_platform.core.errors import ConfigurationError
+from bookclub_platform.core.errors import ConfigurationError, ModelError
 from bookclub_platform.models import Tfidf
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -18,6 +18,25 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 def test_the_config_names_every_parameter_of_the_model_with_its_default() -> None:
     assert Tfidf(**TfidfConfig().parameters()).parameters == Tfidf().parameters
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"title_weight": 101},
+        {"category_name_weight": -1},
+        {"category_weight": 1e308},
+        {"min_df": 0},
+        {"embedding_weight": 1.1},
+        {"embedding_up_to": -1},
+    ],
+    ids=str,
+)
+def test_a_run_with_parameters_that_the_model_refuses_does_not_begin(wrong: dict[str, float]) -> None:
+    with pytest.raises(ModelError):
+        Tfidf(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        TfidfConfig(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_embedding_is_the_settings_unless_the_run_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from bookclub_platform.assets._model_page import Side, drawn, page
+from bookclub_platform.assets._model_page import Side, drawn, mapped, page
 from bookclub_platform.models import BookText, Judge, Tfidf, decide, list_health
 from bookclub_platform.models._health import stability
-from bookclub_platform.models._map import places
+from bookclub_platform.models._map import _vectors, places
 from bookclub_platform.report import pictures, svg
 from bookclub_platform_tests.api_fixtures import catalogue
 
@@ -34,7 +35,7 @@ def model(rows: list[BookText]) -> Tfidf:
 
 def sides_of(rows: list[BookText], models: dict[str, Tfidf]) -> tuple[dict[str, Side], Judge]:
     judge = Judge(rows)
-    return {name: Side(one, judge.judge(one), list_health(one)) for name, one in models.items()}, judge
+    return {name: Side(one, judge.judge(one), list_health(one, rows)) for name, one in models.items()}, judge
 
 
 def test_books_of_a_shelf_lie_together_on_the_map_and_it_is_the_same_each_time(
@@ -55,6 +56,28 @@ def test_of_a_large_catalogue_an_even_part_is_on_the_map_and_of_a_tiny_one_nothi
 ) -> None:
     assert places(model, most=12).book_ids.tolist() == np.linspace(0, len(rows) - 1, 12, dtype=int).tolist()
     assert not len(places(Tfidf(min_df=1).fit(rows[:5])).book_ids)
+    assert not mapped(Tfidf(min_df=1).fit(rows[:5]), rows[:5]).points
+
+
+@pytest.mark.parametrize("embedding", ["none", "lsa"])
+def test_what_is_near_on_the_map_is_what_the_scores_say(rows: list[BookText], embedding: Any) -> None:
+    model = Tfidf(embedding=embedding, embedding_weight=0.6).fit(rows)
+    vectors = _vectors(model, np.arange(len(rows)))
+    products = (vectors @ vectors.T).toarray()
+    for row in rows:
+        for near in model.recommend(row.id, 5):
+            sense = sum(reason.share for reason in near.why if reason.kind == "embedding")
+            product = products[row.id, near.book_id]
+            assert product == pytest.approx(near.score, abs=1e-5) if sense > 0 else product <= near.score + 1e-5
+
+
+def test_the_map_for_a_picture_is_the_same_without_titles_and_short(rows: list[BookText], model: Tfidf) -> None:
+    found = mapped(model, rows)
+    long, short = found.drawn(has_titles=True), found.drawn(has_titles=False)
+    assert rows[0].title in long and rows[0].title not in short and len(short) < len(long) / 3
+    circles = {(dot.get("cx"), dot.get("cy")) for dot in ElementTree.fromstring(long).iter(f"{SVG}circle")}
+    ways = [path.get("d", "") for path in ElementTree.fromstring(short).iter(f"{SVG}path")][1:]
+    assert {place for way in ways for place in re.findall(r"M(\S+) (\S+)h0", way)} == circles
 
 
 def test_the_map_names_the_largest_shelves_and_leaves_placeholders_grey() -> None:
@@ -68,7 +91,7 @@ def test_the_map_names_the_largest_shelves_and_leaves_placeholders_grey() -> Non
 
 
 def test_exposures_add_up_to_the_places_in_all_lists(rows: list[BookText], model: Tfidf) -> None:
-    health = list_health(model)
+    health = list_health(model, rows)
     lists = [model.recommend(row.id, 10) for row in rows]
     assert health.exposures.sum() == sum(map(len, lists)) and len(health.exposures) == len(rows)
     assert health.exposures[0] / health.lists == health.largest_exposure
@@ -91,7 +114,7 @@ def test_the_page_shows_the_decision_both_models_and_every_picture(rows: list[Bo
     sides, judge = sides_of(rows, {"challenger": worse, "champion": model})
     decision = decide(sides["challenger"].judgement, sides["champion"].judgement)
     shown = drawn(sides, judge, {"1": 0.5, "2": 0.4})
-    html = page(decision, sides, rows, shown, 0.5)
+    html = page(decision, sides, rows, shown, mapped(worse, rows), 0.5)
     assert html.startswith("<!doctype html>") and html.count("<h1>Not promoted</h1>") == 1
     assert decision.reason in html
     score = sides["champion"].judgement.score
@@ -108,6 +131,7 @@ def test_the_page_of_the_first_model_stands_alone_and_holds_no_markup_of_the_sho
     hostile = [row._replace(title=f"{HOSTILE} {row.title}", category_name=f'"><img>{row.category}') for row in rows]
     sides, judge = sides_of(hostile, {"challenger": Tfidf().fit(hostile)})
     decision = decide(sides["challenger"].judgement, None)
-    html = page(decision, sides, hostile, drawn(sides, judge, {}), float("nan"))
+    model = sides["challenger"].model
+    html = page(decision, sides, hostile, drawn(sides, judge, {}), mapped(model, hostile), float("nan"))
     assert "<h1>Promoted</h1>" in html and "champion</h3>" not in html
     assert "<script" not in html and "<img" not in html and not re.search(r"(?:src|href)=", html)

@@ -131,6 +131,25 @@ def test_too_few_readers_and_none_do_not_judge(many: list[Step]) -> None:
     assert Readers(rows(), alone(1, 10**6)).readers == 0  # a book that is not listed
 
 
+CORNERS = {
+    "the one liked book left, and a click had led to the other": [Step(1, 1, 5, False), Step(1, 99_999, 1, True)],
+    "all events of books that left": [Step(1, 99_998, None, False), Step(1, 99_999, 99_998, True)],
+    "one reader with one like": [Step(1, 1, None, True)],
+    "one reader with many likes": alone(1, *range(30)),
+    "clicks alone": [Step(reader, 1, 2, False) for reader in range(50)],
+    "each reader likes another book": [step for reader in range(50) for step in alone(reader, reader)],
+    "all readers like the same book": [step for reader in range(50) for step in alone(reader, 1)],
+    "a like of a list for several books": [Step(1, 1, None, True), Step(2, 99_999, None, True)],
+}
+
+
+@pytest.mark.parametrize("steps", CORNERS.values(), ids=CORNERS.keys())
+def test_the_first_events_of_readers_make_no_judge_and_stop_no_retrain(steps: list[Step]) -> None:
+    judge = Readers(rows(), steps)
+    assert not judge.is_enough and judge.rows == [] and len(judge.queries) == 0
+    assert 0 <= judge.readers <= 50 and f"{judge.readers} of {MIN_READERS:,} readers" in judge.shortage
+
+
 def test_the_better_model_wins_by_what_readers_like(judge: Readers, good: Tfidf, bad: Tfidf) -> None:
     judgement, worse = judge.judge(good), judge.judge(bad)
     better = decide(judgement, worse)

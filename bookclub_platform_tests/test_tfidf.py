@@ -360,7 +360,33 @@ def test_of_more_books_than_said_none_has_an_embedding(tmp_path: Path) -> None:
     assert Tfidf(embedding_up_to=len(shelf())).fit(shelf()).embedding_ is not None
 
 
-@pytest.mark.parametrize("wrong", [{"embedding": "other"}, {"embedding_weight": 1.5}, {"embedding_weight": -0.1}])
-def test_an_embedding_that_does_not_exist_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ModelError, match="`none`, `lsa` or `minilm`"):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"title_weight": 10**9},
+        {"title_weight": "x"},
+        {"title_weight": 2.5},
+        {"title_weight": True},
+        {"category_name_weight": -1},
+        {"category_weight": 1e308},
+        {"category_weight": float("nan")},
+        {"category_weight": float("inf")},
+        {"min_df": 0},
+        {"min_df": None},
+        {"unknown_categories": "default"},
+        {"unknown_categories": 5},
+        {"unknown_categories": [7]},
+        {"embedding": "other"},
+        {"embedding": 7},
+        {"embedding_weight": 1.5},
+        {"embedding_weight": -0.1},
+        {"embedding_up_to": -1},
+        {"embedding_up_to": 10**400},
+        {"no_such": 1},
+    ],
+    ids=str,
+)
+def test_no_model_is_made_with_parameters_of_another_type_or_out_of_bounds(wrong: dict[str, object]) -> None:
+    (name,) = wrong
+    with pytest.raises(ModelError, match=rf"\({name}[.:]"):
         Tfidf(**wrong)  # type: ignore[arg-type]

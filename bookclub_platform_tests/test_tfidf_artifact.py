@@ -73,7 +73,11 @@ def rewrite_array(folder: Path, name: str, change: Callable[[np.ndarray], np.nda
     rewrite(folder, name, (folder / name).read_bytes())
 
 
-def put(index: int, value: object) -> Callable[[np.ndarray], np.ndarray]:
+def with_parameters(**changed: object) -> Damage:
+    return lambda folder: edit_manifest(folder, lambda found: found["parameters"].update(changed))
+
+
+def put(index: int | tuple[int, int], value: object) -> Callable[[np.ndarray], np.ndarray]:
     def change(array: np.ndarray) -> np.ndarray:
         array[index] = value
         return array
@@ -127,6 +131,19 @@ DAMAGES: dict[str, Damage] = {
     "a rarity that is no number": lambda folder: rewrite_array(folder, "idf.npy", put(0, np.nan)),
     "an endless rarity": lambda folder: rewrite_array(folder, "idf.npy", put(0, np.inf)),
     "a book below 0": lambda folder: rewrite_array(folder, "book_ids.npy", put(0, -1)),
+    "words that count without end": with_parameters(title_weight=10**9),
+    "words that count as text": with_parameters(title_weight="x"),
+    "a category beyond numbers": with_parameters(category_weight=1e308),
+    "a category that is no number": with_parameters(category_weight=None),
+    "no share of the books": with_parameters(min_df=0),
+    "embeddings of more books than said": with_parameters(embedding_up_to=len(SHELF) - 1),
+    "embeddings that were not to be": with_parameters(embedding="none"),
+    "a rarity of no word": lambda folder: rewrite_array(folder, "idf.npy", put(0, 1e30)),
+    "a mean far away": lambda folder: rewrite_array(folder, "embedding_mean.npy", put(0, 3e38)),
+    "a direction without end": lambda folder: rewrite_array(folder, "embedding_components.npy", put((0, 0), 3e38)),
+    "a direction that is no number": lambda folder: rewrite_array(
+        folder, "embedding_components.npy", put((0, 0), np.nan)
+    ),
     "an unknown embedding": lambda folder: edit_manifest(
         folder, lambda found: found["parameters"].update(embedding="other")
     ),

@@ -20,16 +20,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, ModelError, NoChampion
-from bookclub_platform.models import Grown, ModelVersion, RegistryReader, Tfidf, load_model
+from bookclub_platform.models import BookText, Grown, ModelVersion, Recommendation, RegistryReader, Tfidf, load_model
 from serving.lineup import Lineup, Lineups
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 60.0
+_REHEARSED = 50  # words
 _BEHIND_S = 0.02  # how often it is looked at in memory whether the books have changed
 _PAUSES = 9  # so many times as long as a slice of preparing took is left to the answers after it
 LONGEST_BOOKS_PAUSE_S = 20.0  # a book is to be recommended within a minute
@@ -223,8 +225,12 @@ class ChampionKeeper:
         if self._lineups is not None:
             self._lineups.put_in_use(champion.lineup)
 
-    def _lineup(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
-        """What may be recommended with `model` now; without the books, what was before."""
+    def _lineup(self, model: Tfidf, before: Lineup | None = None, is_new: bool = False) -> Lineup:
+        """What may be recommended with `model` now; without the books, what was before.
+
+        Raises:
+            ArtifactInvalid: it `is_new`, and cannot take in the books of today.
+        """
         fault, lineup = None, before or Lineup(Grown(model))
         if self._lineups is not None:
             try:
@@ -233,6 +239,9 @@ class ChampionKeeper:
             except DatabaseUnavailable as error:
                 fault = str(error)
             except Exception as error:  # as with `look`: whatever a database holds, the model in use serves on
+                if is_new:
+                    told = f"{type(error).__name__}: {error}"
+                    raise ArtifactInvalid(f"It cannot take in the books of today ({told}).") from error
                 log.exception("Looking at the books failed.")
                 fault = f"{type(error).__name__}: {error}"
         if fault is not None and fault != self.books_fault:
@@ -273,11 +282,11 @@ class ChampionKeeper:
     def _load(self, version: ModelVersion) -> Champion:
         folder = self._registry.download(version, self._folder)
         try:
-            model = _sound(folder)
+            lineup = self._lineup(_sound(folder), is_new=True)
         except ArtifactInvalid:
             shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged: the next try fetches anew
             raise
-        return Champion(self._lineup(model), version, self._registry.figures(version), datetime.now(UTC), folder)
+        return Champion(lineup, version, self._registry.figures(version), datetime.now(UTC), folder)
 
     def _refuse(self, version: ModelVersion, error: Exception) -> str:
         """Remember not to try `version` again at once; returns why."""
@@ -291,13 +300,35 @@ class ChampionKeeper:
 
 
 def _sound(folder: Path) -> Tfidf:
-    """The model in `folder`, once it has answered: what cannot fail here, not in a customer's request."""
+    """The model in `folder`, once it has taken in a book and answered: what cannot fail here, not in a customer's
+    request.
+
+    Raises:
+        ArtifactInvalid: its files are damaged, or what it answers is no list.
+    """
     model = load_model(folder)
     if not isinstance(model, Tfidf):
         raise ArtifactInvalid(f"The model in {folder} is a {model.name}, which cannot take in new books.")
-    for book_id in model.book_ids[:1]:
-        model.recommend(int(book_id), 1)
+    try:
+        lists = _rehearsed(model)
+    except Exception as error:  # whatever files that mean harm may come to
+        raise ArtifactInvalid(f"The model in {folder} cannot answer ({type(error).__name__}: {error}).") from error
+    for listed in lists:
+        scores = np.array([near.score for near in listed])
+        shares = np.array([reason.share for near in listed for reason in near.why])
+        is_list = ((scores >= 0) & (scores <= 1)).all() and (np.diff(scores) <= 0).all()  # NaN fails each
+        if not is_list or not np.isfinite(shares).all():
+            raise ArtifactInvalid(f"The model in {folder} answers with scores that are not 0..1, highest first.")
     return model
+
+
+def _rehearsed(model: Tfidf) -> list[list[Recommendation]]:
+    """The lists of the first book as it was learned, and of one that comes now, of words from all its vocabulary."""
+    terms = model.vocabulary_[: len(model.vocabulary_) - model.n_categories_]
+    words = " ".join(terms[:: max(1, len(terms) // _REHEARSED)])
+    new = BookText(max(model.book_ids[-1:].tolist(), default=0) + 1, words, words, "", model.vocabulary_[-1])
+    grown = Grown(model).grow([new])
+    return [grown.nearest(grown.probe([book_id]), 10) for book_id in (*model.book_ids[:1].tolist(), new.id)]
 
 
 def _key(version: ModelVersion) -> tuple[str, str]:

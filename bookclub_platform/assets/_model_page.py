@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bookclub_platform.models import BookText, Decision, Judge, Judgement, ListHealth, Readers, Registry, Tfidf
 from bookclub_platform.models._map import places
@@ -54,8 +55,43 @@ def drawn(sides: Mapping[str, Side], judge: Judge | Readers, past_scores: Mappin
     }
 
 
+class CatalogueMap(NamedTuple):
+    """Where the books lie as a model sees them: none where there is too little to draw.
+
+    Attributes:
+        points: (x, y, title, category name) of each.
+        unnamed: categories that are only placeholders.
+    """
+
+    title: str
+    points: Sequence[tuple[float, float, str, str]]
+    unnamed: Set[str]
+
+    def drawn(self, has_titles: bool) -> str:
+        """An SVG, with the books' titles where people can point at a book."""
+        return pictures.catalogue_map(self.points, self.unnamed, has_titles)
+
+
+def mapped(model: Tfidf, rows: Sequence[BookText]) -> CatalogueMap:
+    of_id = {row.id: row for row in rows}
+    ids, xy = places(model)
+    points = [
+        (float(x), float(y), of_id[book].title, of_id[book].category_name)
+        for book, (x, y) in zip(ids.tolist(), xy.tolist(), strict=True)
+    ]
+    title = "The catalogue as this model sees it: like books lie together"
+    if len(ids) < len(rows):
+        title += f"; {len(ids):,} of {len(rows):,} books"
+    return CatalogueMap(title, points, {row.category_name for row in rows if row.category in model.unknown_categories})
+
+
 def page(
-    decision: Decision, sides: Mapping[str, Side], rows: Sequence[BookText], shown: Mapping[str, str], kept: float
+    decision: Decision,
+    sides: Mapping[str, Side],
+    rows: Sequence[BookText],
+    shown: Mapping[str, str],
+    catalogue: CatalogueMap,
+    kept: float,
 ) -> str:
     """The HTML of it all. `shown` is what `drawn` gave, `kept` the share of the champion's lists that stay."""
     figures = {name: dict(side.figures) for name, side in sides.items()}
@@ -67,11 +103,12 @@ def page(
         "scores_over_time": "Score of the versions so far that the same judged, each on the catalogue of its day",
     }
     drawings = {titles[name]: picture for name, picture in shown.items()}
-    model = next(iter(sides.values())).model
+    if catalogue.points:
+        drawings[f"{catalogue.title} (point at one for its title)"] = catalogue.drawn(has_titles=True)
     return samples_page(
         {name: side.model for name, side in sides.items()},
         rows,
-        above=overview(decision.reason, decision.is_promoted, figures, drawings | _map(model, rows)),
+        above=overview(decision.reason, decision.is_promoted, figures, drawings),
     )
 
 
@@ -93,20 +130,3 @@ def _judged(sides: Mapping[str, Side]) -> list[str]:
             if all(name in s.figures for s in sides.values())
         ),
     ]
-
-
-def _map(model: Tfidf, rows: Sequence[BookText]) -> dict[str, str]:
-    """Title -> the map of the catalogue; empty where there is too little to draw."""
-    of_id = {row.id: row for row in rows}
-    ids, xy = places(model)
-    points = [
-        (float(x), float(y), of_id[book].title, of_id[book].category_name)
-        for book, (x, y) in zip(ids.tolist(), xy.tolist(), strict=True)
-    ]
-    if not points:
-        return {}
-    unnamed = {row.category_name for row in rows if row.category in model.unknown_categories}
-    title = "The catalogue as this model sees it: like books lie together (point at one for its title)"
-    if len(ids) < len(rows):
-        title += f"; {len(ids):,} of {len(rows):,} books"
-    return {title: pictures.catalogue_map(points, unnamed)}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
 from pydantic import Field
@@ -14,7 +14,7 @@ from pydantic import Field
 from bookclub_platform.assets._columns import of_rows
 from bookclub_platform.assets._common import DATA_SCIENCE, preview
 from bookclub_platform.assets._fit import fitted
-from bookclub_platform.assets._model_page import JUDGED_BY, Side, drawn, page, past_scores
+from bookclub_platform.assets._model_page import JUDGED_BY, CatalogueMap, Side, drawn, mapped, page, past_scores
 from bookclub_platform.assets._plots import picture
 from bookclub_platform.core.errors import ArtifactInvalid, NoChampion
 from bookclub_platform.core.feedback import select_steps
@@ -24,7 +24,6 @@ from bookclub_platform.models import (
     BookText,
     Decision,
     Judge,
-    ListHealth,
     Model,
     ModelVersion,
     Readers,
@@ -36,6 +35,7 @@ from bookclub_platform.models import (
     list_health,
 )
 from bookclub_platform.models._health import stability
+from bookclub_platform.models._parameters import Books, CategoryWeight, Embedding, FewestBooks, Share, WordWeight
 from bookclub_platform.models._registry import hold
 from bookclub_platform.resources import Api, BooksDatabase, MlflowRegistry
 
@@ -52,14 +52,14 @@ class TfidfConfig(dg.Config):
         embedding: `none`, `lsa` or `minilm`; unset, what the setting BOOKCLUB_EMBEDDING says.
     """
 
-    title_weight: int = _CHOSEN.title_weight
-    category_name_weight: int = _CHOSEN.category_name_weight
-    category_weight: float = _CHOSEN.category_weight
-    min_df: int = _CHOSEN.min_df
+    title_weight: WordWeight = _CHOSEN.title_weight
+    category_name_weight: WordWeight = _CHOSEN.category_name_weight
+    category_weight: CategoryWeight = _CHOSEN.category_weight
+    min_df: FewestBooks = _CHOSEN.min_df
     unknown_categories: list[str] = Field(default=list(_CHOSEN.unknown_categories))
-    embedding: str | None = Field(default=None, pattern="^(none|lsa|minilm)$")
-    embedding_weight: float = Field(default=_CHOSEN.embedding_weight, ge=0, le=1)
-    embedding_up_to: int = Field(default=_CHOSEN.embedding_up_to, ge=0)
+    embedding: str | None = Field(default=None, pattern=f"^({'|'.join(get_args(Embedding))})$")
+    embedding_weight: Share = _CHOSEN.embedding_weight
+    embedding_up_to: Books = _CHOSEN.embedding_up_to
 
     def parameters(self) -> dict[str, Any]:
         """What the model is made with."""
@@ -81,8 +81,9 @@ class TfidfConfig(dg.Config):
             "lists_are_sound",
             asset="tfidf_model",
             blocking=True,
-            description="No list holds its own book or one twice, nearly every book has a list, and no book stands in "
-            "too many. Only a model that passes can become champion.",
+            description="No list holds its own book or a work twice, nearly every book has a list and stands in one, "
+            "no book stands in too many, and the model is not much larger or slower than the champion. Only a model "
+            "that passes can become champion.",
         )
     ],
 )
@@ -102,11 +103,11 @@ def tfidf_model(
     champion = _champion(opened, context)
     readers = Readers(rows, _steps(database), config.unknown_categories)
     judge = readers if readers.is_enough else Judge(rows, config.unknown_categories)
-    sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}))
+    sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}), rows)
     health = sides[CHALLENGER].health
     decision = _decision(sides, judge, hold(champion[0]) if champion else None)
     kept = stability(model, champion[1]) if champion else math.nan
-    shown = drawn(sides, judge, past_scores(opened, model.name, judge.name))
+    shown, catalogue = drawn(sides, judge, past_scores(opened, model.name, judge.name)), mapped(model, rows)
     times = {"stability": kept, "fit_seconds": fit_seconds}
     judged = sides[CHALLENGER].judgement.figures | health.figures
     metrics = _finite(model.counts | judged | decision.figures | readers.counts | model.figures_ | times)
@@ -123,7 +124,7 @@ def tfidf_model(
             JUDGED_BY: judge.name,
         },
         artifact_root=registry.artifact_root,
-        pages={PAGE: page(decision, sides, rows, shown, kept)},
+        pages={PAGE: page(decision, sides, rows, shown, catalogue, kept)},
     )
     context.log.info(f"Version {version.version}: {decision.reason}")
     if decision.is_promoted:
@@ -141,11 +142,18 @@ def tfidf_model(
         "preview": preview(_sample_lists(model, rows)),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    plots = {name: picture(drawing, name.replace("_", " ")) for name, drawing in shown.items()}
     links = _links(opened.run_url(version, registry.ui_url), api)
     return dg.MaterializeResult(
-        metadata=links | facts | spark_facts | plots | _rounded(metrics), check_results=[_check(health)]
+        metadata=links | facts | spark_facts | _plots(shown, catalogue) | _rounded(metrics),
+        check_results=[_check(sides[CHALLENGER])],
     )
+
+
+def _plots(shown: Mapping[str, str], catalogue: CatalogueMap) -> dict[str, dg.MetadataValue]:
+    plots = {name: picture(drawing, name.replace("_", " ")) for name, drawing in shown.items()}
+    if catalogue.points:
+        plots["map"] = picture(catalogue.drawn(has_titles=False), catalogue.title)
+    return plots
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:
@@ -158,13 +166,11 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf]) -> dict[str, Side]:
-    health = {name: list_health(model) for name, model in models.items()}
-    return {
-        # The champion has passed its guardrails: today's books must not take them from it.
-        name: Side(model, judge.judge(model, health[name].faults() if name == CHALLENGER else ()), health[name])
-        for name, model in models.items()
-    }
+def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf], rows: Sequence[BookText]) -> dict[str, Side]:
+    health = {name: list_health(model, rows) for name, model in models.items()}
+    # The champion has passed its guardrails: today's books must not take them from it.
+    faults = {CHALLENGER: health[CHALLENGER].faults(health.get(CHAMPION))}
+    return {name: Side(model, judge.judge(model, faults.get(name, ())), health[name]) for name, model in models.items()}
 
 
 def _decision(sides: Mapping[str, Side], judge: Judge | Readers, held: str | None) -> Decision:
@@ -201,17 +207,16 @@ def _steps(database: BooksDatabase) -> list[Step]:
         return [Step(*row) for row in connection.execute(select_steps())]
 
 
-def _check(health: ListHealth) -> dg.AssetCheckResult:
-    faults = health.faults()
+def _check(side: Side) -> dg.AssetCheckResult:
+    health, faults = side.health, list(side.judgement.faults)
     return dg.AssetCheckResult(
         check_name="lists_are_sound",
         passed=not faults,
-        metadata={
+        metadata=health.figures
+        | {
             "faults": faults,
-            "coverage": health.coverage,
             "lists_with_their_own_book": health.with_itself,
             "lists_with_a_book_twice": health.with_doubles,
-            "largest_exposure": health.largest_exposure,
             "judged_lists": health.lists,
         },
     )

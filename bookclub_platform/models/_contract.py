@@ -56,6 +56,10 @@ class Model(Protocol):
     name: str
     book_ids: NDArray[np.int64]
 
+    @property
+    def nbytes(self) -> int:
+        """How much was learned, in memory as on disk."""
+
     def fit(self, rows: Sequence[BookText]) -> Self:
         """Learn from `rows` and return self."""
 

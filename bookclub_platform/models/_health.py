@@ -1,21 +1,37 @@
-"""Model -> figures about its lists, without asking any reader: are they whole, and do they reach the catalogue?"""
+"""Model -> figures about its lists, without asking any reader: are they whole, and do they reach the catalogue?
+
+health = list_health(model, rows)        # rows: whose titles tell which books are the same work
+health.faults(champion_health)           # in words; empty for what may be shown to readers
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bookclub_platform.models._contract import Model
+from bookclub_platform.models._contract import BookText, Model
+from bookclub_platform.models._lists import Lists
+from bookclub_platform.models._text import work_key
+from bookclub_platform.models.tfidf import Tfidf
 
 LIMIT = 10
 MOST_LISTS = 2_000
 MOST_COMPARED = 500
 
 MIN_COVERAGE = 0.98
+MIN_FILLED = 0.9
+MIN_REACHED = 0.98
+FEW_UNREACHED = 2  # works, which nobody calls a fault of so small a catalogue that they are more than 2 %
 MAX_EXPOSURE = 0.05  # and not below what few books make unavoidable
+# Worse than the champion by so much is a fault, unless it is little by itself: what does not trouble a server.
+MOST_TIMES = 2
+LITTLE_MB, LITTLE_MS = 100, 5
+_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,58 +41,122 @@ class ListHealth:
     Attributes:
         books: of the model; `lists`: how many were judged.
         coverage: share of books that have a list at all.
-        reached: share of the books that stand in some list; NaN where not all lists were judged.
-        with_itself: lists that hold their own book; `with_doubles`: that hold a book twice.
+        filled: share of the places in these lists that hold a book.
+        works: how many there are; `reached`: the share of them that stands in some list. Of a larger catalogue by the
+            lists that the model has made of all books; NaN where it has none.
+        with_itself: lists that hold their own book, or another edition of it.
+        with_doubles: lists that hold a work twice.
         largest_exposure: share of the lists that hold the most recommended book.
+        list_ms: the median of the processor's time for a list; `megabytes`: of the model.
         exposures: (books,) in how many of the judged lists each book stands, most first.
     """
 
     books: int
     lists: int
     coverage: float
+    filled: float
+    works: int
     reached: float
     with_itself: int
     with_doubles: int
     largest_exposure: float
+    list_ms: float
+    megabytes: float
     exposures: NDArray[np.int64] = field(compare=False, repr=False)
 
     @property
     def figures(self) -> dict[str, float]:
         """By the names of MLflow's metrics, without what is not a number."""
-        found = {"coverage": self.coverage, "reached": self.reached, "largest_exposure": self.largest_exposure}
+        names = ("coverage", "filled", "reached", "largest_exposure", "list_ms", "megabytes")
+        found = {name: getattr(self, name) for name in names}
         return {name: value for name, value in found.items() if value == value}
 
-    def faults(self, min_coverage: float = MIN_COVERAGE) -> list[str]:
-        """What keeps these lists from readers, in words."""
+    def faults(self, champion: ListHealth | None = None) -> list[str]:
+        """What keeps these lists from readers, in words; without a champion size and time are nobody's fault."""
         # Of n books the ten of a list are 10/n of them on average; the most wanted may well be four times that.
         most = max(MAX_EXPOSURE, 4 * LIMIT / self.books)
+        unreached = (1 - self.reached) * self.works
         found = {
             f"{self.with_itself} lists hold their own book": self.with_itself > 0,
             f"{self.with_doubles} lists hold a book twice": self.with_doubles > 0,
-            f"only {self.coverage:.1%} of the books have a list": self.coverage < min_coverage,
+            f"only {self.coverage:.1%} of the books have a list": self.coverage < MIN_COVERAGE,
+            f"only {self.filled:.1%} of the places in the lists are filled": self.filled < MIN_FILLED,
+            f"only {self.reached:.1%} of the books stand in any list": round(unreached, 6)
+            > max(FEW_UNREACHED, (1 - MIN_REACHED) * self.works),
             f"one book stands in {self.largest_exposure:.1%} of the lists": self.largest_exposure > most,
+        }
+        return [text for text, is_so in found.items() if is_so] + (self._burdens(champion) if champion else [])
+
+    def _burdens(self, champion: ListHealth) -> list[str]:
+        """What a server would feel. A catalogue that has grown may make the model grow with it."""
+        megabytes = champion.megabytes * max(1.0, self.books / champion.books)
+        found = {
+            f"it has {self.megabytes:.0f} MB, and of the champion's kind it would have {megabytes:.0f}": self.megabytes
+            > max(LITTLE_MB, MOST_TIMES * megabytes),
+            f"a list takes {self.list_ms:.1f} ms, and the champion's {champion.list_ms:.1f}": self.list_ms
+            > max(LITTLE_MS, MOST_TIMES * champion.list_ms),
         }
         return [text for text, is_so in found.items() if is_so]
 
 
-def list_health(model: Model) -> ListHealth:
-    """Judge the lists of `model`, which is fitted on at least one book."""
-    books = len(model.book_ids)
-    chosen = model.book_ids[np.linspace(0, books - 1, min(MOST_LISTS, books), dtype=int)]
-    lists = {int(book): [near.book_id for near in model.recommend(int(book), LIMIT)] for book in chosen}
+def list_health(model: Model, rows: Sequence[BookText]) -> ListHealth:
+    """Judge the lists of `model`, which is fitted on at least one book. A book that is not in `rows` is a work alone.
+
+    The works are told apart here, and not as the model tells them: that may be what is wrong with it.
+    """
+    titles = {row.id: row.title for row in rows}
+    works = {book: work_key(titles[book]) if book in titles else str(book) for book in model.book_ids.tolist()}
+    books, n_works = len(works), len(set(works.values()))
+    chosen = model.book_ids[np.linspace(0, books - 1, min(MOST_LISTS, books), dtype=int)].tolist()
+    lists, list_ms = _asked(model, chosen)
     exposure = Counter(near for listed in lists.values() for near in set(listed))
     exposures = np.zeros(books, dtype=np.int64)
     exposures[: len(exposure)] = sorted(exposure.values(), reverse=True)
+    places = len(lists) * min(LIMIT, n_works - 1)
     return ListHealth(
         books=books,
         lists=len(lists),
         coverage=sum(bool(listed) for listed in lists.values()) / len(lists),
-        reached=len(exposure) / books if len(lists) == books else float("nan"),
-        with_itself=sum(book in listed for book, listed in lists.items()),
-        with_doubles=sum(len(set(listed)) < len(listed) for listed in lists.values()),
+        filled=sum(map(len, lists.values())) / places if places else 1.0,
+        works=n_works,
+        reached=_reached(model, works, set(exposure) if len(lists) == books else None) / n_works,
+        with_itself=sum(works[book] in {works[near] for near in listed} for book, listed in lists.items()),
+        with_doubles=sum(len({works[near] for near in listed}) < len(listed) for listed in lists.values()),
         largest_exposure=max(exposure.values(), default=0) / len(lists),
+        list_ms=list_ms,
+        megabytes=model.nbytes / 1e6,
         exposures=exposures,
     )
+
+
+def _asked(model: Model, books: Sequence[int]) -> tuple[dict[int, list[int]], float]:
+    """The list of each book, and the median of the processor's milliseconds for one: others' work counts little."""
+    lists, took = {}, []
+    for book in books:
+        started = time.thread_time()
+        near = model.recommend(book, LIMIT)
+        took.append(time.thread_time() - started)
+        lists[book] = [one.book_id for one in near]
+    return lists, 1000 * float(np.median(took))
+
+
+def _reached(model: Model, works: Mapping[int, str], shown: set[int] | None) -> float:
+    """How many works stand in some list: of `shown`, if all lists were asked for."""
+    if shown is None and isinstance(model, Tfidf) and model.lists_ is not None:
+        shown = set(model.book_ids[_shown(model.lists_, model.works_)].tolist())
+    return len({works[book] for book in shown}) if shown is not None else float("nan")
+
+
+def _shown(lists: Lists, works: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """(n,): whether each book is among the first `LIMIT` of some list, one of a work."""
+    shown = np.zeros(len(works), dtype=np.bool_)
+    for start in range(0, len(works), _AT_ONCE):
+        ids = lists.ids[start : start + _AT_ONCE, : 2 * LIMIT]
+        of = works[ids]
+        is_first = [(of[:, :rank] != of[:, rank, None]).all(axis=1) for rank in range(ids.shape[1])]
+        may = np.stack(is_first, axis=1) & (ids >= 0)
+        shown[ids[may & (np.cumsum(may, axis=1) <= LIMIT)]] = True
+    return shown
 
 
 def stability(model: Model, champion: Model) -> float:

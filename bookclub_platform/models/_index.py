@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 # What a filtered list costs at most, some milliseconds of NumPy: books scored one by one where a filter leaves no more;
 # else postings read, those of allowed books after which no further column is read, and the books then scored. Of a
@@ -33,6 +36,10 @@ class Compressed(NamedTuple):
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
     data: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, matrix: csr_matrix) -> Self:
+        return cls(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
 
     def rows(self, chosen: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
         """The entries of the `chosen` rows, one after the other: (place in `chosen`, column, value) of each."""

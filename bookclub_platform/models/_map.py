@@ -1,19 +1,23 @@
-"""A fitted model -> the place of each book on a flat map, where books with like vectors lie together.
+"""A fitted model -> the place of each book on a flat map, where books that it finds alike lie together.
 
     map = places(model, most=2_000)         # of a larger catalogue an even part
     map.book_ids, map.xy                    # (k,) int64, (k, 2) float32 in 0..1
 
-A truncated SVD takes the terms to 50 dimensions, t-SNE those to two. Distances between far clusters mean nothing.
+What is alike is what the scores are made of: words, categories and the embedding, each with its weight. A truncated
+SVD takes them to 50 dimensions, t-SNE those to two. Distances between far clusters mean nothing.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bookclub_platform.models.tfidf import Tfidf
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 MOST = 2_000  # 4 s of one core
 DIMENSIONS, PERPLEXITY, STEPS = 50, 30, 500
@@ -29,7 +33,6 @@ class Places(NamedTuple):
 
 def places(model: Tfidf, most: int = MOST) -> Places:
     """Empty for a model of fewer than 8 books, or of which no two share a word."""
-    from scipy.sparse import csr_matrix
     from sklearn.decomposition import TruncatedSVD
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import normalize
@@ -37,8 +40,7 @@ def places(model: Tfidf, most: int = MOST) -> Places:
 
     books = len(model.book_ids)
     chosen = np.linspace(0, books - 1, min(most, books), dtype=int)
-    at, columns, values = model.index_.by_book.rows(chosen)
-    vectors = csr_matrix((values, (at, columns)), shape=(len(chosen), len(model.vocabulary_)))
+    vectors = _vectors(model, chosen)
     dimensions = min(DIMENSIONS, *(side - 1 for side in vectors.shape))
     if len(chosen) < FEWEST or dimensions < 2 or not vectors.nnz:
         return Places(model.book_ids[:0], np.empty((0, 2), np.float32))
@@ -48,3 +50,15 @@ def places(model: Tfidf, most: int = MOST) -> Places:
         flat = TSNE(init="pca", random_state=0, perplexity=perplexity, max_iter=STEPS).fit_transform(dense)
     span = np.ptp(flat, axis=0)
     return Places(model.book_ids[chosen], (flat - flat.min(axis=0)) / np.where(span > 0, span, 1))
+
+
+def _vectors(model: Tfidf, chosen: NDArray[np.integer]) -> csr_matrix:
+    """(k, m): the product of two rows is the score of the two books, but that the embedding's part may be below 0."""
+    from scipy.sparse import csr_matrix, hstack
+
+    at, columns, values = model.index_.by_book.rows(chosen)
+    words = csr_matrix((values, (at, columns)), shape=(len(chosen), len(model.vocabulary_)))
+    if model.embedding_ is None:
+        return words
+    weight = model.embedding_weight
+    return hstack([np.sqrt(1 - weight) * words, csr_matrix(np.sqrt(weight) * model.embedding_[chosen])], format="csr")

@@ -183,8 +183,8 @@ def _related(likes: _Likes, book_ids: NDArray[np.int64]) -> dict[int, list[int]]
     from scipy.stats import poisson
 
     def table(owners: NDArray[np.int64]) -> csc_matrix:
-        _, rows = np.unique(owners, return_inverse=True)
-        return csc_matrix((np.ones(len(rows)), (rows, likes.places)), shape=(rows.max() + 1, len(book_ids)))
+        found, rows = np.unique(owners, return_inverse=True)
+        return csc_matrix((np.ones(len(rows)), (rows, likes.places)), shape=(len(found), len(book_ids)))
 
     of_reader, of_walk = table(likes.readers), table(likes.walks)
     liked_by = np.asarray(of_reader.sum(axis=0)).ravel()

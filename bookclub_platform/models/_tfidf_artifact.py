@@ -78,6 +78,11 @@ def _arrays(model: Tfidf) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def nbytes(model: Tfidf) -> int:
+    """See `Model.nbytes`."""
+    return sum(array.nbytes for array in _arrays(model).values()) + sum(map(len, model.vocabulary_))
+
+
 def load(kind: type[_Tfidf], folder: Path) -> _Tfidf:
     """See `Model.load`."""
     stated = _artifact.read_manifest(folder)
@@ -89,8 +94,8 @@ def load(kind: type[_Tfidf], folder: Path) -> _Tfidf:
     manifest = _artifact.open_sealed(folder, kind.name, _VERSION, {_VOCABULARY, *(f"{key}.npy" for key in dtypes)})
     try:
         model = kind(**manifest.parameters)
-    except (TypeError, ModelError) as error:
-        raise _artifact.invalid(folder, f"has parameters that a {kind.name} cannot have: {error}") from error
+    except ModelError as error:
+        raise _artifact.invalid(folder, f"has parameters that a {kind.name} cannot have. {error}") from error
     arrays = {
         key: _artifact.read_array(folder / f"{key}.npy", dtype, ndim=2 if key in _TABLES else 1)
         for key, dtype in dtypes.items()
@@ -133,8 +138,9 @@ def _fault(model: Tfidf) -> str | None:
         return f"{len(model.prints_)} and {len(model.title_prints_)} fingerprints for {n_books} books"
     if len(model.idf_) != n_columns:
         return f"{len(model.idf_)} weights for {n_columns} columns"
-    if not np.all(model.idf_ >= 0) or not np.all(np.isfinite(model.idf_)):
-        return "weights that are no numbers of 0 or more"
+    # NaN fails the comparison; what is rarer than a word of one book among all of these would outweigh every other.
+    if not np.all((model.idf_ >= 0) & (model.idf_ <= 1.001 + np.log1p(n_books))):
+        return "weights that are not those of any word"
     if not 0 <= model.n_categories_ <= n_columns:
         return f"{model.n_categories_} categories among {n_columns} columns"
     return (
@@ -152,17 +158,24 @@ def _embedding_fault(model: Tfidf, n_books: int, n_columns: int) -> str | None:
     if model.embedding_ is None or model.embedding_mean_ is None:
         has_part = model.embedding_ is not model.embedding_mean_ or model.embedding_components_ is not None
         return "a part of an embedding" if has_part else None
+    if model.embedding == "none" or n_books > model.embedding_up_to:
+        return f"embeddings of {n_books} books, with {model.embedding!r} for up to {model.embedding_up_to}"
     shape = (n_books, len(model.embedding_mean_))
     if model.embedding_.shape != shape:
         return f"embeddings of shape {model.embedding_.shape} for {n_books} books"
     components = model.embedding_components_
     if (components is not None) != (model.embedding == "lsa"):
         return f"components of `lsa`, or none, for an embedding {model.embedding!r}"
-    if components is not None and not (components.shape == (shape[1], n_columns) and np.isfinite(components).all()):
+    if components is not None and components.shape != (shape[1], n_columns):
         return f"components of shape {components.shape} for {n_columns} columns"
-    # NaN fails every comparison; infinity, and what is longer than a unit vector, this one.
-    is_unit = np.einsum("ij,ij->i", model.embedding_, model.embedding_) <= 1.001
-    return None if is_unit.all() and np.isfinite(model.embedding_mean_).all() else "embeddings longer than 1"
+    vectors = (model.embedding_, model.embedding_mean_[None], components)
+    return None if all(_are_unit(table) for table in vectors if table is not None) else "embeddings longer than 1"
+
+
+def _are_unit(table: NDArray[np.float32]) -> bool:
+    """Whether no row of it is longer. NaN fails the comparison, and infinity does."""
+    with np.errstate(over="ignore"):
+        return bool(np.all(np.einsum("ij,ij->i", table, table) <= 1.001))
 
 
 def _segments_fault(model: Tfidf, n_columns: int) -> str | None:

@@ -19,13 +19,13 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bookclub_platform.core.errors import ModelError
-from bookclub_platform.models import _lsa, _text, _tfidf_artifact
+from bookclub_platform.models import _lsa, _parameters, _text, _tfidf_artifact
 from bookclub_platform.models._contract import BookText, Reason, Recommendation
 from bookclub_platform.models._counts import Counted, count
 from bookclub_platform.models._embedding import centred, encoded
@@ -34,6 +34,7 @@ from bookclub_platform.models._identity import prints_of, works_of
 from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, nearest
 from bookclub_platform.models._lists import Lists
 from bookclub_platform.models._nearest import nearest_lists
+from bookclub_platform.models._parameters import checked
 from bookclub_platform.models._search import SearchIndex
 from bookclub_platform.models._segments import Segments, segments_of
 from bookclub_platform.models._stems import Stems
@@ -95,23 +96,19 @@ class Tfidf:
     segments_: Segments | None
     figures_: dict[str, float]
 
+    @checked
     def __init__(
         self,
         *,
-        title_weight: int = 2,
-        category_name_weight: int = 1,
-        category_weight: float = 0.3,
-        min_df: int = 2,
-        unknown_categories: Sequence[str] = UNKNOWN_CATEGORIES,
-        embedding: Literal["none", "lsa", "minilm"] = "lsa",
-        embedding_weight: float = 0.25,
-        embedding_up_to: int = 20_000,
+        title_weight: _parameters.WordWeight = 2,
+        category_name_weight: _parameters.WordWeight = 1,
+        category_weight: _parameters.CategoryWeight = 0.3,
+        min_df: _parameters.FewestBooks = 2,
+        unknown_categories: _parameters.Slugs = UNKNOWN_CATEGORIES,
+        embedding: _parameters.Embedding = "lsa",
+        embedding_weight: _parameters.Share = 0.25,
+        embedding_up_to: _parameters.Books = 20_000,
     ) -> None:
-        if embedding not in ("none", "lsa", "minilm") or not 0 <= embedding_weight <= 1:
-            raise ModelError(
-                f"There is no embedding {embedding!r} with a weight of {embedding_weight}: it is `none`, `lsa` or "
-                "`minilm`, with a weight of 0 to 1."
-            )
         self.title_weight = title_weight
         self.category_name_weight = category_name_weight
         self.category_weight = category_weight
@@ -144,6 +141,11 @@ class Tfidf:
             "categories": self.n_categories_,
             "entries": len(self.index_.by_book.data),
         }
+
+    @property
+    def nbytes(self) -> int:
+        """See `Model.nbytes`."""
+        return _tfidf_artifact.nbytes(self)
 
     def fit(self, rows: Sequence[BookText]) -> Self:
         """Learn from `rows`, in any order; ids must differ.
@@ -184,7 +186,7 @@ class Tfidf:
         self.vocabulary_ = counted.term_names + category_names
         self.n_categories_ = len(category_names)
         self.idf_ = np.concatenate([term_idf, category_idf]).astype(np.float32)
-        self.index_ = InvertedIndex(_compressed(vectors), _compressed(vectors.T.tocsr()))
+        self.index_ = InvertedIndex(Compressed.of(vectors), Compressed.of(vectors.T.tocsr()))
         self._learn_embedding(vectors, counted.encoded)
         self.search_ = SearchIndex.of(counted.titles, counted.term_names, self.idf_)
         self.lists_, self.figures_, self.segments_ = None, {}, None
@@ -396,7 +398,3 @@ class Tfidf:
     def load(cls, folder: Path) -> Self:
         """See `Model.load`."""
         return _tfidf_artifact.load(cls, folder)
-
-
-def _compressed(matrix: csr_matrix) -> Compressed:
-    return Compressed(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))

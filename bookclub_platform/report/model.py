@@ -18,8 +18,11 @@ MEANINGS = {
     "readers_ndcg": "finds the books that the readers of a book like too (nDCG@10)",
     "across_ndcg": "the same, without the books of its own category",
     "coverage": "books that have a list at all",
-    "reached": "books that stand in some list",
+    "filled": "places in the lists that hold a book",
+    "reached": "books that stand in some list, other editions counted with the first",
     "largest_exposure": "share of the lists that hold the most recommended book: less is better",
+    "list_ms": "the processor's milliseconds for a list, median: less is better",
+    "megabytes": "size of the model",
     "stability": "of the champion's lists, what this model keeps",
 }
 

@@ -79,22 +79,25 @@ def scores(score_of: Mapping[str, float]) -> str:
     return svg.band(list(there), values, values, values, "version", "score", width=420, height=150)
 
 
-def catalogue_map(places: Sequence[tuple[float, float, str, str]], without_name: Collection[str] = ()) -> str:
+def catalogue_map(
+    places: Sequence[tuple[float, float, str, str]], without_name: Collection[str] = (), has_titles: bool = True
+) -> str:
     """Books as points: (x, y, title, category name). The largest categories have a colour and a name, the others,
-    and those of `without_name`, are grey."""
+    and those of `without_name`, are grey. Without titles, for where nobody can point at a book, it is far shorter."""
     sizes = Counter(category for *_, category in places if category not in without_name)
     named = [category for category, _ in sizes.most_common(len(svg.GROUPS))]
     colours = {"": PALE} | dict(zip(named, svg.GROUPS, strict=False))
     groups = {
-        name: (colour, [_place(place) for place in places if place[3] == name]) for name, colour in colours.items()
+        name: (colour, [_place(place, has_titles) for place in places if place[3] == name])
+        for name, colour in colours.items()
     }
-    groups[""] = (PALE, [_place(place) for place in places if place[3] not in named])
+    groups[""] = (PALE, [_place(place, has_titles) for place in places if place[3] not in named])
     return svg.chart(groups)
 
 
-def _place(place: tuple[float, float, str, str]) -> tuple[float, float, str]:
+def _place(place: tuple[float, float, str, str], has_title: bool) -> tuple[float, float, str]:
     x, y, title, category = place
-    return x, y, f"{title} ({category})"
+    return x, y, f"{title} ({category})" if has_title else ""
 
 
 def _thinned(values: Numbers, most: int = 200) -> list[float]:

@@ -161,7 +161,8 @@ def lines(sides: Mapping[str, Sequence[float]], x_label: str, y_label: str, widt
 
 
 def chart(groups: Mapping[str, tuple[str, Sequence[Point]]], width: int = 760, height: int = 620) -> str:
-    """A map of points (x, y in 0..1, what the pointer shows), by colour; a group's name stands amid its own points."""
+    """A map of points (x, y in 0..1, what the pointer shows), by colour; a group's name stands amid its own points. Of
+    points for which nothing is shown a group is one path, a third of the length."""
 
     def at(x: float, y: float) -> tuple[str, str]:
         return _n(60 + x * (width - 120)), _n(12 + (1 - y) * (height - 24))  # names at the edges have room
@@ -170,14 +171,17 @@ def chart(groups: Mapping[str, tuple[str, Sequence[Point]]], width: int = 760, h
         x, y = at(point[0], point[1])
         return f'<circle cx="{x}" cy="{y}" r="3"><title>{_shown(point[2])}</title></circle>'
 
+    def group(colour: str, points: Sequence[Point]) -> str:
+        if any(point[2] for point in points):
+            return f'<g fill="{colour}" fill-opacity=".75">{"".join(map(circle, points))}</g>'
+        way = "".join("M{} {}h0".format(*at(x, y)) for x, y, _ in points)
+        return f'<path d="{way}" stroke="{colour}" stroke-opacity=".75" stroke-width="6" stroke-linecap="round"/>'
+
     def name_of(name: str, points: Sequence[Point]) -> str:
         x, y = at(median(point[0] for point in points), median(point[1] for point in points))
         return f'<text x="{x}" y="{y}">{_shown(name)}</text>'
 
-    dots = "".join(
-        f'<g fill="{colour}" fill-opacity=".75">{"".join(map(circle, points))}</g>'
-        for colour, points in groups.values()
-    )
+    dots = "".join(group(colour, points) for colour, points in groups.values() if points)
     names = "".join(name_of(name, points) for name, (_, points) in groups.items() if name and points)
     halo = 'text-anchor="middle" font-weight="bold" paint-order="stroke" stroke="#fff" stroke-width="3"'
     return (

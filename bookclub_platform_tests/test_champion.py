@@ -1,0 +1,149 @@
+"""Which versions the API takes up: one that cannot answer, or not with the books of today, replaces none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable
+from bookclub_platform.core.tables import select_training_rows
+from bookclub_platform.models import BookText, ModelVersion, Reason, Recommendation, Registry, Tfidf
+from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.test_tfidf_artifact import put, rewrite_array, with_parameters
+from serving import champion
+from serving.champion import ChampionKeeper
+from serving.lineup import Lineup, Lineups
+
+
+@pytest.fixture(scope="module")
+def store(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelVersion, ModelVersion]:
+    """A registry with two versions of a model of the books in the database."""
+    for category, books in given.catalogue().items():
+        given.load(database_url, category, books)
+    folder = tmp_path_factory.mktemp("store")
+    registry = Registry(f"sqlite:///{folder}/mlflow.db")
+    model = Tfidf().fit([BookText(*row) for row in given.read(database_url, select_training_rows())])
+    made = [registry.publish(model, {}, {}, {}, (folder / "artifacts").as_uri()) for _ in range(2)]
+    return folder, made[0], made[1]
+
+
+class SomeBooks(Lineups):
+    """Books that stop one model from being used, or that are away."""
+
+    fault: Exception | None = None
+
+    def of(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
+        if self.fault is not None:
+            raise self.fault
+        return super().of(model, before)
+
+
+@pytest.fixture
+def books(database_url: str) -> Iterator[SomeBooks]:
+    books = SomeBooks(database_url)
+    yield books
+    books.close()
+
+
+@pytest.fixture
+def registry(store: tuple[Path, ModelVersion, ModelVersion]) -> Registry:
+    folder, first, _ = store
+    registry = Registry(f"sqlite:///{folder}/mlflow.db")
+    registry.promote(first)
+    return registry
+
+
+@pytest.fixture
+def keeper(registry: Registry, books: SomeBooks, tmp_path: Path) -> ChampionKeeper:
+    """With the first version in use."""
+    keeper = ChampionKeeper(registry, Tfidf.name, tmp_path, 60, books)
+    keeper.look()
+    assert keeper.fault is None and keeper.books_fault is None
+    return keeper
+
+
+@pytest.mark.parametrize(
+    "fault", [MemoryError("out of memory"), TypeError("no number"), OverflowError("too large"), KeyError("x")], ids=repr
+)
+def test_a_new_version_that_cannot_take_in_todays_books_is_refused_and_the_old_one_serves_on(
+    fault: Exception,
+    keeper: ChampionKeeper,
+    registry: Registry,
+    books: SomeBooks,
+    store: tuple[Path, ModelVersion, ModelVersion],
+) -> None:
+    _, first, second = store
+    before = keeper.champion()
+    registry.promote(second)
+    books.fault = fault
+    keeper.look()
+    assert keeper.champion() is before and keeper.champion().lineup.stock is not None
+    assert (
+        keeper.fault is not None and f"version {second.version} cannot be used, version {first.version}" in keeper.fault
+    )
+    assert f"the books of today ({type(fault).__name__}" in keeper.fault and keeper.swaps == 1
+
+
+def test_a_new_version_is_taken_up_while_the_database_is_away_and_grows_once_it_is_back(
+    keeper: ChampionKeeper, registry: Registry, books: SomeBooks, store: tuple[Path, ModelVersion, ModelVersion]
+) -> None:
+    _, _, second = store
+    registry.promote(second)
+    books.fault = DatabaseUnavailable("The books cannot be read.")
+    keeper.look()
+    assert keeper.champion().version.version == second.version and keeper.fault is None
+    assert keeper.champion().lineup.stock is None and keeper.books_fault == "The books cannot be read."
+    books.fault = None
+    keeper.look_at_books()
+    assert keeper.champion().lineup.stock is not None and keeper.books_fault is None
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "words without end": with_parameters(title_weight=10**9),
+    "a weight that is text": with_parameters(title_weight="x"),
+    "a category beyond numbers": with_parameters(category_weight=1e308),
+    "a mean far away": lambda folder: rewrite_array(folder, "embedding_mean.npy", put(0, 3e38)),
+}
+
+
+@pytest.mark.parametrize("harm", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_version_with_other_parameters_than_a_model_can_have_is_refused(
+    harm: Callable[[Path], object],
+    keeper: ChampionKeeper,
+    registry: Registry,
+    store: tuple[Path, ModelVersion, ModelVersion],
+) -> None:
+    folder, first, second = store
+    files = next(path.parent for path in folder.rglob("idf.npy") if second.run_id in str(path))
+    shutil.copytree(files, folder / "kept")
+    harm(files)
+    try:
+        registry.promote(second)
+        keeper.look()
+    finally:
+        shutil.rmtree(files)
+        (folder / "kept").rename(files)
+    assert keeper.champion().version.version == first.version and keeper.champion().lineup.stock is not None
+    assert keeper.fault is not None and f"version {first.version} stays in use" in keeper.fault
+
+
+def test_a_model_that_answers_with_no_list_is_not_sound(
+    store: tuple[Path, ModelVersion, ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = next(path.parent for path in store[0].rglob("idf.npy"))
+    assert isinstance(champion._sound(files), Tfidf)
+    for of_books in ([1.0, np.nan], [2.0, 1.0], [0.4, 0.5], [np.inf]):
+        monkeypatch.setattr(champion, "_rehearsed", lambda _, scores=of_books: [_listed(scores)])
+        with pytest.raises(ArtifactInvalid, match="highest first"):
+            champion._sound(files)
+    monkeypatch.setattr(champion, "_rehearsed", lambda _: [_listed([0.5, 0.4], share=np.nan)])
+    with pytest.raises(ArtifactInvalid, match="highest first"):
+        champion._sound(files)
+
+
+def _listed(scores: list[float], share: float = 0.1) -> list[Recommendation]:
+    return [Recommendation(at, score, [Reason("term", "sea", share)]) for at, score in enumerate(scores)]

@@ -42,12 +42,6 @@ _CHANGED = f"""
     SELECT count(*) FILTER (WHERE delisted_at IS NULL), {_PACKED} FILTER (WHERE age(xmin) <= age(%s::text::xid))
     FROM {SCHEMA}.books
 """  # noqa: S608
-# A table that was restored has another number, or lies in another cluster. Every row of a transaction before the oldest
-# that runs is seen by this snapshot, or never will be.
-_MARK = f"""
-    SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || '{SCHEMA}.books'::regclass::oid,
-        pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-"""  # noqa: S608
 _WRAP = 2**32  # rows know the last 32 bits of a transaction's number, and half of these are of the past
 # Every column of the listed books among `ids`, and `version`, as in Stock.
 SELECT_VERSIONED: sa.Select[Any] = (
@@ -139,7 +133,13 @@ def read_changes(connection: sa.Connection, known: Stock) -> Stock:
 
 
 def _mark(connection: sa.Connection) -> Mark:
-    return Mark(*connection.execute(sa.text(_MARK)).one())
+    # A table that was restored has another number, or lies in another cluster. Every row of a transaction before the
+    # oldest that runs is seen by this snapshot, or never will be.
+    asked = sa.text(f"""
+        SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || '{SCHEMA}.books'::regclass::oid,
+            pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+    """)
+    return Mark(*connection.execute(asked).one())
 
 
 def _read(connection: sa.Connection, statement: str, parameters: Sequence[str] = ()) -> tuple[int, NDArray[np.void]]:

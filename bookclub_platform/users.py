@@ -1,4 +1,4 @@
-"""The operator's hand on the accounts: name and password -> an account, with `admin` if asked for.
+"""The operator's hand on the accounts: name and password -> an account, with more scopes than anyone's if asked for.
 
     settings = load_settings()
     add(settings, "ada", "correct horse battery staple", is_admin=True); disable(settings, "ada"); rotate_keys(settings)
@@ -9,7 +9,7 @@ Works on the database of BOOKCLUB_DATABASE_URL, else on the embedded one. Every 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from getpass import getuser
 
@@ -22,8 +22,8 @@ from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 
 
-def add(settings: Settings, username: str, password: str, is_admin: bool) -> None:
-    """Make an account.
+def add(settings: Settings, username: str, password: str, is_admin: bool, more: Collection[str] = ()) -> None:
+    """Make an account, with the scopes of anyone and `more`, or with all.
 
     Raises:
         ConfigurationError: the name is taken or cannot be one, or the password is weak.
@@ -32,12 +32,12 @@ def add(settings: Settings, username: str, password: str, is_admin: bool) -> Non
     if not re.fullmatch(accounts.USERNAME, name):
         raise ConfigurationError(f"{username} cannot be a name: {accounts.USERNAME_RULE}")
     passwords.check_password(name, password)
-    scopes = accounts.SCOPES if is_admin else accounts.FOR_ANYONE
+    scopes = [scope for scope in accounts.SCOPES if is_admin or scope in (*accounts.FOR_ANYONE, *more)]
     with _transaction(settings) as connection:
-        user_id = accounts.add_user(connection, name, passwords.hash_password(password), list(scopes))
+        user_id = accounts.add_user(connection, name, passwords.hash_password(password), scopes)
     if user_id is None:
         raise ConfigurationError(f"There is an account {name} already: `bookclub users list`. Choose another name.")
-    audit.note("add-user", "done", by=getuser(), user_id=user_id, username=name, scopes=list(scopes))
+    audit.note("add-user", "done", by=getuser(), user_id=user_id, username=name, scopes=scopes)
 
 
 def listed(settings: Settings) -> list[accounts.User]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import json
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from bookclub_platform.core import tables
+from bookclub_platform.core import accounts, passwords, tables
 from bookclub_platform.core.feedback import feedback
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
@@ -352,6 +353,31 @@ def test_feedback_of_which_any_part_is_wrong_is_refused_as_a_whole(odd: World, t
     problem(odd.client.post("/feedback", json={"events": [event]}), 401)
     kept = sa.select(feedback).where(feedback.c.event_id == uuid.UUID(event["event_id"]))
     assert given.read(odd.database_url, kept) == []
+
+
+def test_a_shop_names_its_readers_if_the_operator_lets_it_and_a_hash_is_kept(odd: World, token: dict[str, str]) -> None:
+    event = {
+        "event_id": str(uuid.uuid4()),
+        "kind": "liked",
+        "recommendation_id": "tfidf_model/3@50",
+        "book_id": ids_of(odd)[0],
+        "reader": "reader-81f3",
+    }
+    refused = odd.client.post("/feedback", json={"events": [event]}, headers=token)
+    assert "the scope readers" in problem(refused, 403)["detail"]
+    assert 'scope="feedback readers"' in refused.headers["www-authenticate"]
+    with sa.create_engine(odd.database_url, poolclass=sa.NullPool).begin() as connection:
+        hashed = passwords.hash_password("four words of mine")
+        shop = accounts.add_user(connection, "shop-server", hashed, ["read", "feedback", "readers"])
+    login = {"username": "shop-server", "password": "four words of mine"}
+    access = odd.client.post("/login", data=login).json()["access_token"]
+    headers = {"authorization": f"Bearer {access}"}
+    for wrong in ("", "x" * 65, "two\nlines", 7):
+        problem(odd.client.post("/feedback", json={"events": [event | {"reader": wrong}]}, headers=headers), 422)
+    told = odd.client.post("/feedback", json={"events": [event, event]}, headers=headers)
+    assert told.json() == {"stored": 1, "known": 1}
+    (row,) = given.read(odd.database_url, sa.select(feedback).where(feedback.c.user_id == shop))
+    assert row.reader == hashlib.sha256(f"{shop}:reader-81f3".encode()).digest()
 
 
 def test_ids_alone_are_those_of_the_recommendations(odd: World) -> None:

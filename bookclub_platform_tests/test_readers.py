@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -240,14 +241,48 @@ def test_of_an_account_the_newest_likes_and_clicks_are_read_once_each_and_of_a_d
     connection.execute(sa.update(accounts.users).where(accounts.users.c.id == gone).values(disabled_at=sa.func.now()))
     add_events(connection, gone, [told("liked", ids[0], None)])
     steps = [Step(*row) for row in connection.execute(select_steps())]
-    assert {step for step in steps if step.reader == one} == {
-        Step(one, ids[1], ids[2], False),
-        Step(one, ids[3], ids[4], True),
+    first, second = range(1, 3)  # numbered as their accounts are
+    assert {step for step in steps if step.reader == first} == {
+        Step(first, ids[1], ids[2], False),
+        Step(first, ids[3], ids[4], True),
     }
-    of_other = [step for step in steps if step.reader == other]
+    of_other = [step for step in steps if step.reader == second]
     assert sum(step.is_liking for step in of_other) == MOST_LIKES
     assert sum(not step.is_liking for step in of_other) == MOST_CLICKS
-    assert gone not in {step.reader for step in steps}
+    assert {step.reader for step in steps} == {first, second}
+
+
+def test_the_readers_that_a_shop_names_count_each_and_two_shops_share_none(connection: sa.Connection) -> None:
+    ids = list(connection.scalars(sa.select(tables.books.c.id).order_by(tables.books.c.id)))
+    shops = [accounts.add_user(connection, name, "-", ["feedback", "readers"]) for name in ("shop-1", "shop-2")]
+    for shop in shops:
+        assert shop
+        for reader in ("ann", "bob", None):
+            add_events(connection, shop, [replace(told("liked", at, None), reader=reader) for at in ids])
+            add_events(connection, shop, [replace(told("clicked", ids[0], ids[1]), reader=reader)] * 2)
+    steps = [Step(*row) for row in connection.execute(select_steps())]
+    likes = Counter(step.reader for step in steps if step.is_liking)
+    assert likes == dict.fromkeys(range(1, 7), MOST_LIKES)
+    assert Counter(step.reader for step in steps if not step.is_liking) == dict.fromkeys(range(1, 7), 1)
+    kept = connection.scalars(sa.select(feedback.c.reader).distinct()).all()
+    assert len(kept) == 5 and not any(b"ann" in digest or b"bob" in digest for digest in kept if digest is not None)
+
+
+def test_a_shop_that_tells_for_enough_readers_by_one_account_has_judges(
+    connection: sa.Connection, many: list[Step]
+) -> None:
+    ids = list(connection.scalars(sa.select(tables.books.c.id).order_by(tables.books.c.upc)))
+    id_of = dict(zip(sorted(range(NUMBER), key=lambda number: f"upc-{number}"), ids, strict=True))
+    shop = accounts.add_user(connection, "shop", "-", ["feedback", "readers"])
+    assert shop
+    for reader, steps in groupby(many, lambda step: step.reader):
+        events = [
+            replace(told("liked", id_of[step.book_id], id_of[step.book_id]), reader=f"r{reader}") for step in steps
+        ]
+        add_events(connection, shop, events)
+    listed = [row._replace(id=id_of[row.id]) for row in rows()]
+    judge = Readers(listed, [Step(*row) for row in connection.execute(select_steps())])
+    assert judge.is_enough and judge.readers == MIN_READERS
 
 
 @pytest.fixture

@@ -38,14 +38,17 @@ def test_the_first_administrator_is_made_listed_and_shut_out_by_commands(databas
     assert made.returncode == 0, made.stderr
     assert '"act": "add-user"' in made.stderr and PASSWORD not in made.stderr + made.stdout
     (row,) = given.read(database_url, sa.select(accounts.users))
-    assert (row.username, row.scopes) == ("boss", ["read", "export", "feedback", "admin"])
+    assert (row.username, row.scopes) == ("boss", ["read", "export", "feedback", "readers", "admin"])
     assert passwords.is_password(PASSWORD, row.password_hash)
     again = users(database_url, tmp_path, "add", "boss", line=f"{PASSWORD}\n")
     assert again.returncode == 1 and "already" in again.stderr and "Traceback" not in again.stderr
+    shop = users(database_url, tmp_path, "add", "shop-server", "--readers", line=f"{PASSWORD}\n")
+    assert shop.returncode == 0, shop.stderr
+    assert "shop-server\tread export feedback readers\tactive" in users(database_url, tmp_path, "list").stdout
     weak = users(database_url, tmp_path, "add", "other", line="short\n")
     assert weak.returncode == 1 and "12 to 256 characters" in weak.stderr
     assert users(database_url, tmp_path, "disable", "boss").returncode == 0
-    assert "boss\tread export feedback admin\tdisabled" in users(database_url, tmp_path, "list").stdout
+    assert "boss\tread export feedback readers admin\tdisabled" in users(database_url, tmp_path, "list").stdout
     unknown = users(database_url, tmp_path, "disable", "nobody")
     assert unknown.returncode == 1 and "users list" in unknown.stderr
 

@@ -53,4 +53,5 @@ def _event(told: FeedbackEvent) -> Event:
         for_book_id=told.for_book_id,
         position=told.position,
         happened_at=datetime.now(UTC) - timedelta(seconds=told.seconds_ago),
+        reader=told.reader,
     )

@@ -62,16 +62,23 @@ async def refusal(caller: Caller, accounts: Accounts, scopes: list[str]) -> prob
         if caller.fault is None and set(scopes) == {"read"} and not accounts.is_login_required:
             return None
         return _no_token(caller)
-    if missing := [scope for scope in scopes if scope not in caller.claims.scopes]:
-        return problems.Problem(
-            403,
-            "insufficient-scope",
-            f"The token lacks the scope {' '.join(missing)}. Log in with an account that has it.",
-            headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
-        )
+    if (problem := lacking(caller.claims, scopes)) is not None:
+        return problem
     if not await accounts.is_live(caller.claims, is_strict="read" not in scopes):
         return _no_token(Caller(caller.address, None, "The access token was withdrawn. Log in again.", "ended-session"))
     return None
+
+
+def lacking(claims: Claims, scopes: list[str]) -> problems.Problem | None:
+    """What to answer where a token is not good for all of these scopes; None if it is."""
+    if not (missing := [scope for scope in scopes if scope not in claims.scopes]):
+        return None
+    return problems.Problem(
+        403,
+        "insufficient-scope",
+        f"The token lacks the scope {' '.join(missing)}. Log in with an account that has it.",
+        headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
+    )
 
 
 async def _signed_in(request: Request, _: Annotated[Claims | None, Security(guard, scopes=[])]) -> Claims:

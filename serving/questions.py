@@ -185,6 +185,14 @@ class FeedbackEvent(Question):
         examples=[3],
     )
 
+    reader: Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)] | None = Field(
+        None,
+        description="Which reader did it, where one account tells for many: a text of your own choosing, always the "
+        "same for a reader, that says nothing of them, such as a random number. A hash of it is kept, and not it "
+        "itself. Needs the scope `readers`, which the operator gives to a shop's server. Null: the account itself.",
+        examples=[None, "c81e728d9d4c"],
+    )
+
 
 class FeedbackRequest(Question):
     """What readers did."""

@@ -21,12 +21,13 @@ def users() -> None:
 
 @users.command("add")
 @click.argument("username")
-@click.option("--admin", is_flag=True, help="May also start crawls.")
-def add_user(username: str, admin: bool) -> None:
+@click.option("--admin", is_flag=True, help="May do all that there is, such as start crawls.")
+@click.option("--readers", is_flag=True, help="May tell its readers apart in feedback: for a shop's server.")
+def add_user(username: str, admin: bool, readers: bool) -> None:
     """Make an account. The password is asked for, or is the first line of standard input."""
     from bookclub_platform.users import add
 
-    add(load_settings(), username, _password(), admin)
+    add(load_settings(), username, _password(), admin, ["readers"] if readers else [])
 
 
 @users.command("list")

@@ -59,11 +59,12 @@ refresh_tokens = sa.Table(
     sa.Column("used_at", _moment),
 )
 
-# What a token may be good for; only a command of the operator's makes an account with `admin`.
+# What a token may be good for; only a command of the operator's makes an account with `readers` or `admin`.
 SCOPES = {
     "read": "Books, categories, statistics, recommendations.",
     "export": "The whole catalogue in one answer.",
     "feedback": "Tell what readers did with recommendations.",
+    "readers": "Tell one's readers apart in what they did, as a shop's server.",
     "admin": "Start crawls and follow them.",
 }
 # ASCII, so that no name can look like another.

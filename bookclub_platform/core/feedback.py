@@ -5,10 +5,12 @@
 
 An event is kept once: the account that tells it names it by an id of its own choosing, and the first one stays. It says
 which model in which version, on which state of the catalogue, had recommended the book, so that models can be judged.
+Who did it is the account, or one of the readers that it tells for: of what it calls them a hash is kept, and no more.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -24,7 +26,7 @@ from bookclub_platform.core.tables import books, metadata
 Kind = Literal["shown", "clicked", "liked", "swapped"]
 INTEREST: tuple[Kind, ...] = ("clicked", "liked", "swapped")  # what somebody did who wanted the book
 LIKING: tuple[Kind, ...] = ("liked", "swapped")  # what says that a book was to somebody's taste
-# Of one account: so few books that it cannot speak for many readers.
+# Of one reader: so few books that none can speak for many.
 MOST_LIKES, MOST_CLICKS = 30, 300
 POPULAR_FOR = timedelta(days=30)
 _moment = sa.DateTime(timezone=True)
@@ -42,6 +44,7 @@ feedback = sa.Table(
     sa.Column("book_id", sa.BigInteger, sa.ForeignKey(books.c.id), nullable=False),
     sa.Column("for_book_id", sa.BigInteger, sa.ForeignKey(books.c.id)),
     sa.Column("position", sa.SmallInteger),
+    sa.Column("reader", sa.LargeBinary),
     sa.Column("happened_at", _moment, nullable=False, index=True),
     sa.Column("received_at", _moment, nullable=False, server_default=sa.func.now()),
     sa.CheckConstraint(f"kind IN ({_kinds})", name="kind"),
@@ -57,6 +60,7 @@ class Event:
         for_book_id: the book that it was recommended for; None where it was for several, or for a text.
         position: its place in the list, from 1.
         happened_at: UTC.
+        reader: what the account calls the reader, where it tells for many; None: the account itself.
     """
 
     event_id: UUID
@@ -68,13 +72,19 @@ class Event:
     for_book_id: int | None
     position: int | None
     happened_at: datetime
+    reader: str | None = None
 
 
 def add_events(connection: sa.Connection, user_id: int, events: Sequence[Event]) -> set[UUID]:
     """Keep those events that this account has not told before; returns their ids. All books must be known."""
-    rows = [asdict(event) | {"user_id": user_id} for event in events]
+    rows = [asdict(event) | {"user_id": user_id, "reader": _digest(user_id, event.reader)} for event in events]
     kept = insert(feedback).on_conflict_do_nothing().returning(feedback.c.event_id)
     return set(connection.scalars(kept.values(rows)))
+
+
+def _digest(user_id: int, reader: str | None) -> bytes | None:
+    """With the account, so that readers whom two shops call alike are not taken for one."""
+    return None if reader is None else hashlib.sha256(f"{user_id}:{reader}".encode()).digest()
 
 
 def unknown_books(connection: sa.Connection, ids: Sequence[int]) -> list[int]:
@@ -104,11 +114,18 @@ def select_popular(limit: int) -> sa.Select[Any]:
 
 
 def select_steps() -> sa.Select[Any]:
-    """(user_id, book_id, for_book_id, is_liking) of what readers did, once each: the newest MOST_LIKES likes and swaps
-    of an account, and its newest MOST_CLICKS clicks, which tell how it came to a book. Disabled accounts tell nothing.
+    """(reader, book_id, for_book_id, is_liking) of what readers did, once each: the newest MOST_LIKES likes and swaps
+    of a reader, and the newest MOST_CLICKS clicks, which tell how they came to a book. A reader, numbered from 1, is
+    whom an account names, or else the account. Disabled accounts tell nothing.
     """
     is_liking = feedback.c.kind.in_(LIKING)
-    told = (feedback.c.user_id, feedback.c.book_id, feedback.c.for_book_id, is_liking.label("is_liking"))
+    told = (
+        feedback.c.user_id,
+        feedback.c.reader,
+        feedback.c.book_id,
+        feedback.c.for_book_id,
+        is_liking.label("is_liking"),
+    )
     steps = (
         # By our clock: the other is what the account said.
         sa.select(*told, sa.func.max(feedback.c.received_at).label("told_at"))
@@ -117,12 +134,14 @@ def select_steps() -> sa.Select[Any]:
         .group_by(*told)
         .subquery()
     )
+    who = (steps.c.user_id, steps.c.reader)
     newest = sa.func.row_number().over(
-        partition_by=(steps.c.user_id, steps.c.is_liking),
+        partition_by=(*who, steps.c.is_liking),
         order_by=(steps.c.told_at.desc(), steps.c.book_id, steps.c.for_book_id),
     )
-    ranked = sa.select(steps, newest.label("place")).subquery()
+    number = sa.func.dense_rank().over(order_by=who)
+    ranked = sa.select(steps, newest.label("place"), number.label("number")).subquery()
     most = sa.case((ranked.c.is_liking, MOST_LIKES), else_=MOST_CLICKS)
-    return sa.select(ranked.c.user_id, ranked.c.book_id, ranked.c.for_book_id, ranked.c.is_liking).where(
+    return sa.select(ranked.c.number, ranked.c.book_id, ranked.c.for_book_id, ranked.c.is_liking).where(
         ranked.c.place <= most
     )

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Security
 
 from serving import problems
 from serving.dependencies import TheFeedbackBook
-from serving.guard import guard
+from serving.guard import guard, lacking
 from serving.questions import FeedbackRequest
 from serving.schemas import FeedbackReceipt
 from serving.tokens import Claims
@@ -28,8 +28,13 @@ async def add_feedback(
     request: Request,
 ) -> FeedbackReceipt:
     """Recommended books that were shown, clicked, liked or swapped, up to 100 events at a time. Models are judged by
-    it, each account as one reader. All events are kept or none, and one that is told again changes nothing: after an
-    answer that did not come, tell the same again."""
+    it: each account is one reader, or, for a shop's server with the scope `readers`, each `reader` that it names. All
+    events are kept or none, and one that is told again changes nothing: after an answer that did not come, tell the
+    same again."""
+    if any(event.reader is not None for event in asked.events) and (
+        problem := lacking(claims, ["feedback", "readers"])
+    ):
+        raise problem
     stored = await book.add(claims.user_id, asked.events)
     for event in stored:
         request.state.metrics.note_feedback(event.kind, f"{event.model}/{event.model_version}")

@@ -138,7 +138,7 @@ def _mark(connection: sa.Connection) -> Mark:
     asked = sa.text(f"""
         SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || '{SCHEMA}.books'::regclass::oid,
             pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-    """)
+    """)  # noqa: S608 (the name is ours)
     return Mark(*connection.execute(asked).one())
 
 

@@ -25,7 +25,7 @@ from serving.web.pages import page_for
 
 # Probes and what a page is made of: asked by machines and browsers as often as they need, and cheap.
 UNLIMITED = frozenset({"/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"})
-UNLIMITED_BELOW = ("/static/", "/covers/", "/static-offline-docs/")
+UNLIMITED_BELOW = ("/static/", "/catalogue/covers/", "/static-offline-docs/")
 # Not the refresh: nobody guesses its tokens, and each reader behind one address (an office, a mobile network) needs it
 # six times an hour.
 LOGINS = frozenset({"/login", "/password"})
@@ -131,7 +131,7 @@ def beyond(standing: Standing) -> problems.Problem:
     return problems.Problem(
         429,
         "quota-exceeded",
-        f"More than {quota.amount} requests in {quota.window_s} s (quota {quota.name}). Ask again in {wait_s} s.",
+        f"More than {quota.amount} {quota.of} in {quota.window_s} s (quota {quota.name}). Ask again in {wait_s} s.",
         headers={"Retry-After": str(wait_s)} | _fields(standing),
         **{"violated-policies": [quota.name]},
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from serving.accounts import Accounts
 from serving.champion import Champion, ChampionKeeper
 from serving.datawatch import DataWatch
 from serving.guard import refusal
+from serving.versions import is_named
 
 # What depends on nothing but the books and the model.
 _KEPT = re.compile(r"/books(?:/[0-9]{1,19}(?P<list>/recommendations)?)?|/categories", re.ASCII)
@@ -175,8 +176,4 @@ def _name(champion: Champion | None) -> str | None:
 def _is_held(asked: str | None, answer: Answer) -> bool:
     """Whether the client that sends `If-None-Match: asked` has that answer already."""
     tag = answer.header(b"etag") if asked is not None else None
-    return tag is not None and tag.removeprefix("W/") in _tags(str(asked))
-
-
-def _tags(asked: str) -> Iterable[str]:
-    return {tag.strip().removeprefix("W/") for tag in asked.split(",")}
+    return tag is not None and is_named(tag, str(asked))

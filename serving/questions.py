@@ -12,10 +12,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from bookclub_platform.core.browse import Filters, Sort
+from bookclub_platform.core.browse import Filters, SearchSort, Sort
 from bookclub_platform.core.feedback import Kind
 from bookclub_platform.export import Format
-from serving import lineup
+from serving import cursor, lineup, problems
 from serving.cursor import MAX_ID, Cursor
 from serving.neighbours import Choice
 from serving.versions import RECOMMENDATION_ID
@@ -81,8 +81,8 @@ class PageQuery(Question):
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
 
 
-class BookQuery(PageQuery):
-    """Which books, in which order, and which page of them."""
+class _Narrowed(Question):
+    """Which books, past category and stock."""
 
     source: Slug | None = Field(None, description="The shop that it was found in.", examples=["books_toscrape"])
     min_price: Price | None = Field(
@@ -94,15 +94,20 @@ class BookQuery(PageQuery):
     min_rating: int | None = Field(
         None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
     )
+    facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
+
+    def filters(self) -> Filters:
+        return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
+
+
+class BookQuery(_Narrowed, PageQuery):
+    """Which books, in which order, and which page of them."""
+
     sort: Sort = Field(
         "id",
         description="The order; `-` is downwards. Books without stars are last either way. Titles: without regard to "
         "upper and lower case, by their first 100 characters.",
     )
-    facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
-
-    def filters(self) -> Filters:
-        return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
 
 
 class SegmentQuery(Question):
@@ -212,14 +217,14 @@ SearchText = Annotated[
 ]
 
 
-class SearchQuery(Question):
-    """What to search for, among which books, and which page of what is found."""
+class SearchQuery(_Narrowed):
+    """What to search for, among which books, in which order, and which page of what is found."""
 
     q: SearchText
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
     cursor: str | None = Field(
         None,
-        pattern=r"^[1-9][0-9]{0,3}$",
+        pattern=cursor.PLACE,
         description=_CURSOR,
         examples=["20"],
     )
@@ -228,20 +233,24 @@ class SearchQuery(Question):
         description="Slug of a category, from /categories; one that does not exist has no books.",
         examples=["science-fiction"],
     )
-    min_price: Price | None = Field(None, description="The lowest price; it counts as well.", examples=[10])
-    max_price: Price | None = Field(None, description="The highest price; it counts as well.", examples=[19.99])
-    min_rating: int | None = Field(
-        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
-    )
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+    sort: SearchSort = Field(
+        "relevance",
+        description="The order of what is found: the best first, or as GET /books has it.",
+        examples=["price"],
+    )
 
     @property
-    def start(self) -> int:
-        """How many books stand before the page."""
-        return int(self.cursor or 0)
+    def page(self) -> slice:
+        """Which of the books found.
 
-    def filters(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"q", "limit", "cursor"})
+        Raises:
+            Problem: 409, the cursor is of a page in another order.
+        """
+        sort, start = cursor.decode_place(self.cursor) if self.cursor is not None else (self.sort, 0)
+        if sort != self.sort:
+            raise problems.OtherOrder(sort)
+        return slice(start, start + self.limit)
 
 
 _EXCLUDE = "`id`s of books that are not to be in the list, nor other editions of them: what the reader has."

@@ -344,10 +344,10 @@ class Prediction(Answer):
 
 
 class PopularBook(Answer):
-    """A book, and how much was done with it."""
+    """A book, and how many want it."""
 
     book: Book = Field(description="All of it.")
-    interest: int = Field(description="How often it was clicked, liked or swapped in the last 30 days.", examples=[17])
+    interest: int = Field(description="How many readers clicked, liked or swapped it in the last 30 days.", examples=[17])
 
 
 class PopularBooks(Answer):

@@ -60,12 +60,17 @@ class Freshness:
             *more,
         ]
         tag = f'W/"{hashlib.sha256(chr(0).join(made_of).encode("utf-8", "replace")).hexdigest()[:24]}"'
-        is_personal = "authorization" in self._request.headers
         self._response.headers["ETag"] = tag
-        self._response.headers["Cache-Control"] = f"{'private' if is_personal else 'public'}, no-cache"
-        self._response.headers["Vary"] = "Authorization"
+        self._response.headers.update(sharing(self._request, "no-cache"))
         if is_named(tag, self._request.headers.get("if-none-match", "")):
             raise NotModified(dict(self._response.headers))
+
+
+def sharing(request: Request, lifetime: str) -> dict[str, str]:
+    """The headers by which caches may keep an answer for `lifetime`: those of the client alone where it sent a token,
+    for others may have none. Where login is required, that is every answer."""
+    is_personal = "authorization" in request.headers
+    return {"Cache-Control": f"{'private' if is_personal else 'public'}, {lifetime}", "Vary": "Authorization"}
 
 
 def is_named(tag: str, if_none_match: str) -> bool:

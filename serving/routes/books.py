@@ -7,25 +7,14 @@ from typing import Annotated
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query
 
-from bookclub_platform.core.browse import Filters, Position, band_ends, select_facet, select_sorted, select_total
+from bookclub_platform.core.browse import Position, select_sorted, select_total
 from bookclub_platform.core.tables import select_book, select_categories, select_history
 from serving import cursor, problems
 from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheKeeper
+from serving.facets import facets_of
 from serving.questions import BookId, BookQuery
-from serving.schemas import (
-    Book,
-    BookPage,
-    Categories,
-    Category,
-    CategoryCount,
-    Facets,
-    History,
-    PriceCount,
-    RatingCount,
-    State,
-    StockCount,
-)
+from serving.schemas import Book, BookPage, Categories, Category, History, State
 from serving.versions import CONDITIONAL, TheFreshness
 
 router = APIRouter(tags=["Books"], responses=problems.responses("database-unavailable"))
@@ -46,14 +35,12 @@ async def list_books(
     filters = query.filters()
     after = page.after if page is not None else None
     if page is not None and page.sort != query.sort:
-        raise problems.Problem(
-            409, "other-order", f"The cursor is of a page in the order {page.sort}: ask with sort={page.sort}, or anew."
-        )
+        raise problems.OtherOrder(page.sort)
     async with catalogue.snapshot() as snapshot:
         fresh.check(snapshot, keeper.current)
         rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
         ((total,),) = await snapshot.remembered(("total", filters), select_total(filters))
-        facets = await _facets(snapshot, filters) if query.facets else None
+        facets = await facets_of(snapshot, filters) if query.facets else None
     items = [Book.model_validate(row) for row in rows[: query.limit]]
     last = rows[len(items) - 1] if len(rows) > query.limit else None
     following = last and cursor.encode(query.sort, Position(last.id, last.sort_key))
@@ -109,17 +96,3 @@ async def _known(snapshot: Snapshot, book_id: int) -> sa.Row[tuple[object, ...]]
     if not rows:
         raise problems.UnknownBook(book_id)
     return rows[0]
-
-
-async def _facets(snapshot: Snapshot, filters: Filters) -> Facets:
-    by_category, by_rating, by_price, by_stock = [
-        await snapshot.remembered((facet, filters), select_facet(filters, facet))
-        for facet in ("category", "rating", "price", "in_stock")
-    ]
-    bands = ((*band_ends(row.value), row.books) for row in by_price)
-    return Facets(
-        category=[CategoryCount(category=row.value, category_name=row.name, books=row.books) for row in by_category],
-        rating=[RatingCount(rating=row.value, books=row.books) for row in by_rating],
-        price=[PriceCount(min_price=low, max_price=high, books=count) for low, high, count in bands],
-        in_stock=[StockCount(in_stock=row.value, books=row.books) for row in by_stock],
-    )

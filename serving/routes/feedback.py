@@ -28,8 +28,9 @@ async def add_feedback(
     request: Request,
 ) -> FeedbackReceipt:
     """Recommended books that were shown, clicked, liked or swapped, up to 100 events at a time. Models are judged by
-    it, each account as one reader. All events are kept or none, and one that is told again changes nothing: after an
-    answer that did not come, tell the same again."""
+    it, each account as one reader, who may tell so many events a day (429 beyond them, those that are told again among
+    them). All events are kept or none, and one that is told again changes nothing: after an answer that did not come,
+    tell the same again."""
     stored = await book.add(claims.user_id, asked.events)
     for event in stored:
         request.state.metrics.note_feedback(event.kind, f"{event.model}/{event.model_version}")

@@ -70,7 +70,9 @@ def test_popular_is_what_many_readers_want_and_not_what_one_says_often(
             reader(connection, told(kind, wanted), told("clicked", wanted))
             reader(connection, told("liked", old, timedelta(days=31)), told("shown", seen))
             gone = reader(connection, told("liked", of_disabled), told("liked", wanted))
-            connection.execute(sa.update(accounts.users).where(accounts.users.c.id == gone).values(disabled_at=sa.func.now()))
+            connection.execute(
+                sa.update(accounts.users).where(accounts.users.c.id == gone).values(disabled_at=sa.func.now())
+            )
     address = database.url.render_as_string(hide_password=False)
     with given.serving(create_app(given.settings(tmp_path), address, NOWHERE)) as client:
         assert popular(client) == [(wanted, 3), (shouted, 1)]

@@ -49,7 +49,7 @@ def closed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     app = create_app(settings, world.database_url, world.tracking_uri)
     with given.serving(app) as client:
         token = {"authorization": f"Bearer {register(client, 'sharer')['access_token']}"}
-        given.wait_for(lambda: client.get("/model", headers=token).is_success)
+        given.wait_for(lambda: client.get("/model", headers=token).is_success, 30)
         event = {"event_id": str(uuid.uuid4()), "kind": "liked", "recommendation_id": "tfidf_model/1@1"}
         liked = {"events": [event | {"book_id": ids_of(world)[0]}]}
         assert client.post("/feedback", json=liked, headers=token).json()["stored"] == 1
@@ -92,9 +92,7 @@ def test_no_route_with_data_answers_a_stranger_or_lets_others_share_what_it_told
     assert asked.keys() - OPEN - told <= {"/segments", "/segments/{segment_id}", "/crawls/{crawl_id}"}
 
 
-def test_a_cover_is_for_who_may_read_and_of_an_open_shop_for_all(
-    world: World, closed: Closed, tmp_path: Path
-) -> None:
+def test_a_cover_is_for_who_may_read_and_of_an_open_shop_for_all(world: World, closed: Closed, tmp_path: Path) -> None:
     address = f"{COVERS}/books_toscrape/ab/{COVER}.thumbnail.webp"
     problem(closed.client.get(address), 401)
     for who in (closed.cookie, closed.token):

@@ -32,9 +32,9 @@ from serving.composed_page import page_json, place_of, question_of
 from serving.guard import refusal
 from serving.kept import KeptAnswers
 from serving.lineup import Filters, Lineup
-from serving.neighbours import Choice
+from serving.neighbours import Choice, labels
 from serving.questions import ListQuery
-from serving.schemas import ModelRef, Recommendations
+from serving.schemas import Emptiness, Fallback, ModelRef, Recommendations
 from serving.versions import Freshness, NotModified
 
 _ASKED = re.compile(r"/books(?:/([0-9]{1,19})(/recommendations)?)?", re.ASCII)
@@ -135,18 +135,16 @@ class ComposeAnswers:
         lineup, choice = champion.lineup, _choice(request.scope["query_string"])
         if choice is None or choice.diversity > 0 or lineup.row(book_id) is None or lineup.state is None:
             return None
-        near, is_near = await _near(lineup, book_id, choice), True
-        if not near:
-            # What there is instead is of the book's own category first, which only the routes know.
-            if near is None or choice.filters.category is None:
-                return None
-            ids = lineup.well_rated(choice.filters, choice.limit, {book_id, *choice.exclude})
-            near, is_near = [(other, _UNLIKE) for other in ids], False
-        books = await self._json_of(lineup, [other for other, _ in near])
+        found = await _found(lineup, book_id, choice)
+        if found is None:
+            return None
+        listed = found.near + [(other, _UNLIKE) for other in found.others]
+        books = await self._json_of(lineup, [other for other, _ in listed])
         if books is None:
             return None
-        head, middle, tail = self._frame_of(champion) if is_near else _frame(champion, bool(near))
-        items = b",".join(b'{"book":%b,%b' % (book, told) for book, (_, told) in zip(books, near, strict=True))
+        told = labels(True, len(found.near), len(found.others), found.is_own_shelf)
+        head, middle, tail = self._frame_of(champion) if told == (None, None) else _frame(champion, *told)
+        items = b",".join(b'{"book":%b,%b' % (book, near) for book, (_, near) in zip(books, listed, strict=True))
         body = b"%b%b%b%d%b" % (head, items, middle, book_id, tail)
         return self._fresh(champion, request, body, has_lists=True)
 
@@ -176,15 +174,14 @@ class ComposeAnswers:
         return frame
 
 
-def _frame(champion: Champion, has_fallback: bool | None = None) -> list[bytes]:
-    """`has_fallback`: None where the books are near ones."""
+def _frame(champion: Champion, reason: Emptiness | None = None, fallback: Fallback | None = None) -> list[bytes]:
     assert champion.lineup.state is not None
     version = champion.lineup.state.data_version
     empty = Recommendations(
         book_id=0,
         items=[],
-        reason=None if has_fallback is None else "nothing_in_common",
-        fallback="well_rated" if has_fallback else None,
+        reason=reason,
+        fallback=fallback,
         model=ModelRef.model_validate(champion.version),
         data_version=version,
         ranked_data_version=version,
@@ -207,16 +204,38 @@ def _choice(query: bytes) -> Choice | None:
         return None
 
 
-async def _near(lineup: Lineup, book_id: int, choice: Choice) -> list[tuple[int, bytes]] | None:
+class _Found(NamedTuple):
+    """Near books, what is told of each, and the others that fill the list; `is_own_shelf`: of the category asked from
+    alone."""
+
+    near: list[tuple[int, bytes]]
+    others: list[int]
+    is_own_shelf: bool
+
+
+async def _found(lineup: Lineup, book_id: int, choice: Choice) -> _Found | None:
     """None if the model does not know the book."""
 
-    def found() -> list[tuple[int, bytes]] | None:
+    def found() -> _Found | None:
         assert lineup.near is not None
         try:
-            return lineup.near.of(book_id, choice.limit, lineup.allowed(choice.filters), choice.exclude)
+            near = lineup.near.of(book_id, choice.limit, lineup.allowed(choice.filters), choice.exclude)
         except KeyError:
             return None
+        lacking = choice.limit - len(near)
+        return _Found(near, *_others(lineup, book_id, choice, lacking, near)) if lacking else _Found(near, [], False)
 
     assert lineup.stock is not None
     is_plain = choice.filters == Filters() and not choice.exclude and choice.limit <= _SHORT
     return found() if is_plain or len(lineup.stock.ids) <= _SMALL else await to_thread(found)
+
+
+def _others(
+    lineup: Lineup, book_id: int, choice: Choice, lacking: int, near: Sequence[tuple[int, bytes]]
+) -> tuple[list[int], bool]:
+    stock, row = lineup.stock, lineup.row(book_id)
+    assert stock is not None and row is not None
+    shelf = int(stock.category[row]) if choice.filters.category is None else None
+    left_out = {book_id, *choice.exclude, *(other for other, _ in near)}
+    ids = lineup.well_rated(choice.filters, lacking, left_out, shelf)
+    return ids, bool((stock.category[stock.ids.searchsorted(ids)] == shelf).all()) if shelf is not None else False

@@ -1,6 +1,6 @@
 """Filters + snapshot -> how many books each further choice would leave, of all books or of those that a search found.
 
-    facets = await facets_of(snapshot, Filters(category="travel")); await facets_of(snapshot, filters, among=ids)
+facets = await facets_of(snapshot, Filters(category="travel")); await facets_of(snapshot, filters, among=ids)
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ async def facets_of(snapshot: Snapshot, filters: Filters, among: Sequence[int] |
         rows[facet] = await (snapshot.remembered((facet, filters), counted) if is_lasting else snapshot.rows(counted))
     bands = ((*band_ends(row.value), row.books) for row in rows["price"])
     return Facets(
-        category=[CategoryCount(category=row.value, category_name=row.name, books=row.books) for row in rows["category"]],
+        category=[
+            CategoryCount(category=row.value, category_name=row.name, books=row.books) for row in rows["category"]
+        ],
         rating=[RatingCount(rating=row.value, books=row.books) for row in rows["rating"]],
         price=[PriceCount(min_price=low, max_price=high, books=count) for low, high, count in bands],
         in_stock=[StockCount(in_stock=row.value, books=row.books) for row in rows["in_stock"]],

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bookclub_platform.core.tables import books, select_book, select_listed
+from bookclub_platform.core.stock import fingerprint
+from bookclub_platform.core.tables import select_listed, select_shelves
 from bookclub_platform.models import Probe
 from bookclub_platform.models import Recommendation as Ranked
 from serving.catalogue import Snapshot
@@ -30,7 +31,7 @@ class Choice(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A list. `reason`: why nothing near was found; `fallback`: what the books are then."""
+    """A list. `reason`: why near books do not fill it; `fallback`: what the other books are."""
 
     items: list[Recommendation]
     reason: Emptiness | None = None
@@ -39,8 +40,8 @@ class Found(NamedTuple):
 
 async def unknown(snapshot: Snapshot, ids: Sequence[int]) -> list[int]:
     """Those of `ids` that no book has. A delisted book is known: its page may still be open in a reader's browser."""
-    listed = {row.id for row in await snapshot.rows(select_listed(ids).with_only_columns(books.c.id))}
-    return [book_id for book_id in ids if book_id not in listed and not await snapshot.rows(select_book(book_id))]
+    known = {row.id for row in await snapshot.rows(select_shelves(ids))}
+    return [book_id for book_id in ids if book_id not in known]
 
 
 def probes(lineup: Lineup, ids: Sequence[int]) -> dict[int, Probe]:
@@ -96,31 +97,59 @@ async def find(
     keys: Sequence[int],
     choice: Choice,
 ) -> dict[int, Found]:
-    """A list for each of `keys`: of near books, or, where there is none, of well rated ones, which says so."""
+    """A list for each of `keys`: of near books, and, where these are too few, of well rated ones, which says so."""
     filled = await fill(snapshot, lineup, asked, ranking, choice)
+    short = [key for key in dict.fromkeys(keys) if len(filled.get(key, [])) < choice.limit]
+    others, shelves = await _others(snapshot, lineup, short, filled, choice) if short else ({}, {})
     found = {}
     for key in dict.fromkeys(keys):
-        if items := filled.get(key):
-            found[key] = Found(items)
-        else:
-            reason: Emptiness = "nothing_in_common" if key in filled else "not_in_model"
-            found[key] = await _instead(snapshot, lineup, key, choice, reason)
+        near, rest = filled.get(key, []), others.get(key, [])
+        is_own_shelf = all(book.category == shelves.get(key) for book in rest)
+        items = near + [Recommendation(book=book, score=0, why=[]) for book in rest]
+        found[key] = Found(items, *labels(key in filled, len(near), len(rest), is_own_shelf))
     return found
 
 
-async def _instead(snapshot: Snapshot, lineup: Lineup, key: int, choice: Choice, reason: Emptiness) -> Found:
-    own = await snapshot.rows(select_book(key)) if key > 0 else []
-    tries: list[tuple[Fallback, Filters]] = [("well_rated", choice.filters)]
-    if own and choice.filters.category is None:
-        tries.insert(0, ("well_rated_in_category", choice.filters._replace(category=own[0].category)))
-    for name, filters in tries:
-        ids = lineup.well_rated(filters, 2 * choice.limit, {key, *choice.exclude})
-        listed = await _books(snapshot, set(ids), filters)
-        there = [book for book_id in ids if (book := listed[book_id]) is not None]
-        if there:
-            items = [Recommendation(book=book, score=0, why=[]) for book in there[: choice.limit]]
-            return Found(items, reason, name)
-    return Found([], reason)
+def labels(is_known: bool, near: int, others: int, is_own_shelf: bool) -> tuple[Emptiness | None, Fallback | None]:
+    """Reason and fallback of a list of so many near and other books; `is_known` to the model is what was asked about,
+    `is_own_shelf`: the others are all of its category."""
+    fallback: Fallback = "well_rated_in_category" if is_own_shelf else "well_rated"
+    if not is_known:
+        return "not_in_model", fallback if others else None
+    if not near:
+        return "nothing_in_common", fallback if others else None
+    return ("little_in_common", fallback) if others else (None, None)
+
+
+async def _others(
+    snapshot: Snapshot,
+    lineup: Lineup,
+    short: Sequence[int],
+    filled: Mapping[int, Sequence[Recommendation]],
+    choice: Choice,
+) -> tuple[dict[int, list[Book]], dict[int, str]]:
+    """What fills the lists of the keys `short`, and the category that comes first in each: its book's own."""
+    shelves = {}
+    if choice.filters.category is None:
+        shelves = {row.id: row.category for row in await snapshot.rows(select_shelves(short))}
+    near = {key: [item.book.id for item in filled.get(key, [])] for key in short}
+
+    def chosen() -> dict[int, list[int]]:
+        """Twice as many as are wanted: some may have left since."""
+        return {
+            key: lineup.well_rated(
+                choice.filters,
+                2 * choice.limit,
+                {key, *choice.exclude, *near[key]},
+                fingerprint(shelves[key]) if key in shelves else None,
+            )
+            for key in short
+        }
+
+    ids = await asyncio.to_thread(chosen)
+    listed = await _books(snapshot, {book_id for some in ids.values() for book_id in some}, choice.filters)
+    there = {key: [book for book_id in ids[key] if (book := listed[book_id]) is not None] for key in short}
+    return {key: there[key][: choice.limit - len(near[key])] for key in short}, shelves
 
 
 async def _books(snapshot: Snapshot, ids: set[int], filters: Filters) -> dict[int, Book | None]:

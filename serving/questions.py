@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from bookclub_platform.core.browse import Filters, SearchSort, Sort
 from bookclub_platform.core.feedback import Kind
 from bookclub_platform.export import Format
-from serving import cursor, lineup, problems
-from serving.cursor import MAX_ID, Cursor
+from serving import lineup, problems
+from serving.cursor import MAX_ID, PLACE, Cursor, decode_place
 from serving.neighbours import Choice
 from serving.versions import RECOMMENDATION_ID
 
@@ -224,7 +224,7 @@ class SearchQuery(_Narrowed):
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
     cursor: str | None = Field(
         None,
-        pattern=cursor.PLACE,
+        pattern=PLACE,
         description=_CURSOR,
         examples=["20"],
     )
@@ -247,7 +247,7 @@ class SearchQuery(_Narrowed):
         Raises:
             Problem: 409, the cursor is of a page in another order.
         """
-        sort, start = cursor.decode_place(self.cursor) if self.cursor is not None else (self.sort, 0)
+        sort, start = decode_place(self.cursor) if self.cursor is not None else (self.sort, 0)
         if sort != self.sort:
             raise problems.OtherOrder(sort)
         return slice(start, start + self.limit)

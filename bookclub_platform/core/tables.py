@@ -184,6 +184,12 @@ def select_book(book_id: int) -> sa.Select[Any]:
     return sa.select(books).where(books.c.id == book_id)
 
 
+def select_shelves(ids: Sequence[int]) -> sa.Select[Any]:
+    """(id, category) of the books among `ids`, delisted or not, in no order."""
+    asked = sa.literal(list(ids), sa.ARRAY(sa.BigInteger))
+    return sa.select(books.c.id, books.c.category).where(books.c.id == sa.func.any(asked))
+
+
 def select_history(book_id: int) -> sa.Select[Any]:
     """(held_from, held_until, price, rating, stock and the previous_ three) of each state of a book, in order of time.
     `held_until` is the first sighting of the next state, null for the state that holds."""

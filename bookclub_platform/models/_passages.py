@@ -141,9 +141,7 @@ class Found(NamedTuple):
         return min(1.0, self.scores.get(book_id, 0.0) + IN_ORDER * in_order)
 
 
-def find(
-    models: Sequence[Model], text: str, limit: int, is_allowed: NDArray[np.bool_] | None = None
-) -> Found | None:
+def find(models: Sequence[Model], text: str, limit: int, is_allowed: NDArray[np.bool_] | None = None) -> Found | None:
     """The `limit` best books of `models` for `text`: a learned one, then what was folded into it, which wins where both
     have a book. `is_allowed`, of the books of the first and then of the next: those that may be found, all if None.
     None where the first is of a kind or a release without search."""

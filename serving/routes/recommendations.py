@@ -39,7 +39,8 @@ async def recommend(
 ) -> Recommendations:
     """The nearest listed books that pass the filters, nearest first, each with its score and what the two share.
 
-    Where a filter leaves fewer than `limit` books that share anything with this one, there are fewer."""
+    Where fewer than `limit` books that pass share anything with this one, the best rated of the others follow them, and
+    `fallback` says so."""
     choice = query.choice()
     asked = neighbours.probes(champion.lineup, [book_id])
     ranking = await neighbours.rank(champion.lineup, asked, choice)
@@ -88,6 +89,7 @@ async def recommend_to_reader(
     Of several books, a score is the mean of the nearness to each; the books themselves are never in the list. A text
     is read like a description of a book."""
     choice, lineup = asked.choice(), champion.lineup
+    choice = choice._replace(exclude=(*choice.exclude, *(asked.liked or ())))  # nor what fills up the list
     known = list(neighbours.probes(lineup, asked.liked or []))
     probes = {_READER: lineup.grown.probe(known)} if known else {}
     if asked.text is not None:

@@ -236,6 +236,6 @@ def _others(
     stock, row = lineup.stock, lineup.row(book_id)
     assert stock is not None and row is not None
     shelf = int(stock.category[row]) if choice.filters.category is None else None
-    left_out = {book_id, *choice.exclude, *(other for other, _ in near)}
+    left_out = lineup.works_of([book_id, *choice.exclude, *(other for other, _ in near)])
     ids = lineup.well_rated(choice.filters, lacking, left_out, shelf)
     return ids, bool((stock.category[stock.ids.searchsorted(ids)] == shelf).all()) if shelf is not None else False

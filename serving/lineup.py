@@ -11,7 +11,6 @@ A lineup never changes, so that an answer that holds one is of one model and one
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -103,11 +102,11 @@ class Lineup:
         self, filters: Filters, limit: int, left_out: Collection[int] = (), shelf: int | None = None
     ) -> list[int]:
         """Ids of the books that pass: those of the category with the fingerprint `shelf` first, then by stars, then by
-        reviews. One of a work, and none of a work of `left_out`."""
+        reviews. One of a work, and of the works `left_out` none."""
         if self.stock is None:
             return []
         rows = np.flatnonzero(_passes(self.stock, filters))
-        rows = rows[~np.isin(self._works[rows], self._works_of(left_out))]
+        rows = rows[~np.isin(self._works[rows], list(left_out))]
         is_first = self.stock.category[rows] == shelf if shelf is not None else np.zeros(len(rows), dtype=np.bool_)
         merit = is_first.astype(np.int64) << 40 | self.stock.rating[rows].astype(np.int64) << 32
         merit |= self.stock.reviews[rows]
@@ -127,14 +126,11 @@ class Lineup:
         may = np.append(passes, False)  # the last is that of books that are not listed
         return may[self._row_of_place] & self.grown.is_current
 
-    def _works_of(self, ids: Collection[int]) -> list[int]:
-        found = []
-        for book_id in ids:
-            with contextlib.suppress(KeyError):
-                found.append(int(self.grown.works[self.grown.place(book_id)]))
-            if (row := self.row(book_id)) is not None:
-                found.append(int(self._works[row]))
-        return found
+    def works_of(self, ids: Collection[int]) -> set[int]:
+        """The works of those of `ids` that are known, listed or not."""
+        works = self.grown.works[self.grown.places(ids)].tolist()
+        rows = [row for book_id in ids if (row := self.row(book_id)) is not None]
+        return {*works, *(self._works[rows].tolist() if rows else ())}
 
     @cached_property
     def _works(self) -> NDArray[np.int64]:

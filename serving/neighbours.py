@@ -7,8 +7,10 @@ over in the snapshot that the answer is of, and replaced by the next in rank.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import sqlalchemy as sa
 
 from bookclub_platform.core.stock import fingerprint
 from bookclub_platform.core.tables import select_listed, select_shelves
@@ -17,6 +19,9 @@ from bookclub_platform.models import Recommendation as Ranked
 from serving.catalogue import Snapshot
 from serving.lineup import Filters, Lineup
 from serving.schemas import Book, Emptiness, Fallback, Recommendation, Why
+
+_AT_ONCE = 100  # books, of which a thread of the pool makes items in some milliseconds
+_T = TypeVar("_T")
 
 Ranking = dict[int, list[Ranked]]  # key of a probe -> its neighbours, nearest first
 
@@ -61,8 +66,14 @@ async def probe_of_text(lineup: Lineup, text: str) -> Probe:
 
 
 async def rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth: int | None = None) -> Ranking:
-    """The nearest of each probe, computed off the event loop: one list of a large model may take a while."""
-    return await asyncio.to_thread(_rank, lineup, asked, choice, depth or choice.limit)
+    """The nearest of each probe, computed off the event loop, in small parts: between them others have their turn."""
+    depth, keys = depth or choice.limit, list(asked)
+    ranking: Ranking = {}
+    at_once = max(1, _AT_ONCE // depth)
+    for start in range(0, len(keys), at_once):
+        some = {key: asked[key] for key in keys[start : start + at_once]}
+        ranking |= await asyncio.to_thread(_rank, lineup, some, choice, depth)
+    return ranking
 
 
 def _rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth: int) -> Ranking:
@@ -82,7 +93,8 @@ async def fill(
     while ranking:
         wanted = {row.book_id for rows in ranking.values() for row in rows} - listed.keys()
         listed |= await _books(snapshot, wanted, choice.filters)
-        filled |= {key: _items(rows, listed, choice.limit) for key, rows in ranking.items()}
+        for key, rows in ranking.items():
+            filled[key] = await _apart(_items, rows, listed, choice.limit, size=len(ranking) * depth)
         short = [key for key, rows in ranking.items() if len(filled[key]) < choice.limit and len(rows) == depth]
         depth *= 2
         ranking = await rank(lineup, {key: asked[key] for key in short}, choice, depth) if short else {}
@@ -136,15 +148,12 @@ async def _others(
 
     def chosen() -> dict[int, list[int]]:
         """Twice as many as are wanted: some may have left since."""
-        return {
-            key: lineup.well_rated(
-                choice.filters,
-                2 * choice.limit,
-                {key, *choice.exclude, *near[key]},
-                fingerprint(shelves[key]) if key in shelves else None,
-            )
-            for key in short
-        }
+        excluded, found = lineup.works_of(choice.exclude), {}
+        for key in short:
+            left_out = excluded | lineup.works_of([key, *near[key]])
+            shelf = fingerprint(shelves[key]) if key in shelves else None
+            found[key] = lineup.well_rated(choice.filters, 2 * choice.limit, left_out, shelf)
+        return found
 
     ids = await asyncio.to_thread(chosen)
     listed = await _books(snapshot, {book_id for some in ids.values() for book_id in some}, choice.filters)
@@ -155,8 +164,19 @@ async def _others(
 async def _books(snapshot: Snapshot, ids: set[int], filters: Filters) -> dict[int, Book | None]:
     """Each of `ids` -> the book, or None where it is not listed or does not pass."""
     rows = await snapshot.rows(select_listed(sorted(ids))) if ids else []
-    found = [Book.model_validate(row) for row in rows]
+    found: list[Book] = []
+    for start in range(0, len(rows), _AT_ONCE):
+        found += await _apart(_validated, rows[start : start + _AT_ONCE], size=len(rows))
     return dict.fromkeys(ids) | {book.id: book for book in found if _passes(book, filters)}
+
+
+def _validated(rows: Sequence[sa.Row[Any]]) -> list[Book]:
+    return [Book.model_validate(row) for row in rows]
+
+
+async def _apart(work: Callable[..., _T], *given: Any, size: int) -> _T:
+    """What `work` gives, off the event loop if it is part of more than is done there in a moment."""
+    return await asyncio.to_thread(work, *given) if size > _AT_ONCE else work(*given)
 
 
 def _passes(book: Book, filters: Filters) -> bool:

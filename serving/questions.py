@@ -5,6 +5,7 @@ A parameter that does not exist is refused: a misspelt filter would otherwise be
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from decimal import Decimal
 from typing import Annotated, Any, Self
@@ -310,12 +311,42 @@ class _ListRequest(ListQuery):
     exclude: list[Id] = Field([], max_length=MAX_EXCLUDED, description=_EXCLUDE, examples=[[7, 8]])
 
 
+# Of a batch: so many books with lists so long. A thousand items are 2.5 MB, and half a second of work.
+BATCHES = ((100, 10), (50, 20), (20, 50), (10, 100))
+_BATCHES = ", ".join(f"{books} books with lists of {limit}" for books, limit in BATCHES)
+
+
 class BatchRequest(_ListRequest):
     """Which books to find neighbours for."""
 
-    book_ids: list[Id] = Field(
-        min_length=1, max_length=MAX_BATCH, description="`id`s of known books.", examples=[[1, 2, 3]]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"book_ids": {"maxItems": books}, "limit": {"maximum": limit}}}
+                for books, limit in BATCHES
+            ]
+        }
     )
+
+    book_ids: list[Id] = Field(
+        min_length=1,
+        max_length=MAX_BATCH,
+        description=f"`id`s of known books. The more books, the shorter their lists: at most {_BATCHES}.",
+        examples=[[1, 2, 3]],
+    )
+
+    @model_validator(mode="after")
+    def _is_small_enough(self) -> Self:
+        if not any(len(self.book_ids) <= books and self.limit <= limit for books, limit in BATCHES):
+            asked = f"{len(self.book_ids)} books with lists of {self.limit}"
+            raise ValueError(f"{asked} are too much for one answer: ask for at most {_BATCHES}.")
+        return self
+
+    @property
+    def units(self) -> int:
+        """How many requests it counts as: one for each hundred books in lists, two where they are to be diverse."""
+        hundreds = math.ceil(len(self.book_ids) * self.limit / 100)
+        return hundreds * (1 if self.diversity == 0 else 2)
 
 
 def _one_of(given: str, kind: str, other: str) -> dict[str, Any]:

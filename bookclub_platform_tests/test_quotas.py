@@ -165,6 +165,19 @@ def test_what_costs_more_counts_as_more_requests_and_what_costs_too_much_is_refu
         beyond = problem(ask(json={"book_ids": many, "limit": 10}), 429)
         assert beyond["violated-policies"] == ["anonymous"]
         assert left(client.get("/categories")) == "r=4", "what was refused has cost one request"
+        monkeypatch.setattr(time, "time", lambda: now + 60)
+        path = f"/books/{ids[0]}/recommendations"
+        for left_then, answer in (
+            (39, client.get(path)),
+            (37, client.get(path, params={"diversity": 0.5})),
+            (35, client.post("/recommendations", json={"liked": ids[:2], "diversity": 1})),
+            (34, client.get("/books")),
+            (32, client.get("/books?facets=true")),
+            (31, client.get("/books/search?q=tale")),
+            (25, client.get("/books/search", params={"q": "tale " * 190, "facets": True})),
+            (20, client.get("/catalogue", params={"q": "tale " * 190})),
+        ):
+            assert answer.is_success and left(answer) == f"r={left_then}", answer.url
 
 
 def test_logins_and_registrations_have_tight_quotas(database_url: str, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ class Popular:
     """What readers want, counted once a minute."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue, self._counting = catalogue, asyncio.Lock()
+        self._catalogue = catalogue
+        self._counting: asyncio.Task[Mapping[int, int]] | None = None
         self._interest: Mapping[int, int] = {}
         self._counted_at = float("-inf")
 
@@ -67,12 +68,16 @@ class Popular:
         Raises:
             DatabaseUnavailable: they cannot be counted now.
         """
-        async with self._counting:  # those who come meanwhile wait for it, and not each with a connection
-            if not self._interest or time.monotonic() - self._counted_at > COUNTED_FOR_S:
-                async with self._catalogue.snapshot(is_patient=True) as snapshot:
-                    rows = await snapshot.rows(select_popular(2 * MAX_LIMIT))
-                self._interest = {row.book_id: row.interest for row in rows}
-                self._counted_at = time.monotonic()
+        if self._interest and time.monotonic() - self._counted_at <= COUNTED_FOR_S:
+            return self._interest
+        if self._counting is None or self._counting.done():  # who comes meanwhile waits for the same, fault or not
+            self._counting = asyncio.create_task(self._count())
+        return await asyncio.shield(self._counting)
+
+    async def _count(self) -> Mapping[int, int]:
+        async with self._catalogue.snapshot(is_patient=True) as snapshot:
+            rows = await snapshot.rows(select_popular(2 * MAX_LIMIT))
+        self._interest, self._counted_at = {row.book_id: row.interest for row in rows}, time.monotonic()
         return self._interest
 
 

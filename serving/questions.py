@@ -227,7 +227,7 @@ class SearchQuery(_Narrowed):
         None,
         pattern=PLACE,
         description=_CURSOR,
-        examples=["20"],
+        examples=["20.p"],
     )
     category: Slug | None = Field(
         None,
@@ -252,6 +252,11 @@ class SearchQuery(_Narrowed):
         if sort != self.sort:
             raise problems.OtherOrder(sort)
         return slice(start, start + self.limit)
+
+    @property
+    def units(self) -> int:
+        """How many requests it counts as: one for each 200 characters of the text, and one for facets."""
+        return math.ceil(len(self.q) / 200) + self.facets
 
 
 _EXCLUDE = "`id`s of books that are not to be in the list, nor other editions of them: what the reader has."
@@ -299,6 +304,11 @@ class ListQuery(Question):
         examples=[0.3],
     )
 
+    @property
+    def units(self) -> int:
+        """How many requests it counts as."""
+        return 1 if self.diversity == 0 else 2
+
     def choice(self) -> Choice:
         filters = lineup.Filters(self.category, self.min_price, self.max_price, self.min_rating, self.in_stock)
         return Choice(filters, self.limit, tuple(self.exclude), self.diversity)
@@ -345,8 +355,7 @@ class BatchRequest(_ListRequest):
     @property
     def units(self) -> int:
         """How many requests it counts as: one for each hundred books in lists, two where they are to be diverse."""
-        hundreds = math.ceil(len(self.book_ids) * self.limit / 100)
-        return hundreds * (1 if self.diversity == 0 else 2)
+        return math.ceil(len(self.book_ids) * self.limit / 100) * super().units
 
 
 def _one_of(given: str, kind: str, other: str) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from serving import problems
 from serving.dependencies import TheCatalogue, TheExports, ThePopular
 from serving.examples import example_of_model
 from serving.exports import MEDIA_TYPES
+from serving.feedback_shapes import PopularBook, PopularBooks
 from serving.guard import guard
 from serving.questions import ExportQuery, PopularQuery
-from serving.schemas import Book, PopularBook, PopularBooks
+from serving.schemas import Book
 from serving.versions import CONDITIONAL, TheFreshness, name_versions, sharing
 
 router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses("database-unavailable"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 
 from bookclub_platform.core.browse import Position, select_sorted, select_total
 from bookclub_platform.core.tables import select_book, select_categories, select_history
@@ -13,6 +13,7 @@ from serving import cursor, problems
 from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheKeeper
 from serving.facets import facets_of
+from serving.gate import charge
 from serving.questions import BookId, BookQuery
 from serving.schemas import Book, BookPage, Categories, Category, History, State
 from serving.versions import CONDITIONAL, TheFreshness
@@ -26,11 +27,17 @@ router = APIRouter(tags=["Books"], responses=problems.responses("database-unavai
     responses=problems.responses("other-order", "invalid-request") | CONDITIONAL,
 )
 async def list_books(
-    query: Annotated[BookQuery, Query()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
+    query: Annotated[BookQuery, Query()],
+    catalogue: TheCatalogue,
+    keeper: TheKeeper,
+    fresh: TheFreshness,
+    request: Request,
 ) -> BookPage:
     """Listed books that pass all the filters, in the order that `sort` names. For the next page ask the same again
     with `cursor` set to `next`, until that is null. Books that come or go between two pages neither repeat nor hide
-    another. With `facets=true` the page says how many books each further choice would leave."""
+    another. With `facets=true` the page says how many books each further choice would leave, and counts as two
+    requests."""
+    charge(request, 1 + query.facets)
     page: cursor.Page | None = query.cursor
     filters = query.filters()
     after = page.after if page is not None else None

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Security
 
 from serving import problems
 from serving.dependencies import TheFeedbackBook
+from serving.feedback_shapes import FeedbackReceipt
 from serving.guard import guard
 from serving.questions import FeedbackRequest
-from serving.schemas import FeedbackReceipt
 from serving.tokens import Claims
 
 router = APIRouter(tags=["Recommendations"], responses=problems.responses("database-unavailable"))

@@ -41,11 +41,13 @@ async def recommend(
     catalogue: TheCatalogue,
     champion: TheChampion,
     fresh: TheFreshness,
+    request: Request,
 ) -> Recommendations:
     """The nearest listed books that pass the filters, nearest first, each with its score and what the two share.
 
     Where fewer than `limit` books that pass share anything with this one, the best rated of the others follow them, and
-    `fallback` says so."""
+    `fallback` says so. With `diversity` it counts as two requests."""
+    charge(request, query.units)
     choice = query.choice()
     asked = neighbours.probes(champion.lineup, [book_id])
     ranking = await neighbours.rank(champion.lineup, asked, choice)
@@ -91,12 +93,13 @@ async def recommend_batch(
     responses=problems.responses("unknown-books", 413, 415, "invalid-request"),
 )
 async def recommend_to_reader(
-    asked: ReaderRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
+    asked: ReaderRequest, catalogue: TheCatalogue, champion: TheChampion, request: Request, response: Response
 ) -> ReaderRecommendations:
     """One list for somebody who likes several books (`liked`), or who describes what to read next (`text`).
 
     Of several books, a score is the mean of the nearness to each; the books themselves are never in the list. A text
-    is read like a description of a book."""
+    is read like a description of a book. With `diversity` it counts as two requests."""
+    charge(request, asked.units)
     choice, lineup = asked.choice(), champion.lineup
     choice = choice._replace(exclude=(*choice.exclude, *(asked.liked or ())))  # nor what fills up the list
     known = list(neighbours.probes(lineup, asked.liked or []))

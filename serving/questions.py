@@ -334,7 +334,8 @@ class BatchRequest(_ListRequest):
             "anyOf": [
                 {"properties": {"book_ids": {"maxItems": books}, "limit": {"maximum": limit}}}
                 for books, limit in BATCHES
-            ]
+            ],
+            "examples": [{"book_ids": [1, 2, 3], "limit": 10}],
         }
     )
 

@@ -113,7 +113,7 @@ setup(
         "bookclub_platform.report": ["*.css", "*.j2"],
         "bookclub_platform.sources": ["sources.yaml"],
         "bookclub_platform.sandbox": ["static/*.css", "static/*.js", "words/*.toml"],
-        "serving.web": ["templates/*.html", "static/*.css"],
+        "serving.web": ["templates/*.html", "static/*.css", "static/*.svg"],
     },
     install_requires=BASE,
     extras_require={

@@ -53,6 +53,37 @@ def test_from_page_to_page_a_reader_sees_every_book_once(client: httpx.Client) -
     assert seen == [book["id"] for book in in_stock]
 
 
+@pytest.mark.parametrize("order", ["price", "-price", "-rating", "title", "-first_seen"])
+def test_in_every_order_the_pages_show_every_book_once_and_say_which(client: httpx.Client, order: str) -> None:
+    expected = [book["id"] for book in get(client, "/books", sort=order, min_rating=2, limit=100)["items"]]
+    first = page(client, f"/catalogue?category=&sort={order}&min_rating=2")
+    assert f"1 to 24 of {len(expected)}" in first and "First page" not in first
+    (following,) = re.findall(r'rel="next" href="([^"]+)"', first)
+    second = page(client, html.unescape(following))
+    assert links(first) + links(second) == expected
+    assert f"25 to {len(expected)} of {len(expected)}" in second and 'content="noindex"' in second
+    (back,) = re.findall(r'href="([^"]+)">First page', second)
+    assert links(page(client, html.unescape(back))) == links(first)
+
+
+def test_a_page_of_another_order_is_the_first_of_this_one(client: httpx.Client) -> None:
+    (following,) = re.findall(r'cursor=([^&"]+)', page(client, "/catalogue?sort=price"))
+    assert links(page(client, f"/catalogue?sort=title&cursor={following}")) == links(
+        page(client, "/catalogue?sort=title")
+    )
+
+
+def test_a_book_says_what_it_is_to_who_links_to_it(world: World) -> None:
+    book_id = ids_of(world)[2]
+    book = get(world.client, f"/books/{book_id}")
+    text = page(world.client, f"/catalogue/{book_id}?from=x")
+    told = dict(re.findall(r'<meta (?:property|name)="([a-z:]+)" content="([^"]*)"', text))
+    base = str(world.client.base_url).rstrip("/")
+    assert told["og:title"] == book["title"] and told["description"] == told["og:description"] == book["description"]
+    assert told["og:url"] == f"{base}/catalogue/{book_id}" and f'<link rel="canonical" href="{told["og:url"]}">' in text
+    assert f"<title>{book['title']} " in text
+
+
 def test_a_shelf_shows_its_category_alone(world: World) -> None:
     text = page(world.client, "/catalogue?category=sea")
     assert links(text) == ids_of(world, "sea")
@@ -83,7 +114,14 @@ def test_what_a_shop_writes_is_shown_and_never_run(after: World) -> None:
 
 def test_an_address_that_is_none_is_told_in_a_page(client: httpx.Client) -> None:
     assert "No such book" in page(client, "/catalogue/999999", 404)
-    for wrong in ("/catalogue/0", "/catalogue/99999999999999999999", "/catalogue/x", "/catalogue?category=%00"):
+    for wrong in (
+        "/catalogue/0",
+        "/catalogue/no/such",
+        "/catalogue?sort=fate",
+        "/catalogue/99999999999999999999",
+        "/catalogue/x",
+        "/catalogue?category=%00",
+    ):
         assert "No such page" in page(client, wrong, 404)
 
 
@@ -125,9 +163,9 @@ def test_a_cover_comes_from_our_own_shelf_and_is_seen_as_soon_as_it_lies_there(a
 
 def test_pages_load_their_style_and_nothing_from_elsewhere(client: httpx.Client) -> None:
     text = page(client, "/catalogue")
-    assert (
-        client.get(*re.findall(r'<link rel="stylesheet" href="([^"]+)"', text))
-        .headers["content-type"]
-        .startswith("text/css")
-    )
+    for kind, content in (("stylesheet", "text/css"), ("icon", "image/svg+xml")):
+        (address,) = re.findall(rf'<link rel="{kind}" href="([^"]+)"', text)
+        answer = client.get(address)
+        assert answer.headers["content-type"].startswith(content) and "immutable" in answer.headers["cache-control"]
+        assert client.get(address.partition("?")[0]).headers["cache-control"] == "no-cache"
     assert re.findall(r'(?:src|href)="(?![/#])', text) == []

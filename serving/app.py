@@ -18,7 +18,6 @@ from fastapi import FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
-from starlette.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from bookclub_platform.core.settings import Settings
@@ -50,6 +49,7 @@ from serving.security import SecureAnswers
 from serving.tokens import Tokens
 from serving.tracing import TraceRequests
 from serving.versions import VERSION_HEADERS
+from serving.web.assets import STATIC, Assets
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
@@ -95,10 +95,11 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
     _add_middleware(app, services, settings)
     problems.install(app)
     versions.install(app)
+    # Before the pages, which know each address below theirs.
+    app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
     for router, is_open in routers():
         app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
-    app.mount("/static", StaticFiles(packages=[("serving.web", "static")]))
-    app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
+    app.mount(STATIC, Assets())
     document.install(app, settings.require_login)
     return app
 

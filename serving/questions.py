@@ -129,8 +129,8 @@ class ExportQuery(Question):
 
     format: Format = Field(
         "ndjson",
-        description="ndjson: one JSON object a line, as GET /books/{book_id} answers it; csv: RFC 4180, with a header, "
-        "and an empty field for null; or parquet.",
+        description="ndjson: one JSON object a line, as GET /books/{book_id} answers it, and `also_in`; csv: RFC 4180, "
+        "with a header, and an empty field for null; or parquet.",
     )
     with_delisted: bool = Field(False, description="Also the books that the shops no longer show.")
     after: int = Field(

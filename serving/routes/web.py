@@ -9,11 +9,12 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, field_validator
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from bookclub_platform.core.browse import Filters, Position, select_sorted, select_total
+from bookclub_platform.core.browse import Filters, Position, Sort, select_sorted, select_total
 from bookclub_platform.core.tables import select_book, select_categories
 from serving import cursor, finder, neighbours
 from serving.catalogue import Catalogue, Snapshot
 from serving.champion import ChampionKeeper
+from serving.cursor import MAX_ID
 from serving.dependencies import TheCatalogue, TheKeeper
 from serving.gate import charge
 from serving.questions import BookId, PageQuery, SearchQuery, SearchText
@@ -26,12 +27,24 @@ _LIKE_IT = 8
 _PER_PAGE = 24
 
 
+_ORDERS: dict[Sort, str] = {
+    "id": "as the shop has them",
+    "title": "by title",
+    "price": "cheapest first",
+    "-price": "dearest first",
+    "-rating": "most stars first",
+    "-first_seen": "newest first",
+}
+
+
 class _ShelfQuery(PageQuery):
     limit: int = _PER_PAGE
     q: SearchText | None = None
-    start: int = Field(0, ge=0, le=finder.RANKED)
+    start: int = Field(0, ge=0, le=MAX_ID)  # how many books the pages before have shown
+    sort: Sort = "id"
+    min_rating: int | None = Field(None, ge=1, le=5)
 
-    @field_validator("category", "q", mode="before")
+    @field_validator("category", "q", "min_rating", mode="before")
     @classmethod
     def _all_shelves(cls, chosen: str) -> str | None:
         """A form sends "" for the choice that is none."""
@@ -51,15 +64,17 @@ async def show_shelves(
     request: Request, query: Annotated[_ShelfQuery, Query()], catalogue: TheCatalogue, keeper: TheKeeper
 ) -> HTMLResponse:
     if query.q:
-        return await _show_found(request, query.q, query.start, catalogue, keeper)
-    chosen = Filters(category=query.category, in_stock=query.in_stock)
-    after = query.cursor.after if query.cursor is not None else None
+        return await _show_found(request, query.q, min(query.start, finder.RANKED), catalogue, keeper)
+    chosen = Filters(category=query.category, in_stock=query.in_stock, min_rating=query.min_rating)
+    after = query.cursor.after if query.cursor is not None and query.cursor.sort == query.sort else None
+    start = query.start if after is not None else 0
     async with catalogue.snapshot() as snapshot:
-        categories = await snapshot.rows(select_categories())
-        rows = await snapshot.rows(select_sorted(chosen, "id", after, query.limit + 1))
+        categories = await snapshot.remembered("categories", select_categories())
+        rows = await snapshot.rows(select_sorted(chosen, query.sort, after, query.limit + 1))
         ((total,),) = await snapshot.remembered(("total", chosen), select_total(chosen))
     books = [Book.model_validate(row) for row in rows[: query.limit]]
-    following = cursor.encode("id", Position(books[-1].id)) if len(rows) > query.limit else None
+    last = rows[len(books) - 1] if len(rows) > query.limit else None
+    following = last and cursor.encode(query.sort, Position(last.id, last.sort_key))
     name = next((row.category_name for row in categories if row.category == query.category), None)
     return _page(
         request,
@@ -69,8 +84,10 @@ async def show_shelves(
         query=query,
         name=name,
         total=total,
-        following=following and request.url.include_query_params(cursor=following).query,
-        first=query.cursor is None,
+        orders=_ORDERS,
+        start=start,
+        following=following and _with(request, cursor=following, start=start + len(books)),
+        first=_with(request, cursor=None, start=None),
     )
 
 
@@ -89,7 +106,8 @@ async def _show_found(
         items=finding.items,
         total=finding.total,
         start=start,
-        following=request.url.include_query_params(start=end).query if end < finding.total else None,
+        following=_with(request, start=end) if end < finding.total else None,
+        first=_with(request, start=None),
     )
 
 
@@ -106,6 +124,11 @@ async def show_book(
     return _page(request, "book.html", book=Book.model_validate(rows[0]), like_it=like_it)
 
 
+@router.get("/catalogue/{path:path}")
+async def no_such_page(request: Request) -> HTMLResponse:
+    return page_for(request, "fault.html", 404, title="No such page", text="The address is not one of ours.")
+
+
 async def _like_it(keeper: ChampionKeeper, snapshot: Snapshot, book_id: int) -> list[Recommendation]:
     """None while there is no model, or for a book that it does not know yet: a page without them is still of use."""
     if keeper.current is None:
@@ -116,7 +139,14 @@ async def _like_it(keeper: ChampionKeeper, snapshot: Snapshot, book_id: int) -> 
     return (await neighbours.fill(snapshot, lineup, asked, ranking, choice)).get(book_id, [])
 
 
+def _with(request: Request, **changes: Any) -> str:
+    """The query of this page with `changes`; None takes one out."""
+    gone = [name for name, value in changes.items() if value is None]
+    url = request.url.remove_query_params(gone) if gone else request.url
+    return url.include_query_params(**{name: value for name, value in changes.items() if value is not None}).query
+
+
 def _page(request: Request, template: str, **values: Any) -> HTMLResponse:
     """With what every page of books shows."""
     shelf: Shelf = request.state.shelf
-    return page_for(request, template, **values, cover=shelf.address)
+    return page_for(request, template, **values, cover=shelf.address, site=str(request.base_url).rstrip("/"))

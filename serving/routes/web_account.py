@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from bookclub_platform.core.accounts import USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.account_shapes import FreshPassword, Password, Username
-from serving.gate import PAGES, WEB_ACCOUNT, WEB_LOGIN, WEB_REGISTER, Caller
+from serving.gate import PAGES, WEB_ACCOUNT, WEB_REGISTER, Caller
 from serving.guard import TheAccounts, TheCaller
 from serving.problems import Problem
 from serving.tokens import Claims
@@ -133,4 +133,4 @@ async def _account(request: Request, fault: str = "", status: int = 200) -> Resp
 def _registration(request: Request, fault: str = "", status: int = 200, sent: Any = None) -> Response:
     known = {name: text for name in ("username", "next") if isinstance(text := (sent or {}).get(name), str)}
     following, username = known.get("next", PAGES), known.get("username", "")[:64]
-    return form(request, "register.html", status, following, username=username, fault=fault, login=WEB_LOGIN)
+    return form(request, "register.html", status, following, username=username, fault=fault)

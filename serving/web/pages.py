@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
+from serving.web.assets import asset
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -42,7 +43,7 @@ def web_address(text: str) -> bool:
 
 _templates.tests |= {"web_address": web_address}
 _templates.filters |= {"stars": stars}
-_templates.globals |= {"money": money, "MIN_LENGTH": MIN_LENGTH, "MAX_LENGTH": MAX_LENGTH}
+_templates.globals |= {"money": money, "asset": asset, "MIN_LENGTH": MIN_LENGTH, "MAX_LENGTH": MAX_LENGTH}
 
 
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -14,6 +14,7 @@ from bookclub_platform.core.covers import INDEX, Cover, read_index
 from serving.gate import PAGES
 from serving.guard import refusal
 from serving.schemas import Book
+from serving.web.assets import FOR_EVER
 
 COVERS = f"{PAGES}/covers"  # below the pages, whose cookie a browser sends along then
 
@@ -32,8 +33,8 @@ class CoverFiles(StaticFiles):
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
         response = super().file_response(full_path, stat_result, scope, status_code)
-        who = "private" if scope["state"]["accounts"].is_login_required else "public"
-        response.headers["Cache-Control"] = f"{who}, max-age=31536000, immutable"
+        is_for_all = not scope["state"]["accounts"].is_login_required
+        response.headers["Cache-Control"] = FOR_EVER if is_for_all else FOR_EVER.replace("public", "private")
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 

@@ -1,11 +1,12 @@
-"""What is noticed by itself: categories that a source has and we do not know yet, and those that it has no more.
+"""What is noticed by itself: categories that a source has and we do not know yet, and those that it has no more; and
+events of readers that are too old.
 
 Each source has a sensor of its own: one that hangs or fails holds no other back.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -13,6 +14,8 @@ from bookclub_platform.assets._common import CATEGORIES, categories, whole_key
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.categories import Changes, note_listing
 from bookclub_platform.core.errors import SourceError
+from bookclub_platform.core.feedback import forget_events
+from bookclub_platform.core.settings import Settings
 from bookclub_platform.resources import BooksDatabase
 from bookclub_platform.sources import Source
 
@@ -99,6 +102,24 @@ def _sentences(source: Source, changes: Changes) -> list[str]:
         reason = "so much at once that the listing is not believed" if changes.is_doubted else "not for long enough yet"
         sentences.append(f"{source.name} does not list {', '.join(changes.absent)}: {reason}.")
     return sentences
+
+
+def feedback_retention_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Forgets what readers did so long ago that it says nothing of today's models."""
+    days = settings.feedback_days
+
+    @dg.sensor(
+        name="feedback_retention",
+        minimum_interval_seconds=3600,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Deletes the events of readers that are older than {days} days, every hour.",
+    )
+    def feedback_retention() -> dg.SkipReason:
+        with BooksDatabase().begin() as connection:
+            forgotten = forget_events(connection, timedelta(days=days))
+        return dg.SkipReason(f"{forgotten} events were older than {days} days.")
+
+    return feedback_retention
 
 
 report_after_load = dg.AutomationConditionSensorDefinition(

@@ -155,7 +155,14 @@ def settings(home: Path, **others: Any) -> Settings:
     """Without quotas, unless told: the tests ask more often than people. Without kept answers: a test that changes the
     books asks at once, and a kept answer may be a second old (test_kept.py)."""
     unlimited = dict.fromkeys(
-        ["anonymous_per_minute", "account_per_minute", "logins_per_minute", "registrations_per_hour"], 0
+        [
+            "anonymous_per_minute",
+            "account_per_minute",
+            "logins_per_minute",
+            "registrations_per_hour",
+            "feedback_per_day",
+        ],
+        0,
     )
     return Settings(home=home, **({"model_poll_s": 0.05, "answer_cache_mb": 0} | unlimited | others))
 

@@ -183,6 +183,72 @@ def test_with_nothing_to_go_on_well_rated_books_come_and_say_so(world: World) ->
     assert {(item["score"], len(item["why"])) for item in answer["items"]} == {(0, 0)}
 
 
+FILTERS: list[dict[str, Any]] = [
+    {},
+    {"category": "crime"},
+    {"category": "sea", "min_rating": 4},
+    {"min_price": 12.1, "max_price": 13.1},
+    {"min_rating": 5, "in_stock": False},
+    {"category": "space", "max_price": 10.1, "in_stock": False},
+    {"category": "nothing"},
+]
+
+
+def passing(world: World, **filters: Any) -> set[int]:
+    if filters.setdefault("in_stock", True) is False:  # which a list takes for "whether or not"
+        del filters["in_stock"]
+    return {book["id"] for book in get(world.client, "/books", limit=100, **filters)["items"]}
+
+
+def check_whole(answer: dict[str, Any], may: set[int], limit: int, own: str | None = None) -> None:
+    """It has as many books as it may, and says which of them are near ones."""
+    ids = [item["book"]["id"] for item in answer["items"]]
+    assert set(ids) <= may and len(ids) == len(set(ids)) == min(limit, len(may))
+    near = [item for item in answer["items"] if item["why"]]
+    rest = answer["items"][len(near) :]
+    assert all(item["score"] > 0 for item in near) and {item["score"] for item in rest} <= {0}
+    ratings = [(item["book"]["category"] == own, item["book"]["rating"]) for item in rest]
+    assert ratings == sorted(ratings, reverse=True)
+    is_own = bool(rest) and {item["book"]["category"] for item in rest} == {own}
+    fallback = "well_rated_in_category" if is_own else "well_rated"
+    reason = "little_in_common" if near and rest else None if near else "nothing_in_common"
+    assert (answer["reason"], answer["fallback"]) == (reason, fallback if rest else None)
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize(("limit", "diversity"), [(3, 0), (10, 0.5), (100, 0)])
+def test_no_filter_makes_a_list_shorter_than_the_books_that_pass(
+    world: World, filters: dict[str, Any], limit: int, diversity: float
+) -> None:
+    may, asked = passing(world, **filters), {"limit": limit, "diversity": diversity} | filters
+    own = {book_id: theme for theme in given.THEMES for book_id in ids_of(world, theme)[::5]}
+    first = {} if "category" in filters else own
+    for book_id in own:
+        answer = get(world.client, f"/books/{book_id}/recommendations", **asked)
+        check_whole(answer, may - {book_id}, limit, first.get(book_id))
+    batch = world.client.post(
+        "/recommendations:batch", json={"book_ids": list(own)[:10]} | asked | {"limit": 10}
+    ).json()
+    for result in batch["results"]:
+        check_whole(result, may - {result["book_id"]}, 10, first.get(result["book_id"]))
+    liked = list(own)[:3]
+    check_whole(for_reader(world, liked=liked, **asked), may - set(liked), limit)
+    check_whole(for_reader(world, text="An orchard of roses", **asked), may, limit)
+    check_whole(for_reader(world, text="qwertyuiop", exclude=liked, **asked), may - set(liked), limit)
+
+
+def test_what_fills_a_list_has_no_work_twice(after: World) -> None:
+    again = replace(given.catalogue()["crime"][4], source_id="again", upc="again", url="http://127.0.0.1/again")
+    given.load(after.database_url, "again", [replace(again, category="again", category_name="Again", rating=5)])
+    given.wait_for(ranked(after))
+    everything = get(after.client, f"/books/{ids_of(after, 'sea')[0]}/recommendations", limit=100, in_stock=False)
+    titles = [item["book"]["title"] for item in everything["items"]]
+    assert everything["fallback"] and len(set(titles)) == len(titles) == 47 and again.title in titles
+    of_itself = for_reader(after, liked=ids_of(after, "again"), limit=100, in_stock=False)
+    assert again.title not in [item["book"]["title"] for item in of_itself["items"]]
+    given.load(after.database_url, "again", [])
+
+
 def test_a_book_that_shares_nothing_falls_back_on_its_category(after: World) -> None:
     odd = given.catalogue()["sea"][1]
     odd = replace(odd, source_id="odd", upc="odd", title="Zzyzx", category="odd", category_name="Odd", description=None)
@@ -191,6 +257,9 @@ def test_a_book_that_shares_nothing_falls_back_on_its_category(after: World) -> 
     given.wait_for(ranked(after))
     asked, neighbour = ids_of(after, "odd")
     answer = get(after.client, f"/books/{asked}/recommendations")
+    assert (answer["reason"], answer["fallback"]) == ("nothing_in_common", "well_rated")
+    assert answer["items"][0]["book"]["id"] == neighbour and len(answer["items"]) == 10
+    answer = get(after.client, f"/books/{asked}/recommendations", limit=1)
     assert (answer["reason"], answer["fallback"]) == ("nothing_in_common", "well_rated_in_category")
     assert [item["book"]["id"] for item in answer["items"]] == [neighbour]
     assert get(after.client, f"/books/{asked}/recommendations", category="no-such")["items"] == []

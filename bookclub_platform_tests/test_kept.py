@@ -206,3 +206,16 @@ def test_memory_holds_its_bound_and_forgets_what_was_not_used_longest() -> None:
     assert kept.find(1) is None and kept.find(299) is not None
     kept.keep("large", Answer([], bytes(2**19), None))
     assert kept.find("large") is None and kept.find(299) is not None
+
+
+def test_who_has_any_answer_is_told_that_it_still_holds_and_a_refused_coding_is_not_sent(
+    world: World, keeping: httpx.Client
+) -> None:
+    path = f"/books/{ids_of(world)[0]}"
+    for address in (path, f"{path}/recommendations", "/books?limit=40", "/categories"):
+        for client in (keeping, keeping, world.client):  # from bytes or the routes, from memory, from the routes
+            assert client.get(address, headers={"If-None-Match": "*"}).status_code == 304, address
+            for refused in ("gzip;q=0", "identity, x-gzip ; q=0.000", "gzip;Q=0,br", "br, gzip; q=0.0 ,identity"):
+                assert "content-encoding" not in client.get(address, headers={"Accept-Encoding": refused}).headers
+    for wanted in ("gzip", "gzip;q=0.1", "br;q=0, gzip", "gzip;q=1.0"):
+        assert keeping.get("/books?limit=40", headers={"Accept-Encoding": wanted}).headers["content-encoding"] == "gzip"

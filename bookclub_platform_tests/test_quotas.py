@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from bookclub_platform_tests.api_fixtures import problem
 from serving.app import create_app
 from serving.gate import neighbourhood
 from serving.quotas import Quota, SharedQuotas
+
+world = given.world
 
 NOWHERE = "http://127.0.0.1:1"
 TEN = Quota("ten", 10, 60)
@@ -50,6 +53,15 @@ def test_a_quota_comes_back_little_by_little_and_refusals_cost_nothing(
     shared.take(TEN, "ada")
     now += 61
     assert not shared.take(TEN, "ada").is_over
+
+
+def test_a_request_may_be_worth_several_and_the_whole_quota_at_most(tmp_path: Path) -> None:
+    shared = SharedQuotas(tmp_path / "quotas")
+    assert [shared.take(TEN, "ada", units).remaining for units in (1, 4)] == [9, 5]
+    refused = shared.take(TEN, "ada", 6)
+    assert refused.is_over and refused.remaining == 5 and 5.9 < (refused.retry_s or 0) <= 6
+    assert shared.take(TEN, "ada", 5).remaining == 0
+    assert shared.take(TEN, "eve", 50).remaining == 0 and shared.take(TEN, "eve").is_over
 
 
 TAKE_MANY = """
@@ -123,6 +135,49 @@ def test_an_account_has_a_quota_of_its_own_wherever_it_asks_from(database_url: s
         assert client.get("/categories", headers={"authorization": "Bearer forged"}).status_code == 401
         forged = client.get("/categories", headers={"authorization": "Bearer forged"})
         assert problem(forged, 429), "a token that does not hold counts for the address"
+
+
+def test_what_costs_more_counts_as_more_requests_and_what_costs_too_much_is_refused(
+    world: given.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [book_id for theme in given.THEMES for book_id in given.ids_of(world, theme)]
+    many = (ids * 3)[:100]
+
+    def left(answer: httpx.Response) -> str:
+        return answer.headers["ratelimit"].split(";")[1]
+
+    app = create_app(given.settings(tmp_path, anonymous_per_minute=40), world.database_url, world.tracking_uri)
+    with given.serving(app) as client:
+        given.wait_for(lambda: client.get("/ready").is_success, 30)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now)  # nothing comes back meanwhile
+        ask = functools.partial(client.post, "/recommendations:batch")
+        for books, limit in ((100, 11), (11, 100), (51, 20)):
+            refused = problem(ask(json={"book_ids": many[:books], "limit": limit}), 422)
+            assert f"{books} books with lists of {limit} are too much" in refused["detail"]
+        assert left(ask(json={"book_ids": many[:10], "limit": 10})) == "r=36"
+        whole = ask(json={"book_ids": many, "limit": 10})
+        assert (
+            left(whole) == "r=26"
+            and whole.json() == world.client.post("/recommendations:batch", json={"book_ids": many, "limit": 10}).json()
+        )
+        assert left(ask(json={"book_ids": many[:20], "limit": 50, "diversity": 0.5})) == "r=6"
+        beyond = problem(ask(json={"book_ids": many, "limit": 10}), 429)
+        assert beyond["violated-policies"] == ["anonymous"]
+        assert left(client.get("/categories")) == "r=4", "what was refused has cost one request"
+        monkeypatch.setattr(time, "time", lambda: now + 60)
+        path = f"/books/{ids[0]}/recommendations"
+        for left_then, answer in (
+            (39, client.get(path)),
+            (37, client.get(path, params={"diversity": 0.5})),
+            (35, client.post("/recommendations", json={"liked": ids[:2], "diversity": 1})),
+            (34, client.get("/books")),
+            (32, client.get("/books?facets=true")),
+            (31, client.get("/books/search?q=tale")),
+            (25, client.get("/books/search", params={"q": "tale " * 190, "facets": True})),
+            (20, client.get("/catalogue", params={"q": "tale " * 190})),
+        ):
+            assert answer.is_success and left(answer) == f"r={left_then}", answer.url
 
 
 def test_logins_and_registrations_have_tight_quotas(database_url: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from bookclub_platform.models import BookText, Tfidf, find, load_model
 from bookclub_platform.models._lexicon import Lexicon, typos
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get
+from serving import finder
 from serving.app import create_app
 
 world, after = given.world, given.after
@@ -221,6 +223,66 @@ def test_filters_leave_the_best_of_the_rest(world: World) -> None:
         page = get(world.client, "/books/search", **{"q": "tale", name: value, "limit": 100})
         assert {book["id"] for book in page["items"]} == {book["id"] for book in everywhere if passes(book)}
         assert 0 < page["total"] < len(everywhere)
+
+
+@pytest.mark.parametrize("narrow", [{"category": "crime"}, {"min_rating": 5}, {"max_price": 12.1, "in_stock": True}])
+def test_a_narrow_filter_loses_nothing_to_the_best_of_all(
+    world: World, monkeypatch: pytest.MonkeyPatch, narrow: dict[str, Any]
+) -> None:
+    expected = get(world.client, "/books/search", q="tale", limit=100, **narrow)
+    assert expected["total"] > 3
+    monkeypatch.setattr(finder, "RANKED", expected["total"])
+    found = get(world.client, "/books/search", q="tale", limit=100, **narrow)
+    assert found["items"] == expected["items"] and found["total"] == expected["total"]
+
+
+@pytest.mark.parametrize("sort", ["id", "price", "-price", "rating", "-rating", "title", "-first_seen"])
+def test_what_was_found_comes_in_the_order_asked_for_page_by_page(world: World, sort: str) -> None:
+    everywhere = [book["id"] for book in get(world.client, "/books", sort=sort, limit=100)["items"]]
+    query = {"q": "a tale of a lighthouse and a storm", "min_price": 12, "source": "books_toscrape"}
+    best = get(world.client, "/books/search", limit=100, **query)["items"]
+    pages = [get(world.client, "/books/search", limit=7, sort=sort, **query)]
+    while following := pages[-1]["next"]:
+        pages.append(get(world.client, "/books/search", limit=7, sort=sort, cursor=following, **query))
+    found = [book for page in pages for book in page["items"]]
+    assert [book["id"] for book in found] == sorted((book["id"] for book in best), key=everywhere.index)
+    assert {book["id"]: book["score"] for book in found} == {book["id"]: book["score"] for book in best}
+    assert len(pages) > 3 and {page["total"] for page in pages} == {len(best)}
+
+
+def test_a_cursor_belongs_to_its_order_and_a_shop_without_books_has_none(world: World) -> None:
+    following = get(world.client, "/books/search", q="tale", limit=3, sort="price")["next"]
+    wrong = world.client.get("/books/search", params={"q": "tale", "cursor": following})
+    assert given.problem(wrong, 409)["type"].endswith(":other-order") and "sort=price" in wrong.json()["detail"]
+    assert get(world.client, "/books/search", q="tale", source="another_shop")["total"] == 0
+
+
+@pytest.mark.parametrize("chosen", [{}, {"category": "sea"}, {"min_rating": 4, "max_price": 15}, {"in_stock": False}])
+def test_facets_count_what_was_found_as_each_further_choice_would_leave_it(
+    world: World, chosen: dict[str, Any]
+) -> None:
+    def total(**query: Any) -> int:
+        count: int = get(world.client, "/books/search", q="tale", limit=1, **query)["total"]
+        return count
+
+    def without(*names: str) -> dict[str, Any]:
+        return {key: value for key, value in chosen.items() if key not in names}
+
+    page = get(world.client, "/books/search", q="tale", facets=True, limit=1, **chosen)
+    facets = page["facets"]
+    for row in facets["category"]:
+        assert row["books"] == total(**without("category"), category=row["category"])
+    for row in facets["in_stock"]:
+        assert row["books"] == total(**without("in_stock"), in_stock=row["in_stock"])
+    for row in facets["price"]:
+        band = {"min_price": row["min_price"]} | ({"max_price": row["max_price"]} if row["max_price"] else {})
+        assert row["books"] == total(**without("min_price", "max_price"), **band)
+    stars = 0
+    for row in facets["rating"]:  # from five down
+        stars += row["books"]
+        assert stars == total(**without("min_rating"), min_rating=row["rating"])
+    assert page["total"] == total(**chosen) > 0
+    assert get(world.client, "/books/search", q="tale", **chosen)["facets"] is None
 
 
 def test_a_upc_finds_its_book(after: World) -> None:

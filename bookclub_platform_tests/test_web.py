@@ -157,7 +157,8 @@ def test_a_cover_comes_from_our_own_shelf_and_is_seen_as_soon_as_it_lies_there(a
         (address,) = re.findall(r'<img class="cover" src="([^"]+)"', page(client, "/catalogue?category=sea"))
         answer = client.get(address)
         assert answer.content == b"RIFF" and "immutable" in answer.headers["cache-control"]
-        assert client.get("/covers/../settings").status_code == 404
+        assert client.get("/catalogue/covers/../../settings").status_code == 404
+        assert client.get("/catalogue/covers/index.jsonl/../../settings").status_code == 404
 
 
 def test_pages_load_their_style_and_nothing_from_elsewhere(client: httpx.Client) -> None:

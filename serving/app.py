@@ -28,12 +28,13 @@ from serving.accounts import Accounts
 from serving.book_bytes import BookBytes
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
+from serving.codings import RefusedCodings
 from serving.composed import ComposeAnswers
 from serving.crawls import Dagster
 from serving.datawatch import DataWatch
 from serving.description import DESCRIPTION
 from serving.exports import MEDIA_TYPES, Exports
-from serving.feedback import FeedbackBook
+from serving.feedback import FeedbackBook, Popular
 from serving.figures import SharedFigures
 from serving.gate import Gate
 from serving.guard import guard
@@ -72,6 +73,7 @@ class Services(NamedTuple):
     metrics: Metrics
     exports: Exports
     feedback: FeedbackBook
+    popular: Popular
     shelf: Shelf
 
 
@@ -96,10 +98,11 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
     _add_middleware(app, services, settings)
     problems.install(app)
     versions.install(app)
+    # Before the pages, which know each address below theirs.
+    app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
     for router, is_open in routers():
         app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
     app.mount(STATIC, Assets())
-    app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
     document.install(app, settings.require_login)
     return app
 
@@ -123,19 +126,21 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
         is_registration_open=settings.open_registration,
     )
     kept = KeptAnswers(cache_bytes // 2)
+    catalogue = Catalogue(database_url, watch)
     return Services(
         watch=watch,
         books=books,
         lineups=lineups,
         keeper=keeper,
-        catalogue=Catalogue(database_url, watch),
+        catalogue=catalogue,
         tokens=tokens,
         quotas=quotas,
         accounts=accounts,
         kept=kept,
         metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
         exports=Exports(database_url),
-        feedback=FeedbackBook(database_url),
+        feedback=FeedbackBook(database_url, quotas, settings.feedback_per_day),
+        popular=Popular(catalogue),
         shelf=Shelf(settings.home / "covers"),
     )
 
@@ -146,7 +151,7 @@ async def _running(services: Services, settings: Settings) -> AsyncIterator[dict
     services.shelf.folder.mkdir(parents=True, exist_ok=True)
     services.watch.start()
     running = [asyncio.create_task(services.keeper.run()), asyncio.create_task(services.metrics.share())]
-    given = ("catalogue", "keeper", "metrics", "shelf", "accounts", "exports", "feedback")
+    given = ("catalogue", "keeper", "metrics", "shelf", "accounts", "exports", "feedback", "popular")
     yield {
         "dagster": Dagster(settings.dagster_address),
         "report": settings.report,
@@ -171,6 +176,7 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
         parts: dict[str, Any] = {"keeper": keeper, "catalogue": services.catalogue, "books": books}
         app.add_middleware(ComposeAnswers, counts=kept, accounts=accounts, packing=PACKING, **parts)
         app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=services.watch, accounts=accounts)
+    app.add_middleware(RefusedCodings)
     app.add_middleware(Gate, tokens=services.tokens, quotas=services.quotas, settings=settings)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))

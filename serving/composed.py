@@ -34,7 +34,7 @@ from serving.headers import named
 from serving.kept import KeptAnswers
 from serving.lineup import Filters, Lineup
 from serving.near_bytes import Near
-from serving.neighbours import Choice
+from serving.neighbours import Choice, labels
 from serving.questions import ListQuery
 
 _ASKED = re.compile(r"/books(?:/([0-9]{1,19})(/recommendations)?)?", re.ASCII)
@@ -129,21 +129,17 @@ class ComposeAnswers:
         lineup, choice = frame.champion.lineup, _choice(scope["query_string"])
         if choice is None or choice.diversity > 0 or lineup.row(book_id) is None:
             return None
-        near = await _near(lineup, book_id, choice)
-        if near is None:
+        found = await _found(lineup, book_id, choice)
+        if found is None:
             return None
-        if near.told:
-            around, ids, told = frame.around_near, near.ids.tolist(), near.told
-            versions = lineup.versions(near.ids)
-        elif choice.filters.category is None:
-            return None  # what there is instead is of the book's own category first, which only the routes know
-        else:
-            ids = await to_thread(lineup.well_rated, choice.filters, choice.limit, {book_id, *choice.exclude})
-            around, told = frame.around_fallback(bool(ids)), [_UNLIKE] * len(ids)
-            versions = lineup.versions(np.array(ids, dtype=np.int64))
-        books = await self._json_of(lineup, ids, versions)
+        ids, told = found.near.ids, found.near.told
+        if found.others:
+            ids = np.append(ids, np.array(found.others, dtype=np.int64))
+            told = told + [_UNLIKE] * len(found.others)
+        books = await self._json_of(lineup, ids.tolist(), lineup.versions(ids))
         if books is None:
             return None
+        around = frame.around(*labels(True, len(found.near.told), len(found.others), found.is_own_shelf))
         return frame.answer(scope, _list_json(around, book_id, books, told), has_lists=True)
 
     async def _json_of(self, lineup: Lineup, ids: Sequence[int], versions: Sequence[int]) -> list[bytes] | None:
@@ -183,18 +179,38 @@ def _choice(query: bytes) -> Choice | None:
         return None
 
 
-async def _near(lineup: Lineup, book_id: int, choice: Choice) -> Near | None:
+class _Found(NamedTuple):
+    """Near books, and the ids of the others that fill the list; `is_own_shelf`: of the category asked from alone."""
+
+    near: Near
+    others: list[int]
+    is_own_shelf: bool
+
+
+async def _found(lineup: Lineup, book_id: int, choice: Choice) -> _Found | None:
     """None if the model does not know the book."""
-    is_plain = choice.limit <= _SHORT and not choice.exclude and choice.filters == _PLAIN
     assert lineup.stock is not None
-    if is_plain or len(lineup.stock.ids) <= _SMALL:
-        return _near_now(lineup, book_id, choice)
-    return await to_thread(_near_now, lineup, book_id, choice)
+    is_plain = choice.limit <= _SHORT and not choice.exclude and choice.filters == _PLAIN
+    is_small = len(lineup.stock.ids) <= _SMALL
+    asked = lineup, book_id, choice
+    near = _near(*asked) if is_plain or is_small else await to_thread(_near, *asked)
+    if near is None or len(near.told) == choice.limit:
+        return near and _Found(near, [], False)
+    return _Found(near, *(_others(*asked, near) if is_small else await to_thread(_others, *asked, near)))
 
 
-def _near_now(lineup: Lineup, book_id: int, choice: Choice) -> Near | None:
+def _near(lineup: Lineup, book_id: int, choice: Choice) -> Near | None:
     assert lineup.near is not None
     try:
         return lineup.near.of(book_id, choice.limit, lineup.mask(choice.filters), choice.exclude)
     except KeyError:
         return None
+
+
+def _others(lineup: Lineup, book_id: int, choice: Choice, near: Near) -> tuple[list[int], bool]:
+    stock, row = lineup.stock, lineup.row(book_id)
+    assert stock is not None and row is not None
+    shelf = int(stock.category[row]) if choice.filters.category is None else None
+    left_out = lineup.works_of([book_id, *choice.exclude, *near.ids.tolist()])
+    ids = lineup.well_rated(choice.filters, choice.limit - len(near.told), left_out, shelf)
+    return ids, bool((stock.category[stock.ids.searchsorted(ids)] == shelf).all()) if shelf is not None else False

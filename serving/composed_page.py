@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 
 from bookclub_platform.core.browse import Filters, Position
-from bookclub_platform.core.stock import Stock, fingerprint
+from bookclub_platform.core.stock import Stock
 from serving import cursor
+from serving.passing import passing
 from serving.questions import BookQuery
 from serving.schemas import BookPage
 
@@ -62,22 +62,6 @@ def place_of(stock: Stock, asked: Question) -> Place:
     start = int(ids.searchsorted(asked.after_id, side="right"))
     end = start + asked.limit
     return Place(ids[start:end].tolist(), versions[start:end].tolist(), end >= len(ids), len(ids))
-
-
-def passing(stock: Stock, filters: Filters) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """(n,): which of the books the filters leave."""
-    passes = np.ones(len(stock.ids), dtype=np.bool_)
-    if filters.category is not None:
-        passes &= stock.category == fingerprint(filters.category)
-    if filters.min_price is not None:
-        passes &= stock.price >= float(filters.min_price)
-    if filters.max_price is not None:
-        passes &= stock.price <= float(filters.max_price)
-    if filters.min_rating is not None:
-        passes &= stock.rating >= filters.min_rating
-    if filters.in_stock is not None:
-        passes &= stock.in_stock == filters.in_stock
-    return passes
 
 
 def page_json(place: Place, books: Sequence[bytes], data_version: str) -> bytes:

@@ -6,6 +6,10 @@
     20.t7468652073    by title: the part of the title that counts, as UTF-8 in hexadecimal
     20.F1767268800000000   by first sighting: in microseconds since 1970
 
+What a search found is one list, and its cursor says how many books stand before the page:
+
+    20                by relevance; 20.p, 20.P, ... in another order, with its letter (i: by id)
+
 Nothing of it is secret, and any text of the form is a place in its order, so there is nothing to sign: whoever makes up
 a cursor gets a page that they could have had by paging on.
 """
@@ -20,7 +24,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from bookclub_platform.core.browse import Position, Sort
+from bookclub_platform.core.browse import Position, SearchSort, Sort
 
 # The largest integer that readers of JSON keep exact (RFC 8259, 6), a double's 2^53 - 1; far below Postgres' bigint.
 MAX_ID = 2**53 - 1
@@ -32,6 +36,8 @@ _MAX_LENGTH = 1000
 _LETTERS: dict[Sort, str] = {"price": "p", "-price": "P", "rating": "r", "-rating": "R", "title": "t"}
 _LETTERS |= {"-first_seen": "F", "id": ""}
 _SORTS = {letter: sort for sort, letter in _LETTERS.items()}
+_BY_ID = "i"
+PLACE = "^[1-9][0-9]{0,3}([.][pPrRtFi])?$"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,6 +65,17 @@ def decode(text: Any) -> Page:
     book_id, _, key = str(text).partition(".")
     sort = _SORTS[key[:1]]
     return Page(sort, Position(int(book_id), _key(sort, key[1:])))
+
+
+def encode_place(sort: SearchSort, start: int) -> str:
+    """How many books of a search in that order come before the page, as text."""
+    return str(start) if sort == "relevance" else f"{start}.{_LETTERS[sort] or _BY_ID}"
+
+
+def decode_place(text: str) -> tuple[SearchSort, int]:
+    """The order and the place of a cursor of the form PLACE."""
+    start, _, letter = text.partition(".")
+    return _SORTS[letter.removeprefix(_BY_ID)] if letter else "relevance", int(start)
 
 
 def _key_text(key: object) -> str:

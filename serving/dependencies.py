@@ -11,7 +11,7 @@ from serving.catalogue import Catalogue
 from serving.champion import Champion, ChampionKeeper
 from serving.crawls import Dagster
 from serving.exports import Exports
-from serving.feedback import FeedbackBook
+from serving.feedback import FeedbackBook, Popular
 
 # Coroutines all of them: FastAPI hands a plain function to a thread, which costs more than the rest of a request.
 
@@ -45,6 +45,11 @@ async def _feedback(request: Request) -> FeedbackBook:
     return feedback
 
 
+async def _popular(request: Request) -> Popular:
+    popular: Popular = request.state.popular
+    return popular
+
+
 async def _dagster(request: Request) -> Dagster:
     dagster: Dagster = request.state.dagster
     return dagster
@@ -53,6 +58,7 @@ async def _dagster(request: Request) -> Dagster:
 TheDagster = Annotated[Dagster, Depends(_dagster)]
 TheExports = Annotated[Exports, Depends(_exports)]
 TheFeedbackBook = Annotated[FeedbackBook, Depends(_feedback)]
+ThePopular = Annotated[Popular, Depends(_popular)]
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 TheReport = Annotated[Path, Depends(_report)]
 TheKeeper = Annotated[ChampionKeeper, Depends(_keeper)]

@@ -1,31 +1,43 @@
-"""Events that a shop tells -> the table `feedback`, for the evaluation of the models."""
+"""Events that a shop tells -> the table `feedback`, for the evaluation of the models; and what readers want by them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from bookclub_platform.core.feedback import Event, add_events, unknown_books
+from bookclub_platform.core.feedback import Event, add_events, select_popular, unknown_books
 from serving import problems
+from serving.catalogue import Catalogue
+from serving.gate import beyond
 from serving.postgres import connected, open_engine
-from serving.questions import FeedbackEvent
+from serving.questions import MAX_LIMIT, FeedbackEvent
+from serving.quotas import Quota, SharedQuotas
 
 POOL_SIZE = 2
+COUNTED_FOR_S = 60.0  # to count a million events takes a second
 
 
 class FeedbackBook:
     """The feedback in one database; connects when first asked."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, quotas: SharedQuotas, events_per_day: int) -> None:
+        self._quotas, self._per_day = quotas, Quota("feedback", events_per_day, 24 * 3600, "events")
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
 
     async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> list[Event]:
         """Keep those that this account has not told before; returns them. All or none are kept.
 
         Raises:
+            Problem: 429, the account has told as much as one may in a day.
             UnknownBooks: an event is about a book that never was.
             DatabaseUnavailable: nothing is kept; telling it again is safe.
         """
+        if self._per_day.amount:
+            standing = self._quotas.take(self._per_day, str(user_id), len(told))
+            if standing.is_over:
+                raise beyond(standing)
         events = [_event(event) for event in told]
         ids = [book_id for event in events for book_id in (event.book_id, event.for_book_id) if book_id is not None]
         async with connected(self._engine, "The feedback") as connection, connection.begin():
@@ -38,6 +50,35 @@ class FeedbackBook:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+class Popular:
+    """What readers want, counted once a minute."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._counting: asyncio.Task[Mapping[int, int]] | None = None
+        self._interest: Mapping[int, int] = {}
+        self._counted_at = float("-inf")
+
+    async def interest(self) -> Mapping[int, int]:
+        """Book -> how many readers want it, the most first, of more books than any list has: some may leave meanwhile.
+        That nobody wants any is not remembered.
+
+        Raises:
+            DatabaseUnavailable: they cannot be counted now.
+        """
+        if self._interest and time.monotonic() - self._counted_at <= COUNTED_FOR_S:
+            return self._interest
+        if self._counting is None or self._counting.done():  # who comes meanwhile waits for the same, fault or not
+            self._counting = asyncio.create_task(self._count())
+        return await asyncio.shield(self._counting)
+
+    async def _count(self) -> Mapping[int, int]:
+        async with self._catalogue.snapshot(is_patient=True) as snapshot:
+            rows = await snapshot.rows(select_popular(2 * MAX_LIMIT))
+        self._interest, self._counted_at = {row.book_id: row.interest for row in rows}, time.monotonic()
+        return self._interest
 
 
 def _event(told: FeedbackEvent) -> Event:

@@ -1,59 +1,86 @@
 """Free text + champion + snapshot -> the listed books that fit, best first, with what matches marked.
 
-The champion's index ranks all books that it knows; of the best that pass the filters the texts are read, from the
-snapshot, for how much of the question stands there word after word.
+The champion's index ranks the books that pass the filters, as the lineup knows them; of the best the texts are read,
+from the snapshot, for how much of the question stands there word after word. What changed in the seconds since the
+lineup was read has to pass in the snapshot, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from bookclub_platform.core.tables import select_by_code, select_chosen, select_listed
+from bookclub_platform.core.browse import Filters, select_found
+from bookclub_platform.core.tables import select_by_code, select_listed
 from bookclub_platform.models import Found, find
 from serving import problems
 from serving.catalogue import Snapshot
 from serving.champion import Champion
+from serving.facets import facets_of
 from serving.questions import SearchQuery
-from serving.schemas import Book, Matched, Piece, SearchItem
+from serving.schemas import Book, Facets, Matched, Piece, SearchItem
 
 RANKED = 2_000
 """Books that are looked at: those beyond have next to nothing of what was asked."""
 
+_RANKED_OF_A_SHOP = 10 * RANKED  # the lineup does not know shops: these are told from others after the ranking
 _READ = 100  # the best of them, whose texts are read
 # ISBN, UPC, or a shop's own key: eight signs or more, a digit among them, perhaps in groups.
 _CODE = re.compile(r"(?=[^\s]*[0-9])[0-9A-Za-z][0-9A-Za-z-]{7,39}", re.ASCII)
 
 
 class Finding(NamedTuple):
-    """One page, and how many there are on all pages."""
+    """One page, and how many there are on all pages; `facets` if they were asked for."""
 
     items: list[SearchItem]
     total: int
+    facets: Facets | None
 
 
 async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> Finding:
     """The page of `query`.
 
     Raises:
-        Problem: 503, the model in use was made before there was search.
+        Problem: 503, the model in use was made before there was search; 409, the cursor is of another order.
     """
+    filters, page = query.filters(), query.page
+    found = await asyncio.to_thread(_found, champion, query.q, filters)
+    coded = await _coded(snapshot, query.q)
+    ids = await _passing(snapshot, [*coded, *found.scores], filters)
+    best, facets = ids[:_READ], None
+    if query.facets:
+        everything = await asyncio.to_thread(_found, champion, query.q, Filters()) if filters != Filters() else found
+        facets = await facets_of(snapshot, filters, among=list({*coded, *everything.scores, *ids}))
+    if query.sort == "relevance":
+        books = await _books(snapshot, {*best, *ids[page]})
+        scores = await asyncio.to_thread(_scores, found, coded, best, books)
+        ids = sorted(best, key=lambda book_id: -scores[book_id]) + ids[_READ:]
+    else:
+        ids = [row.id for row in await snapshot.rows(select_found(ids, filters, query.sort))]
+        books = await _books(snapshot, ids[page])
+        scores = await asyncio.to_thread(_scores, found, coded, best, books)
+    shown = [(books[book_id], scores.get(book_id) or found.scores[book_id]) for book_id in ids[page]]
+    return Finding(await asyncio.to_thread(_items, found, shown), len(ids), facets)
+
+
+def _found(champion: Champion, text: str, filters: Filters) -> Found:
     grown = champion.lineup.grown
     models = [grown.base, grown.fresh] if grown.fresh is not None else [grown.base]
-    found = await asyncio.to_thread(find, models, query.q, RANKED)
+    # Before the best are taken: a narrow shelf may have none of the best of all.
+    may = champion.lineup.listed(filters)
+    found = find(models, text, RANKED if filters.source is None else _RANKED_OF_A_SHOP, may)
     if found is None:
         detail = f"{champion.version.name} version {champion.version.version} has no index of words: train it again."
         raise problems.Problem(503, "no-search", detail, headers={"Retry-After": "60"})
-    coded = await _coded(snapshot, query.q)
-    ids = list(dict.fromkeys([*coded, *found.scores]))
-    passed = {row.id for row in await snapshot.rows(select_chosen(ids, **query.filters()))} if ids else set()
-    ids = [book_id for book_id in ids if book_id in passed]
-    page = slice(query.start, query.start + query.limit)
-    wanted = list(dict.fromkeys([*ids[:_READ], *ids[page]]))
-    rows = await snapshot.rows(select_listed(wanted)) if wanted else []
-    books = {row.id: Book.model_validate(row) for row in rows}
-    return Finding(await asyncio.to_thread(_items, found, coded, ids, page, books), len(ids))
+    return found
+
+
+async def _passing(snapshot: Snapshot, ids: Sequence[int], filters: Filters) -> list[int]:
+    """Those of `ids` that pass, each once, in their order; the best of them."""
+    passed = {row.id for row in await snapshot.rows(select_found(ids, filters, None))} if ids else set()
+    return [book_id for book_id in dict.fromkeys(ids) if book_id in passed][:RANKED]
 
 
 async def _coded(snapshot: Snapshot, text: str) -> list[int]:
@@ -62,11 +89,19 @@ async def _coded(snapshot: Snapshot, text: str) -> list[int]:
     return [row.id for row in await snapshot.rows(select_by_code(code))] if _CODE.fullmatch(code) else []
 
 
-def _items(found: Found, coded: list[int], ids: list[int], page: slice, books: dict[int, Book]) -> list[SearchItem]:
-    scores = {book_id: found.score(book_id, _texts(books[book_id])) for book_id in ids[:_READ]}
-    scores |= dict.fromkeys(coded, 1.0)
-    ordered = sorted(ids[:_READ], key=lambda book_id: -scores[book_id]) + ids[_READ:]
-    return [_item(found, books[book_id], scores.get(book_id) or found.scores[book_id]) for book_id in ordered[page]]
+async def _books(snapshot: Snapshot, ids: Collection[int]) -> dict[int, Book]:
+    rows = await snapshot.rows(select_listed(list(ids))) if ids else []
+    return {row.id: Book.model_validate(row) for row in rows}
+
+
+def _scores(found: Found, coded: Sequence[int], best: Sequence[int], books: dict[int, Book]) -> dict[int, float]:
+    """Of those of `best` that are among `books`."""
+    scores = {book_id: found.score(book_id, _texts(books[book_id])) for book_id in best if book_id in books}
+    return scores | dict.fromkeys(coded, 1.0)
+
+
+def _items(found: Found, shown: Sequence[tuple[Book, float]]) -> list[SearchItem]:
+    return [_item(found, book, score) for book, score in shown]
 
 
 def _item(found: Found, book: Book, score: float) -> SearchItem:

@@ -1,7 +1,7 @@
 """A champion -> what all answers that are put together from bytes have in common, made once for as long as it stands.
 
 frame = Frame(champion)
-frame.around_near                     what stands before the items of a list, after them, and behind the book's id
+frame.around()                        what stands before the items of a list, after them, and behind the book's id
 frame.answer(scope, body)             an ASGI application: the body with the headers of the routes, or 304
 """
 
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.champion import Champion
 from serving.headers import Pair, named
-from serving.schemas import ModelRef, Recommendations
+from serving.schemas import Emptiness, Fallback, ModelRef, Recommendations
 from serving.versions import fresh_headers, is_named
 
 _MOST_QUESTIONS = 1000
@@ -51,12 +51,14 @@ class Frame:
     def __init__(self, champion: Champion) -> None:
         assert champion.lineup.state is not None and champion.lineup.stock is not None
         self.champion, self.state, self.stock = champion, champion.lineup.state, champion.lineup.stock
-        self.around_near = _around(champion)
+        self._around: dict[tuple[Emptiness | None, Fallback | None], Around] = {}
         self._headers: dict[tuple[bytes, bool, bool], list[Pair]] = {}
 
-    def around_fallback(self, has_items: bool) -> Around:
-        """Where nothing near was found."""
-        return _around(self.champion, has_items)
+    def around(self, reason: Emptiness | None = None, fallback: Fallback | None = None) -> Around:
+        """Of a list with these labels: see `labels` of neighbours.py."""
+        if (around := self._around.get((reason, fallback))) is None:
+            around = self._around[reason, fallback] = _around(self.champion, reason, fallback)
+        return around
 
     def answer(self, scope: Scope, body: bytes, has_lists: bool = False) -> Composed:
         """See `Freshness.check`."""
@@ -79,14 +81,13 @@ class Frame:
         return told
 
 
-def _around(champion: Champion, has_fallback: bool | None = None) -> Around:
-    """`has_fallback`: None where the books are near ones."""
+def _around(champion: Champion, reason: Emptiness | None, fallback: Fallback | None) -> Around:
     version = champion.lineup.data_version or "0"
     empty = Recommendations(
         book_id=0,
         items=[],
-        reason=None if has_fallback is None else "nothing_in_common",
-        fallback="well_rated" if has_fallback else None,
+        reason=reason,
+        fallback=fallback,
         model=ModelRef.model_validate(champion.version),
         data_version=version,
         ranked_data_version=version,

@@ -27,7 +27,7 @@ from serving.web.pages import page_for
 
 # Probes and what a page is made of: asked by machines and browsers as often as they need, and cheap.
 UNLIMITED = frozenset({"/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"})
-UNLIMITED_BELOW = ("/static/", "/covers/", "/static-offline-docs/")
+UNLIMITED_BELOW = ("/static/", "/catalogue/covers/", "/static-offline-docs/")
 # Not the refresh: nobody guesses its tokens, and each reader behind one address (an office, a mobile network) needs it
 # six times an hour.
 LOGINS = frozenset({"/login", "/password"})
@@ -48,6 +48,40 @@ class Caller:
     fault_kind: str = "no-token"
 
 
+class Meter:
+    """Takes one unit of a caller's quota, and then what a route adds whose answer costs more than others.
+
+    Attributes:
+        standing: how the caller stands by now.
+    """
+
+    def __init__(self, quotas: SharedQuotas, quota: Quota, who: str) -> None:
+        self._quotas, self._quota, self._who = quotas, quota, who
+        self.standing = quotas.take(quota, who)
+
+    def take(self, units: int) -> None:
+        """Take so many more.
+
+        Raises:
+            Problem: 429, that goes beyond the quota.
+        """
+        standing = self._quotas.take(self._quota, self._who, units)
+        if standing.is_over:
+            raise beyond(standing)
+        self.standing = standing
+
+
+def charge(request: Request, units: int) -> None:
+    """Count the request as `units` of the quota of whoever asks; it was counted as one when it came.
+
+    Raises:
+        Problem: 429, that goes beyond the quota.
+    """
+    meter: Meter | None = request.state.meter
+    if meter is not None and units > 1:
+        meter.take(units - 1)
+
+
 class Gate:
     """ASGI middleware that puts a Caller into `request.state.caller` and counts the request."""
 
@@ -64,17 +98,16 @@ class Gate:
             return
         caller = self._caller(scope)
         scope.setdefault("state", {})["caller"] = caller
-        standing = self._standing(scope["method"], scope["path"], caller)
-        if standing is None:
+        meter = scope["state"]["meter"] = self._meter(scope["method"], scope["path"], caller)
+        if meter is None:
             await self._app(scope, receive, send)
-        elif standing.retry_s is not None:
-            await _refusal(Request(scope), standing)(scope, receive, send)
+        elif meter.standing.is_over:
+            await _refusal(Request(scope), meter.standing)(scope, receive, send)
         else:
-            fields = _fields(standing)
 
             async def send_with_fields(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    MutableHeaders(scope=message).update(fields)
+                    MutableHeaders(scope=message).update(_fields(meter.standing))
                 await send(message)
 
             await self._app(scope, receive, send_with_fields)
@@ -99,7 +132,8 @@ class Gate:
         except TokenRefused:
             return None
 
-    def _standing(self, method: str, path: str, caller: Caller) -> Standing | None:
+    def _meter(self, method: str, path: str, caller: Caller) -> Meter | None:
+        """None where there is no limit."""
         if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
             return None
         who = None
@@ -112,7 +146,7 @@ class Gate:
             quota, who = self._account, str(caller.claims.user_id)
         else:
             quota = self._anonymous
-        return self._quotas.take(quota, who or neighbourhood(caller.address)) if quota.amount else None
+        return Meter(self._quotas, quota, who or neighbourhood(caller.address)) if quota.amount else None
 
 
 @lru_cache(10_000)
@@ -134,7 +168,7 @@ def beyond(standing: Standing) -> problems.Problem:
     return problems.Problem(
         429,
         "quota-exceeded",
-        f"More than {quota.amount} requests in {quota.window_s} s (quota {quota.name}). Ask again in {wait_s} s.",
+        f"More than {quota.amount} {quota.of} in {quota.window_s} s (quota {quota.name}). Ask again in {wait_s} s.",
         headers={"Retry-After": str(wait_s)} | _fields(standing),
         **{"violated-policies": [quota.name]},
     )

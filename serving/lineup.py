@@ -23,6 +23,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from bookclub_platform.core import browse
 from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, fingerprint, select_texts
 from bookclub_platform.core.tables import select_state
@@ -31,6 +32,7 @@ from serving.book_bytes import BookBytes
 from serving.catalogue import State, state_of
 from serving.datawatch import DataWatch
 from serving.near_bytes import Mask, NearBytes
+from serving.passing import passing
 from serving.stock_files import SHARED_FROM, StockFiles, give_back_memory
 
 MASKS, MASK_BYTES = (
@@ -106,26 +108,52 @@ class Lineup:
             self._masks[filters] = mask
         return mask
 
-    def well_rated(self, filters: Filters, limit: int, left_out: Collection[int] = ()) -> list[int]:
-        """Ids of the books that pass, best rated first, of these the most reviewed."""
+    def listed(self, filters: browse.Filters) -> NDArray[np.bool_]:
+        """(p,): likewise by the filters of pages and searches, but for `source`."""
+        return self._by_place(passing(self.stock, filters)) if self.stock is not None else self.grown.is_current
+
+    def well_rated(
+        self, filters: Filters, limit: int, left_out: Collection[int] = (), shelf: int | None = None
+    ) -> list[int]:
+        """Ids of the books that pass: those of the category with the fingerprint `shelf` first, then by stars, then by
+        reviews. One of a work, and of the works `left_out` none."""
         if self.stock is None:
             return []
-        passing = np.flatnonzero(_passes(self.stock, filters))
-        merit = self.stock.rating[passing].astype(np.int64) << 32 | self.stock.reviews[passing]
-        wanted = min(limit + len(left_out), len(passing))
-        if wanted < len(passing):  # to sort all of a million takes half a second, and most are as good as many others
-            least = np.partition(merit, -wanted)[-wanted]
-            better = np.flatnonzero(merit > least)
-            best = np.append(better, np.flatnonzero(merit == least)[: wanted - len(better)])
-            passing, merit = passing[best], merit[best]
-        found = self.stock.ids[passing[np.argsort(-merit, kind="stable")]].tolist()
-        return [book_id for book_id in found if book_id not in left_out][:limit]
+        rows = np.flatnonzero(_passes(self.stock, filters))
+        rows = rows[~np.isin(self._works[rows], list(left_out))]
+        is_first = self.stock.category[rows] == shelf if shelf is not None else np.zeros(len(rows), dtype=np.bool_)
+        merit = is_first.astype(np.int64) << 40 | self.stock.rating[rows].astype(np.int64) << 32
+        merit |= self.stock.reviews[rows]
+        wanted = limit
+        while True:
+            best = _best(merit, wanted)
+            _, first = np.unique(self._works[rows[best]], return_index=True)
+            if len(first) >= limit or wanted >= len(rows):
+                found: list[int] = self.stock.ids[rows[best[np.sort(first)[:limit]]]].tolist()
+                return found
+            wanted *= 4
 
     def _may(self, filters: Filters) -> NDArray[np.bool_]:
-        if self.stock is None:
-            return self.grown.is_current
-        may = np.append(_passes(self.stock, filters), False)  # the last is that of books that are not listed
+        return self._by_place(_passes(self.stock, filters)) if self.stock is not None else self.grown.is_current
+
+    def _by_place(self, passes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        may = np.append(passes, False)  # the last is that of books that are not listed
         return may[self._row_of_place] & self.grown.is_current
+
+    def works_of(self, ids: Collection[int]) -> set[int]:
+        """The works of those of `ids` that are known, listed or not."""
+        works = self.grown.works[self.grown.places(ids)].tolist()
+        rows = [row for book_id in ids if (row := self.row(book_id)) is not None]
+        return {*works, *(self._works[rows].tolist() if rows else ())}
+
+    @cached_property
+    def _works(self) -> NDArray[np.int64]:
+        """(n,) by row of `stock`: equal for books that are the same work; what the model does not know is its own."""
+        assert self.stock is not None
+        works = -1 - np.arange(len(self.stock.ids))
+        places = np.flatnonzero((self._row_of_place >= 0) & self.grown.is_current)
+        works[self._row_of_place[places]] = self.grown.works[places]
+        return works
 
     @cached_property
     def _row_of_place(self) -> NDArray[np.int32]:
@@ -257,6 +285,17 @@ def _passes(stock: Stock, filters: Filters) -> NDArray[np.bool_]:
     if filters.min_rating is not None:
         passes &= stock.rating >= filters.min_rating
     return passes
+
+
+def _best(merit: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """Where the `limit` highest are, the highest first; of equals the first. Sorting all of a million takes long."""
+    places = np.arange(len(merit))
+    if limit < len(merit):
+        least = np.partition(merit, -limit)[-limit]
+        better, equal = np.flatnonzero(merit > least), np.flatnonzero(merit == least)
+        places = np.append(better, equal[: limit - len(better)])
+    best: NDArray[np.int64] = places[np.argsort(-merit[places], kind="stable")]
+    return best
 
 
 @lru_cache(1000)

@@ -7,15 +7,21 @@ over in the snapshot that the answer is of, and replaced by the next in rank.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from bookclub_platform.core.tables import books, select_book, select_listed
+import sqlalchemy as sa
+
+from bookclub_platform.core.stock import fingerprint
+from bookclub_platform.core.tables import select_listed, select_shelves
 from bookclub_platform.models import Probe
 from bookclub_platform.models import Recommendation as Ranked
 from serving.catalogue import Snapshot
 from serving.lineup import Filters, Lineup
 from serving.schemas import Book, Emptiness, Fallback, Recommendation, Why
+
+_AT_ONCE = 100  # books, of which a thread of the pool makes items in some milliseconds
+_T = TypeVar("_T")
 
 Ranking = dict[int, list[Ranked]]  # key of a probe -> its neighbours, nearest first
 
@@ -30,7 +36,7 @@ class Choice(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A list. `reason`: why nothing near was found; `fallback`: what the books are then."""
+    """A list. `reason`: why near books do not fill it; `fallback`: what the other books are."""
 
     items: list[Recommendation]
     reason: Emptiness | None = None
@@ -39,8 +45,8 @@ class Found(NamedTuple):
 
 async def unknown(snapshot: Snapshot, ids: Sequence[int]) -> list[int]:
     """Those of `ids` that no book has. A delisted book is known: its page may still be open in a reader's browser."""
-    listed = {row.id for row in await snapshot.rows(select_listed(ids).with_only_columns(books.c.id))}
-    return [book_id for book_id in ids if book_id not in listed and not await snapshot.rows(select_book(book_id))]
+    known = {row.id for row in await snapshot.rows(select_shelves(ids))}
+    return [book_id for book_id in ids if book_id not in known]
 
 
 def probes(lineup: Lineup, ids: Sequence[int]) -> dict[int, Probe]:
@@ -60,8 +66,14 @@ async def probe_of_text(lineup: Lineup, text: str) -> Probe:
 
 
 async def rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth: int | None = None) -> Ranking:
-    """The nearest of each probe, computed off the event loop: one list of a large model may take a while."""
-    return await asyncio.to_thread(_rank, lineup, asked, choice, depth or choice.limit)
+    """The nearest of each probe, computed off the event loop, in small parts: between them others have their turn."""
+    depth, keys = depth or choice.limit, list(asked)
+    ranking: Ranking = {}
+    at_once = max(1, _AT_ONCE // depth)
+    for start in range(0, len(keys), at_once):
+        some = {key: asked[key] for key in keys[start : start + at_once]}
+        ranking |= await asyncio.to_thread(_rank, lineup, some, choice, depth)
+    return ranking
 
 
 def _rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth: int) -> Ranking:
@@ -81,7 +93,8 @@ async def fill(
     while ranking:
         wanted = {row.book_id for rows in ranking.values() for row in rows} - listed.keys()
         listed |= await _books(snapshot, wanted, choice.filters)
-        filled |= {key: _items(rows, listed, choice.limit) for key, rows in ranking.items()}
+        for key, rows in ranking.items():
+            filled[key] = await _apart(_items, rows, listed, choice.limit, size=len(ranking) * depth)
         short = [key for key, rows in ranking.items() if len(filled[key]) < choice.limit and len(rows) == depth]
         depth *= 2
         ranking = await rank(lineup, {key: asked[key] for key in short}, choice, depth) if short else {}
@@ -96,38 +109,74 @@ async def find(
     keys: Sequence[int],
     choice: Choice,
 ) -> dict[int, Found]:
-    """A list for each of `keys`: of near books, or, where there is none, of well rated ones, which says so."""
+    """A list for each of `keys`: of near books, and, where these are too few, of well rated ones, which says so."""
     filled = await fill(snapshot, lineup, asked, ranking, choice)
+    short = [key for key in dict.fromkeys(keys) if len(filled.get(key, [])) < choice.limit]
+    others, shelves = await _others(snapshot, lineup, short, filled, choice) if short else ({}, {})
     found = {}
     for key in dict.fromkeys(keys):
-        if items := filled.get(key):
-            found[key] = Found(items)
-        else:
-            reason: Emptiness = "nothing_in_common" if key in filled else "not_in_model"
-            found[key] = await _instead(snapshot, lineup, key, choice, reason)
+        near, rest = filled.get(key, []), others.get(key, [])
+        is_own_shelf = all(book.category == shelves.get(key) for book in rest)
+        items = near + [Recommendation(book=book, score=0, why=[]) for book in rest]
+        found[key] = Found(items, *labels(key in filled, len(near), len(rest), is_own_shelf))
     return found
 
 
-async def _instead(snapshot: Snapshot, lineup: Lineup, key: int, choice: Choice, reason: Emptiness) -> Found:
-    own = await snapshot.rows(select_book(key)) if key > 0 else []
-    tries: list[tuple[Fallback, Filters]] = [("well_rated", choice.filters)]
-    if own and choice.filters.category is None:
-        tries.insert(0, ("well_rated_in_category", choice.filters._replace(category=own[0].category)))
-    for name, filters in tries:
-        ids = await asyncio.to_thread(lineup.well_rated, filters, 2 * choice.limit, {key, *choice.exclude})
-        listed = await _books(snapshot, set(ids), filters)
-        there = [book for book_id in ids if (book := listed[book_id]) is not None]
-        if there:
-            items = [Recommendation(book=book, score=0, why=[]) for book in there[: choice.limit]]
-            return Found(items, reason, name)
-    return Found([], reason)
+def labels(is_known: bool, near: int, others: int, is_own_shelf: bool) -> tuple[Emptiness | None, Fallback | None]:
+    """Reason and fallback of a list of so many near and other books; `is_known` to the model is what was asked about,
+    `is_own_shelf`: the others are all of its category."""
+    fallback: Fallback = "well_rated_in_category" if is_own_shelf else "well_rated"
+    if not is_known:
+        return "not_in_model", fallback if others else None
+    if not near:
+        return "nothing_in_common", fallback if others else None
+    return ("little_in_common", fallback) if others else (None, None)
+
+
+async def _others(
+    snapshot: Snapshot,
+    lineup: Lineup,
+    short: Sequence[int],
+    filled: Mapping[int, Sequence[Recommendation]],
+    choice: Choice,
+) -> tuple[dict[int, list[Book]], dict[int, str]]:
+    """What fills the lists of the keys `short`, and the category that comes first in each: its book's own."""
+    shelves = {}
+    if choice.filters.category is None:
+        shelves = {row.id: row.category for row in await snapshot.rows(select_shelves(short))}
+    near = {key: [item.book.id for item in filled.get(key, [])] for key in short}
+
+    def chosen() -> dict[int, list[int]]:
+        """Twice as many as are wanted: some may have left since."""
+        excluded, found = lineup.works_of(choice.exclude), {}
+        for key in short:
+            left_out = excluded | lineup.works_of([key, *near[key]])
+            shelf = fingerprint(shelves[key]) if key in shelves else None
+            found[key] = lineup.well_rated(choice.filters, 2 * choice.limit, left_out, shelf)
+        return found
+
+    ids = await asyncio.to_thread(chosen)
+    listed = await _books(snapshot, {book_id for some in ids.values() for book_id in some}, choice.filters)
+    there = {key: [book for book_id in ids[key] if (book := listed[book_id]) is not None] for key in short}
+    return {key: there[key][: choice.limit - len(near[key])] for key in short}, shelves
 
 
 async def _books(snapshot: Snapshot, ids: set[int], filters: Filters) -> dict[int, Book | None]:
     """Each of `ids` -> the book, or None where it is not listed or does not pass."""
     rows = await snapshot.rows(select_listed(sorted(ids))) if ids else []
-    found = [Book.model_validate(row) for row in rows]
+    found: list[Book] = []
+    for start in range(0, len(rows), _AT_ONCE):
+        found += await _apart(_validated, rows[start : start + _AT_ONCE], size=len(rows))
     return dict.fromkeys(ids) | {book.id: book for book in found if _passes(book, filters)}
+
+
+def _validated(rows: Sequence[sa.Row[Any]]) -> list[Book]:
+    return [Book.model_validate(row) for row in rows]
+
+
+async def _apart(work: Callable[..., _T], *given: Any, size: int) -> _T:
+    """What `work` gives, off the event loop if it is part of more than is done there in a moment."""
+    return await asyncio.to_thread(work, *given) if size > _AT_ONCE else work(*given)
 
 
 def _passes(book: Book, filters: Filters) -> bool:

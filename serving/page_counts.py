@@ -1,7 +1,7 @@
 """The listed books in memory + filters -> how many pass, and how many each further choice would leave.
 
     stock = stock_of(champion, snapshot)       None: what is in memory is of another state, and Postgres has to count
-    total_of(stock, filters); facets_of(stock, filters, categories)
+    total_of(stock, filters); facets_in(stock, filters, categories)
 
 Of a million books Postgres counts for a second and a half; here it takes some hundredths, and gives the same.
 """
@@ -21,7 +21,7 @@ from bookclub_platform.core.stats import STARS
 from bookclub_platform.core.stock import Stock, fingerprint
 from serving.catalogue import Snapshot
 from serving.champion import Champion
-from serving.composed_page import passing
+from serving.passing import passing
 from serving.schemas import CategoryCount, Facets, PriceCount, RatingCount, StockCount
 
 
@@ -36,7 +36,7 @@ def total_of(stock: Stock, filters: Filters) -> int:
     return int(np.count_nonzero(passing(stock, filters)))
 
 
-def facets_of(stock: Stock, filters: Filters, categories: Sequence[sa.Row[Any]]) -> Facets:
+def facets_in(stock: Stock, filters: Filters, categories: Sequence[sa.Row[Any]]) -> Facets:
     """As select_facet of core/browse.py counts them. `categories`: the rows of select_categories."""
     names = {row.category: row.category_name for row in reversed(categories)}  # of several the first, as there
     slugs = sorted(names, key=fingerprint)

@@ -94,6 +94,15 @@ class UnknownBooks(Problem):
         )
 
 
+class OtherOrder(Problem):
+    """A page in one order was asked for with the cursor of one in another."""
+
+    def __init__(self, sort: str) -> None:
+        super().__init__(
+            409, "other-order", f"The cursor is of a page in the order {sort}: ask with sort={sort}, or anew."
+        )
+
+
 class ProblemResponse(JSONResponse):
     """JSON in ASCII: what a client sent comes back in the detail, lone surrogates too, and UTF-8 cannot hold those."""
 

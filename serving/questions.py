@@ -5,6 +5,7 @@ A parameter that does not exist is refused: a misspelt filter would otherwise be
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from decimal import Decimal
 from typing import Annotated, Any, Self
@@ -12,11 +13,11 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from bookclub_platform.core.browse import Filters, Sort
+from bookclub_platform.core.browse import Filters, SearchSort, Sort
 from bookclub_platform.core.feedback import Kind
 from bookclub_platform.export import Format
-from serving import lineup
-from serving.cursor import MAX_ID, Cursor
+from serving import lineup, problems
+from serving.cursor import MAX_ID, PLACE, Cursor, decode_place
 from serving.neighbours import Choice
 from serving.versions import RECOMMENDATION_ID
 
@@ -81,8 +82,8 @@ class PageQuery(Question):
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
 
 
-class BookQuery(PageQuery):
-    """Which books, in which order, and which page of them."""
+class _Narrowed(Question):
+    """Which books, past category and stock."""
 
     source: Slug | None = Field(None, description="The shop that it was found in.", examples=["books_toscrape"])
     min_price: Price | None = Field(
@@ -94,15 +95,20 @@ class BookQuery(PageQuery):
     min_rating: int | None = Field(
         None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
     )
+    facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
+
+    def filters(self) -> Filters:
+        return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
+
+
+class BookQuery(_Narrowed, PageQuery):
+    """Which books, in which order, and which page of them."""
+
     sort: Sort = Field(
         "id",
         description="The order; `-` is downwards. Books without stars are last either way. Titles: without regard to "
         "upper and lower case, by their first 100 characters.",
     )
-    facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
-
-    def filters(self) -> Filters:
-        return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
 
 
 class SegmentQuery(Question):
@@ -220,36 +226,45 @@ SearchText = Annotated[
 ]
 
 
-class SearchQuery(Question):
-    """What to search for, among which books, and which page of what is found."""
+class SearchQuery(_Narrowed):
+    """What to search for, among which books, in which order, and which page of what is found."""
 
     q: SearchText
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
     cursor: str | None = Field(
         None,
-        pattern=r"^[1-9][0-9]{0,3}$",
+        pattern=PLACE,
         description=_CURSOR,
-        examples=["20"],
+        examples=["20.p"],
     )
     category: Slug | None = Field(
         None,
         description="Slug of a category, from /categories; one that does not exist has no books.",
         examples=["science-fiction"],
     )
-    min_price: Price | None = Field(None, description="The lowest price; it counts as well.", examples=[10])
-    max_price: Price | None = Field(None, description="The highest price; it counts as well.", examples=[19.99])
-    min_rating: int | None = Field(
-        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
-    )
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+    sort: SearchSort = Field(
+        "relevance",
+        description="The order of what is found: the best first, or as GET /books has it.",
+        examples=["price"],
+    )
 
     @property
-    def start(self) -> int:
-        """How many books stand before the page."""
-        return int(self.cursor or 0)
+    def page(self) -> slice:
+        """Which of the books found.
 
-    def filters(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"q", "limit", "cursor"})
+        Raises:
+            Problem: 409, the cursor is of a page in another order.
+        """
+        sort, start = decode_place(self.cursor) if self.cursor is not None else (self.sort, 0)
+        if sort != self.sort:
+            raise problems.OtherOrder(sort)
+        return slice(start, start + self.limit)
+
+    @property
+    def units(self) -> int:
+        """How many requests it counts as: one for each 200 characters of the text, and one for facets."""
+        return math.ceil(len(self.q) / 200) + self.facets
 
 
 _EXCLUDE = "`id`s of books that are not to be in the list, nor other editions of them: what the reader has."
@@ -297,6 +312,11 @@ class ListQuery(Question):
         examples=[0.3],
     )
 
+    @property
+    def units(self) -> int:
+        """How many requests it counts as."""
+        return 1 if self.diversity == 0 else 2
+
     def choice(self) -> Choice:
         filters = lineup.Filters(self.category, self.min_price, self.max_price, self.min_rating, self.in_stock)
         return Choice(filters, self.limit, tuple(self.exclude), self.diversity)
@@ -309,12 +329,42 @@ class _ListRequest(ListQuery):
     exclude: list[Id] = Field([], max_length=MAX_EXCLUDED, description=_EXCLUDE, examples=[[7, 8]])
 
 
+# Of a batch: so many books with lists so long. A thousand items are 2.5 MB, and half a second of work.
+BATCHES = ((100, 10), (50, 20), (20, 50), (10, 100))
+_BATCHES = ", ".join(f"{books} books with lists of {limit}" for books, limit in BATCHES)
+
+
 class BatchRequest(_ListRequest):
     """Which books to find neighbours for."""
 
-    book_ids: list[Id] = Field(
-        min_length=1, max_length=MAX_BATCH, description="`id`s of known books.", examples=[[1, 2, 3]]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"book_ids": {"maxItems": books}, "limit": {"maximum": limit}}}
+                for books, limit in BATCHES
+            ],
+            "examples": [{"book_ids": [1, 2, 3], "limit": 10}],
+        }
     )
+
+    book_ids: list[Id] = Field(
+        min_length=1,
+        max_length=MAX_BATCH,
+        description=f"`id`s of known books. The more books, the shorter their lists: at most {_BATCHES}.",
+        examples=[[1, 2, 3]],
+    )
+
+    @model_validator(mode="after")
+    def _is_small_enough(self) -> Self:
+        if not any(len(self.book_ids) <= books and self.limit <= limit for books, limit in BATCHES):
+            asked = f"{len(self.book_ids)} books with lists of {self.limit}"
+            raise ValueError(f"{asked} are too much for one answer: ask for at most {_BATCHES}.")
+        return self
+
+    @property
+    def units(self) -> int:
+        """How many requests it counts as: one for each hundred books in lists, two where they are to be diverse."""
+        return math.ceil(len(self.book_ids) * self.limit / 100) * super().units
 
 
 def _one_of(given: str, kind: str, other: str) -> dict[str, Any]:

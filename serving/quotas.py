@@ -27,11 +27,12 @@ _SIZE = _SALT_BYTES + _SETS * _WAYS * _SLOT.size  # 1 MB: 65,536 callers at a ti
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """`amount` requests in `window_s` seconds; 0 means without a limit."""
+    """`amount` requests, or what else `of` names, in `window_s` seconds; 0 means without a limit."""
 
     name: str
     amount: int
     window_s: int
+    of: str = "requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,11 @@ class SharedQuotas:
         self._path = path
         self._map: mmap.mmap | None = None
 
-    def take(self, quota: Quota, who: str) -> Standing:
-        """Count one request of `who`, unless it goes beyond the quota: those that are refused are not counted."""
+    def take(self, quota: Quota, who: str, units: int = 1) -> Standing:
+        """Count a request of `who` that is worth so many, the whole quota at most, unless it goes beyond the quota:
+        those that are refused are not counted."""
         step = quota.window_s / quota.amount
+        cost_s = min(units, quota.amount) * step
         counters = self._counters()
         digest = hashlib.blake2b(f"{quota.name} {who}".encode("utf-8", "replace"), key=counters[:_SALT_BYTES])
         key = int.from_bytes(digest.digest()[:8], "little")
@@ -69,14 +72,14 @@ class SharedQuotas:
                 # A clock that was set back must not shut anybody out for longer than the window.
                 whole_at = now + quota.window_s
                 _SLOT.pack_into(counters, place, key, whole_at)
-            following = max(whole_at, now) + step
+            following = max(whole_at, now) + cost_s
             over_s = following - now - quota.window_s
             if over_s > 1e-6:
-                return Standing(quota, 0, following - step - now, over_s)
+                return Standing(quota, _left(quota, whole_at - now), max(whole_at - now, 0.0), over_s)
             _SLOT.pack_into(counters, place, key, following)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
-        return Standing(quota, int((quota.window_s - (following - now)) / step + 1e-6), following - now, None)
+        return Standing(quota, _left(quota, following - now), following - now, None)
 
     def _counters(self) -> mmap.mmap:
         if self._map is None:
@@ -91,6 +94,10 @@ class SharedQuotas:
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._map = mmap.mmap(self._file.fileno(), _SIZE)
         return self._map
+
+
+def _left(quota: Quota, whole_in_s: float) -> int:
+    return int((quota.window_s - max(whole_in_s, 0.0)) * quota.amount / quota.window_s + 1e-6)
 
 
 def _find(counters: mmap.mmap, key: int, now: float) -> tuple[int, float]:

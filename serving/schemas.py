@@ -175,14 +175,17 @@ class SearchItem(Book):
 class SearchPage(Answer):
     """One page of what was found."""
 
-    items: list[SearchItem] = Field(description="The best first.")
+    items: list[SearchItem] = Field(description="The best first, or in the order that `sort` asks for.")
     next: str | None = Field(
         description="`cursor` of the next page, a text to be passed on as it is; null on the last.", examples=["20"]
     )
     total: int = Field(
-        description="Books with a word of `q` that pass the filters, on all pages; of more than 2,000 with a word of "
-        "it only the best 2,000 are looked at.",
+        description="Books with a word of `q` that pass the filters, on all pages; of more than 2,000 of these only "
+        "the best 2,000 are looked at.",
         examples=[37],
+    )
+    facets: Facets | None = Field(
+        None, description="Of the books with a word of `q`, the best 2,000. Null unless `facets=true` asks for them."
     )
     model: ModelRef = Field(description="The one whose space was searched.")
     data_version: DataVersion
@@ -273,26 +276,28 @@ class Recommendation(Answer):
 
 # There can be nothing near for two causes that a shop treats differently: the one heals within seconds. An error
 # status would be wrong for both (the book and the model exist), and in a batch would spoil the other 99 lists.
-Emptiness = Literal["not_in_model", "nothing_in_common"]
+Emptiness = Literal["not_in_model", "nothing_in_common", "little_in_common"]
 Fallback = Literal["well_rated_in_category", "well_rated"]
 
 
 class _List(Answer):
     items: list[Recommendation] = Field(
-        description="Nearest first, or, with `diversity`, in the order of choice; never what was asked about or "
-        "excluded, never a delisted book."
+        description="Nearest first, or, with `diversity`, in the order of choice; then what `fallback` names. `limit` "
+        "of them, or all that pass the filters; never what was asked about or excluded, never a delisted book, and of "
+        "several editions of a work one."
     )
     reason: Emptiness | None = Field(
         None,
-        description="Why there is nothing near: `not_in_model` (the book came seconds ago; ask again) or "
-        "`nothing_in_common` (no book that passes the filters shares anything with it). Null when there is.",
+        description="Why near books do not fill the list: `not_in_model` (the book came seconds ago; ask again), "
+        "`nothing_in_common` (no book that passes the filters shares anything with it) or `little_in_common` (too few "
+        "do). Null when they do, or when no other books pass.",
         examples=[None],
     )
     fallback: Fallback | None = Field(
         None,
-        description="What the items are where there is nothing near: the best rated books that pass the filters, "
-        "`well_rated_in_category` of the book's own category, else `well_rated` of all; their score is 0. Null when "
-        "the items are near ones, or there are none.",
+        description="What the items with a score of 0 are, after the near ones: the best rated books that pass the "
+        "filters, those of the book's own category first. `well_rated_in_category`: all are of that; `well_rated`: not "
+        "all. Null when there are no such items.",
         examples=[None],
     )
 
@@ -341,27 +346,6 @@ class Prediction(Answer):
 
     book_id: int = Field(examples=[1], description="The book asked about.")
     ids: list[int] = Field(description="Nearest first; listed books alone.", examples=[[12, 7, 30]])
-
-
-class PopularBook(Answer):
-    """A book, and how much was done with it."""
-
-    book: Book = Field(description="All of it.")
-    interest: int = Field(description="How often it was clicked, liked or swapped in the last 30 days.", examples=[17])
-
-
-class PopularBooks(Answer):
-    """What readers want."""
-
-    items: list[PopularBook] = Field(description="The most wanted first.")
-    data_version: DataVersion
-
-
-class FeedbackReceipt(Answer):
-    """What became of the events."""
-
-    stored: int = Field(description="Events that are kept now and were not before.", examples=[1])
-    known: int = Field(description="Events that had been told before; the first telling stays.", examples=[0])
 
 
 class Health(Answer):

@@ -67,9 +67,18 @@ def fresh_headers(
     return {
         **version_headers(champion, state.data_version, has_lists),
         "ETag": f'W/"{hashlib.sha256(chr(0).join(made_of).encode("utf-8", "replace")).hexdigest()[:24]}"',
-        "Cache-Control": f"{'private' if is_personal else 'public'}, no-cache",
-        "Vary": "Authorization",
+        **_sharing(is_personal, "no-cache"),
     }
+
+
+def sharing(request: Request, lifetime: str) -> dict[str, str]:
+    """The headers by which caches may keep an answer for `lifetime`: those of the client alone where it sent a token,
+    for others may have none. Where login is required, that is every answer."""
+    return _sharing("authorization" in request.headers, lifetime)
+
+
+def _sharing(is_personal: bool, lifetime: str) -> dict[str, str]:
+    return {"Cache-Control": f"{'private' if is_personal else 'public'}, {lifetime}", "Vary": "Authorization"}
 
 
 def is_named(tag: str, if_none_match: str) -> bool:

@@ -8,6 +8,7 @@ that come or go meanwhile neither repeat nor hide another.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from bookclub_platform.core.tables import ORDERS, books
 
 Sort = Literal["id", "price", "-price", "rating", "-rating", "title", "-first_seen"]
+SearchSort = Literal["relevance", "id", "price", "-price", "rating", "-rating", "title", "-first_seen"]
 Facet = Literal["category", "rating", "price", "in_stock"]
 # The lower ends of the price bands; the last has no upper end.
 PRICE_BANDS = tuple(Decimal(edge) for edge in (0, 10, 20, 30, 40, 50, 75, 100, 200, 500))
@@ -71,10 +73,19 @@ def select_total(filters: Filters) -> sa.Select[Any]:
     return sa.select(sa.func.count()).select_from(books).where(*_where(filters))
 
 
-def select_facet(filters: Filters, facet: Facet) -> sa.Select[Any]:
-    """(value, books) for each value of the facet that a book has, of the books that pass all filters but those on the
-    facet itself: so the choices beside the one that was made have their counts too. The category comes with its name;
-    the price as the number of its band, from 1."""
+def select_found(ids: Sequence[int], filters: Filters, sort: Sort | None) -> sa.Select[Any]:
+    """(id,) of the listed books among `ids` that pass, in the order of `select_sorted`; None: in no order."""
+    statement = sa.select(books.c.id).where(_among(ids), *_where(filters))
+    if sort is None:
+        return statement
+    order = [books.c.id] if sort == "id" else [_KEYS[sort], books.c.id]
+    return statement.order_by(*(column.desc() if sort.startswith("-") else column for column in order))
+
+
+def select_facet(filters: Filters, facet: Facet, among: Sequence[int] | None = None) -> sa.Select[Any]:
+    """(value, books) for each value of the facet that a book has, of the books (those of these ids, if given) that pass
+    all filters but those on the facet itself: so the choices beside the one that was made have their counts too. The
+    category comes with its name; the price as the number of its band, from 1."""
     match facet:
         case "category":
             others = replace(filters, category=None)
@@ -89,6 +100,8 @@ def select_facet(filters: Filters, facet: Facet) -> sa.Select[Any]:
         case "in_stock":
             others = replace(filters, in_stock=None)
             counted = sa.select(books.c.in_stock.label("value"), _COUNT).order_by(sa.desc("value"))
+    if among is not None:
+        counted = counted.where(_among(among))
     return counted.where(*_where(others)).group_by("value")
 
 
@@ -104,6 +117,10 @@ def band_ends(number: int) -> tuple[Decimal, Decimal | None]:
 
 
 _COUNT = sa.func.count().label("books")
+
+
+def _among(ids: Sequence[int]) -> sa.ColumnElement[bool]:
+    return books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger)))
 
 
 def _where(filters: Filters) -> list[sa.ColumnElement[bool]]:

@@ -1,7 +1,7 @@
 """What readers did with recommendations -> table `bookclub.feedback`, and which books they liked best lately.
 
     with engine.begin() as connection:
-        add_events(connection, user_id, [Event(...)])
+        add_events(connection, user_id, [Event(...)]); forget_events(connection, older_than=timedelta(days=400))
 
 An event is kept once: the account that tells it names it by an id of its own choosing, and the first one stays. It says
 which model in which version, on which state of the catalogue, had recommended the book, so that models can be judged.
@@ -29,6 +29,7 @@ LIKING: tuple[Kind, ...] = ("liked", "swapped")  # what says that a book was to 
 # Of one reader: so few books that none can speak for many.
 MOST_LIKES, MOST_CLICKS = 30, 300
 POPULAR_FOR = timedelta(days=30)
+FORGOTTEN_AT_ONCE = 100_000  # in a second or two
 _moment = sa.DateTime(timezone=True)
 _kinds = ", ".join(f"'{kind}'" for kind in get_args(Kind))
 
@@ -95,22 +96,33 @@ def unknown_books(connection: sa.Connection, ids: Sequence[int]) -> list[int]:
 
 
 def select_popular(limit: int) -> sa.Select[Any]:
-    """Every column of the listed books that most was done with in the last POPULAR_FOR, and `interest`: how often one
-    was clicked, liked or swapped; the most first."""
+    """(book_id, interest) of the listed books that most readers wanted in the last POPULAR_FOR, the most first:
+    `interest` is how many accounts clicked, liked or swapped it. One that does so again and again is one, and one that
+    is disabled is none."""
     since = sa.func.now() - sa.literal(POPULAR_FOR, sa.Interval)
-    counted = (
-        sa.select(feedback.c.book_id, sa.func.count().label("interest"))
+    interest = sa.func.count().label("interest")
+    wanted = (
+        sa.select(feedback.c.book_id, feedback.c.user_id)
         .where(feedback.c.happened_at > since, feedback.c.kind.in_(INTEREST))
-        .group_by(feedback.c.book_id)
+        .distinct()  # by hashing: count(DISTINCT ...) sorts all events
         .subquery()
     )
     return (
-        sa.select(books, counted.c.interest)
-        .join(counted, counted.c.book_id == books.c.id)
-        .where(books.c.delisted_at.is_(None))
-        .order_by(counted.c.interest.desc(), books.c.id)
+        sa.select(wanted.c.book_id, interest)
+        .join(users, users.c.id == wanted.c.user_id)
+        .join(books, books.c.id == wanted.c.book_id)
+        .where(users.c.disabled_at.is_(None), books.c.delisted_at.is_(None))
+        .group_by(wanted.c.book_id)
+        .order_by(interest.desc(), wanted.c.book_id)
         .limit(limit)
     )
+
+
+def forget_events(connection: sa.Connection, older_than: timedelta, at_most: int = FORGOTTEN_AT_ONCE) -> int:
+    """Delete events that happened so long ago, `at_most` so many; returns how many."""
+    old = sa.select(feedback.c.user_id, feedback.c.event_id).where(feedback.c.happened_at < sa.func.now() - older_than)
+    named = sa.tuple_(feedback.c.user_id, feedback.c.event_id)
+    return connection.execute(sa.delete(feedback).where(named.in_(old.limit(at_most)))).rowcount
 
 
 def select_steps() -> sa.Select[Any]:

@@ -149,6 +149,8 @@ class Settings(BaseSettings):
     account_per_minute: PerWindow = 1200
     logins_per_minute: PerWindow = 10
     registrations_per_hour: PerWindow = 10
+    feedback_per_day: PerWindow = 2000
+    feedback_days: Annotated[int, Field(ge=31, le=36_500)] = 400
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""
 

@@ -15,7 +15,6 @@ takes it out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -185,6 +184,12 @@ def select_book(book_id: int) -> sa.Select[Any]:
     return sa.select(books).where(books.c.id == book_id)
 
 
+def select_shelves(ids: Sequence[int]) -> sa.Select[Any]:
+    """(id, category) of the books among `ids`, delisted or not, in no order."""
+    asked = sa.literal(list(ids), sa.ARRAY(sa.BigInteger))
+    return sa.select(books.c.id, books.c.category).where(books.c.id == sa.func.any(asked))
+
+
 def select_history(book_id: int) -> sa.Select[Any]:
     """(held_from, held_until, price, rating, stock and the previous_ three) of each state of a book, in order of time.
     `held_until` is the first sighting of the next state, null for the state that holds."""
@@ -195,29 +200,6 @@ def select_history(book_id: int) -> sa.Select[Any]:
         .where(history.book_id == book_id, history.is_change)
         .order_by(history.held_from, history.crawl_id)
     )
-
-
-def select_chosen(
-    ids: Sequence[int],
-    category: str | None = None,
-    min_price: Decimal | None = None,
-    max_price: Decimal | None = None,
-    min_rating: int | None = None,
-    in_stock: bool | None = None,
-) -> sa.Select[Any]:
-    """(id,) of the listed books among `ids` that pass the filters, in no order."""
-    statement = select_listed(ids).with_only_columns(books.c.id)
-    if category is not None:
-        statement = statement.where(books.c.category == category)
-    if min_price is not None:
-        statement = statement.where(books.c.price >= min_price)
-    if max_price is not None:
-        statement = statement.where(books.c.price <= max_price)
-    if min_rating is not None:
-        statement = statement.where(books.c.rating >= min_rating)
-    if in_stock is not None:
-        statement = statement.where(books.c.in_stock == in_stock)
-    return statement
 
 
 def select_by_code(code: str) -> sa.Select[Any]:

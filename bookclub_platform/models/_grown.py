@@ -114,6 +114,15 @@ class Grown:
                     return offset + at
         raise KeyError(book_id)
 
+    def places(self, book_ids: Collection[int]) -> NDArray[np.int64]:
+        """Where those of `book_ids` are that are known, in their order."""
+        asked = np.fromiter(book_ids, dtype=np.int64, count=len(book_ids))
+        found = np.full(len(asked), -1, dtype=np.int64)
+        for offset, part in zip((0, self._n), self._parts(), strict=False):
+            at, has = _found(part.book_ids, asked)
+            found[has] = offset + at[has]
+        return found[found >= 0]
+
     def probe(self, book_ids: Collection[int]) -> Probe:
         """For what is near to these books, on average.
 
@@ -177,7 +186,7 @@ class Grown:
         """Places and scores of `nearest`, highest first; of equals, the lowest id."""
         if probe.at is not None and not exclude and (listed := self.listed(probe.at, limit, is_allowed)) is not None:
             return listed
-        left_out = {*probe.works, *(int(self.works[at]) for at in self._places(exclude))}
+        left_out = {*probe.works, *self.works[self.places(exclude)].tolist()}
         wanted = limit + len(left_out)  # each work takes one place of a list at most
         may = self.is_current if is_allowed is None else is_allowed
         found = [self._in_base(probe, may[: self._n], wanted)]
@@ -260,15 +269,6 @@ class Grown:
     def _sense(self, place: int) -> NDArray[np.float32] | None:
         part, at = self._part(place)
         return None if part.embedding_ is None else part.embedding_[at]
-
-    def _places(self, book_ids: Collection[int]) -> list[int]:
-        found = []
-        for book_id in book_ids:
-            try:
-                found.append(self.place(book_id))
-            except KeyError:
-                continue  # not known, so in no list
-        return found
 
 
 def _search(

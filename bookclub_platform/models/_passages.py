@@ -21,6 +21,7 @@ from sys import intern
 from typing import NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bookclub_platform.models._contract import Model
 from bookclub_platform.models._search import IN_ORDER, Question, SearchableModel, SearchIndex, stemmer, words
@@ -140,19 +141,24 @@ class Found(NamedTuple):
         return min(1.0, self.scores.get(book_id, 0.0) + IN_ORDER * in_order)
 
 
-def find(models: Sequence[Model], text: str, limit: int) -> Found | None:
+def find(models: Sequence[Model], text: str, limit: int, is_allowed: NDArray[np.bool_] | None = None) -> Found | None:
     """The `limit` best books of `models` for `text`: a learned one, then what was folded into it, which wins where both
-    have a book. None where the first is of a kind or a release without search."""
+    have a book. `is_allowed`, of the books of the first and then of the next: those that may be found, all if None.
+    None where the first is of a kind or a release without search."""
     parts = [cast(SearchableModel, model) for model in models if getattr(model, "search_", None) is not None]
     if getattr(models[0], "search_", None) is None:
         return None
     asked: list[tuple[SearchIndex, Question]] = []
     scores: dict[int, float] = {}
+    start = 0
     for part in parts:
         index = cast(SearchIndex, part.search_)
         question = index.ask(text, asked[0][1] if asked else None)
         asked.append((index, question))
-        places, found = index.rank(question, part.index_, limit)
+        end = start + len(part.book_ids)
+        may = None if is_allowed is None else is_allowed[start:end]
+        places, found = index.rank(question, part.index_, limit, may)
+        start = end
         newer = np.fromiter(scores, dtype=np.int64, count=len(scores))
         for book_id in newer[np.isin(newer, part.book_ids)].tolist():
             del scores[book_id]

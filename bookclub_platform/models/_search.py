@@ -261,10 +261,11 @@ class SearchIndex(NamedTuple):
         return max(float(self.weights[place]) for place, nearness in near.items() if nearness == best)
 
     def rank(
-        self, question: Question, space: InvertedIndex, limit: int
+        self, question: Question, space: InvertedIndex, limit: int, is_allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Places and scores of the `limit` best of all books that have a word of the question, best first; of equals
-        the lower place. Stop words find books only where there are no others. `space`: the vectors of the same books.
+        the lower place. Stop words find books only where there are no others. `space`: the vectors of the same books;
+        `is_allowed` (n,): those that may be found, all if None.
         """
         n_books = len(self.title_weights)
         covered, of_title, cosine = (np.zeros(n_books, np.float32) for _ in range(3))
@@ -282,7 +283,7 @@ class SearchIndex(NamedTuple):
             if word.is_stop and has_telling:
                 here[covered == 0] = 0
             covered += np.float32(word.weight) * here
-        found = np.flatnonzero(covered)
+        found = np.flatnonzero(covered if is_allowed is None else is_allowed & (covered > 0))
         weights = np.maximum(self.title_weights[found], np.float32(_STOP_WEIGHT))
         scores = COVERED * covered[found] / total
         scores += OF_TITLE * of_title[found] ** 2 / (total * np.maximum(weights, of_title[found]))

@@ -6,18 +6,19 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response, Security
+from fastapi import APIRouter, Query, Request, Response, Security
 from starlette.responses import StreamingResponse
 
-from bookclub_platform.core.feedback import select_popular
+from bookclub_platform.core.tables import select_listed
 from serving import problems
-from serving.dependencies import TheCatalogue, TheExports
+from serving.dependencies import TheCatalogue, TheExports, ThePopular
 from serving.examples import example_of_model
 from serving.exports import MEDIA_TYPES
+from serving.feedback_shapes import PopularBook, PopularBooks
 from serving.guard import guard
 from serving.questions import ExportQuery, PopularQuery
-from serving.schemas import Book, PopularBook, PopularBooks
-from serving.versions import CONDITIONAL, TheFreshness, name_versions
+from serving.schemas import Book
+from serving.versions import CONDITIONAL, TheFreshness, name_versions, sharing
 
 router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses("database-unavailable"))
 
@@ -65,17 +66,23 @@ async def export_books(
 
 @router.get("/popular", summary="What readers want", responses=problems.responses("no-feedback", "invalid-request"))
 async def list_popular(
-    query: Annotated[PopularQuery, Query()], catalogue: TheCatalogue, response: Response
+    query: Annotated[PopularQuery, Query()],
+    catalogue: TheCatalogue,
+    popular: ThePopular,
+    request: Request,
+    response: Response,
 ) -> PopularBooks:
-    """The listed books that were most often clicked, liked or swapped in the last 30 days, by what POST /feedback was
-    told; 404 while it was told nothing of the kind."""
+    """The listed books that the most readers clicked, liked or swapped in the last 30 days, by what POST /feedback was
+    told, counted once a minute: each account as one reader, however often it does so. 404 while nobody did."""
+    interest = await popular.interest()
     async with catalogue.snapshot() as snapshot:
-        rows = await snapshot.rows(select_popular(query.limit))
-    if not rows:
+        books = {row.id: Book.model_validate(row) for row in await snapshot.rows(select_listed(list(interest)))}
+    wanted = [book_id for book_id in interest if book_id in books][: query.limit]
+    if not wanted:
         raise problems.Problem(
             404, "no-feedback", "Nobody has clicked, liked or swapped a book in the last 30 days, as far as /feedback."
         )
     name_versions(response, None, snapshot)
-    response.headers["Cache-Control"] = "public, max-age=60"
-    items = [PopularBook(book=Book.model_validate(row), interest=row.interest) for row in rows]
+    response.headers.update(sharing(request, "max-age=60"))
+    items = [PopularBook(book=books[book_id], interest=interest[book_id]) for book_id in wanted]
     return PopularBooks(items=items, data_version=snapshot.data_version)

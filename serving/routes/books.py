@@ -6,29 +6,19 @@ import asyncio
 from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 
-from bookclub_platform.core.browse import Filters, Position, band_ends, select_facet, select_sorted, select_total
+from bookclub_platform.core.browse import Filters, Position, select_sorted, select_total
 from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_book, select_categories, select_history
 from serving import cursor, problems
 from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheKeeper
-from serving.page_counts import facets_of, stock_of, total_of
+from serving.facets import facets_of
+from serving.gate import charge
+from serving.page_counts import facets_in, stock_of, total_of
 from serving.questions import BookId, BookQuery
-from serving.schemas import (
-    Book,
-    BookPage,
-    Categories,
-    Category,
-    CategoryCount,
-    Facets,
-    History,
-    PriceCount,
-    RatingCount,
-    State,
-    StockCount,
-)
+from serving.schemas import Book, BookPage, Categories, Category, Facets, History, State
 from serving.versions import CONDITIONAL, TheFreshness
 
 router = APIRouter(tags=["Books"], responses=problems.responses("database-unavailable"))
@@ -40,18 +30,22 @@ router = APIRouter(tags=["Books"], responses=problems.responses("database-unavai
     responses=problems.responses("other-order", "invalid-request") | CONDITIONAL,
 )
 async def list_books(
-    query: Annotated[BookQuery, Query()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
+    query: Annotated[BookQuery, Query()],
+    catalogue: TheCatalogue,
+    keeper: TheKeeper,
+    fresh: TheFreshness,
+    request: Request,
 ) -> BookPage:
     """Listed books that pass all the filters, in the order that `sort` names. For the next page ask the same again
     with `cursor` set to `next`, until that is null. Books that come or go between two pages neither repeat nor hide
-    another. With `facets=true` the page says how many books each further choice would leave."""
+    another. With `facets=true` the page says how many books each further choice would leave, and counts as two
+    requests."""
+    charge(request, 1 + query.facets)
     page: cursor.Page | None = query.cursor
     filters = query.filters()
     after = page.after if page is not None else None
     if page is not None and page.sort != query.sort:
-        raise problems.Problem(
-            409, "other-order", f"The cursor is of a page in the order {page.sort}: ask with sort={page.sort}, or anew."
-        )
+        raise problems.OtherOrder(page.sort)
     async with catalogue.snapshot(is_patient=query.facets) as snapshot:
         fresh.check(snapshot, keeper.current)
         rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
@@ -123,17 +117,7 @@ async def _total(snapshot: Snapshot, filters: Filters, stock: Stock | None) -> i
 
 
 async def _facets(snapshot: Snapshot, filters: Filters, stock: Stock | None) -> Facets:
-    if stock is not None:
-        categories = await snapshot.remembered("categories", select_categories())
-        return await asyncio.to_thread(facets_of, stock, filters, categories)
-    by_category, by_rating, by_price, by_stock = [
-        await snapshot.remembered((facet, filters), select_facet(filters, facet))
-        for facet in ("category", "rating", "price", "in_stock")
-    ]
-    bands = ((*band_ends(row.value), row.books) for row in by_price)
-    return Facets(
-        category=[CategoryCount(category=row.value, category_name=row.name, books=row.books) for row in by_category],
-        rating=[RatingCount(rating=row.value, books=row.books) for row in by_rating],
-        price=[PriceCount(min_price=low, max_price=high, books=count) for low, high, count in bands],
-        in_stock=[StockCount(in_stock=row.value, books=row.books) for row in by_stock],
-    )
+    if stock is None:
+        return await facets_of(snapshot, filters)
+    categories = await snapshot.remembered("categories", select_categories())
+    return await asyncio.to_thread(facets_in, stock, filters, categories)

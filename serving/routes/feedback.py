@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Security
 
 from serving import problems
 from serving.dependencies import TheFeedbackBook
+from serving.feedback_shapes import FeedbackReceipt
 from serving.guard import guard, lacking
 from serving.questions import FeedbackRequest
-from serving.schemas import FeedbackReceipt
 from serving.tokens import Claims
 
 router = APIRouter(tags=["Recommendations"], responses=problems.responses("database-unavailable"))
@@ -28,9 +28,9 @@ async def add_feedback(
     request: Request,
 ) -> FeedbackReceipt:
     """Recommended books that were shown, clicked, liked or swapped, up to 100 events at a time. Models are judged by
-    it: each account is one reader, or, for a shop's server with the scope `readers`, each `reader` that it names. All
-    events are kept or none, and one that is told again changes nothing: after an answer that did not come, tell the
-    same again."""
+    it: each account is one reader, or, for a shop's server with the scope `readers`, each `reader` that it names. An
+    account may tell so many events a day (429 beyond them, those that are told again among them). All events are kept
+    or none, and one that is told again changes nothing: after an answer that did not come, tell the same again."""
     if any(event.reader is not None for event in asked.events) and (
         problem := lacking(claims, ["feedback", "readers"])
     ):

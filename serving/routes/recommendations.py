@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.responses import StreamingResponse
 
 from serving import neighbours, problems
 from serving.catalogue import Snapshot
 from serving.champion import Champion
 from serving.dependencies import TheCatalogue, TheChampion
+from serving.gate import charge
+from serving.neighbours import Found
 from serving.questions import BatchRequest, BookId, ListQuery, ReaderRequest
 from serving.schemas import (
     BatchRecommendations,
@@ -36,10 +41,13 @@ async def recommend(
     catalogue: TheCatalogue,
     champion: TheChampion,
     fresh: TheFreshness,
+    request: Request,
 ) -> Recommendations:
     """The nearest listed books that pass the filters, nearest first, each with its score and what the two share.
 
-    Where a filter leaves fewer than `limit` books that share anything with this one, there are fewer."""
+    Where fewer than `limit` books that pass share anything with this one, the best rated of the others follow them, and
+    `fallback` says so. With `diversity` it counts as two requests."""
+    charge(request, query.units)
     choice = query.choice()
     asked = neighbours.probes(champion.lineup, [book_id])
     ranking = await neighbours.rank(champion.lineup, asked, choice)
@@ -54,15 +62,18 @@ async def recommend(
 @router.post(
     "/recommendations:batch",
     summary="Books like each of many",
+    response_model=BatchRecommendations,
     responses=problems.responses("unknown-books", 413, 415, "invalid-request"),
 )
 async def recommend_batch(
-    asked: BatchRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
-) -> BatchRecommendations:
-    """The same lists as for single books, all of one model and one state of the catalogue.
+    asked: BatchRequest, catalogue: TheCatalogue, champion: TheChampion, request: Request, response: Response
+) -> StreamingResponse:
+    """The same lists as for single books, all of one model and one state of the catalogue. It counts as a request for
+    each hundred books that the lists may have together, as two with `diversity`.
 
     Ids are never reused or forgotten, so an unknown one is a fault of the caller: nothing is answered then, and the
     problem names each."""
+    charge(request, asked.units)
     choice = asked.choice()
     probes = neighbours.probes(champion.lineup, asked.book_ids)
     ranking = await neighbours.rank(champion.lineup, probes, choice)
@@ -71,8 +82,9 @@ async def recommend_batch(
             raise problems.UnknownBooks(unknown)
         found = await neighbours.find(snapshot, champion.lineup, probes, ranking, asked.book_ids, choice)
     name_versions(response, champion, snapshot, has_lists=True)
-    results = [BookRecommendations(book_id=book_id, **found[book_id]._asdict()) for book_id in asked.book_ids]
-    return BatchRecommendations(results=results, **_versions(champion, snapshot))
+    empty = BatchRecommendations(results=[], **_versions(champion, snapshot))
+    told = _batch_json(empty, [(book_id, found[book_id]) for book_id in asked.book_ids])
+    return StreamingResponse(told, media_type="application/json", headers=dict(response.headers))
 
 
 @router.post(
@@ -81,13 +93,15 @@ async def recommend_batch(
     responses=problems.responses("unknown-books", 413, 415, "invalid-request"),
 )
 async def recommend_to_reader(
-    asked: ReaderRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
+    asked: ReaderRequest, catalogue: TheCatalogue, champion: TheChampion, request: Request, response: Response
 ) -> ReaderRecommendations:
     """One list for somebody who likes several books (`liked`), or who describes what to read next (`text`).
 
     Of several books, a score is the mean of the nearness to each; the books themselves are never in the list. A text
-    is read like a description of a book."""
+    is read like a description of a book. With `diversity` it counts as two requests."""
+    charge(request, asked.units)
     choice, lineup = asked.choice(), champion.lineup
+    choice = choice._replace(exclude=(*choice.exclude, *(asked.liked or ())))  # nor what fills up the list
     known = list(neighbours.probes(lineup, asked.liked or []))
     probes = {_READER: lineup.grown.probe(known)} if known else {}
     if asked.text is not None:
@@ -99,6 +113,19 @@ async def recommend_to_reader(
         found = await neighbours.find(snapshot, lineup, probes, ranking, [_READER], choice)
     name_versions(response, champion, snapshot, has_lists=True)
     return ReaderRecommendations(**found[_READER]._asdict(), **_versions(champion, snapshot))
+
+
+async def _batch_json(empty: BatchRecommendations, lists: Sequence[tuple[int, Found]]) -> AsyncIterator[bytes]:
+    """List by list: made and packed at once, the whole would hold up all others for a tenth of a second."""
+
+    def told(book_id: int, found: Found) -> bytes:
+        return BookRecommendations(book_id=book_id, **found._asdict()).model_dump_json().encode()
+
+    head, tail = empty.model_dump_json().encode().split(b'"results":[]')
+    yield head + b'"results":['
+    for number, (book_id, found) in enumerate(lists):
+        yield b"," * (number > 0) + await asyncio.to_thread(told, book_id, found)
+    yield b"]" + tail
 
 
 def _versions(champion: Champion, snapshot: Snapshot) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from serving.catalogue import Catalogue, Snapshot
 from serving.champion import ChampionKeeper
 from serving.cursor import MAX_ID
 from serving.dependencies import TheCatalogue, TheKeeper
+from serving.gate import charge
 from serving.questions import BookId, PageQuery, SearchQuery, SearchText
 from serving.schemas import Book, Recommendation
 from serving.web.pages import page_for
@@ -94,6 +95,7 @@ async def _show_found(
     request: Request, asked: str, start: int, catalogue: Catalogue, keeper: ChampionKeeper
 ) -> HTMLResponse:
     query = SearchQuery(q=asked, limit=_PER_PAGE, cursor=str(start) if start else None)
+    charge(request, query.units)
     async with catalogue.snapshot() as snapshot:
         finding = await finder.search(keeper.champion(), snapshot, query)
     end = start + _PER_PAGE

@@ -5,24 +5,36 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from bookclub_platform.core.covers import INDEX, Cover, read_index
+from serving.gate import PAGES
+from serving.guard import refusal
 from serving.schemas import Book
 from serving.web.assets import FOR_EVER
 
-COVERS = "/covers"
+COVERS = f"{PAGES}/covers"  # below the pages, whose cookie a browser sends along then
 
 
 class CoverFiles(StaticFiles):
-    """The files of a shelf. Their names are the hashes of what they hold, so a browser need never ask twice."""
+    """The files of a shelf, for who may read. Their names are the hashes of what they hold, so a browser need never ask
+    twice; nor a cache that others share, unless not all may read."""
 
-    def file_response(self, full_path: str | os.PathLike[str], *args: Any, **options: Any) -> Response:
-        response = super().file_response(full_path, *args, **options)
-        response.headers["Cache-Control"] = FOR_EVER
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["state"]
+        if (problem := await refusal(state["caller"], state["accounts"], ["read"])) is not None:
+            raise problem
+        await super().__call__(scope, receive, send)
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        is_for_all = not scope["state"]["accounts"].is_login_required
+        response.headers["Cache-Control"] = FOR_EVER if is_for_all else FOR_EVER.replace("public", "private")
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 

@@ -24,8 +24,10 @@ MOST_LISTS = 2_000
 MOST_COMPARED = 500
 
 MIN_COVERAGE = 0.98
-MIN_FILLED = 0.9
-MIN_REACHED = 0.98
+# What a challenger has to come up to, or nearly to the champion where a shop's books let no model come up to it. A first
+# model only has to be no nonsense: with none at all readers are worse off than with one that hides a few books.
+MIN_FILLED, MIN_REACHED = 0.9, 0.98
+NEARLY, NO_NONSENSE = 0.01, 0.5
 FEW_UNREACHED = 2  # works, which nobody calls a fault of so small a catalogue that they are more than 2 %
 MAX_EXPOSURE = 0.05  # and not below what few books make unavoidable
 # Worse than the champion by so much is a fault, unless it is little by itself: what does not trouble a server.
@@ -76,13 +78,15 @@ class ListHealth:
         # Of n books the ten of a list are 10/n of them on average; the most wanted may well be four times that.
         most = max(MAX_EXPOSURE, 4 * LIMIT / self.books)
         unreached = (1 - self.reached) * self.works
+        least_filled = _least(MIN_FILLED, champion and champion.filled)
+        least_reached = _least(MIN_REACHED, champion and champion.reached)
         found = {
             f"{self.with_itself} lists hold their own book": self.with_itself > 0,
             f"{self.with_doubles} lists hold a book twice": self.with_doubles > 0,
             f"only {self.coverage:.1%} of the books have a list": self.coverage < MIN_COVERAGE,
-            f"only {self.filled:.1%} of the places in the lists are filled": self.filled < MIN_FILLED,
+            f"only {self.filled:.1%} of the places in the lists are filled": self.filled < least_filled,
             f"only {self.reached:.1%} of the books stand in any list": round(unreached, 6)
-            > max(FEW_UNREACHED, (1 - MIN_REACHED) * self.works),
+            > max(FEW_UNREACHED, (1 - least_reached) * self.works),
             f"one book stands in {self.largest_exposure:.1%} of the lists": self.largest_exposure > most,
         }
         return [text for text, is_so in found.items() if is_so] + (self._burdens(champion) if champion else [])
@@ -97,6 +101,12 @@ class ListHealth:
             > max(LITTLE_MS, MOST_TIMES * champion.list_ms),
         }
         return [text for text, is_so in found.items() if is_so]
+
+
+def _least(wanted: float, champions: float | None) -> float:
+    if champions is None:
+        return NO_NONSENSE
+    return float(np.fmin(wanted, champions - NEARLY))  # the champion's may be unknown, NaN
 
 
 def list_health(model: Model, rows: Sequence[BookText]) -> ListHealth:

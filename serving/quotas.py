@@ -59,8 +59,7 @@ class SharedQuotas:
         """Count one request of `who`, unless it goes beyond the quota: those that are refused are not counted."""
         step = quota.window_s / quota.amount
         counters = self._counters()
-        digest = hashlib.blake2b(f"{quota.name} {who}".encode("utf-8", "replace"), key=counters[:_SALT_BYTES])
-        key = int.from_bytes(digest.digest()[:8], "little")
+        key = _key(counters, quota, who)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             now = time.time()
@@ -78,6 +77,18 @@ class SharedQuotas:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         return Standing(quota, int((quota.window_s - (following - now)) / step + 1e-6), following - now, None)
 
+    def give_back(self, quota: Quota, who: str) -> None:
+        """Take one request of `who`, which was within the quota, as not made."""
+        counters = self._counters()
+        key = _key(counters, quota, who)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            place, whole_at = _find(counters, key, 0.0)
+            if whole_at:  # else pushed out by others meanwhile
+                _SLOT.pack_into(counters, place, key, whole_at - quota.window_s / quota.amount)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
     def _counters(self) -> mmap.mmap:
         if self._map is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +102,11 @@ class SharedQuotas:
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._map = mmap.mmap(self._file.fileno(), _SIZE)
         return self._map
+
+
+def _key(counters: mmap.mmap, quota: Quota, who: str) -> int:
+    digest = hashlib.blake2b(f"{quota.name} {who}".encode("utf-8", "replace"), key=counters[:_SALT_BYTES])
+    return int.from_bytes(digest.digest()[:8], "little")
 
 
 def _find(counters: mmap.mmap, key: int, now: float) -> tuple[int, float]:

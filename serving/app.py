@@ -48,6 +48,7 @@ from serving.routes import routers
 from serving.security import SecureAnswers
 from serving.tokens import Tokens
 from serving.tracing import TraceRequests
+from serving.turns import Turns
 from serving.versions import VERSION_HEADERS
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
@@ -131,7 +132,7 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
         accounts=accounts,
         kept=kept,
         metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
-        exports=Exports(database_url),
+        exports=Exports(database_url, Turns(settings.home / "serving" / "exports")),
         feedback=FeedbackBook(database_url),
         shelf=Shelf(settings.home / "covers"),
     )

@@ -106,7 +106,7 @@ def _sends_more(text: str, token: dict[str, str]) -> Iterator[tuple[str, str, di
     yield "GET", f"/books/search?q=whale&category={at}&min_price={at}&cursor={at}", {}
     yield "GET", f"/books/export?format={at}", {"headers": token}
     yield "GET", f"/books/export?after={at}&data_version={at}", {"headers": token}
-    event = {name: text for name in ("event_id", "kind", "recommendation_id", "book_id")}
+    event = dict.fromkeys(("event_id", "kind", "recommendation_id", "book_id"), text)
     named = {"event_id": str(uuid4()), "kind": "shown", "recommendation_id": text, "book_id": 1}
     bodies: dict[str, list[object]] = {
         "/feedback": [{"events": [event]}, {"events": [named]}, {text: text}, text],
@@ -120,7 +120,11 @@ def _sends_more(text: str, token: dict[str, str]) -> Iterator[tuple[str, str, di
             yield "POST", path, {"json": body, "headers": token}
     headers = {"content-type": FORM, "sec-fetch-site": "same-origin"}
     yield "POST", "/catalogue/login", {"content": f"username={at}&password=x&next={at}", "headers": headers}
-    yield "POST", "/catalogue/register", {"content": f"username={at}&password={at}&again=&next={at}", "headers": headers}
+    yield (
+        "POST",
+        "/catalogue/register",
+        {"content": f"username={at}&password={at}&again=&next={at}", "headers": headers},
+    )
 
 
 def _refused_or_answered(client: httpx.Client, method: str, path: str, more: dict[str, Any]) -> int | None:

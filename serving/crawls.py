@@ -31,7 +31,8 @@ JOB = "crawl"
 _LOCATION = {"repositoryLocationName": "bookclub_platform", "repositoryName": "__repository__"}
 _KEYS = """query Keys($location: RepositorySelector!) { repositoryOrError(repositorySelector: $location) { __typename
   ... on Repository { assetNodes { assetKey { path } partitionKeys } } ... on PythonError { message } } }"""
-_LAUNCH = """mutation Launch($params: [ExecutionParams!]!) { launchMultipleRuns(executionParamsList: $params) { __typename
+_LAUNCH = """mutation Launch($params: [ExecutionParams!]!) {
+  launchMultipleRuns(executionParamsList: $params) { __typename
   ... on LaunchMultipleRunsResult { launchMultipleRunsResult { __typename ... on PythonError { message } } }
   ... on PythonError { message } } }"""
 _RUNS = """query Runs($filter: RunsFilter!) { runsOrError(filter: $filter) { __typename

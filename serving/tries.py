@@ -60,7 +60,8 @@ class Tries:
         self._give_back(taken)
 
     def _take(self, username: str, address: str) -> list[tuple[Quota, str]]:
-        pair, taken = f"{address} {username}", []
+        pair = f"{address} {username}"
+        taken: list[tuple[Quota, str]] = []
         for quota, who in ((self._address, address), (self._name, pair), (self._anywhere, username)):
             standing = self._quotas.take(quota, who)
             if standing.is_over and quota is self._anywhere:

@@ -18,7 +18,7 @@ from serving.headers import secure
 MAX_ADDRESS_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 
-_BEYOND_ASCII = re.compile(rb"%[89a-fA-F]|[\x80-\xff]")
+_BEYOND_ASCII = re.compile(rb"%[89a-fA-F]")
 
 
 class SecureAnswers:
@@ -56,7 +56,8 @@ def _refusal(scope: Scope) -> problems.ProblemResponse | None:
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         return problems.answer(Request(scope), 431, f"The headers may have {MAX_HEADER_BYTES} bytes at most.")
     # Frameworks read what is broken as U+FFFD: another question than the one that was asked.
-    if query and _BEYOND_ASCII.search(query) and not _is_utf8(unquote_to_bytes(query)):
+    is_beyond = not query.isascii() or (b"%" in query and _BEYOND_ASCII.search(query))
+    if is_beyond and not _is_utf8(unquote_to_bytes(query)):
         return problems.answer(Request(scope), 400, "The query of the address is not UTF-8.")
     return None
 

@@ -90,7 +90,7 @@ def stage(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def test_a_crawl_is_started_and_followed_until_its_books_are_there(stage: Stage) -> None:
     chosen = [stage.keys[0], stage.keys[2]]  # no neighbours, so two runs
-    started = stage.client.post("/crawls", json={"categories": chosen}, headers=stage.admin)
+    started = stage.client.post("/crawls", json={"categories": chosen}, headers=stage.admin, timeout=60)
     assert started.status_code == 202, started.text
     crawl = started.json()
     assert [(run["first"], run["last"]) for run in crawl["runs"]] == [(key, key) for key in chosen]

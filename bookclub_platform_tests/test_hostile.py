@@ -117,7 +117,7 @@ def _sends_more(text: str, token: dict[str, str]) -> Iterator[tuple[str, str, di
     }
     for path, several in bodies.items():
         for body in several:
-            yield "POST", path, {"json": body, "headers": token}
+            yield "POST", path, {"content": json.dumps(body), "headers": token | {"content-type": "application/json"}}
     headers = {"content-type": FORM, "sec-fetch-site": "same-origin"}
     yield "POST", "/catalogue/login", {"content": f"username={at}&password=x&next={at}", "headers": headers}
     yield (

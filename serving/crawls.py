@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 RunStatus = Literal["queued", "running", "succeeded", "failed"]
 ANSWER_WITHIN_S = 20.0  # the first question makes Dagster load the platform's code
+_RUN_WITHIN_S = 5.0  # more for each run that it is to start, one after the other
 CRAWL_TAG = "bookclub/crawl"
 JOB = "crawl"
 _LOCATION = {"repositoryLocationName": "bookclub_platform", "repositoryName": "__repository__"}
@@ -83,7 +84,9 @@ class Dagster:
         """Start one run for each of `stretches`, which are neighbours in Dagster's order, by one request."""
         params = [_execution(keys, crawl_id) for keys in stretches]
         try:
-            found = await self._ask(_LAUNCH, {"params": params}, "launchMultipleRuns", "LaunchMultipleRunsResult")
+            within_s = ANSWER_WITHIN_S + _RUN_WITHIN_S * len(params)
+            asked = {"params": params}
+            found = await self._ask(_LAUNCH, asked, "launchMultipleRuns", "LaunchMultipleRunsResult", within_s)
             told = [one for one in found["launchMultipleRunsResult"] if one["__typename"] != "LaunchRunSuccess"]
             if told:
                 raise _unavailable(told[0].get("message", told[0]["__typename"]))
@@ -99,9 +102,11 @@ class Dagster:
         runs = sorted((_run(run) for run in found["results"]), key=lambda run: run.first)
         return Crawl(id=crawl_id, status=_together([run.status for run in runs]), runs=runs) if runs else None
 
-    async def _ask(self, query: str, variables: Mapping[str, Any], field: str, expected: str) -> dict[str, Any]:
+    async def _ask(
+        self, query: str, variables: Mapping[str, Any], field: str, expected: str, within_s: float = ANSWER_WITHIN_S
+    ) -> dict[str, Any]:
         try:
-            answer = await asyncio.to_thread(self._post, {"query": query, "variables": variables})
+            answer = await asyncio.to_thread(self._post, {"query": query, "variables": variables}, within_s)
             found: dict[str, Any] = answer["data"][field]
             if found["__typename"] == expected:
                 return found
@@ -110,10 +115,10 @@ class Dagster:
             told = f"{type(error).__name__}: {error}"
         raise _unavailable(told)
 
-    def _post(self, body: Mapping[str, Any]) -> Any:
+    def _post(self, body: Mapping[str, Any], within_s: float) -> Any:
         headers = {"Content-Type": "application/json"} | tracing.outgoing()
         request = urllib.request.Request(self._url, json.dumps(body).encode(), headers, method="POST")
-        with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
+        with urllib.request.urlopen(request, timeout=within_s) as answer:
             return json.load(answer)
 
 

@@ -13,6 +13,7 @@ import dagster as dg
 import psycopg
 import sqlalchemy as sa
 
+from bookclub_platform.core import audit
 from bookclub_platform.core import cleaned as files
 from bookclub_platform.core.cleaned import CleanedCategory
 from bookclub_platform.core.errors import DatabaseUnavailable
@@ -111,7 +112,9 @@ class MlflowRegistry(dg.ConfigurableResource):
     dagster_url: str
 
     def open(self) -> Registry:
+        """The registry; what is done to its models by this process is kept in the audit log of the home."""
         settings = load_settings()
+        audit.keep(settings.home / "logs")
         return Registry(settings.mlflow_tracking_uri or open_databases(settings).mlflow)
 
     @property

@@ -289,6 +289,35 @@ def test_another_password_ends_every_session_and_the_old_one_is_worth_nothing(cl
     assert login(client, "mover", "five words of mine now").is_success
 
 
+@pytest.mark.parametrize("act", ["login", "password"])
+def test_a_password_that_was_replaced_while_the_old_one_was_proved_is_worth_nothing(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """Between the proof and what is done upon it somebody else changes the password, and ends all sessions."""
+    name, new = f"raced-{act}", "five other words of mine"
+    token = register(client, name)
+    proved = passwords.is_password
+
+    def proved_then_replaced(password: str, kept: str | None) -> bool:
+        is_right = proved(password, kept)
+        if kept is not None and is_right:
+            with sa.create_engine(_settings["database_url"], poolclass=sa.NullPool).begin() as connection:
+                user = accounts.find_user(connection, name)
+                assert user is not None
+                accounts.change_password(connection, user.id, passwords.hash_password(new))
+        return is_right
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passwords, "is_password", proved_then_replaced)
+        patch.setattr(passwords, "is_outdated", bool)
+        if act == "login":
+            problem(login(client, name), 401)
+        else:
+            change = {"old_password": PASSWORD, "new_password": "six words that nobody else will know"}
+            problem(client.post("/password", json=change, headers=bearer(token)), 401)
+    assert login(client, name).status_code == 401 and login(client, name, new).is_success
+
+
 def test_scopes_narrow_what_a_token_opens(client: httpx.Client, heard: pytest.LogCaptureFixture) -> None:
     register(client, "narrow")
     token = login(client, "narrow", scope="feedback admin").json()

@@ -7,10 +7,17 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import statistics
+import subprocess
+import sys
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +30,8 @@ from bookclub_platform.core.feedback import feedback
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
 from serving import exports
+from serving.app import create_app
+from serving.turns import Turns
 
 world = given.world
 
@@ -301,6 +310,81 @@ def test_an_export_needs_its_scope_and_who_leaves_early_holds_no_connection(odd:
     copying = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'")
     with sa.create_engine(odd.database_url, poolclass=sa.NullPool).connect() as connection:
         given.wait_for(lambda: connection.execution_options(isolation_level="AUTOCOMMIT").scalar(copying) == 0)
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalogue that fills every buffer on the way, so that who does not read is waited for."""
+
+    def chunks(*_: Any, **__: Any) -> Iterator[bytes]:
+        while True:
+            yield b"x" * 2**16
+
+    monkeypatch.setattr(exports, "export_chunks", chunks)
+    monkeypatch.setattr(exports, "_PATIENCE_S", 0.3)
+
+
+def test_an_account_has_one_export_at_a_time_whichever_worker_it_asks(
+    odd: World, token: dict[str, str], endless: None
+) -> None:
+    other = odd.client.post("/register", json={"username": "polars", "password": "four words of mine"})
+    theirs = {"authorization": f"Bearer {other.json()['access_token']}"}
+    app = create_app(given.settings(odd.home, model_poll_s=60), odd.database_url, "http://127.0.0.1:1")
+    with given.serving(app) as second, odd.client.stream("GET", "/books/export", headers=token) as first:
+        assert first.status_code == 200
+        refused = odd.client.get("/books/export", headers=token)
+        assert problem(refused, 429)["type"].endswith(":export-under-way") and refused.headers["retry-after"] == "10"
+        with second.stream("GET", "/books/export", headers=theirs) as another:
+            assert another.status_code == 200
+    with odd.client.stream("GET", "/books/export", headers=token) as again:
+        assert again.status_code == 200
+
+
+TAKE_TURN = """
+import sys; from contextlib import ExitStack; from pathlib import Path; from serving.turns import Turns
+turns, held = Turns(Path(sys.argv[1])), ExitStack()
+print([turns.take(account, held) for account in (7, 8)], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_turn_of_an_account_is_of_all_processes_and_ends_with_the_one_that_has_it(tmp_path: Path) -> None:
+    turns = Turns(tmp_path / "serving" / "exports")
+    with ExitStack() as held:
+        assert [turns.take(7, held), turns.take(7, held)] == [True, False]
+        command = [sys.executable, "-c", TAKE_TURN, str(tmp_path / "serving" / "exports")]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env=environment, **pipes) as other:
+            assert other.stdout is not None and other.stdout.readline() == "[False, True]\n"
+            assert not turns.take(8, held)
+            other.kill()
+            other.wait()
+            assert turns.take(8, held)
+    with ExitStack() as held:
+        assert turns.take(7, held) and turns.take(8, held)
+
+
+def test_who_takes_next_to_nothing_of_an_export_is_left_and_who_reads_is_not(
+    odd: World, token: dict[str, str], endless: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "LEAST_WITHIN_S", 1.5)
+    monkeypatch.setattr(exports, "LEAST_BYTES", 2**18)
+    plain = {"accept-encoding": "identity"}  # packed, all of it would fit into what lies between
+    other = odd.client.post("/register", json={"username": "swift", "password": "four words of mine"})
+    theirs = {"authorization": f"Bearer {other.json()['access_token']}"}
+    with ExitStack() as ending:
+        slow = ending.enter_context(odd.client.stream("GET", "/books/export", headers=token | plain))
+        reader = ending.enter_context(odd.client.stream("GET", "/books/export", headers=theirs | plain))
+        started, read = time.monotonic(), 0
+        for chunk in reader.iter_raw():
+            read += len(chunk)
+            if time.monotonic() - started > 3:
+                break
+        assert read > 3 * exports.LEAST_BYTES, "the one that reads goes on"
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in slow.iter_raw():
+                pass
 
 
 # Feedback -------------------------------------------------------------------------------------------------------------

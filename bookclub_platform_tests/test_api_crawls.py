@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from threading import Thread
+from typing import Any, ClassVar, NamedTuple
 
 import dagster as dg
 import httpx
@@ -87,7 +90,7 @@ def stage(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def test_a_crawl_is_started_and_followed_until_its_books_are_there(stage: Stage) -> None:
     chosen = [stage.keys[0], stage.keys[2]]  # no neighbours, so two runs
-    started = stage.client.post("/crawls", json={"categories": chosen}, headers=stage.admin)
+    started = stage.client.post("/crawls", json={"categories": chosen}, headers=stage.admin, timeout=60)
     assert started.status_code == 202, started.text
     crawl = started.json()
     assert [(run["first"], run["last"]) for run in crawl["runs"]] == [(key, key) for key in chosen]
@@ -118,6 +121,58 @@ def test_only_administrators_crawl_and_only_what_there_is(stage: Stage) -> None:
     assert "no-such" in problem(unknown, 404)["detail"]
     problem(stage.client.get(f"/crawls/{uuid.uuid4()}", headers=stage.admin), 404)
     problem(stage.client.get("/crawls/7", headers=stage.admin), 422)
+
+
+class Half(BaseHTTPRequestHandler):
+    """A Dagster whose second run of a request fails, with what it says of its own machine; `heard` is what it got."""
+
+    heard: ClassVar[list[tuple[dict[str, str], Any]]] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.heard.append(({name.lower(): value for name, value in self.headers.items()}, asked))
+        nodes = [{"assetKey": {"path": ["books"]}, "partitionKeys": ["a", "b", "c"]}]
+        runs = [{"__typename": "LaunchRunSuccess"}, {"__typename": "PythonError", "message": "/srv/dagster: disk full"}]
+        data = {
+            "repositoryOrError": {"__typename": "Repository", "assetNodes": nodes},
+            "launchMultipleRuns": {"__typename": "LaunchMultipleRunsResult", "launchMultipleRunsResult": runs},
+        }
+        body = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+def test_of_a_crawl_that_began_in_part_the_id_is_told_and_dagster_is_told_of_the_trace(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Half) as half:
+        Thread(target=half.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{half.server_port}"
+        settings = given.settings(tmp_path, model_poll_s=60, database_url=database_url, dagster_url=address)
+        users.add(settings, "half", PASSWORD, is_admin=True)
+        with given.serving(create_app(settings, database_url, NOWHERE)) as client:
+            login = client.post("/login", data={"username": "half", "password": PASSWORD})
+            headers = {"authorization": f"Bearer {login.json()['access_token']}", "x-request-id": "asked-for"}
+            headers["traceparent"] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+            answer = client.post("/crawls", json={"categories": ["a", "c"]}, headers=headers)
+        half.shutdown()
+    told = problem(answer, 503)
+    sent, asked = Half.heard[-1]
+    params = asked["variables"]["params"]
+    tags = [{tag["key"]: tag["value"] for tag in one["executionMetadata"]["tags"]} for one in params]
+    assert [tag["dagster/asset_partition_range_start"] for tag in tags] == ["a", "c"], "both by one request"
+    assert told["crawl_id"] == tags[0]["bookclub/crawl"] and f"/crawls/{told['crawl_id']}" in told["detail"]
+    assert "disk full" in caplog.text and "disk full" not in answer.text and "/srv" not in answer.text
+    assert len(Half.heard) == 2
+    for sent, _ in Half.heard:
+        version, trace, span, flags = sent["traceparent"].split("-")
+        assert (version, trace, flags) == ("00", "4bf92f3577b34da6a3ce929d0e0e4736", "01")
+        assert span != "00f067aa0ba902b7" and sent["x-request-id"] == "asked-for"
 
 
 def test_without_dagster_a_crawl_is_a_503_that_says_so(stage: Stage, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -94,6 +95,37 @@ def test_without_a_champion_books_are_served_and_recommendations_tell_what_to_do
         registry.promote(registry.publish(model, {}, {}, {}, artifact_root=(tmp_path / "artifacts").as_uri()))
         given.wait_for(lambda: client.get("/ready").is_success)
         assert get(client, f"/books/{book_id}/recommendations")["items"]
+
+
+@pytest.mark.parametrize("is_database_there", [True, False], ids=["no model", "nothing at all"])
+def test_what_is_missing_is_told_to_anybody_without_a_host_a_user_a_path_or_a_setting(
+    world: World, tmp_path: Path, is_database_there: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = "127.0.0.1:1"
+    url = world.database_url if is_database_there else f"postgresql://dbuser:dbsecret@{away}/inside"
+    settings = given.settings(tmp_path, dagster_url=f"http://{away}/dagster", database_url=url)
+    inside = [str(tmp_path), str(tmp_path.parent), away, "127.0.0.1", "localhost", "dbuser", "dbsecret", "inside"]
+    inside += ["mlflowuser", "mlsecret", "_URI", "BOOKCLUB_", "MLFLOW", "Errno", "Traceback", ".py", "psycopg"]
+    with given.serving(create_app(settings, url, f"http://mlflowuser:mlsecret@{away}")) as client:
+        given.wait_for(lambda: "MLflow" in client.get("/ready").text or not is_database_there, 20)
+        found: dict[str, int] = {}
+        for path, operations in client.get("/openapi.json").json()["paths"].items():
+            for method, operation in operations.items():
+                content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+                body = {"/recommendations:batch": {"book_ids": [1]}, "/recommendations": {"text": "whale"}}.get(path)
+                body = body or next((one["value"] for one in content.get("examples", {}).values()), {"book_id": 1})
+                asked = re.sub("{[^}]*}", "1", path) + ("?q=whale" if path.endswith("/search") else "")
+                answer = client.request(method, asked, **({"json": body} if content else {}))
+                found[f"{method} {path}"] = answer.status_code
+                if answer.status_code >= 400 and path != "/ready":  # which the gateway shows to nobody
+                    assert not [word for word in inside if word in answer.text], (path, answer.text)
+        for page in ("/catalogue", "/catalogue?q=whale", "/catalogue/1", "/report", "/static/none", "/covers/a/b.jpg"):
+            answer = client.get(page)
+            assert answer.is_success or not [word for word in inside if word in answer.text], (page, answer.text)
+    missing = {"get /books/{book_id}/recommendations", "post /recommendations", "get /model", "get /books/search"}
+    assert missing <= {asked for asked, status in found.items() if status == 503} and found["get /report"] == 404
+    assert ("get /books" in {asked for asked, status in found.items() if status == 503}) == (not is_database_there)
+    assert "mlflowuser" in caplog.text and "mlsecret" not in caplog.text, "the log says why"
 
 
 def test_the_registry_may_go_away_and_the_model_in_use_serves_on(world: World, tmp_path: Path) -> None:

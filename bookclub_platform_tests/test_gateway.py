@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
@@ -87,6 +90,61 @@ def test_books_come_through_tls_and_plain_http_is_sent_there(gateway: Gateway) -
     assert answer.json()["total"] == 48 and "max-age" in answer.headers["strict-transport-security"]
     plain = httpx.get(f"http://localhost:{gateway.http_port}/books?limit=3")
     assert (plain.status_code, plain.headers["location"]) == (308, "https://localhost/books?limit=3")
+
+
+def send(gateway: Gateway, raw: str, is_tls: bool) -> tuple[int, dict[str, str], bytes]:
+    """The answer to exactly these bytes, through TLS or to the port without."""
+    port = gateway.client.base_url.port if is_tls else gateway.http_port
+    with socket.create_connection(("localhost", port or 443), timeout=10) as plain, ExitStack() as ending:
+        context = ssl.create_default_context(cafile=str(gateway.log.parent / "fullchain.pem"))
+        connection = ending.enter_context(context.wrap_socket(plain, server_hostname="localhost")) if is_tls else plain
+        connection.sendall(raw.encode("latin-1"))
+        answer = http.client.HTTPResponse(connection, method=raw.split(" ")[0])
+        answer.begin()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+
+HOST = "Host: localhost\r\n"
+CLOSE = "Connection: close\r\n\r\n"
+BROKEN = [
+    (f"GET /x HTTP/1.1\r\nHost: evil.example\r\n{CLOSE}", 421),
+    (f"GET /books/ HTTP/1.1\r\nHost: evil.example:443\r\n{CLOSE}", 421),
+    (f"GET /x HTTP/1.1\r\n{CLOSE}", 400),
+    (f"GET /x HTTP/1.0\r\n{CLOSE}", 421),
+    (f"GET /x HTTP/1.1\r\n{HOST}{HOST}{CLOSE}", 400),
+    (f"TRACE /x HTTP/1.1\r\n{HOST}{CLOSE}", 405),
+    (f"CONNECT /x HTTP/1.1\r\n{HOST}{CLOSE}", 405),
+    (f"b@d /x HTTP/1.1\r\n{HOST}{CLOSE}", 400),
+    ("NONSENSE\r\n\r\n", 400),
+    (f"GET /x HTTP/7.0\r\n{HOST}{CLOSE}", 505),
+    (f"GET /{'a' * 9000} HTTP/1.1\r\n{HOST}{CLOSE}", 414),
+    (f"GET /x HTTP/1.1\r\n{HOST}X: {'a' * 9000}\r\n{CLOSE}", 431),
+    (f"POST /login HTTP/1.1\r\n{HOST}Transfer-Encoding: odd\r\n{CLOSE}", 501),
+    (f"GET /.problem HTTP/1.1\r\n{HOST}{CLOSE}", 404),
+]
+
+
+@pytest.mark.parametrize(("raw", "status"), BROKEN, ids=[raw.split("\r\n")[0][:30] for raw, _ in BROKEN])
+@pytest.mark.parametrize("is_tls", [True, False], ids=["tls", "plain"])
+def test_what_the_gateway_refuses_is_told_as_the_api_tells_it(
+    gateway: Gateway, raw: str, status: int, is_tls: bool
+) -> None:
+    found, headers, body = send(gateway, raw, is_tls)
+    assert (found, headers["content-type"]) == (status, given.PROBLEM), body
+    assert json.loads(body)["status"] == status and json.loads(body)["detail"] and "location" not in headers
+
+
+def test_plain_http_on_the_port_of_tls_is_told_so(gateway: Gateway) -> None:
+    answer = httpx.get(f"http://localhost:{gateway.client.base_url.port}/books")
+    given.problem_like(answer, 400)
+    assert "https" in answer.json()["detail"]
+
+
+def test_nobody_is_led_to_a_host_that_the_request_names(gateway: Gateway) -> None:
+    answer = gateway.client.get("/books/?limit=3")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/books?limit=3")
+    api = answer.request.url.copy_with(query=None)
+    assert gateway.client.get(api, follow_redirects=True).json()["total"] == 48
 
 
 def test_the_quota_counts_the_client_and_not_what_it_says_of_itself(gateway: Gateway) -> None:

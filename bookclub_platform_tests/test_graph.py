@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,9 @@ def test_the_whole_graph_leads_from_pages_to_a_champion(environment: Path, datab
         )
         assert len(checks) == 1
     champion = Registry(f"sqlite:///{environment}/mlflow.db").champion("tfidf_model")
+    (line,) = map(json.loads, (environment / "logs" / "audit.jsonl").read_text().splitlines())
+    assert (line["act"], line["outcome"], line["by"]) == ("promote-model", "done", "the gate")
+    assert (line["model"], line["version"]) == ("tfidf_model", champion.version)
     assert champion.tags["data_version"] == str(len(keys))
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import problem
 from serving.app import create_app
 from serving.gate import neighbourhood
+from serving.problems import Problem
 from serving.quotas import Quota, SharedQuotas
+from serving.tries import Tries, WrongPassword
 
 world = given.world
 
@@ -189,16 +192,73 @@ def test_logins_and_registrations_have_tight_quotas(database_url: str, tmp_path:
         assert client.get("/categories").is_success
 
 
-def test_one_name_is_not_guessed_at_from_many_addresses(database_url: str, tmp_path: Path) -> None:
+def log_in(client: httpx.Client, name: str, password: str, number: int) -> httpx.Response:
+    """From an address of that number."""
+    headers = {"x-forwarded-for": f"192.0.2.{number}"}
+    return client.post("/login", data={"username": name, "password": password}, headers=headers)
+
+
+def test_who_guesses_at_a_name_keeps_its_owner_neither_from_logging_in_nor_from_another_password(
+    database_url: str, tmp_path: Path
+) -> None:
+    words = "four words of mine"
     with api(database_url, tmp_path, logins_per_minute=3, trusted_proxies="127.0.0.1") as client:
+        made = client.post("/register", json={"username": "victim", "password": words}).json()
+        for name in ("victim", "nobody-such"):
+            wrong = [log_in(client, name, "wrong", 66 if name == "victim" else 67).status_code for _ in range(9)]
+            assert wrong == [401] * 3 + [429] * 6, "a name that is not there is answered as one that is"
+        assert log_in(client, "victim", words, 1).is_success
+        change = {"old_password": words, "new_password": "five other words of mine"}
+        headers = {"authorization": f"Bearer {made['access_token']}", "x-forwarded-for": "192.0.2.2"}
+        assert client.post("/password", json=change, headers=headers).status_code == 204
 
-        def guess(number: int, name: str) -> httpx.Response:
-            headers = {"x-forwarded-for": f"192.0.2.{number}"}
-            return client.post("/login", data={"username": name, "password": "wrong"}, headers=headers)
 
-        assert [guess(number, "victim").status_code for number in range(5)] == [401] * 3 + [429] * 2
-        assert problem(guess(9, "victim"), 429)["violated-policies"] == ["login-name"]
-        assert guess(10, "another").status_code == 401
+def test_one_name_is_not_guessed_at_from_many_addresses_and_its_owner_gets_in_all_the_same(
+    database_url: str, tmp_path: Path
+) -> None:
+    words = "four words of mine"
+    with api(database_url, tmp_path, logins_per_minute=3, trusted_proxies="127.0.0.1") as client:
+        assert client.post("/register", json={"username": "sought", "password": words}).status_code == 201
+        assert [log_in(client, "sought", "wrong", n).status_code for n in range(10) for _ in range(3)] == [401] * 30
+        strained = [log_in(client, "sought", "wrong", 99) for _ in range(3)]
+        assert [answer.status_code for answer in strained] == [401, 401, 429]
+        assert problem(strained[2], 429)["violated-policies"] == ["login-strained"]
+        assert log_in(client, "sought", words, 200).is_success
+        assert log_in(client, "another", "wrong", 100).status_code == 401
+
+
+def one_wrong(tries: Tries, name: str, address: str) -> bool:
+    """Whether it was looked at."""
+    try:
+        with tries.one(name, address):
+            raise WrongPassword
+    except WrongPassword:
+        return True
+    except Problem:
+        return False
+
+
+def test_right_passwords_and_faults_of_ours_cost_nothing_and_wrong_ones_of_an_address_add_up(tmp_path: Path) -> None:
+    tries = Tries(SharedQuotas(tmp_path / "quotas"), 3)
+    for _ in range(50):
+        with tries.one("ada", "192.0.2.1"):
+            pass
+        with pytest.raises(Problem, match="Too many people"), tries.one("ada", "192.0.2.1"):
+            raise Problem(503, "busy", "Too many people log in just now.")
+    assert [one_wrong(tries, "ada", "192.0.2.1") for _ in range(4)] == [True] * 3 + [False]
+    names = [one_wrong(tries, f"name-{number}", "192.0.2.1") for number in range(40)]
+    assert sum(names) == 27, "ten times as many from one address, whatever the names"
+    with pytest.raises(Problem), tries.one("ada", "192.0.2.1"):
+        pytest.fail("looked at")
+    assert [one_wrong(Tries(SharedQuotas(tmp_path / "none"), 0), "ada", "192.0.2.1") for _ in range(50)] == [True] * 50
+
+
+def test_many_guesses_at_once_are_no_more_than_one_after_the_other(database_url: str, tmp_path: Path) -> None:
+    with api(database_url, tmp_path, logins_per_minute=5, trusted_proxies="127.0.0.1") as client:
+        with ThreadPoolExecutor(12) as pool:
+            wait = [pool.submit(log_in, client, "hurried", "wrong", 1) for _ in range(12)]
+        statuses = [job.result().status_code for job in wait]
+    assert statuses.count(401) <= 5 and set(statuses) == {401, 429}
 
 
 def test_who_asks_is_taken_from_trusted_proxies_alone_and_from_the_right(database_url: str, tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from uuid import uuid4
 import pytest
 from joserfc import jws
 from joserfc.errors import JoseError
-from joserfc.jwk import JWKRegistry
+from joserfc.jwk import JWKRegistry, OctKey, RSAKey
 
 from bookclub_platform.core import token_keys
 from bookclub_platform.core.errors import ConfigurationError
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform_tests.conftest import SHARED
-from serving.tokens import ALGORITHM, TokenRefused, Tokens, verified
+from serving.tokens import ALGORITHM, KIND, TokenRefused, Tokens, verified
 
 VECTORS = SHARED / "suites" / "wycheproof_jws.json"
 SESSION = uuid4()
@@ -102,6 +102,125 @@ def test_a_header_as_deep_as_can_be_is_refused(ring: KeyRing) -> None:
     deep = base64.urlsafe_b64encode(b'{"alg":' + b"[" * 1500).rstrip(b"=").decode()
     with pytest.raises(TokenRefused):
         Tokens(ring).read(f"{deep}.e30.AA"[:2048])
+
+
+PUBLIC = RSAKey.generate_key(2048, {"kid": "rsa"}, private=False)
+
+
+def _signed(
+    header: dict[str, object] | bytes, secret: bytes | None, payload: bytes = b"{}", hash: str = "sha256"
+) -> str:
+    """A compact JWS; without `secret` its signature is empty."""
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    signed = f"{_encoded(raw)}.{_encoded(payload)}"
+    return f"{signed}.{_encoded(hmac.digest(secret, signed.encode(), hash)) if secret is not None else ''}"
+
+
+def bad_signatures(ring: KeyRing) -> dict[str, str]:
+    """What an attacker makes of a genuine token, and of keys that are theirs or public; all claims are in order."""
+    key = ring.current()
+    head, claims, signature = Tokens(ring).issue(7, SESSION, ["read"]).split(".")
+    payload = base64.urlsafe_b64decode(f"{claims}==")
+    ours: dict[str, object] = {"alg": ALGORITHM, "typ": KIND, "kid": key.kid}
+    mine = OctKey.generate_key(256)
+    secret, guest = key.secret, base64.urlsafe_b64decode(f"{mine.as_dict()['k']}==")
+    raw = base64.urlsafe_b64decode(f"{signature}==")
+    found = {
+        f"alg {alg}": _signed(ours | {"alg": alg}, None, payload)
+        for alg in ("none", "None", "NONE", "nOnE", "", None, [], {"alg": "none"}, ALGORITHM)
+    }
+    found |= {
+        f"alg {alg} with our secret": _signed(ours | {"alg": alg}, secret, payload) for alg in ("hs256", "HS256 ")
+    }
+    found |= {
+        f"alg {alg} with its own hash": _signed(ours | {"alg": alg}, secret, payload, hash)
+        for alg, hash in (("HS384", "sha384"), ("HS512", "sha512"))
+    }
+    found |= {
+        f"signed with what all know: {name}": _signed(ours | {"alg": alg}, public, payload)
+        for alg in ("HS256", "RS256", "ES256")
+        for name, public in (("pem", PUBLIC.as_pem(private=False)), ("der", PUBLIC.as_der(private=False)))
+    }
+    found |= {
+        f"secret {secret[:8]!r}": _signed(ours, secret, payload) for secret in (b"", b"\0", b"secret", b"\0" * 32)
+    }
+    found |= {
+        f"kid {kid!r}": _signed(ours | {"kid": kid}, guest, payload) for kid in (key.kid, "", None, 0, "../../dev/null")
+    }
+    found |= {
+        f"kid {kid[:12]!r}": _signed(ours | {"kid": kid}, secret, payload)
+        for kid in (key.kid[:-1], f"{key.kid}\0", "x" * 900)
+    }
+    found |= {
+        f"brings its key in {name}": _signed(ours | {name: value}, guest, payload)
+        for name, value in (
+            ("jwk", mine.as_dict()),
+            ("x5c", ["MIIB"]),
+            ("jku", "http://127.0.0.1:1/"),
+            ("x5u", "file:///x"),
+        )
+    }
+    found |= {
+        f"critical {name}": _signed(ours | {"crit": crit, **more}, secret, payload)
+        for name, crit, more in (
+            ("b64", ["b64"], {"b64": False}),
+            ("unknown", ["exp"], {"exp": 1}),
+            ("absent", ["absent"], {}),
+            ("none", [], {}),
+            ("no list", "b64", {"b64": True}),
+        )
+    }
+    unencoded = f"{_encoded(json.dumps(ours | {'b64': False, 'crit': ['b64']}).encode())}.".encode() + payload
+    found["b64 false, as it is meant"] = f"{unencoded.decode()}.{_encoded(hmac.digest(secret, unencoded, 'sha256'))}"
+    found |= {f"signature cut to {n}": f"{head}.{claims}.{_encoded(raw[:n])}" for n in (0, 1, 16, 31)}
+    found |= {
+        "signature longer": f"{head}.{claims}.{_encoded(raw + b'0')}",
+        "signature of one other bit": f"{head}.{claims}.{_encoded(bytes([raw[0] ^ 1]) + raw[1:])}",
+        "signature all zeros": f"{head}.{claims}.{_encoded(bytes(32))}",
+        "signature in hex": f"{head}.{claims}.{raw.hex()}",
+        "signature of the payload alone": f"{head}.{claims}.{_encoded(hmac.digest(secret, payload, 'sha256'))}",
+        "one dot less": f"{head}.{claims}{signature}",
+        "one dot more": f"{head}.{claims}.{signature}.",
+        "five parts": f"{head}..{claims}.{signature}.{signature}",
+        "no payload": f"{head}..{signature}",
+        "other payload": f"{head}.{_encoded(payload.replace(b'read', b'admin'))}.{signature}",
+        "other header": f"{_encoded(json.dumps(ours | {'x': 1}).encode())}.{claims}.{signature}",
+        "padded": f"{head}==.{claims}=.{signature}=",
+        "white space": f"{head}.{claims}. {signature}",
+        "line": f"{head}.{claims}.{signature[:20]}\n{signature[20:]}",
+        "signs of the other alphabet": f"{head}.{claims}.{'+/' * 21}+",
+        "as JSON": json.dumps({"protected": head, "payload": claims, "signature": signature}),
+        "header no JSON": _signed(b"{", secret, payload),
+        "header a list": _signed(b"[]", secret, payload),
+        "header twice alg": _signed(f'{{"alg":"none","alg":"HS256","kid":"{key.kid}"}}'.encode(), secret, payload),
+        "header not UTF-8": _signed(b'{"alg":"HS256\xff"}', secret, payload),
+        "header with NaN": _signed(b'{"alg":NaN}', secret, payload),
+        "header deep": _signed(b'{"alg":' + b"[" * 1200, secret, payload),
+        "payload a list": _signed(ours, secret, b"[]"),
+        "payload null": _signed(ours, secret, b"null"),
+        "payload not UTF-8": _signed(ours, secret, payload.replace(b"read", b"\xff")),
+        "payload twice": _signed(ours, secret, payload + payload),
+        "huge": _signed(ours | {"x": "x" * 100_000}, secret, payload),
+        "huge number": _signed(ours, secret, payload.replace(b'"7"', b"9" * 5000)),
+    }
+    return found
+
+
+def test_what_an_attacker_makes_of_tokens_and_keys_is_refused_each_and_all(ring: KeyRing) -> None:
+    key = ring.current()
+    payload = base64.urlsafe_b64decode(f"{Tokens(ring).issue(7, SESSION, ['read']).split('.')[1]}==")
+    control = _signed({"alg": ALGORITHM, "typ": KIND, "kid": key.kid}, key.secret, payload)
+    assert Tokens(ring).read(control).user_id == 7, "or nothing below would say anything"
+    bad = bad_signatures(ring)
+    assert len(bad) > 60
+    accepted = []
+    for name, text in bad.items():
+        try:
+            Tokens(ring).read(text)
+        except TokenRefused:
+            continue
+        accepted.append(name)
+    assert accepted == []
 
 
 def _vectors() -> list[tuple[dict[str, object], dict[str, object]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from bookclub_platform_tests.api_fixtures import problem
 from bookclub_platform_tests.test_accounts import PASSWORD, login, register
 from serving import accounts as serving_accounts
 from serving.app import create_app
-from serving.gate import COOKIE, PAGES, WEB_LOGIN
+from serving.gate import COOKIE, PAGES, WEB_ACCOUNT, WEB_LOGIN, WEB_REGISTER
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -186,6 +187,19 @@ def test_the_cookie_goes_over_https_alone_where_the_page_came_by_it(closed: http
 def test_a_login_comes_from_our_own_page(closed: httpx.Client, headers: dict[str, str], status: int) -> None:
     assert send(closed, headers=headers).status_code == status
     assert send(closed, "/catalogue/logout", headers).status_code == status
+
+
+@pytest.mark.parametrize("path", [WEB_LOGIN, "/catalogue/logout", WEB_REGISTER, WEB_ACCOUNT])
+def test_a_form_from_a_client_that_names_no_host_is_refused_as_any_of_another_site(
+    closed: httpx.Client, path: str
+) -> None:
+    form = "username=reader&password=some+words+more&again=some+words+more&old_password=x"
+    lines = [f"POST {path} HTTP/1.0", "Origin: http://evil.example", f"Content-Length: {len(form)}"]
+    lines += ["Content-Type: application/x-www-form-urlencoded", "", form]
+    address = closed.base_url.host, closed.base_url.port or 80
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        assert int(connection.recv(65536).split()[1]) == 403
 
 
 @pytest.mark.parametrize(

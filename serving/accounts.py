@@ -23,10 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bookclub_platform.core import accounts, audit, passwords
 from bookclub_platform.core.errors import DatabaseUnavailable
 from serving import problems
-from serving.gate import beyond
 from serving.postgres import connected, open_engine
-from serving.quotas import Quota, SharedQuotas
+from serving.quotas import SharedQuotas
 from serving.tokens import Claims, Tokens
+from serving.tries import Tries, WrongPassword
 
 POOL_SIZE = 3
 SESSION_LASTS = timedelta(days=30)
@@ -62,8 +62,7 @@ class Accounts:
         is_registration_open: bool,
     ) -> None:
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
-        self._tokens, self._quotas = tokens, quotas
-        self._per_name = Quota("login-name", logins_per_minute, 60)
+        self._tokens, self._tries = tokens, Tries(quotas, logins_per_minute)
         self.is_login_required, self.is_registration_open = is_login_required, is_registration_open
         self._hashing = _Hashing()
         self._live: dict[UUID, tuple[float, bool]] = {}
@@ -82,7 +81,7 @@ class Accounts:
         kept = await self._hashing.run(passwords.hash_password, password)
         async with self._transaction() as connection:
             user_id = await connection.run_sync(accounts.add_user, username, kept, accounts.FOR_ANYONE)
-            grant = user_id and await self._open_session(connection, user_id, scopes)
+            grant = user_id and await self._open_session(connection, user_id, scopes, kept)
         if not grant:
             audit.note("register", "refused", address=address, why="taken")
             raise problems.Problem(409, "name-taken", "This name cannot be had. Choose another.")
@@ -93,7 +92,7 @@ class Accounts:
         """A new session with the scopes of `wanted` that the account has, or with all of them if none is wanted.
 
         Raises:
-            Problem: 401 if name and password do not belong together, 429 after too many tries at one name.
+            Problem: 401 if name and password do not belong together, 429 after too many that did not.
         """
         user = await self._proved(username, password, "login", address)
         scopes = [scope for scope in user.scopes if scope in wanted] if wanted else list(user.scopes)
@@ -102,11 +101,11 @@ class Accounts:
             raise problems.Problem(400, "invalid-scope", f"The account has none of the scopes {' '.join(wanted)}.")
         fresh = await self._renewed_hash(user, password)
         async with self._transaction() as connection:
-            if fresh is not None:
+            grant = await self._open_session(connection, user.id, scopes, user.password_hash)
+            if grant is not None and fresh is not None:
                 await connection.run_sync(accounts.set_password_hash, user.id, fresh)
-            grant = await self._open_session(connection, user.id, scopes)
-        if grant is None:
-            raise _wrong()
+        if grant is None:  # disabled, or given another password, since it was proved
+            raise WrongPassword
         audit.note("login", "done", address=address, user_id=user.id, scopes=scopes)
         return grant
 
@@ -166,13 +165,7 @@ class Accounts:
         Raises:
             Problem: 401 if `old` is wrong, 403 if `new` is easy to guess, 429 after too many tries.
         """
-        user = await self._proved(await self.username(claims), old, "change-password", address)
-        await self._refuse_weak(user.username, new)
-        kept = await self._hashing.run(passwords.hash_password, new)
-        async with self._transaction() as connection:
-            await connection.run_sync(accounts.change_password, user.id, kept)
-        self._live.pop(claims.session_id, None)
-        audit.note("change-password", "done", address=address, user_id=user.id)
+        await self._change_password(claims, old, new, address)
 
     async def change_password_for_web(self, claims: Claims, old: str, new: str, address: str) -> str:
         """Likewise, and a new session for whoever did it, as what a browser keeps in a cookie.
@@ -180,11 +173,11 @@ class Accounts:
         Raises:
             Problem: as `change_password` does.
         """
-        await self.change_password(claims, old, new, address)
+        kept = await self._change_password(claims, old, new, address)
         async with self._transaction() as connection:
-            grant = await self._open_session(connection, claims.user_id, sorted(claims.scopes))
+            grant = await self._open_session(connection, claims.user_id, sorted(claims.scopes), kept)
         if grant is None:
-            raise _wrong()
+            raise WrongPassword
         return self._cookie(grant)
 
     async def username(self, claims: Claims) -> str:
@@ -196,7 +189,7 @@ class Accounts:
         async with connected(self._engine, "The account") as connection:
             user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
         if user is None:
-            raise _wrong()
+            raise WrongPassword
         return user.username
 
     async def is_live(self, claims: Claims, is_strict: bool) -> bool:
@@ -227,17 +220,35 @@ class Accounts:
     def _cookie(self, grant: Grant) -> str:
         return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
 
+    async def _change_password(self, claims: Claims, old: str, new: str, address: str) -> str:
+        """The hash that is kept from now on."""
+        user = await self._proved(await self.username(claims), old, "change-password", address)
+        await self._refuse_weak(user.username, new)
+        kept = await self._hashing.run(passwords.hash_password, new)
+        async with self._transaction() as connection:
+            if not await connection.run_sync(accounts.change_password, user.id, kept, user.password_hash):
+                raise WrongPassword  # somebody else changed it since it was proved
+        self._live.pop(claims.session_id, None)
+        audit.note("change-password", "done", address=address, user_id=user.id)
+        return kept
+
     async def _proved(self, username: str, password: str, act: str, address: str) -> accounts.User:
-        if self._per_name.amount and (standing := self._quotas.take(self._per_name, username)).is_over:
-            audit.note(act, "refused", address=address, why="quota of the name")
-            raise beyond(standing)
+        try:
+            with self._tries.one(username, address):
+                return await self._looked_at(username, password, act, address)
+        except problems.Problem as problem:
+            if problem.status == 429:
+                audit.note(act, "refused", address=address, why="too many wrong")
+            raise
+
+    async def _looked_at(self, username: str, password: str, act: str, address: str) -> accounts.User:
         async with connected(self._engine, "The account") as connection:
             user = await connection.run_sync(accounts.find_user, username)
         is_right = await self._hashing.run(passwords.is_password, password, user.password_hash if user else None)
         if user is None or not is_right or user.disabled_at is not None:
             why = "unknown name" if user is None else "disabled" if is_right else "wrong password"
             audit.note(act, "refused", address=address, user_id=user.id if user else None, why=why)
-            raise _wrong()
+            raise WrongPassword
         return user
 
     async def _renewed_hash(self, user: accounts.User, password: str) -> str | None:
@@ -249,10 +260,12 @@ class Accounts:
         if (why := await self._hashing.run(passwords.weakness, username, password)) is not None:
             raise problems.Problem(403, "weak-password", f"The password {why} Choose another.")
 
-    async def _open_session(self, connection: AsyncConnection, user_id: int, scopes: Sequence[str]) -> Grant | None:
+    async def _open_session(
+        self, connection: AsyncConnection, user_id: int, scopes: Sequence[str], password_hash: str
+    ) -> Grant | None:
         refresh_token = secrets.token_urlsafe(32)
         session_id = await connection.run_sync(
-            accounts.open_session, user_id, scopes, _digest(refresh_token), SESSION_LASTS
+            accounts.open_session, user_id, password_hash, scopes, _digest(refresh_token), SESSION_LASTS
         )
         if session_id is None:
             return None
@@ -284,12 +297,6 @@ class _Hashing:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _wrong() -> problems.Problem:
-    return problems.Problem(
-        401, "wrong-credentials", "Name and password do not belong together.", headers={"WWW-Authenticate": "Bearer"}
-    )
 
 
 def _digest(refresh_token: str) -> bytes:

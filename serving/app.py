@@ -48,6 +48,7 @@ from serving.routes import routers
 from serving.security import SecureAnswers
 from serving.tokens import Tokens
 from serving.tracing import TraceRequests
+from serving.turns import Turns
 from serving.versions import VERSION_HEADERS
 from serving.web.assets import STATIC, Assets
 from serving.web.shelf import COVERS, CoverFiles, Shelf
@@ -138,7 +139,7 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
         accounts=accounts,
         kept=kept,
         metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
-        exports=Exports(database_url),
+        exports=Exports(database_url, Turns(settings.home / "serving" / "exports")),
         feedback=FeedbackBook(database_url, quotas, settings.feedback_per_day),
         popular=Popular(catalogue),
         shelf=Shelf(settings.home / "covers"),

@@ -116,11 +116,11 @@ class ChampionKeeper:
         """The champion in use.
 
         Raises:
-            NoChampion: there is none yet; says why and what to do.
+            NoChampion: there is none yet. Anybody is told so: why, which may name hosts and paths, is for `fault`.
         """
         if self._champion is None:
             raise NoChampion(
-                f"There is no model to recommend with yet ({self.fault}). Train one: materialise {self._name} in "
+                f"There is no model to recommend with yet. /ready says why. Train one: materialise {self._name} in "
                 f"Dagster, or run `bookclub build`. This server takes it up by itself, within {self._poll_s:g} s."
             )
         return self._champion

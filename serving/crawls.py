@@ -1,6 +1,6 @@
 """An administrator's wish -> runs of the Dagster job `crawl`, started and followed over Dagster's GraphQL.
 
-    dagster = Dagster("http://127.0.0.1:3000"); await dagster.start(["mystery", "poetry"], crawl_id)
+    dagster = Dagster("http://127.0.0.1:3000"); await dagster.start([["mystery", "poetry"], ["travel"]], crawl_id)
 
 The runs of one crawl share a tag, which is all that is kept of it: Dagster knows the rest. Blocking HTTP in a thread is
 enough for what an administrator does now and then.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,18 +19,23 @@ from uuid import UUID
 
 from pydantic import Field
 
-from serving import problems
+from serving import problems, tracing
 from serving.schemas import Answer
+
+log = logging.getLogger(__name__)
 
 RunStatus = Literal["queued", "running", "succeeded", "failed"]
 ANSWER_WITHIN_S = 20.0  # the first question makes Dagster load the platform's code
+_RUN_WITHIN_S = 5.0  # more for each run that it is to start, one after the other
 CRAWL_TAG = "bookclub/crawl"
 JOB = "crawl"
 _LOCATION = {"repositoryLocationName": "bookclub_platform", "repositoryName": "__repository__"}
 _KEYS = """query Keys($location: RepositorySelector!) { repositoryOrError(repositorySelector: $location) { __typename
   ... on Repository { assetNodes { assetKey { path } partitionKeys } } ... on PythonError { message } } }"""
-_LAUNCH = """mutation Launch($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
-  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+_LAUNCH = """mutation Launch($params: [ExecutionParams!]!) {
+  launchMultipleRuns(executionParamsList: $params) { __typename
+  ... on LaunchMultipleRunsResult { launchMultipleRunsResult { __typename ... on PythonError { message } } }
+  ... on PythonError { message } } }"""
 _RUNS = """query Runs($filter: RunsFilter!) { runsOrError(filter: $filter) { __typename
   ... on Runs { results { runId status startTime endTime tags { key value } } } ... on PythonError { message } } }"""
 _STATUSES: dict[str, RunStatus] = {"SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "failed"}
@@ -74,19 +80,20 @@ class Dagster:
         )
         return keys
 
-    async def start(self, keys: Sequence[str], crawl_id: UUID) -> None:
-        """Start one run for `keys`, which are neighbours in Dagster's order."""
-        tags = {
-            CRAWL_TAG: str(crawl_id),
-            "dagster/asset_partition_range_start": keys[0],
-            "dagster/asset_partition_range_end": keys[-1],
-        }
-        params = {
-            "selector": _LOCATION | {"jobName": JOB},
-            "runConfigData": {},
-            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
-        }
-        await self._ask(_LAUNCH, {"params": params}, "launchRun", "LaunchRunSuccess")
+    async def start(self, stretches: Sequence[Sequence[str]], crawl_id: UUID) -> None:
+        """Start one run for each of `stretches`, which are neighbours in Dagster's order, by one request."""
+        params = [_execution(keys, crawl_id) for keys in stretches]
+        try:
+            within_s = ANSWER_WITHIN_S + _RUN_WITHIN_S * len(params)
+            asked = {"params": params}
+            found = await self._ask(_LAUNCH, asked, "launchMultipleRuns", "LaunchMultipleRunsResult", within_s)
+            told = [one for one in found["launchMultipleRunsResult"] if one["__typename"] != "LaunchRunSuccess"]
+            if told:
+                raise _unavailable(told[0].get("message", told[0]["__typename"]))
+        except problems.Problem as problem:
+            # An answer may be lost, and of several runs one may fail: who asked again at once could start them twice.
+            detail = f"{problem} Runs of it may have begun: see GET /crawls/{crawl_id} before you start another."
+            raise problems.Problem(503, problem.kind, detail, problem.headers, crawl_id=str(crawl_id)) from problem
 
     async def crawl(self, crawl_id: UUID) -> Crawl | None:
         """The crawl of that id; None if there is none."""
@@ -95,28 +102,44 @@ class Dagster:
         runs = sorted((_run(run) for run in found["results"]), key=lambda run: run.first)
         return Crawl(id=crawl_id, status=_together([run.status for run in runs]), runs=runs) if runs else None
 
-    async def _ask(self, query: str, variables: Mapping[str, Any], field: str, expected: str) -> dict[str, Any]:
+    async def _ask(
+        self, query: str, variables: Mapping[str, Any], field: str, expected: str, within_s: float = ANSWER_WITHIN_S
+    ) -> dict[str, Any]:
         try:
-            answer = await asyncio.to_thread(self._post, {"query": query, "variables": variables})
+            answer = await asyncio.to_thread(self._post, {"query": query, "variables": variables}, within_s)
             found: dict[str, Any] = answer["data"][field]
             if found["__typename"] == expected:
                 return found
             told = found.get("message", found["__typename"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             told = f"{type(error).__name__}: {error}"
-        raise problems.Problem(
-            503,
-            "dagster-unavailable",
-            f"Dagster, which crawls, does not answer as it should ({told[:200]}). Start it, or see its log.",
-            headers={"Retry-After": "10"},
-        )
+        raise _unavailable(told)
 
-    def _post(self, body: Mapping[str, Any]) -> Any:
-        request = urllib.request.Request(
-            self._url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
-        )
-        with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
+    def _post(self, body: Mapping[str, Any], within_s: float) -> Any:
+        headers = {"Content-Type": "application/json"} | tracing.outgoing()
+        request = urllib.request.Request(self._url, json.dumps(body).encode(), headers, method="POST")
+        with urllib.request.urlopen(request, timeout=within_s) as answer:
             return json.load(answer)
+
+
+def _execution(keys: Sequence[str], crawl_id: UUID) -> dict[str, Any]:
+    tags = {
+        CRAWL_TAG: str(crawl_id),
+        "dagster/asset_partition_range_start": keys[0],
+        "dagster/asset_partition_range_end": keys[-1],
+    }
+    return {
+        "selector": _LOCATION | {"jobName": JOB},
+        "runConfigData": {},
+        "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+    }
+
+
+def _unavailable(told: str) -> problems.Problem:
+    """What Dagster said may name hosts and paths, and goes to the log alone."""
+    log.warning("Dagster does not answer as it should: %s", told)
+    detail = "Dagster, which crawls, does not answer as it should. Start it, or see its log."
+    return problems.Problem(503, "dagster-unavailable", detail, headers={"Retry-After": "10"})
 
 
 def _run(found: Mapping[str, Any]) -> CrawlRun:

@@ -21,12 +21,12 @@ Books from a shop, and for each of them the books most like it, with the reasons
   A token that is not good is refused, where none is needed too.
 * **Quotas**: `RateLimit` and `RateLimit-Policy` say how you stand. Beyond one, the answer is 429 and `Retry-After`
   says when to come back. Reading without an account has a small quota for each address; logging in and changing the
-  password have a smaller one together, and so has registering. What costs more counts as several requests: its route
-  says so. /health, /ready, /metrics and this page have none.
+  password have a smaller one together, wrong passwords a smaller one still for each name, and so has registering. What
+  costs more counts as several requests: its route says so. /health, /ready, /metrics and this page have none.
 * **Limits**: pages and lists of 1 to 100; 100 books or events in a batch, of books the fewer the longer their lists;
   2,000 events of feedback a day for each account, unless the operator says otherwise; bodies of 64 KiB, addresses of
-  8 KiB; ids up to 2^53 - 1; a question may take the database 3 seconds, an export 15 minutes, and a few exports run at
-  a time.
+  8 KiB; ids up to 2^53 - 1; a question may take the database 3 seconds, an export 15 minutes. A few exports run at a
+  time, one of each account, and one that takes less than 1 MiB in a minute is broken off.
 * **Unknown** parameters, and fields of JSON, are refused (422), so that a misspelt filter is not passed over.
 * **Errors** are `application/problem+json` (RFC 9457), whatever the route: read `detail`; tell kinds apart by `type`,
   which is `tag:bookclub,2026:` and one of the kinds below, or `about:blank` where the status says it all.

@@ -1,9 +1,10 @@
 """All books of one snapshot -> an answer that is sent while it is read, in flat memory.
 
-    export = await exports.open("csv", with_delisted=False, after=0); export.state; return export.response(headers)
+    export = await exports.open(user_id, "csv", with_delisted=False, after=0); return export.response(headers)
 
-Each holds a connection and its snapshot for as long as the client takes, so there are a few at a time, and none lasts
-for ever; one that breaks off is gone on with by `after`.
+Each holds a connection and its snapshot for as long as the client takes, so there are a few at a time, one of each
+account, and none lasts for ever, nor goes on for who takes next to nothing; one that breaks off is gone on with by
+`after`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import threading
+import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import ExitStack, aclosing, closing
 
@@ -18,13 +20,14 @@ import anyio
 import sqlalchemy as sa
 from anyio.to_thread import run_sync
 from starlette.responses import StreamingResponse
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.tables import select_state
 from bookclub_platform.export import Format, export_chunks, snapshot
 from serving import problems
 from serving.catalogue import State, state_of
+from serving.turns import Turns
 
 MEDIA_TYPES: dict[Format, str] = {
     "ndjson": "application/x-ndjson",
@@ -33,38 +36,55 @@ MEDIA_TYPES: dict[Format, str] = {
 }
 AT_ONCE = 3  # of each worker
 LASTS_S = 900.0
+# What a slow telephone takes; whoever takes less in that time only keeps the others waiting.
+LEAST_BYTES, LEAST_WITHIN_S = 2**20, 60.0
+_PATIENCE_S, _LOOKED_EVERY_S = 2.0, 0.1  # until it is seen that the client of the one before is gone
 
 
 class Exports:
     """Exports of one database."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, turns: Turns) -> None:
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
         self._url = url.update_query_dict({"connect_timeout": "2"}).render_as_string(hide_password=False)
-        self._free = threading.BoundedSemaphore(AT_ONCE)
+        self._free, self._turns = threading.BoundedSemaphore(AT_ONCE), turns
 
-    async def open(self, format: Format, with_delisted: bool, after: int) -> Export:
+    async def open(self, user_id: int, format: Format, with_delisted: bool, after: int) -> Export:
         """An export whose snapshot is taken; close it, or answer with its response.
 
         Raises:
-            Problem: 501 if the server lacks what the format needs, 503 if too many are under way.
+            Problem: 429 if the account has one under way, 501 if the server lacks what the format needs, 503 if too
+                many are under way.
             DatabaseUnavailable: Postgres does not answer.
         """
         if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
             raise problems.Problem(
                 501, "format-absent", "This server cannot write parquet (no pyarrow). Ask for ndjson or csv."
             )
-        if not self._free.acquire(blocking=False):
-            raise problems.Problem(
-                503, "busy", "Too many exports are under way. Try again.", headers={"Retry-After": "10"}
-            )
         held = ExitStack()
-        held.callback(self._free.release)
         try:
+            await self._take_turn(user_id, held)
+            if not self._free.acquire(blocking=False):
+                raise problems.Problem(
+                    503, "busy", "Too many exports are under way. Try again.", headers={"Retry-After": "10"}
+                )
+            held.callback(self._free.release)
             return await run_sync(_begin, held, self._url, format, with_delisted, after)
         except BaseException:
             held.close()
             raise
+
+    async def _take_turn(self, user_id: int, held: ExitStack) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._turns.take(user_id, held):
+            if time.monotonic() > deadline:
+                raise problems.Problem(
+                    429,
+                    "export-under-way",
+                    "An export of this account is under way. Read it to its end, or close it, and ask again.",
+                    headers={"Retry-After": "10"},
+                )
+            await asyncio.sleep(_LOOKED_EVERY_S)
 
 
 def _begin(held: ExitStack, url: str, format: Format, with_delisted: bool, after: int) -> Export:
@@ -113,5 +133,15 @@ class _Closing(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         body = self.body_iterator
         assert isinstance(body, AsyncGenerator)
-        async with aclosing(body), asyncio.timeout(LASTS_S):
-            await super().stream_response(send)
+        ends_at, taken = asyncio.get_running_loop().time() + LASTS_S, 0
+        async with aclosing(body), asyncio.timeout(LEAST_WITHIN_S) as patience:
+
+            async def send_in_time(message: Message) -> None:
+                nonlocal taken
+                await send(message)
+                taken += len(message.get("body", b""))
+                if taken >= LEAST_BYTES:
+                    taken = 0
+                    patience.reschedule(min(ends_at, asyncio.get_running_loop().time() + LEAST_WITHIN_S))
+
+            await super().stream_response(send_in_time)

@@ -65,6 +65,11 @@ class ProblemDetails(BaseModel):
     checks: dict[str, Any] = Field(
         {}, description="Of `not-ready`: the same as /ready answers.", examples=[{"database": {"ok": False}}]
     )
+    crawl_id: str | None = Field(
+        None,
+        description="Of `dagster-unavailable`: the crawl of which runs may have begun, for GET /crawls/{crawl_id}.",
+        examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
+    )
 
 
 class Problem(BookclubError):
@@ -139,6 +144,10 @@ KINDS = {
     "data-moved-on": (409, "The books are of data version 51 now, not of 50. Begin the export anew."),
     "invalid-request": (422, "query.limit: Input should be less than or equal to 100"),
     "quota-exceeded": (429, "More than 120 requests in 60 s (quota anonymous). Ask again in 1 s."),
+    "export-under-way": (
+        429,
+        "An export of this account is under way. Read it to its end, or close it, and ask again.",
+    ),
     "format-absent": (501, "This server cannot write parquet (no pyarrow). Ask for ndjson or csv."),
     "database-unavailable": (503, "The books cannot be read: the database does not answer."),
     "no-model": (503, "There is no model to recommend with yet."),

@@ -62,8 +62,7 @@ class SharedQuotas:
         step = quota.window_s / quota.amount
         cost_s = min(units, quota.amount) * step
         counters = self._counters()
-        digest = hashlib.blake2b(f"{quota.name} {who}".encode("utf-8", "replace"), key=counters[:_SALT_BYTES])
-        key = int.from_bytes(digest.digest()[:8], "little")
+        key = _key(counters, quota, who)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             now = time.time()
@@ -80,6 +79,18 @@ class SharedQuotas:
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         return Standing(quota, _left(quota, following - now), following - now, None)
+
+    def give_back(self, quota: Quota, who: str) -> None:
+        """Take one request of `who`, which was within the quota, as not made."""
+        counters = self._counters()
+        key = _key(counters, quota, who)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            place, whole_at = _find(counters, key, 0.0)
+            if whole_at:  # else pushed out by others meanwhile
+                _SLOT.pack_into(counters, place, key, whole_at - quota.window_s / quota.amount)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _counters(self) -> mmap.mmap:
         if self._map is None:
@@ -98,6 +109,11 @@ class SharedQuotas:
 
 def _left(quota: Quota, whole_in_s: float) -> int:
     return int((quota.window_s - max(whole_in_s, 0.0)) * quota.amount / quota.window_s + 1e-6)
+
+
+def _key(counters: mmap.mmap, quota: Quota, who: str) -> int:
+    digest = hashlib.blake2b(f"{quota.name} {who}".encode("utf-8", "replace"), key=counters[:_SALT_BYTES])
+    return int.from_bytes(digest.digest()[:8], "little")
 
 
 def _find(counters: mmap.mmap, key: int, now: float) -> tuple[int, float]:

@@ -1,15 +1,23 @@
-"""An answer -> the same answer with the headers that browsers want; a request with an endless address -> 414 or 431."""
+"""An answer -> the same answer with the headers that browsers want, and, if it leads elsewhere, by a path alone.
+
+A request with an endless address -> 414 or 431; with a query that is no UTF-8 -> 400; to change to a WebSocket -> 404.
+"""
 
 from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
-from serving.headers import secured
+from serving.headers import Pair, secured
 
 MAX_ADDRESS_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
+
+_BEYOND_ASCII = re.compile(rb"%[89a-fA-F]")
 
 
 class SecureAnswers:
@@ -19,24 +27,52 @@ class SecureAnswers:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
 
         async def send_secured(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"].endswith("http.response.start"):
                 message["headers"] = secured(message["headers"], scope["path"])
+                if 300 < message["status"] < 400:
+                    message["headers"] = [_by_path(pair) for pair in message["headers"]]
             await send(message)
 
-        if (refusal := _too_long(scope)) is not None:
+        if (refusal := _refusal(scope)) is not None:
             await refusal(scope, receive, send_secured)
         else:
             await self._app(scope, receive, send_secured)
 
 
-def _too_long(scope: Scope) -> problems.ProblemResponse | None:
-    if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_ADDRESS_BYTES:
+def _refusal(scope: Scope) -> problems.ProblemResponse | None:
+    if scope["type"] == "websocket":
+        asked = Request({**scope, "type": "http"})
+        return problems.answer(asked, 404, "There is no WebSocket here. /docs lists what there is.")
+    query = scope["query_string"]
+    if len(scope["raw_path"]) + len(query) > MAX_ADDRESS_BYTES:
         return problems.answer(Request(scope), 414, f"The address may have {MAX_ADDRESS_BYTES} bytes at most.")
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         return problems.answer(Request(scope), 431, f"The headers may have {MAX_HEADER_BYTES} bytes at most.")
+    # Frameworks read what is broken as U+FFFD: another question than the one that was asked.
+    is_beyond = not query.isascii() or (b"%" in query and _BEYOND_ASCII.search(query))
+    if is_beyond and not _is_utf8(unquote_to_bytes(query)):
+        return problems.answer(Request(scope), 400, "The query of the address is not UTF-8.")
     return None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _by_path(pair: Pair) -> Pair:
+    """Starlette leads on to the host that the request named, which may be anybody's."""
+    name, value = pair
+    if name != b"location":
+        return pair
+    parts = urlsplit(value)
+    path = b"/" + parts.path.lstrip(b"/")  # two slashes would begin with a host again
+    return name, b"%b?%b" % (path, parts.query) if parts.query else path

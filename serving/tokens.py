@@ -125,7 +125,7 @@ class Tokens:
             raise TokenRefused("The access token is not valid. Log in again, or refresh it.") from error
 
     def _key_of(self, kind: str, token: GuestProtocol) -> OctKey:
-        if token.headers().get("typ") != kind:
+        if token.headers().get("typ") != kind or "crit" in token.headers():
             raise ValueError("another kind of token")
         key = self._ring.find(str(token.headers()["kid"]))
         if key is None:

@@ -9,6 +9,7 @@ A server's log is kept by who runs it; that of a terminal is gone with its windo
 from __future__ import annotations
 
 import logging
+from functools import partial
 from getpass import getuser
 
 import click
@@ -16,26 +17,15 @@ import click
 from bookclub_platform.core import audit
 from bookclub_platform.core.settings import load_settings
 
-FILE = "audit.jsonl"
-
 
 def keep_audit() -> None:
     """Until the command ends; into a home that is there already, for an empty one must stay so for `restore`."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    log = logging.getLogger(audit.LOGGER)
-    log.setLevel(logging.INFO)
-    folder = load_settings().home / "logs"
-    if not folder.parent.is_dir():
-        return
-    folder.mkdir(exist_ok=True)
-    kept = logging.FileHandler(folder / FILE, encoding="utf-8", delay=True)
-    log.addHandler(kept)
-
-    def end() -> None:
-        log.removeHandler(kept)
-        kept.close()
-
-    click.get_current_context().call_on_close(end)
+    logging.getLogger(audit.LOGGER).setLevel(logging.INFO)
+    home = load_settings().home
+    if home.is_dir():
+        kept = audit.keep(home / "logs")
+        click.get_current_context().call_on_close(partial(audit.forget, kept))
 
 
 def note_act(act: str, **facts: str | int | None) -> None:

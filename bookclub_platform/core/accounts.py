@@ -136,19 +136,29 @@ def set_password_hash(connection: sa.Connection, user_id: int, password_hash: st
     connection.execute(sa.update(users).where(users.c.id == user_id).values(password_hash=password_hash))
 
 
-def change_password(connection: sa.Connection, user_id: int, password_hash: str) -> None:
-    """Keep the hash of another password, and end every session: who knew the old one is out."""
+def change_password(
+    connection: sa.Connection, user_id: int, password_hash: str, proved_hash: str | None = None
+) -> bool:
+    """Keep the hash of another password, and end every session: who knew the old one is out. False, and nothing is
+    changed, if `proved_hash`, which the old one was compared with, is not the one kept any more."""
+    if proved_hash is not None and connection.scalar(_locked(user_id, proved_hash)) is None:
+        return False
     set_password_hash(connection, user_id, password_hash)
     _end(connection, sessions.c.user_id == user_id, "password")
+    return True
 
 
 def open_session(
-    connection: sa.Connection, user_id: int, scopes: Sequence[str], digest: bytes, lasts: timedelta
+    connection: sa.Connection,
+    user_id: int,
+    proved_hash: str,
+    scopes: Sequence[str],
+    digest: bytes,
+    lasts: timedelta,
 ) -> UUID | None:
-    """A session with its first refresh token; None if the user was disabled meanwhile. The user's sessions that are
-    over are forgotten."""
-    is_enabled = sa.select(users.c.id).where(users.c.id == user_id, users.c.disabled_at.is_(None)).with_for_update()
-    if connection.scalar(is_enabled) is None:
+    """A session with its first refresh token; None if the user was disabled, or `proved_hash`, which their password
+    was compared with, was replaced meanwhile. The user's sessions that are over are forgotten."""
+    if connection.scalar(_locked(user_id, proved_hash)) is None:
         return None
     connection.execute(sa.delete(sessions).where(sessions.c.user_id == user_id, sessions.c.expires_at < _now))
     session_id = uuid4()
@@ -192,6 +202,12 @@ def is_live(connection: sa.Connection, session_id: UUID) -> bool:
 
 def end_session(connection: sa.Connection, session_id: UUID, by: EndedBy) -> None:
     _end(connection, sessions.c.id == session_id, by)
+
+
+def _locked(user_id: int, proved_hash: str) -> sa.Select[Any]:
+    """The user, if enabled and with that hash still; whoever would change either waits until the transaction ends."""
+    is_same = sa.and_(users.c.id == user_id, users.c.password_hash == proved_hash)
+    return sa.select(users.c.id).where(is_same, users.c.disabled_at.is_(None)).with_for_update()
 
 
 def _live_session(session_id: UUID) -> sa.Select[Any]:

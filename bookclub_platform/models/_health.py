@@ -24,8 +24,8 @@ MOST_LISTS = 2_000
 MOST_COMPARED = 500
 
 MIN_COVERAGE = 0.98
-# What a challenger has to come up to, or nearly to the champion where a shop's books let no model come up to it. A first
-# model only has to be no nonsense: with none at all readers are worse off than with one that hides a few books.
+# What a challenger has to come up to, or nearly to the champion, where a shop's books let no model come up to it. A
+# first model only has to be no nonsense: with none at all readers are worse off than with one that hides a few books.
 MIN_FILLED, MIN_REACHED = 0.9, 0.98
 NEARLY, NO_NONSENSE = 0.01, 0.5
 FEW_UNREACHED = 2  # works, which nobody calls a fault of so small a catalogue that they are more than 2 %
@@ -78,8 +78,8 @@ class ListHealth:
         # Of n books the ten of a list are 10/n of them on average; the most wanted may well be four times that.
         most = max(MAX_EXPOSURE, 4 * LIMIT / self.books)
         unreached = (1 - self.reached) * self.works
-        least_filled = _least(MIN_FILLED, champion and champion.filled)
-        least_reached = _least(MIN_REACHED, champion and champion.reached)
+        least_filled = _least(MIN_FILLED, champion.filled if champion else None)
+        least_reached = _least(MIN_REACHED, champion.reached if champion else None)
         found = {
             f"{self.with_itself} lists hold their own book": self.with_itself > 0,
             f"{self.with_doubles} lists hold a book twice": self.with_doubles > 0,

@@ -18,6 +18,7 @@ from serving.feedback_shapes import PopularBook, PopularBooks
 from serving.guard import guard
 from serving.questions import ExportQuery, PopularQuery
 from serving.schemas import Book
+from serving.tokens import Claims
 from serving.versions import CONDITIONAL, TheFreshness, name_versions, sharing
 
 router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses("database-unavailable"))
@@ -34,21 +35,26 @@ _EXPORTED: dict[str, dict[str, Any]] = {
     "/export",
     summary="All books at once",
     response_class=StreamingResponse,
-    dependencies=[Security(guard, scopes=["export"])],
-    responses=problems.responses("data-moved-on", "invalid-request", "format-absent", "database-unavailable", "busy")
+    responses=problems.responses(
+        "data-moved-on", "invalid-request", "export-under-way", "format-absent", "database-unavailable", "busy"
+    )
     | CONDITIONAL
     | {200: {"description": "The books.", "content": _EXPORTED}},
 )
 async def export_books(
-    query: Annotated[ExportQuery, Query()], exports: TheExports, fresh: TheFreshness, response: Response
+    query: Annotated[ExportQuery, Query()],
+    claims: Annotated[Claims, Security(guard, scopes=["export"])],
+    exports: TheExports,
+    fresh: TheFreshness,
+    response: Response,
 ) -> StreamingResponse:
     """Every listed book with all the fields of `Book`, in order of `id`, all of one state of the catalogue, however
     long it takes to send. The last column, `also_in`, is JSON: a list of the categories that list the book beside its
     own, with `category`, `category_name` and `last_seen_at` of each; null where there is none. Asked with the ETag of
     the last time it answers 304 until something changed. Should it break off: cut what came after the last whole book,
     and ask for the rest with `after` and `data_version` (csv then comes without its header; a rest in parquet is a
-    file of its own)."""
-    export = await exports.open(query.format, query.with_delisted, query.after)
+    file of its own). An account has one at a time, and one that takes less than 1 MiB in a minute is broken off."""
+    export = await exports.open(claims.user_id, query.format, query.with_delisted, query.after)
     try:
         fresh.check(export.state, None)
         if query.data_version not in {None, export.state.data_version}:

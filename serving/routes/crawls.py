@@ -39,7 +39,8 @@ async def start_crawl(
     response: Response,
 ) -> Crawl:
     """Runs of the Dagster job `crawl` for the categories named, or for all that the shops still have. Each waits its
-    turn: a shop is asked by one run at a time. What comes of it: GET /crawls/{crawl_id}."""
+    turn: a shop is asked by one run at a time. What comes of it: GET /crawls/{crawl_id}. A 503 with `crawl_id` may
+    have started some of them, or all."""
     known = await dagster.keys()
     if unknown := [key for key in asked.categories or [] if key not in known]:
         raise problems.Problem(404, "unknown-categories", f"Dagster knows no category {', '.join(unknown)}.")
@@ -49,10 +50,10 @@ async def start_crawl(
     if not wanted:
         raise problems.Problem(404, "no-categories", "No category is known yet: Dagster's sensors find them.")
     crawl_id = uuid4()
-    for is_wanted, keys in itertools.groupby(known, key=wanted.__contains__):
-        if is_wanted:
-            await dagster.start(list(keys), crawl_id)
+    stretches = [list(keys) for is_wanted, keys in itertools.groupby(known, key=wanted.__contains__) if is_wanted]
+    # Before: what was begun and then failed, or was never answered, was an act too.
     audit.note("start-crawl", "done", address=request.state.caller.address, user_id=claims.user_id, crawl=str(crawl_id))
+    await dagster.start(stretches, crawl_id)
     response.headers["Location"] = f"/crawls/{crawl_id}"
     return await _found(dagster, crawl_id)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse
 
 from serving import problems
 from serving.dependencies import TheReport
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["Operations"])
 
@@ -42,6 +45,7 @@ async def get_report(report: TheReport) -> HTMLResponse:
         # Whole, before the answer begins: a new report may take the place of this one at any moment.
         page = await asyncio.to_thread(report.read_bytes)
     except FileNotFoundError:
-        detail = f"There is no report at {report} yet. Materialise the asset catalogue_report, or run `bookclub build`."
+        log.info("There is no report at %s yet.", report)
+        detail = "There is no report yet. Materialise the asset catalogue_report, or run `bookclub build`."
         raise problems.Problem(404, "no-report", detail) from None
     return HTMLResponse(page, headers=HEADERS)

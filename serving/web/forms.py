@@ -61,7 +61,8 @@ def refuse_others(request: Request) -> None:
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     # Browsers send the second alone where there is no https; what is no browser sends neither, and has no cookie.
-    is_ours = site == "same-origin" if site else origin is None or _host(origin) == _host(request.headers["host"])
+    host = request.headers.get("host")  # HTTP/1.0 has none
+    is_ours = site == "same-origin" if site else origin is None or (host and _host(origin) == _host(host))
     if not is_ours:
         raise Problem(403, "other-site", "The form comes from another site. Go on from the catalogue itself.")
 

@@ -203,8 +203,18 @@ def twice(_: int, near: list[Recommendation]) -> list[Recommendation]:
 def test_a_list_that_no_reader_should_see_is_a_fault(
     change: Callable[[int, list[Recommendation]], list[Recommendation]], fault: str, shop: list[BookText], sound: Tfidf
 ) -> None:
-    faults = list_health(Planted(sound, change), shop).faults()  # type: ignore[arg-type]
+    faults = list_health(Planted(sound, change), shop).faults(list_health(sound, shop))  # type: ignore[arg-type]
     assert any(fault in text for text in faults), faults
+
+
+def test_where_no_model_reaches_all_books_the_first_and_those_like_it_are_let_through(
+    shop: list[BookText], sound: Tfidf
+) -> None:
+    """Else a shop with such books would have no model, for ever."""
+    sparse = replace(list_health(sound, shop), reached=0.9, filled=0.7)
+    assert sparse.faults() == [] and replace(sparse, reached=0.895).faults(sparse) == []
+    assert len(replace(sparse, reached=0.85, filled=0.65).faults(sparse)) == 2
+    assert len(replace(sparse, reached=0.4, filled=0.4).faults()) == 2
 
 
 def test_two_editions_in_a_list_and_another_edition_of_its_own_book_are_faults(shop: list[BookText]) -> None:

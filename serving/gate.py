@@ -60,12 +60,12 @@ class Meter:
         self.standing = quotas.take(quota, who)
 
     def take(self, units: int) -> None:
-        """Take so many more.
+        """Take so many more, but for what is more than the whole quota.
 
         Raises:
             Problem: 429, that goes beyond the quota.
         """
-        standing = self._quotas.take(self._quota, self._who, units)
+        standing = self._quotas.take(self._quota, self._who, min(units, self._quota.amount - 1))
         if standing.is_over:
             raise beyond(standing)
         self.standing = standing

@@ -330,36 +330,16 @@ class _ListRequest(ListQuery):
 
 
 # Of a batch: so many books with lists so long. A thousand items are 2.5 MB, and half a second of work.
-BATCHES = ((100, 10), (50, 20), (20, 50), (10, 100))
-_BATCHES = ", ".join(f"{books} books with lists of {limit}" for books, limit in BATCHES)
 
 
 class BatchRequest(_ListRequest):
     """Which books to find neighbours for."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [
-                {"properties": {"book_ids": {"maxItems": books}, "limit": {"maximum": limit}}}
-                for books, limit in BATCHES
-            ],
-            "examples": [{"book_ids": [1, 2, 3], "limit": 10}],
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"book_ids": [1, 2, 3], "limit": 10}]})
 
     book_ids: list[Id] = Field(
-        min_length=1,
-        max_length=MAX_BATCH,
-        description=f"`id`s of known books. The more books, the shorter their lists: at most {_BATCHES}.",
-        examples=[[1, 2, 3]],
+        min_length=1, max_length=MAX_BATCH, description="`id`s of known books.", examples=[[1, 2, 3]]
     )
-
-    @model_validator(mode="after")
-    def _is_small_enough(self) -> Self:
-        if not any(len(self.book_ids) <= books and self.limit <= limit for books, limit in BATCHES):
-            asked = f"{len(self.book_ids)} books with lists of {self.limit}"
-            raise ValueError(f"{asked} are too much for one answer: ask for at most {_BATCHES}.")
-        return self
 
     @property
     def units(self) -> int:

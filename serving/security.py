@@ -74,5 +74,7 @@ def _by_path(pair: Pair) -> Pair:
     if name != b"location":
         return pair
     parts = urlsplit(value)
+    if not parts.netloc:
+        return pair
     path = b"/" + parts.path.lstrip(b"/")  # two slashes would begin with a host again
     return name, b"%b?%b" % (path, parts.query) if parts.query else path

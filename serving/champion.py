@@ -27,13 +27,14 @@ from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, ModelError, NoChampion
 from bookclub_platform.models import BookText, Grown, ModelVersion, Recommendation, RegistryReader, Tfidf, load_model
 from serving.lineup import Lineup, Lineups
+from serving.stock_files import give_back_memory
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 60.0
 _REHEARSED = 50  # words
 _BEHIND_S = 0.02  # how often it is looked at in memory whether the books have changed
-_PAUSES = 9  # so many times as long as a slice of preparing took is left to the answers after it
+_PAUSES = 19  # so many times as long as a slice of preparing took is left to the answers after it
 LONGEST_BOOKS_PAUSE_S = 20.0  # a book is to be recommended within a minute
 LAST = "champion.json"
 
@@ -217,6 +218,7 @@ class ChampionKeeper:
                     return
                 started = time.perf_counter()
             self._prepared = champion.lineup
+            give_back_memory()
         except DatabaseUnavailable as error:
             log.warning("What is asked for is read only then: %s", error)
 

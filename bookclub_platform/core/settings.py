@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     sources: Annotated[Path | None, AfterValidator(_absolute_or_none)] = None
     files: Annotated[Path, AfterValidator(_absolute)] = Path("files")
     model_poll_s: Annotated[float, Field(gt=0)] = 2.0
-    answer_cache_mb: Annotated[int, Field(ge=0, le=100_000)] = 48
+    answer_cache_mb: Annotated[int, Field(ge=0, le=100_000)] = 40
     request_log: Literal["faults", "all"] = "faults"
     timezone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     crawl_schedule: Cron = "0 3 * * *"

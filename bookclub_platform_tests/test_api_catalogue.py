@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import itertools
-import json
-import os
 import statistics
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
@@ -29,9 +18,6 @@ from bookclub_platform.core import accounts, passwords, tables
 from bookclub_platform.core.feedback import feedback
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving import exports
-from serving.app import create_app
-from serving.turns import Turns
 
 world = given.world
 
@@ -265,129 +251,6 @@ def test_answers_are_compressed_for_who_takes_it(odd: World) -> None:
 def token(odd: World) -> dict[str, str]:
     made = odd.client.post("/register", json={"username": "pandas", "password": "four words of mine"})
     return {"authorization": f"Bearer {made.json()['access_token']}"}
-
-
-def test_all_formats_of_an_export_hold_the_same_books(odd: World, token: dict[str, str]) -> None:
-    answers = {kind: odd.client.get(f"/books/export?format={kind}", headers=token) for kind in exports.MEDIA_TYPES}
-    lines = [json.loads(line) for line in answers["ndjson"].text.splitlines()]
-    rows = list(csv.DictReader(io.StringIO(answers["csv"].text)))
-    columns = pq.read_table(io.BytesIO(answers["parquet"].content)).to_pylist()
-    assert [line["id"] for line in lines] == [int(row["id"]) for row in rows] == [row["id"] for row in columns]
-    expected = all_pages(odd.client, limit=100)
-    assert [(line["id"], line["title"], line["price"], line["rating"]) for line in lines] == [
-        (book["id"], book["title"], book["price"], book["rating"]) for book in expected
-    ]
-    for kind, answer in answers.items():
-        assert answer.headers["content-type"].startswith(exports.MEDIA_TYPES[kind].split(";")[0])
-        assert f".{kind}" in answer.headers["content-disposition"]
-        assert answer.headers["bookclub-data-version"] == get(odd.client, "/books")["data_version"]
-
-
-@pytest.mark.parametrize("kind", ["ndjson", "csv"])
-def test_an_export_that_broke_off_is_gone_on_with_and_not_once_the_books_changed(
-    odd: World, token: dict[str, str], kind: str
-) -> None:
-    whole = odd.client.get(f"/books/export?format={kind}", headers=token)
-    version, last = whole.headers["bookclub-data-version"], ids_of(odd)[3]
-    rest = odd.client.get(f"/books/export?format={kind}&after={last}&data_version={version}", headers=token)
-    assert rest.text and whole.text.endswith(rest.text)
-    marks = {"ndjson": f'{{"id":{last},', "csv": f"\n{last},"}
-    assert marks[kind] in whole.text.removesuffix(rest.text)
-    again = odd.client.get(f"/books/export?format={kind}", headers=token | {"if-none-match": whole.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
-    moved = odd.client.get(f"/books/export?format={kind}&after={last}&data_version=1", headers=token)
-    assert problem(moved, 409)["type"].endswith(":data-moved-on")
-
-
-def test_an_export_needs_its_scope_and_who_leaves_early_holds_no_connection(odd: World, token: dict[str, str]) -> None:
-    problem(odd.client.get("/books/export"), 401)
-    narrow = odd.client.post("/login", data={"username": "pandas", "password": "four words of mine", "scope": "read"})
-    answer = odd.client.get("/books/export", headers={"authorization": f"Bearer {narrow.json()['access_token']}"})
-    assert "export" in problem(answer, 403)["detail"]
-    for _ in range(exports.AT_ONCE + 2):  # one that was not given back would be missing for the last
-        with odd.client.stream("GET", "/books/export", headers=token) as broken_off:
-            assert broken_off.status_code == 200
-    copying = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'")
-    with sa.create_engine(odd.database_url, poolclass=sa.NullPool).connect() as connection:
-        given.wait_for(lambda: connection.execution_options(isolation_level="AUTOCOMMIT").scalar(copying) == 0)
-
-
-@pytest.fixture
-def endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A catalogue that fills every buffer on the way, so that who does not read is waited for."""
-
-    def chunks(*_: Any, **__: Any) -> Iterator[bytes]:
-        while True:
-            yield b"x" * 2**16
-
-    monkeypatch.setattr(exports, "export_chunks", chunks)
-    monkeypatch.setattr(exports, "_PATIENCE_S", 0.3)
-
-
-def test_an_account_has_one_export_at_a_time_whichever_worker_it_asks(
-    odd: World, token: dict[str, str], endless: None
-) -> None:
-    other = odd.client.post("/register", json={"username": "polars", "password": "four words of mine"})
-    theirs = {"authorization": f"Bearer {other.json()['access_token']}"}
-    app = create_app(given.settings(odd.home, model_poll_s=60), odd.database_url, "http://127.0.0.1:1")
-    with given.serving(app) as second, odd.client.stream("GET", "/books/export", headers=token) as first:
-        assert first.status_code == 200
-        refused = odd.client.get("/books/export", headers=token)
-        assert problem(refused, 429)["type"].endswith(":export-under-way") and refused.headers["retry-after"] == "10"
-        with second.stream("GET", "/books/export", headers=theirs) as another:
-            assert another.status_code == 200
-    with odd.client.stream("GET", "/books/export", headers=token) as again:
-        assert again.status_code == 200
-
-
-TAKE_TURN = """
-import sys; from contextlib import ExitStack; from pathlib import Path; from serving.turns import Turns
-turns, held = Turns(Path(sys.argv[1])), ExitStack()
-print([turns.take(account, held) for account in (7, 8)], flush=True)
-sys.stdin.read()
-"""
-
-
-def test_the_turn_of_an_account_is_of_all_processes_and_ends_with_the_one_that_has_it(tmp_path: Path) -> None:
-    turns = Turns(tmp_path / "serving" / "exports")
-    with ExitStack() as held:
-        assert [turns.take(7, held), turns.take(7, held)] == [True, False]
-        command = [sys.executable, "-c", TAKE_TURN, str(tmp_path / "serving" / "exports")]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        with subprocess.Popen(command, env=environment, **pipes) as other:
-            assert other.stdout is not None and other.stdout.readline() == "[False, True]\n"
-            assert not turns.take(8, held)
-            other.kill()
-            other.wait()
-            assert turns.take(8, held)
-    with ExitStack() as held:
-        assert turns.take(7, held) and turns.take(8, held)
-
-
-def test_who_takes_next_to_nothing_of_an_export_is_left_and_who_reads_is_not(
-    odd: World, token: dict[str, str], endless: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exports, "LEAST_WITHIN_S", 1.5)
-    monkeypatch.setattr(exports, "LEAST_BYTES", 2**18)
-    plain = {"accept-encoding": "identity"}  # packed, all of it would fit into what lies between
-    other = odd.client.post("/register", json={"username": "swift", "password": "four words of mine"})
-    theirs = {"authorization": f"Bearer {other.json()['access_token']}"}
-    with ExitStack() as ending:
-        slow = ending.enter_context(odd.client.stream("GET", "/books/export", headers=token | plain))
-        reader = ending.enter_context(odd.client.stream("GET", "/books/export", headers=theirs | plain))
-        started, read = time.monotonic(), 0
-        for chunk in reader.iter_raw():
-            read += len(chunk)
-            if time.monotonic() - started > 3:
-                break
-        assert read > 3 * exports.LEAST_BYTES, "the one that reads goes on"
-        with pytest.raises(httpx.RemoteProtocolError):
-            for _ in slow.iter_raw():
-                pass
-
-
-# Feedback -------------------------------------------------------------------------------------------------------------
 
 
 def test_feedback_is_kept_once_with_the_model_that_recommended(odd: World, token: dict[str, str]) -> None:

@@ -52,6 +52,8 @@ def measure(size: int) -> dict[str, list[float]]:
         random.random(n) < 0.8,
         np.zeros(n, dtype=np.int64),
         np.zeros(n, dtype=np.uint32),
+        np.zeros(n, dtype=np.int32),
+        shelves,
     )
     lineup = Lineup(grown, stock)
     lineup.allowed(Filters())

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
@@ -28,6 +28,7 @@ _MOST_REMEMBERED = 2000  # of counts and figures, a few kilobytes each at most
 PATIENCE_S = 30.0
 _BE_PATIENT = sa.select(sa.func.set_config("statement_timeout", f"{PATIENCE_S:.0f}s", True))  # for this transaction
 _Rows = Sequence[sa.Row[Any]]
+_T = TypeVar("_T")
 
 
 class State(NamedTuple):
@@ -43,10 +44,10 @@ def state_of(row: sa.Row[Any] | None) -> State:
 
 
 class _Memory:
-    """The rows of statements by state and key, and a lock for each that is being asked."""
+    """What was counted, by state and key, and a lock for each that is being counted."""
 
     def __init__(self) -> None:
-        self.rows: OrderedDict[Hashable, _Rows] = OrderedDict()
+        self.counts: OrderedDict[Hashable, Any] = OrderedDict()
         self.turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
 
@@ -62,16 +63,20 @@ class Snapshot:
         return rows
 
     async def remembered(self, key: Hashable, statement: sa.Select[Any]) -> _Rows:
-        """The rows of a statement that counts many books, which is asked once for each state of the tables. `key`
-        stands for the statement; only what a change of the data version tells may be asked in this way. Who asks for
-        what another is counting waits for that."""
+        """The rows of a statement that counts many books; see `once`."""
+        return await self.once(key, lambda: self.rows(statement))
+
+    async def once(self, key: Hashable, count: Callable[[], Awaitable[_T]]) -> _T:
+        """What `count` gives, which is asked once for each state of the tables. `key` stands for it; only what a change
+        of the data version tells may be asked in this way. Who asks for what another is counting waits for that."""
         name = self.state.stamp, key
         turn = self._memory.turns.setdefault(name, asyncio.Lock())
         async with turn:
-            if (known := self._memory.rows.get(name)) is None:
-                known = self._memory.rows[name] = await self.rows(statement)
-                while len(self._memory.rows) > _MOST_REMEMBERED:
-                    self._memory.rows.popitem(last=False)
+            if name not in self._memory.counts:
+                self._memory.counts[name] = await count()
+                while len(self._memory.counts) > _MOST_REMEMBERED:
+                    self._memory.counts.popitem(last=False)
+            known: _T = self._memory.counts[name]
         return known
 
     async def scalar(self, statement: sa.Select[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The shapes of the statistics, as /docs shows them, and rows of core/stats.py -> these shapes."""
+"""The shapes of the statistics, as /docs shows them, and what core/stats.py names -> these shapes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
 from pydantic import Field
 
 from bookclub_platform.core.browse import band_ends
-from bookclub_platform.core.stats import STARS
+from bookclub_platform.core.stats import STARS, Tally
 from serving.schemas import Answer, DataVersion, PriceCount, RatingCount
 
 
@@ -90,36 +89,38 @@ class CategoryStatistics(Answer):
     data_version: DataVersion
 
 
-def figures(row: sa.Row[Any], currency: str) -> dict[str, Any]:
-    """The fields of Figures from a row of core/stats.py."""
-    lower, median, upper = row.quartiles or (None, None, None)
-    counts = [*zip(STARS, row.stars, strict=True), (None, row.unrated)]
+def figures(tally: Tally, currency: str) -> dict[str, Any]:
+    """The fields of Figures."""
+    lower, median, upper = tally.quartiles or (None, None, None)
     return {
-        "books": row.books,
-        "stock": Stock(in_stock=row.in_stock, sold_out=row.books - row.in_stock, copies=row.copies),
+        "books": tally.books,
+        "stock": Stock(in_stock=tally.in_stock, sold_out=tally.books - tally.in_stock, copies=tally.copies),
         "prices": Prices(
             currency=currency,
-            books=row.priced,
-            min=row.low,
-            lower_quartile=_rounded(lower),
-            median=_rounded(median),
-            upper_quartile=_rounded(upper),
-            max=row.high,
-            mean=row.mean,
+            books=tally.priced,
+            min=_units(tally.low),
+            lower_quartile=_units(lower),
+            median=_units(median),
+            upper_quartile=_units(upper),
+            max=_units(tally.high),
+            mean=tally.mean,
         ),
         "ratings": Ratings(
-            mean=row.mean_rating, counts=[RatingCount(rating=stars, books=books) for stars, books in counts]
+            mean=tally.mean_rating,
+            counts=[
+                RatingCount(rating=stars, books=books)
+                for stars, books in [*zip(STARS, tally.stars, strict=True), (None, tally.unrated)]
+            ],
         ),
-        "price_rating_correlation": row.correlation,
+        "price_rating_correlation": tally.correlation,
     }
 
 
-def _rounded(price: float | None) -> float | None:
-    """Quartiles of prices with two decimals have four at most: what is beyond is the arithmetic's."""
-    return None if price is None else round(price, 4)
+def _units(hundredths: float | None) -> float | None:
+    return None if hundredths is None else hundredths / 100
 
 
-def price_bands(rows: Sequence[sa.Row[Any]]) -> list[PriceCount]:
+def price_bands(bands: Sequence[tuple[int, int]]) -> list[PriceCount]:
     """(band, books) -> the bands with their ends."""
-    ends = ((*band_ends(row.band), row.books) for row in rows)
+    ends = ((*band_ends(band), books) for band, books in bands)
     return [PriceCount(min_price=low, max_price=high, books=books) for low, high, books in ends]

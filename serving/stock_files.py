@@ -5,7 +5,7 @@
         ...                                             # a connection whose snapshot is taken now
         stock = files.read(connection, state, before)   # its arrays lie in files: one copy for all
 
-Of a million books the columns take 43 MB, and to read all of them takes seconds; a start that finds files of yesterday
+Of a million books the columns take 55 MB, and to read all of them takes seconds; a start that finds files of yesterday
 reads what changed since. Where nothing can be written each worker keeps its own in memory, as of a small catalogue.
 """
 
@@ -21,6 +21,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from bookclub_platform.core.stock import Mark, Stock, read_changes, read_stock
+from bookclub_platform.core.stock import Mark, Stock, Whole, read_changes, read_stock
 from bookclub_platform.core.tables import loads, select_state
 from serving.catalogue import State, state_of
 
@@ -49,6 +50,9 @@ class _Note(BaseModel):
     state: tuple[str, str]
     table: str
     transaction: int
+    delisted: int
+    first_seen_at: datetime | None
+    updated_at: datetime | None
     checksums: dict[str, int]
 
 
@@ -142,7 +146,7 @@ def _still_stands(connection: sa.Connection, state: tuple[str, str]) -> bool:
 
 def _written(folder: Path, stock: Stock, state: State) -> Stock:
     """`stock` from its files, once they lie in the place of those before."""
-    assert stock.mark is not None
+    assert stock.mark is not None and stock.whole is not None
     for leftover in folder.glob(".[no]*-*"):
         shutil.rmtree(leftover)
     fresh, old = folder / f".new-{os.getpid()}", folder / f".old-{os.getpid()}"
@@ -150,7 +154,8 @@ def _written(folder: Path, stock: Stock, state: State) -> Stock:
     for name, array in stock.columns.items():
         np.save(fresh / f"{name}.npy", array, allow_pickle=False)
     checksums = {name: zlib.crc32(np.ascontiguousarray(array).data) for name, array in stock.columns.items()}
-    note = _Note(state=(state.data_version, state.stamp), checksums=checksums, **stock.mark._asdict())
+    facts = stock.mark._asdict() | stock.whole._asdict()
+    note = _Note(state=(state.data_version, state.stamp), checksums=checksums, **facts)
     (fresh / _NOTE).write_text(note.model_dump_json())
     mapped = _mapped(fresh)[1]
     if (folder / "now").exists():
@@ -164,9 +169,10 @@ def _mapped(folder: Path) -> tuple[_Note, Stock]:
     """Raises OSError or ValueError if it is not as it was written."""
     note = _Note.model_validate_json((folder / _NOTE).read_bytes())
     columns = {name: _column(folder / f"{name}.npy", checksum) for name, checksum in note.checksums.items()}
-    if set(columns) != set(Stock._fields) - {"mark"} or len({len(array) for array in columns.values()}) != 1:
+    if set(columns) != set(Stock._fields) - {"mark", "whole"} or len({len(array) for array in columns.values()}) != 1:
         raise ValueError(f"{folder} does not hold the columns of one stock")
-    return note, Stock(**columns, mark=Mark(note.table, note.transaction))
+    whole = Whole(note.delisted, note.first_seen_at, note.updated_at)
+    return note, Stock(**columns, mark=Mark(note.table, note.transaction), whole=whole)
 
 
 def _column(path: Path, checksum: int) -> NDArray[Any]:

@@ -1,12 +1,18 @@
 """Table `books` -> the figures of the catalogue as one API answer each: statements, read only, about listed books.
 
+    rows = connection.execute(select_tally("GBP")); Tally(*rows.one()).mean
+
 Prices are those of one currency (select_currencies of core/explore.py names the commonest first): the mean of pounds
-and euros would be of neither.
+and euros would be of neither. Sums are of whole hundredths, so that they are the same in whatever order they are added,
+by Postgres or by serving/stock_counts.py, which counts the same in memory.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -16,14 +22,101 @@ from bookclub_platform.core.tables import books
 _IS_LISTED = books.c.delisted_at.is_(None)
 QUARTILES = (0.25, 0.5, 0.75)
 STARS = (1, 2, 3, 4, 5)
+NO_CURRENCY = "XXX"  # ISO 4217's own word for it: there is no book yet
+
+
+class Tally(NamedTuple):
+    """What the figures of some books are made of.
+
+    Attributes:
+        copies: the sum of what the shops count.
+        priced: the books with a price in the currency.
+        low: of those prices in hundredths, as `high`, the sum `total`, and the three `quartiles`; null where there are
+            none.
+        stars: the books with 1 to 5 stars.
+        pairs: of the priced books with stars: how many, and the sums of x, y, xx, xy and yy; x are hundredths, y stars.
+    """
+
+    books: int
+    in_stock: int
+    copies: int
+    priced: int
+    low: int | None
+    high: int | None
+    total: int
+    quartiles: list[float] | None
+    stars: list[int]
+    unrated: int
+    pairs: list[int]
+
+    @property
+    def mean(self) -> float | None:
+        """Of the prices, in units of the currency."""
+        return self.total / (100 * self.priced) if self.priced else None
+
+    @property
+    def mean_rating(self) -> float | None:
+        rated = sum(self.stars)
+        return sum(stars * books for stars, books in zip(STARS, self.stars, strict=True)) / rated if rated else None
+
+    @property
+    def correlation(self) -> float | None:
+        """Pearson's, of price and stars; None where either does not vary."""
+        n, x, y, xx, xy, yy = self.pairs
+        square = (n * xx - x * x) * (n * yy - y * y)
+        return max(-1.0, min(1.0, (n * xy - x * y) / math.sqrt(square))) if square else None
+
+
+class Summary(NamedTuple):
+    """All listed books in figures, with prices in their commonest currency.
+
+    Attributes:
+        currencies: (currency, books), the commonest first.
+        bands: (band of core/browse.py, books), from the cheapest up.
+        first_seen_at: of all books ever seen, as `updated_at`.
+    """
+
+    currencies: list[tuple[str, int]]
+    tally: Tally
+    bands: list[tuple[int, int]]
+    delisted: int
+    categories: int
+    sources: list[str]
+    first_seen_at: datetime | None
+    updated_at: datetime | None
+
+    @property
+    def currency(self) -> str:
+        return commonest(self.currencies)
+
+
+class CategoryTally(NamedTuple):
+    """A category in figures, with prices in the commonest currency of all books."""
+
+    category: str
+    category_name: str
+    currency: str
+    tally: Tally
+
+
+class CategoryCount(NamedTuple):
+    """A row of select_categories."""
+
+    category: str
+    category_name: str
+    books: int
+    in_stock: int
+
+
+def commonest(currencies: Sequence[tuple[str, int]]) -> str:
+    """The first of (currency, books)."""
+    return currencies[0][0] if currencies else NO_CURRENCY
 
 
 def select_counts() -> sa.Select[Any]:
-    """One row: listed, delisted, in_stock, categories, sources (their names, or null), first_seen_at, updated_at."""
+    """One row: delisted, categories, sources (their names, or null), first_seen_at, updated_at."""
     counts: list[Any] = [
-        sa.func.count().filter(_IS_LISTED).label("listed"),
         sa.func.count().filter(sa.not_(_IS_LISTED)).label("delisted"),
-        sa.func.count().filter(_IS_LISTED, books.c.in_stock).label("in_stock"),
         sa.func.count(books.c.category.distinct()).filter(_IS_LISTED).label("categories"),
         sa.func.array_agg(books.c.source.distinct()).filter(_IS_LISTED).label("sources"),
         sa.func.min(books.c.first_seen_at).label("first_seen_at"),
@@ -32,15 +125,15 @@ def select_counts() -> sa.Select[Any]:
     return sa.select(*counts)
 
 
-def select_figures(currency: str) -> sa.Select[Any]:
-    """One row over all listed books: what _figures gives."""
-    return sa.select(*_figures(currency)).where(_IS_LISTED)
+def select_tally(currency: str) -> sa.Select[Any]:
+    """One row over all listed books: a Tally."""
+    return sa.select(*_tally(currency)).where(_IS_LISTED)
 
 
-def select_figures_by_category(currency: str) -> sa.Select[Any]:
-    """(category, category_name, what _figures gives) of each category, by name."""
+def select_tally_by_category(currency: str) -> sa.Select[Any]:
+    """(category, category_name, and a Tally) of each category, by name."""
     name = sa.func.min(books.c.category_name).label("category_name")
-    chosen = sa.select(books.c.category, name, *_figures(currency)).where(_IS_LISTED)
+    chosen = sa.select(books.c.category, name, *_tally(currency)).where(_IS_LISTED)
     return chosen.group_by(books.c.category).order_by("category_name", books.c.category)
 
 
@@ -50,12 +143,15 @@ def select_price_bands(currency: str) -> sa.Select[Any]:
     return sa.select(*columns).where(_IS_LISTED, books.c.currency == currency).group_by("band").order_by("band")
 
 
-def _figures(currency: str) -> list[sa.ColumnElement[Any]]:
-    """books, in_stock, copies (the sum of stock), priced (books with a price in the currency); low, high, mean and the
-    three `quartiles` of those prices; mean_rating, the books with `stars` 1 to 5 as a list of five, unrated; and the
-    `correlation` of price and stars (Pearson), null where either does not vary."""
-    price = sa.case((books.c.currency == currency, sa.cast(books.c.price, sa.Double)))
+def _tally(currency: str) -> list[sa.ColumnElement[Any]]:
+    """The fields of a Tally."""
+    # Of all but the squares bigint holds the sums: a price has ten digits at most.
+    price = sa.case((books.c.currency == currency, sa.cast(books.c.price * 100, sa.BigInteger)))
+    rating = sa.cast(books.c.rating, sa.BigInteger)
+    x = sa.case((rating.is_not(None), price))
+    y = sa.case((price.is_not(None), rating))
     quartiles = sa.func.percentile_cont(sa.literal(list(QUARTILES), sa.ARRAY(sa.Double)), type_=sa.ARRAY(sa.Double))
+    sums = [x, y, sa.cast(x, sa.Numeric) * x, x * y, y * y]
     return [
         sa.func.count().label("books"),
         sa.func.count().filter(books.c.in_stock).label("in_stock"),
@@ -63,10 +159,11 @@ def _figures(currency: str) -> list[sa.ColumnElement[Any]]:
         sa.func.count(price).label("priced"),
         sa.func.min(price).label("low"),
         sa.func.max(price).label("high"),
-        sa.func.avg(price).label("mean"),
-        quartiles.within_group(price).label("quartiles"),
-        sa.cast(sa.func.avg(books.c.rating), sa.Double).label("mean_rating"),
+        sa.cast(sa.func.coalesce(sa.func.sum(price), 0), sa.BigInteger).label("total"),
+        quartiles.within_group(sa.cast(price, sa.Double)).label("quartiles"),
         sa.func.json_build_array(*(sa.func.count().filter(books.c.rating == stars) for stars in STARS)).label("stars"),
         sa.func.count().filter(books.c.rating.is_(None)).label("unrated"),
-        sa.func.corr(price, sa.cast(books.c.rating, sa.Double)).label("correlation"),
+        sa.func.json_build_array(sa.func.count(x), *(sa.func.coalesce(sa.func.sum(term), 0) for term in sums)).label(
+            "pairs"
+        ),
     ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,14 +35,19 @@ _PACKED = """
             title || chr(31) || coalesce(description, '') || chr(31) || category || chr(31) || category_name, 'UTF8'
         )), 1, 8)
         || xidsend(xmin)
-        || int2send((delisted_at IS NULL)::int::smallint), ''::bytea ORDER BY id)
+        || int2send((delisted_at IS NULL)::int::smallint)
+        || int4send(coalesce(stock, 0))
+        || substr(sha256(convert_to(
+            source || chr(31) || category || chr(31) || category_name || chr(31) || currency, 'UTF8'
+        )), 1, 8), ''::bytea ORDER BY id)
 """
-_ALL = f"SELECT count(*), {_PACKED} FROM {SCHEMA}.books WHERE delisted_at IS NULL"  # noqa: S608 (the names are ours)
+_WHOLE = "count(*) FILTER (WHERE delisted_at IS NOT NULL), min(first_seen_at), max(updated_at)"
+_LISTED = "count(*) FILTER (WHERE delisted_at IS NULL)"
+_ALL = f"SELECT {_LISTED}, {_PACKED} FILTER (WHERE delisted_at IS NULL), {_WHOLE} FROM {SCHEMA}.books"
 # No index knows `xmin`: all rows are looked at, but for most no more than that is done, a tenth of the work.
 _CHANGED = f"""
-    SELECT count(*) FILTER (WHERE delisted_at IS NULL), {_PACKED} FILTER (WHERE age(xmin) <= age(%s::text::xid))
-    FROM {SCHEMA}.books
-"""  # noqa: S608
+    SELECT {_LISTED}, {_PACKED} FILTER (WHERE age(xmin) <= age(%s::text::xid)), {_WHOLE} FROM {SCHEMA}.books
+"""
 _WRAP = 2**32  # rows know the last 32 bits of a transaction's number, and half of these are of the past
 # Every column of the listed books among `ids`, and `version`, as in Stock.
 SELECT_VERSIONED: sa.Select[Any] = (
@@ -60,6 +66,8 @@ _ROW = np.dtype(
         ("text", ">i8"),
         ("version", ">u4"),
         ("is_listed", ">i2"),
+        ("copies", ">i4"),
+        ("shelf", ">i8"),
     ]
 )
 
@@ -71,6 +79,14 @@ class Mark(NamedTuple):
     transaction: int
 
 
+class Whole(NamedTuple):
+    """Of all books, listed or not: how many are delisted, the first sighting and the last change, UTC."""
+
+    delisted: int
+    first_seen_at: datetime | None
+    updated_at: datetime | None
+
+
 class Stock(NamedTuple):
     """The listed books in order of id, a column each, (n,).
 
@@ -79,7 +95,11 @@ class Stock(NamedTuple):
         rating: 0 where the shop shows none; so `reviews`.
         text: fingerprint of what a model reads of the book: see `text_fingerprint`.
         version: of the row: the transaction that wrote it, another one after each change of anything in it.
+        copies: at hand; 0 where the shop does not count them.
+        shelf: fingerprint of source, category, category_name and currency, which many books have in common; what it
+            stands for any one of them tells: see `select_shelf_rows`.
         mark: when it was read; None of books that no table holds.
+        whole: what the table has of books beside these; None of books that no table holds.
     """
 
     ids: NDArray[np.int64]
@@ -90,13 +110,16 @@ class Stock(NamedTuple):
     in_stock: NDArray[np.bool_]
     text: NDArray[np.int64]
     version: NDArray[np.uint32]
+    copies: NDArray[np.int32]
+    shelf: NDArray[np.int64]
     mark: Mark | None = None
+    whole: Whole | None = None
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
         """The arrays by name."""
         named = self._asdict()
-        del named["mark"]
+        del named["mark"], named["whole"]
         return named
 
 
@@ -113,7 +136,8 @@ def text_fingerprint(title: str, description: str | None, category: str, categor
 def read_stock(connection: sa.Connection) -> Stock:
     """All listed books, in one statement; see `read_changes` for the snapshot."""
     mark = _mark(connection)
-    return _stock(_read(connection, _ALL)[1], mark)
+    _, rows, whole = _read(connection, _ALL)
+    return _stock(rows, mark, whole)
 
 
 def read_changes(connection: sa.Connection, known: Stock) -> Stock:
@@ -127,8 +151,8 @@ def read_changes(connection: sa.Connection, known: Stock) -> Stock:
         return read_stock(connection)
     if not 0 <= mark.transaction - known.mark.transaction < _WRAP // 4:
         return read_stock(connection)
-    listed, rows = _read(connection, _CHANGED, (str(known.mark.transaction % _WRAP),))
-    stock = _changed(known, rows, mark)
+    listed, rows, whole = _read(connection, _CHANGED, (str(known.mark.transaction % _WRAP),))
+    stock = _changed(known, rows, mark, whole)
     return stock if len(stock.ids) == listed else read_stock(connection)  # rows were deleted, which leaves no trace
 
 
@@ -142,15 +166,18 @@ def _mark(connection: sa.Connection) -> Mark:
     return Mark(*connection.execute(asked).one())
 
 
-def _read(connection: sa.Connection, statement: str, parameters: Sequence[str] = ()) -> tuple[int, NDArray[np.void]]:
+def _read(
+    connection: sa.Connection, statement: str, parameters: Sequence[str] = ()
+) -> tuple[int, NDArray[np.void], Whole]:
     driver = connection.connection.driver_connection
     assert driver is not None
     with driver.cursor(binary=True) as cursor:  # as text the bytes would come twice as long
-        listed, packed = cursor.execute(statement, parameters).fetchone()
-    return listed, np.frombuffer(packed or b"", dtype=_ROW)
+        listed, packed, delisted, *moments = cursor.execute(statement, parameters).fetchone()
+    whole = Whole(delisted, *(moment and moment.astimezone(UTC) for moment in moments))
+    return listed, np.frombuffer(packed or b"", dtype=_ROW), whole
 
 
-def _stock(rows: NDArray[np.void], mark: Mark) -> Stock:
+def _stock(rows: NDArray[np.void], mark: Mark, whole: Whole) -> Stock:
     return Stock(
         rows["id"].astype(np.int64),
         rows["category"].astype(np.int64),
@@ -160,23 +187,26 @@ def _stock(rows: NDArray[np.void], mark: Mark) -> Stock:
         rows["in_stock"].astype(np.bool_),
         rows["text"].astype(np.int64),
         rows["version"].astype(np.uint32),
+        rows["copies"].astype(np.int32),
+        rows["shelf"].astype(np.int64),
         mark,
+        whole,
     )
 
 
-def _changed(known: Stock, rows: NDArray[np.void], mark: Mark) -> Stock:
+def _changed(known: Stock, rows: NDArray[np.void], mark: Mark, whole: Whole) -> Stock:
     """`known` with `rows`, ascending by id, in place of what it has of the same books."""
     if not len(rows):
-        return known
+        return known if known.whole == whole else known._replace(whole=whole)
     ids = rows["id"].astype(np.int64)
     at = known.ids.searchsorted(ids)
     is_kept = np.ones(len(known.ids) + 1, dtype=np.bool_)
     is_kept[at[np.append(known.ids, -1)[at] == ids]] = False
-    newer = _stock(rows[rows["is_listed"] == 1], mark)
+    newer = _stock(rows[rows["is_listed"] == 1], mark, whole)
     place = known.ids[is_kept[:-1]].searchsorted(newer.ids)
     columns = newer.columns
     merged = {name: np.insert(array[is_kept[:-1]], place, columns[name]) for name, array in known.columns.items()}
-    return Stock(**merged, mark=mark)
+    return Stock(**merged, mark=mark, whole=whole)
 
 
 def select_texts(ids: Sequence[int]) -> sa.Select[Any]:
@@ -187,4 +217,16 @@ def select_texts(ids: Sequence[int]) -> sa.Select[Any]:
         .where(books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger))))
         .where(books.c.delisted_at.is_(None))
         .order_by(books.c.id)
+    )
+
+
+def select_shelf_rows(ids: Sequence[int]) -> sa.Select[Any]:
+    """(id, source, category, category_name, currency, source_place) of books of which each stands for a shelf, by name
+    and slug of the category; `source_place` orders the sources as Postgres does, whose order of letters is its own."""
+    names = ["id", "source", "category", "category_name", "currency"]
+    place = sa.func.dense_rank().over(order_by=books.c.source).label("source_place")
+    return (
+        sa.select(*(books.c[name] for name in names), place)
+        .where(books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger))))
+        .order_by(books.c.category_name, books.c.category)
     )

@@ -228,5 +228,5 @@ def select_categories() -> sa.Select[Any]:
         )
         .where(books.c.delisted_at.is_(None))
         .group_by(books.c.category, books.c.category_name)
-        .order_by(books.c.category_name)
+        .order_by(books.c.category_name, books.c.category)
     )

@@ -8,15 +8,15 @@ from typing import Annotated
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query, Request
 
-from bookclub_platform.core.browse import Filters, Position, select_sorted, select_total
+from bookclub_platform.core.browse import Filters, Position, select_sorted
 from bookclub_platform.core.stock import Stock
-from bookclub_platform.core.tables import select_book, select_categories, select_history
-from serving import cursor, problems
+from bookclub_platform.core.tables import select_book, select_history
+from serving import counts, cursor, problems
 from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheKeeper
 from serving.facets import facets_of
 from serving.gate import charge
-from serving.page_counts import facets_in, stock_of, total_of
+from serving.page_counts import facets_in
 from serving.questions import BookId, BookQuery
 from serving.schemas import Book, BookPage, Categories, Category, Facets, History, State
 from serving.versions import CONDITIONAL, TheFreshness
@@ -49,8 +49,8 @@ async def list_books(
     async with catalogue.snapshot(is_patient=query.facets) as snapshot:
         fresh.check(snapshot, keeper.current)
         rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
-        stock = stock_of(keeper.current, snapshot, filters)
-        total = await _total(snapshot, filters, stock)
+        stock = counts.stock_of(keeper.current, snapshot)
+        total = await counts.total(snapshot, stock, filters)
         facets = await _facets(snapshot, filters, stock) if query.facets else None
     items = [Book.model_validate(row) for row in rows[: query.limit]]
     last = rows[len(items) - 1] if len(rows) > query.limit else None
@@ -97,7 +97,7 @@ async def list_categories(catalogue: TheCatalogue, keeper: TheKeeper, fresh: The
     """Every category with a listed book, by name, with its counts."""
     async with catalogue.snapshot(is_patient=True) as snapshot:
         fresh.check(snapshot, keeper.current)
-        rows = await snapshot.remembered("categories", select_categories())
+        rows = await counts.categories(snapshot, counts.stock_of(keeper.current, snapshot))
     items = [Category.model_validate(row) for row in rows]
     return Categories(items=items, total=len(items), data_version=snapshot.data_version)
 
@@ -109,15 +109,8 @@ async def _known(snapshot: Snapshot, book_id: int) -> sa.Row[tuple[object, ...]]
     return rows[0]
 
 
-async def _total(snapshot: Snapshot, filters: Filters, stock: Stock | None) -> int:
-    if stock is not None:
-        return await asyncio.to_thread(total_of, stock, filters)
-    ((total,),) = await snapshot.remembered(("total", filters), select_total(filters))
-    return int(total)
-
-
 async def _facets(snapshot: Snapshot, filters: Filters, stock: Stock | None) -> Facets:
-    if stock is None:
+    if stock is None or filters.source is not None:
         return await facets_of(snapshot, filters)
-    categories = await snapshot.remembered("categories", select_categories())
+    categories = await counts.categories(snapshot, stock)
     return await asyncio.to_thread(facets_in, stock, filters, categories)

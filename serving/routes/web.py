@@ -9,9 +9,9 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, field_validator
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from bookclub_platform.core.browse import Filters, Position, Sort, select_sorted, select_total
-from bookclub_platform.core.tables import select_book, select_categories
-from serving import cursor, finder, neighbours
+from bookclub_platform.core.browse import Filters, Position, Sort, select_sorted
+from bookclub_platform.core.tables import select_book
+from serving import counts, cursor, finder, neighbours
 from serving.catalogue import Catalogue, Snapshot
 from serving.champion import ChampionKeeper
 from serving.cursor import MAX_ID
@@ -69,9 +69,10 @@ async def show_shelves(
     after = query.cursor.after if query.cursor is not None and query.cursor.sort == query.sort else None
     start = query.start if after is not None else 0
     async with catalogue.snapshot() as snapshot:
-        categories = await snapshot.remembered("categories", select_categories())
+        stock = counts.stock_of(keeper.current, snapshot)
+        categories = await counts.categories(snapshot, stock)
         rows = await snapshot.rows(select_sorted(chosen, query.sort, after, query.limit + 1))
-        ((total,),) = await snapshot.remembered(("total", chosen), select_total(chosen))
+        total = await counts.total(snapshot, stock, chosen)
     books = [Book.model_validate(row) for row in rows[: query.limit]]
     last = rows[len(books) - 1] if len(rows) > query.limit else None
     following = last and cursor.encode(query.sort, Position(last.id, last.sort_key))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,7 @@ def same(found: Stock, expected: Stock) -> None:
     for name, column in expected.columns.items():
         assert found.columns[name].tolist() == column.tolist(), name
         assert found.columns[name].dtype == column.dtype
+    assert found.whole == expected.whole
 
 
 def from_files(files: StockFiles, engine: sa.Engine, before: Stock | None = None) -> Stock:
@@ -103,6 +105,7 @@ def test_whatever_was_written_since_the_changes_give_what_reading_all_gives(engi
                 change(engine, some, delisted_at=None, price=draw.randrange(99))
             case 3:
                 change(engine, some, title=f"Called {count}", rating=draw.randrange(1, 6), category=f"c{count}")
+                change(engine, some[:1], stock=count, currency="EUR", updated_at=NOW + timedelta(seconds=count))
             case 4:
                 with engine.begin() as connection:
                     connection.execute(sa.delete(books).where(books.c.source_id == str(some[0])))
@@ -177,6 +180,25 @@ def test_damaged_files_are_not_used(engine: sa.Engine, tmp_path: Path, caplog: p
     path.write_bytes(damaged)
     same(from_files(StockFiles(tmp_path), engine), whole(engine))
     assert "price.npy is not as it was written" in caplog.text
+
+
+@pytest.mark.usefixtures("shared")
+def test_files_of_an_older_layout_are_read_anew(
+    engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(engine, *range(9))
+    from_files(StockFiles(tmp_path), engine)
+    note_path = tmp_path / "now" / "stock.json"
+    written = json.loads(note_path.read_text())
+    # What workers wrote that knew neither of the two columns.
+    for column in ("copies", "shelf"):
+        del written["checksums"][column]
+        (tmp_path / "now" / f"{column}.npy").unlink()
+    note_path.write_text(json.dumps({name: written[name] for name in ("state", "table", "transaction", "checksums")}))
+    found = from_files(StockFiles(tmp_path), engine)
+    same(found, whole(engine))
+    assert is_mapped(found) and "cannot be used, the database is asked" in caplog.text
+    same(from_files(StockFiles(tmp_path), engine), found)
 
 
 @pytest.mark.usefixtures("shared")

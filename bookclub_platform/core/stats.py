@@ -127,14 +127,15 @@ def select_counts() -> sa.Select[Any]:
 
 def select_tally(currency: str) -> sa.Select[Any]:
     """One row over all listed books: a Tally."""
-    return sa.select(*_tally(currency)).where(_IS_LISTED)
+    return sa.select(*_tally(_terms(currency)))
 
 
 def select_tally_by_category(currency: str) -> sa.Select[Any]:
     """(category, category_name, and a Tally) of each category, by name."""
-    name = sa.func.min(books.c.category_name).label("category_name")
-    chosen = sa.select(books.c.category, name, *_tally(currency)).where(_IS_LISTED)
-    return chosen.group_by(books.c.category).order_by("category_name", books.c.category)
+    terms = _terms(currency)
+    name = sa.func.min(terms.c.category_name).label("category_name")
+    chosen = sa.select(terms.c.category, name, *_tally(terms))
+    return chosen.group_by(terms.c.category).order_by("category_name", terms.c.category)
 
 
 def select_price_bands(currency: str) -> sa.Select[Any]:
@@ -143,26 +144,33 @@ def select_price_bands(currency: str) -> sa.Select[Any]:
     return sa.select(*columns).where(_IS_LISTED, books.c.currency == currency).group_by("band").order_by("band")
 
 
-def _tally(currency: str) -> list[sa.ColumnElement[Any]]:
+def _terms(currency: str) -> sa.Subquery:
+    """Of each listed book what a Tally adds up; `price` in hundredths, null in another currency."""
+    price = sa.case((books.c.currency == currency, sa.cast(books.c.price * 100, sa.BigInteger))).label("price")
+    names = ["category", "category_name", "in_stock", "stock", "rating"]
+    # OFFSET keeps Postgres from putting the conversion into each of a dozen sums, which takes twice as long.
+    return sa.select(*(books.c[name] for name in names), price).where(_IS_LISTED).offset(0).subquery()
+
+
+def _tally(terms: sa.Subquery) -> list[sa.ColumnElement[Any]]:
     """The fields of a Tally."""
-    # Of all but the squares bigint holds the sums: a price has ten digits at most.
-    price = sa.case((books.c.currency == currency, sa.cast(books.c.price * 100, sa.BigInteger)))
-    rating = sa.cast(books.c.rating, sa.BigInteger)
+    price, rating = terms.c.price, terms.c.rating
     x = sa.case((rating.is_not(None), price))
     y = sa.case((price.is_not(None), rating))
     quartiles = sa.func.percentile_cont(sa.literal(list(QUARTILES), sa.ARRAY(sa.Double)), type_=sa.ARRAY(sa.Double))
+    # Of all but the squares of prices bigint holds the sums: a price has ten digits at most.
     sums = [x, y, sa.cast(x, sa.Numeric) * x, x * y, y * y]
     return [
         sa.func.count().label("books"),
-        sa.func.count().filter(books.c.in_stock).label("in_stock"),
-        sa.func.coalesce(sa.func.sum(books.c.stock), 0).label("copies"),
+        sa.func.count().filter(terms.c.in_stock).label("in_stock"),
+        sa.func.coalesce(sa.func.sum(terms.c.stock), 0).label("copies"),
         sa.func.count(price).label("priced"),
         sa.func.min(price).label("low"),
         sa.func.max(price).label("high"),
         sa.cast(sa.func.coalesce(sa.func.sum(price), 0), sa.BigInteger).label("total"),
         quartiles.within_group(sa.cast(price, sa.Double)).label("quartiles"),
-        sa.func.json_build_array(*(sa.func.count().filter(books.c.rating == stars) for stars in STARS)).label("stars"),
-        sa.func.count().filter(books.c.rating.is_(None)).label("unrated"),
+        sa.func.json_build_array(*(sa.func.count().filter(rating == stars) for stars in STARS)).label("stars"),
+        sa.func.count().filter(rating.is_(None)).label("unrated"),
         sa.func.json_build_array(sa.func.count(x), *(sa.func.coalesce(sa.func.sum(term), 0) for term in sums)).label(
             "pairs"
         ),

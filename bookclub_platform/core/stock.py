@@ -43,11 +43,13 @@ _PACKED = """
 """
 _WHOLE = "count(*) FILTER (WHERE delisted_at IS NOT NULL), min(first_seen_at), max(updated_at)"
 _LISTED = "count(*) FILTER (WHERE delisted_at IS NULL)"
-_ALL = f"SELECT {_LISTED}, {_PACKED} FILTER (WHERE delisted_at IS NULL), {_WHOLE} FROM {SCHEMA}.books"
+_ALL = f"""
+    SELECT {_LISTED}, {_PACKED} FILTER (WHERE delisted_at IS NULL), {_WHOLE} FROM {SCHEMA}.books
+"""  # noqa: S608 (the names are ours)
 # No index knows `xmin`: all rows are looked at, but for most no more than that is done, a tenth of the work.
 _CHANGED = f"""
     SELECT {_LISTED}, {_PACKED} FILTER (WHERE age(xmin) <= age(%s::text::xid)), {_WHOLE} FROM {SCHEMA}.books
-"""
+"""  # noqa: S608
 _WRAP = 2**32  # rows know the last 32 bits of a transaction's number, and half of these are of the past
 # Every column of the listed books among `ids`, and `version`, as in Stock.
 SELECT_VERSIONED: sa.Select[Any] = (

@@ -4,8 +4,8 @@
     rows = ...                                  of select_shelf_rows(shelves.ids): what it is that they have in common
     summary(stock, shelves, rows), category_tallies(...), category_counts(...)
 
-Of a million books Postgres counts for seconds, this for tenths of one. It is for threads: numpy does not hold Python's
-lock.
+Of a million books Postgres counts for seconds, this for tenths of one. It is for threads: numpy holds Python's lock for
+no more than some milliseconds at a time.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
         ...                                             # a connection whose snapshot is taken now
         stock = files.read(connection, state, before)   # its arrays lie in files: one copy for all
 
-Of a million books the columns take 55 MB, and to read all of them takes seconds; a start that finds files of yesterday
+Of a million books the columns take 54 MB, and to read all of them takes seconds; a start that finds files of yesterday
 reads what changed since. Where nothing can be written each worker keeps its own in memory, as of a small catalogue.
 """
 

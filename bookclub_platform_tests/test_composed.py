@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -18,8 +19,10 @@ from bookclub_platform.core.stock import SELECT_VERSIONED
 from bookclub_platform.models import Grown
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving import book_files, lineup, stock_files
 from serving.app import create_app
 from serving.book_bytes import BookBytes
+from serving.catalogue import Catalogue
 from serving.near_bytes import Mask, NearBytes
 
 world = given.world
@@ -161,6 +164,44 @@ def test_lists_that_nobody_asked_for_before_are_answered_while_postgres_is_away(
         return composed(composing) > before
 
     given.wait_for(is_put_together)
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The world's books are dealt with as very many are -> the ids that Postgres was asked for, one after the other."""
+    asked: list[int] = []
+    rows = Catalogue.rows
+
+    async def noted(self: Catalogue, statement: sa.Select[Any], parameters: dict[str, Any]) -> Any:
+        asked.extend(parameters["ids"])
+        return await rows(self, statement, parameters)
+
+    for module in (stock_files, lineup):
+        monkeypatch.setattr(module, "SHARED_FROM", 1)
+    monkeypatch.setattr(lineup, "_PREPARED", 0)
+    monkeypatch.setattr(book_files, "_WORTH_IT", 1)
+    monkeypatch.setattr(book_files, "_LEAST_REST_S", 0.1)
+    monkeypatch.setattr(Catalogue, "rows", noted)
+    return asked
+
+
+def test_books_of_a_large_catalogue_come_from_files_and_are_those_of_the_routes(
+    large: list[int], world: World, composing: httpx.Client
+) -> None:
+    sea = given.catalogue()["sea"]
+
+    def nothing_is_asked_for() -> bool:
+        large.clear()
+        for book_id in ids_of(world):
+            alike(world, composing, f"/books/{book_id}/recommendations?min_price={next(prices) / 1000}")
+            alike(world, composing, f"/books/{book_id}?{next(prices)}")
+        return not large
+
+    prices = itertools.count()
+    given.wait_for(nothing_is_asked_for, 20)
+    given.load(world.database_url, "sea", [replace(book, price=book.price + 1) for book in sea])
+    settled(world, composing)
+    given.wait_for(nothing_is_asked_for, 20)
 
 
 def test_a_ranking_is_kept_for_masks_that_are_the_same_and_memory_holds_its_bound(world: World) -> None:

@@ -192,7 +192,8 @@ class Lineups:
             isolation_level="REPEATABLE READ",
             connect_args={
                 "connect_timeout": 2,
-                "options": f"-c default_transaction_read_only=on -c statement_timeout={_STATEMENT_TIMEOUT_S}s",
+                "options": "-c timezone=UTC -c default_transaction_read_only=on "
+                f"-c statement_timeout={_STATEMENT_TIMEOUT_S}s",
             },
         )
 
@@ -208,9 +209,11 @@ class Lineups:
                 state = state_of(connection.execute(select_state()).one_or_none())
                 known = before if before is not None and before.grown.base is model else None
                 if known is not None and (known.state, known.epoch) == (state, epoch) and started < known.renewed_at:
+                    self._follow_files(connection, known.stock, epoch)
                     return known
                 before_it = known.stock if known is not None and known.epoch == epoch else None
                 stock = self._stocks.read(connection, state, before_it)
+                self._follow_files(connection, stock, epoch)
                 grown = known.grown if known is not None else Grown(model)
                 lacking = grown.outdated(stock.ids, stock.text).tolist()
                 rows = [BookText(*row) for row in connection.execute(select_texts(lacking))] if lacking else []
@@ -227,6 +230,12 @@ class Lineups:
             _ = newer.works
             give_back_memory()
         return lineup
+
+    def _follow_files(self, connection: sa.Connection, stock: Stock | None, epoch: int) -> None:
+        """The JSON of a large catalogue's books is filed for all workers."""
+        files = self.books.files if self.books is not None else None
+        if files is not None and stock is not None and len(stock.ids) >= SHARED_FROM:
+            files.follow(connection, stock, epoch)
 
     def prepare(self, lineup: Lineup) -> Iterator[None]:
         """Read and tell of all books, of a small catalogue, before they are asked for; in short slices, for while one
@@ -270,6 +279,9 @@ class Lineups:
         return self._watch.outages if self._watch is not None else 0
 
     def close(self) -> None:
+        """For when nobody reads any more."""
+        if self.books is not None and self.books.files is not None:
+            self.books.files.close()
         self._engine.dispose()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,8 @@ from serving import book_files, lineup, stock_files
 from serving.app import create_app
 from serving.book_bytes import BookBytes
 from serving.catalogue import Catalogue
-from serving.near_bytes import Mask, NearBytes
+from serving.masks import Mask, Masks
+from serving.near_bytes import NearBytes
 
 world = given.world
 VOLATILE = {"date", "x-request-id"}
@@ -167,8 +169,9 @@ def test_lists_that_nobody_asked_for_before_are_answered_while_postgres_is_away(
 
 
 @pytest.fixture
-def large(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def large(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The world's books are dealt with as very many are -> the ids that Postgres was asked for, one after the other."""
+    shutil.rmtree(world.home / "serving" / "stock", ignore_errors=True)
     asked: list[int] = []
     rows = Catalogue.rows
 
@@ -221,6 +224,25 @@ def test_a_ranking_is_kept_for_masks_that_are_the_same_and_memory_holds_its_boun
         assert near._rankings.size_bytes <= 10_000 and near._pairs.size_bytes <= 30_000
     with pytest.raises(KeyError):
         near.of(10**9, 5, Mask.of(every))
+
+
+def test_a_mask_is_the_same_however_long_ago_it_was_asked_for_and_made_once_while_it_is_kept() -> None:
+    made: list[int] = []
+
+    def make(number: int) -> NDArray[np.bool_]:
+        made.append(number)
+        return np.random.default_rng(number).random(1001) < 0.3
+
+    masks = Masks(make)
+    for number in (*range(150), *range(150)):
+        may, digest = masks.of(number)
+        assert may.tolist() == (np.random.default_rng(number).random(1001) < 0.3).tolist()
+        assert digest == Mask.of(may).digest
+    assert made == list(range(150))
+    assert len(masks._latest) < 150  # the others as bits
+    for number in range(1000):
+        masks.of(number)
+    assert len(masks._packed) == 200
 
 
 def test_a_book_is_given_only_in_the_version_of_its_row_that_is_asked_for(world: World) -> None:

@@ -15,7 +15,7 @@ from bookclub_platform.core.stock import fingerprint
 from bookclub_platform.models import BookText, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving.lineup import MASKS, Filters, Lineups
+from serving.lineup import Lineups
 
 world, after = given.world, given.after
 
@@ -303,14 +303,3 @@ def test_a_price_to_filter_by_may_have_any_number_of_digits(world: World, price:
     books = get(world.client, "/books", min_price=price, limit=100)["items"]
     everything = get(world.client, "/books", limit=100)["items"]
     assert [book["id"] for book in books] == [book["id"] for book in everything if book["price"] >= float(price)]
-
-
-def test_masks_are_kept_and_the_oldest_makes_room(world: World) -> None:
-    lineups = Lineups(world.database_url)
-    lineup = lineups.of(world.models[world.first.version])
-    lineups.close()
-    first = lineup.allowed(Filters(min_price=1))
-    assert lineup.allowed(Filters(min_price=1)) is first
-    for cents in range(300):
-        lineup.allowed(Filters(min_price=cents / 100))
-    assert len(lineup._masks) == MASKS

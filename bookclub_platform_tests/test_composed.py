@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -18,9 +20,12 @@ from bookclub_platform.core.stock import SELECT_VERSIONED
 from bookclub_platform.models import Grown
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving import book_files, lineup, stock_files
 from serving.app import create_app
 from serving.book_bytes import BookBytes
-from serving.near_bytes import Mask, NearBytes
+from serving.catalogue import Catalogue
+from serving.masks import Mask, Masks
+from serving.near_bytes import NearBytes
 
 world = given.world
 VOLATILE = {"date", "x-request-id"}
@@ -163,6 +168,45 @@ def test_lists_that_nobody_asked_for_before_are_answered_while_postgres_is_away(
     given.wait_for(is_put_together)
 
 
+@pytest.fixture
+def large(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The world's books are dealt with as very many are -> the ids that Postgres was asked for, one after the other."""
+    shutil.rmtree(world.home / "serving" / "stock", ignore_errors=True)
+    asked: list[int] = []
+    rows = Catalogue.rows
+
+    async def noted(self: Catalogue, statement: sa.Select[Any], parameters: dict[str, Any]) -> Any:
+        asked.extend(parameters["ids"])
+        return await rows(self, statement, parameters)
+
+    for module in (stock_files, lineup):
+        monkeypatch.setattr(module, "SHARED_FROM", 1)
+    monkeypatch.setattr(lineup, "_PREPARED", 0)
+    monkeypatch.setattr(book_files, "_WORTH_IT", 1)
+    monkeypatch.setattr(book_files, "_LEAST_REST_S", 0.1)
+    monkeypatch.setattr(Catalogue, "rows", noted)
+    return asked
+
+
+def test_books_of_a_large_catalogue_come_from_files_and_are_those_of_the_routes(
+    large: list[int], world: World, composing: httpx.Client
+) -> None:
+    sea = given.catalogue()["sea"]
+
+    def nothing_is_asked_for() -> bool:
+        large.clear()
+        for book_id in ids_of(world):
+            alike(world, composing, f"/books/{book_id}/recommendations?min_price={next(prices) / 1000}")
+            alike(world, composing, f"/books/{book_id}?{next(prices)}")
+        return not large
+
+    prices = itertools.count()
+    given.wait_for(nothing_is_asked_for, 20)
+    given.load(world.database_url, "sea", [replace(book, price=book.price + 1) for book in sea])
+    settled(world, composing)
+    given.wait_for(nothing_is_asked_for, 20)
+
+
 def test_a_ranking_is_kept_for_masks_that_are_the_same_and_memory_holds_its_bound(world: World) -> None:
     grown = Grown(world.models[world.first.version])
     near, every = NearBytes(grown, 40_000), np.ones(len(grown.ids), dtype=np.bool_)
@@ -180,6 +224,25 @@ def test_a_ranking_is_kept_for_masks_that_are_the_same_and_memory_holds_its_boun
         assert near._rankings.size_bytes <= 10_000 and near._pairs.size_bytes <= 30_000
     with pytest.raises(KeyError):
         near.of(10**9, 5, Mask.of(every))
+
+
+def test_a_mask_is_the_same_however_long_ago_it_was_asked_for_and_made_once_while_it_is_kept() -> None:
+    made: list[int] = []
+
+    def make(number: int) -> NDArray[np.bool_]:
+        made.append(number)
+        return np.random.default_rng(number).random(1001) < 0.3
+
+    masks = Masks(make)
+    for number in (*range(150), *range(150)):
+        may, digest = masks.of(number)
+        assert may.tolist() == (np.random.default_rng(number).random(1001) < 0.3).tolist()
+        assert digest == Mask.of(may).digest
+    assert made == list(range(150))
+    assert len(masks._latest) < 150  # the others as bits
+    for number in range(1000):
+        masks.of(number)
+    assert len(masks._packed) == 200
 
 
 def test_a_book_is_given_only_in_the_version_of_its_row_that_is_asked_for(world: World) -> None:

@@ -26,6 +26,7 @@ from bookclub_platform.models import Tfidf, reader
 from serving import document, problems, versions
 from serving.accounts import Accounts
 from serving.book_bytes import BookBytes
+from serving.book_files import BookFiles
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
 from serving.codings import RefusedCodings
@@ -112,8 +113,9 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
     watch = DataWatch(database_url)
     cache_bytes = settings.answer_cache_mb * 2**20
     # Half for whole answers; a quarter each for the books and the reasons that other answers are put together from.
-    books = BookBytes(cache_bytes // 4) if cache_bytes else None
     own = settings.home / "serving"
+    filed = BookFiles(own / "books", own / "stock", database_url)
+    books = BookBytes(cache_bytes // 4, filed) if cache_bytes else None
     lineups = Lineups(database_url, watch, books, near_bytes=cache_bytes // 4, folder=own / "stock")
     keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, own / "models", settings.model_poll_s, lineups)
     tokens = Tokens(KeyRing(settings.token_keys_file))

@@ -3,6 +3,8 @@
     kept.keep(rows, epoch)                       rows: of core.stock.SELECT_VERSIONED
     kept.of([7, 9], [831, 840], epoch)           [b'{"id":7,...', None]: of 9 that version is not at hand
 
+Those of a large catalogue lie in `files`, of which there is one copy for all workers.
+
 A row's version is the transaction that wrote it, which tells nothing in another database: `epoch` counts those that
 there may have been.
 """
@@ -17,6 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from serving.book_files import BookFiles
 from serving.schemas import Book
 
 _OVERHEAD_BYTES = 250  # of an entry, past its JSON
@@ -24,10 +27,10 @@ _NONE = (-1, -1, b"")
 
 
 class BookBytes:
-    """The books used last, as many as `capacity_bytes` hold; for several threads."""
+    """The books used last, as many as `capacity_bytes` hold, and all that are in `files`; for several threads."""
 
-    def __init__(self, capacity_bytes: int) -> None:
-        self._capacity_bytes = capacity_bytes
+    def __init__(self, capacity_bytes: int, files: BookFiles | None = None) -> None:
+        self._capacity_bytes, self.files = capacity_bytes, files
         self._books: OrderedDict[int, tuple[int, int, bytes]] = OrderedDict()
         self._has_lost = False  # until then nobody need know which were used last
         self._lock = threading.Lock()
@@ -40,10 +43,14 @@ class BookBytes:
                 with contextlib.suppress(KeyError):
                     self._books.move_to_end(book_id)
         kept = [self._books.get(book_id, _NONE) for book_id in ids]
-        return [
+        found = [
             one[2] if one[0] == version and one[1] == epoch else None
             for one, version in zip(kept, versions, strict=True)
         ]
+        if self.files is None or None not in found:
+            return found
+        filed = self.files.of(ids, versions, epoch)
+        return [one if one is not None else other for one, other in zip(found, filed, strict=True)]
 
     def keep(self, rows: Iterable[sa.Row[Any]], epoch: int) -> None:
         for row in rows:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -31,14 +31,11 @@ from bookclub_platform.models import BookText, Grown, Tfidf
 from serving.book_bytes import BookBytes
 from serving.catalogue import State, state_of
 from serving.datawatch import DataWatch
-from serving.near_bytes import Mask, NearBytes
+from serving.masks import Mask, Masks
+from serving.near_bytes import NearBytes
 from serving.passing import passing
 from serving.stock_files import SHARED_FROM, StockFiles, give_back_memory
 
-MASKS, MASK_BYTES = (
-    200,
-    16 * 2**20,
-)  # as many as there are categories, and more; of a million books one takes a megabyte
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
 _PREPARED = 10_000  # of so many books all is read and told before it is asked for: in seconds
 _AT_ONCE = 20  # so many rows are read and told in some milliseconds
@@ -75,7 +72,6 @@ class Lineup:
     near: NearBytes | None = None
     read_at: float = 0.0
     renewed_at: float = float("inf")
-    _masks: dict[Filters, Mask] = field(default_factory=dict, init=False)
 
     @property
     def data_version(self) -> str | None:
@@ -99,14 +95,12 @@ class Lineup:
         return self.mask(filters).may
 
     def mask(self, filters: Filters) -> Mask:
-        """The same; to find it takes milliseconds in a large catalogue, but for those asked for last."""
-        mask = self._masks.get(filters)
-        if mask is None:
-            mask = Mask.of(self._may(filters))
-            if len(self._masks) >= min(MASKS, max(2, MASK_BYTES // max(1, len(mask.may)))):
-                self._masks.pop(next(iter(self._masks)), None)  # the oldest; another thread may have been first
-            self._masks[filters] = mask
-        return mask
+        """The same."""
+        return self._masks.of(filters)
+
+    @cached_property
+    def _masks(self) -> Masks[Filters]:
+        return Masks(self._may)
 
     def listed(self, filters: browse.Filters) -> NDArray[np.bool_]:
         """(p,): likewise by the filters of pages and searches, but for `source`."""
@@ -138,7 +132,7 @@ class Lineup:
 
     def _by_place(self, passes: NDArray[np.bool_]) -> NDArray[np.bool_]:
         may = np.append(passes, False)  # the last is that of books that are not listed
-        return may[self._row_of_place] & self.grown.is_current
+        return may.take(self._row_of_place) & self.grown.is_current
 
     def works_of(self, ids: Collection[int]) -> set[int]:
         """The works of those of `ids` that are known, listed or not."""
@@ -192,7 +186,8 @@ class Lineups:
             isolation_level="REPEATABLE READ",
             connect_args={
                 "connect_timeout": 2,
-                "options": f"-c default_transaction_read_only=on -c statement_timeout={_STATEMENT_TIMEOUT_S}s",
+                "options": "-c timezone=UTC -c default_transaction_read_only=on "
+                f"-c statement_timeout={_STATEMENT_TIMEOUT_S}s",
             },
         )
 
@@ -208,9 +203,11 @@ class Lineups:
                 state = state_of(connection.execute(select_state()).one_or_none())
                 known = before if before is not None and before.grown.base is model else None
                 if known is not None and (known.state, known.epoch) == (state, epoch) and started < known.renewed_at:
+                    self._follow_files(connection, known.stock, epoch)
                     return known
                 before_it = known.stock if known is not None and known.epoch == epoch else None
                 stock = self._stocks.read(connection, state, before_it)
+                self._follow_files(connection, stock, epoch)
                 grown = known.grown if known is not None else Grown(model)
                 lacking = grown.outdated(stock.ids, stock.text).tolist()
                 rows = [BookText(*row) for row in connection.execute(select_texts(lacking))] if lacking else []
@@ -227,6 +224,12 @@ class Lineups:
             _ = newer.works
             give_back_memory()
         return lineup
+
+    def _follow_files(self, connection: sa.Connection, stock: Stock | None, epoch: int) -> None:
+        """The JSON of a large catalogue's books is filed for all workers."""
+        files = self.books.files if self.books is not None else None
+        if files is not None and stock is not None and len(stock.ids) >= SHARED_FROM:
+            files.follow(connection, stock, epoch)
 
     def prepare(self, lineup: Lineup) -> Iterator[None]:
         """Read and tell of all books, of a small catalogue, before they are asked for; in short slices, for while one
@@ -270,6 +273,9 @@ class Lineups:
         return self._watch.outages if self._watch is not None else 0
 
     def close(self) -> None:
+        """For when nobody reads any more."""
+        if self.books is not None and self.books.files is not None:
+            self.books.files.close()
         self._engine.dispose()
 
 

@@ -9,7 +9,6 @@ nearest follows from the model and the mask, and outlives every change that leav
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from bookclub_platform.models import Grown, Recommendation
+from serving.masks import Mask
 
 _OVERHEAD_BYTES = 150  # of a pair, past its JSON
 _RANKING_BYTES = 800  # of a ranking, past what is in its arrays
@@ -27,20 +27,6 @@ _NONE: dict[int, bytes] = {}
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-class Mask(NamedTuple):
-    """Attributes:
-    may: (p,): whether the book at each place of the model may stand in a list.
-    digest: the same for two masks only if they are the same.
-    """
-
-    may: NDArray[np.bool_]
-    digest: bytes
-
-    @classmethod
-    def of(cls, may: NDArray[np.bool_]) -> Mask:
-        return cls(may, hashlib.blake2b(np.packbits(may).tobytes(), digest_size=16).digest())
 
 
 class Near(NamedTuple):

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from bookclub_platform.core.stock import Mark, Stock, Whole, read_changes, read_stock
-from bookclub_platform.core.tables import loads, select_state
-from serving.catalogue import State, state_of
+from serving.book_files import stands
+from serving.catalogue import State
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class StockFiles:
             if _is_later(kept, before):
                 if note.state == state and age_s < _RENEWED_AFTER_S:
                     return kept  # another worker has just read it
-                known = kept if _still_stands(connection, note.state) else before
+                known = kept if stands(connection, note.state) else before
         stock = read_stock(connection) if known is None else read_changes(connection, known)
         if self._folder is None or not self._is_our_turn or stock is known or len(stock.ids) < SHARED_FROM:
             return stock
@@ -110,6 +110,15 @@ class StockFiles:
         except OSError as error:
             log.warning("The books are kept in memory, and not in %s: %s", self._folder, error)
             return stock
+
+
+def newest_stock(folder: Path) -> Stock:
+    """The columns that lie below `folder`.
+
+    Raises:
+        OSError, ValueError: there are none, or they are not as they were written.
+    """
+    return _mapped(folder / "now")[1]
 
 
 def give_back_memory() -> None:
@@ -135,13 +144,6 @@ def _is_later(kept: Stock, before: Stock | None) -> bool:
     if before is None or before.mark is None or kept.mark is None:
         return before is None
     return kept.mark.transaction > before.mark.transaction
-
-
-def _still_stands(connection: sa.Connection, state: tuple[str, str]) -> bool:
-    """Whether the database has been in that state: one that an earlier copy was laid over has not."""
-    version, _ = state
-    row = connection.execute(select_state().where(loads.c.id == int(version))).one_or_none()
-    return state_of(row) == state
 
 
 def _written(folder: Path, stock: Stock, state: State) -> Stock:

@@ -58,6 +58,9 @@ class Operation(dict[str, Any]):
         ((kind, content),) = self.get("requestBody", {"content": {None: {}}})["content"].items()
         body = {FORM: "data", JSON: "json", None: None}[kind]
         sent = {body: content["example"]} if body else {}
+        if self.path == "/feedback":
+            asked = client.get("/books/1/recommendations", headers={"authorization": f"Bearer {token}"})
+            sent = {"json": {"events": [sent["json"]["events"][0] | {"recommendation_id": asked.json()["id"]}]}}
         return client.request(
             self.method, path, params=query, headers={"authorization": f"Bearer {token}"}, timeout=20, **sent
         )

@@ -17,6 +17,15 @@ from bookclub_platform.core import audit
 from serving import tracing
 
 
+class CutShort(Exception):
+    """Ends an answer that is under way, so that its client sees that it is not whole. Who raises it has logged why."""
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether nobody has told of it: uvicorn writes a trace of whatever ends an answer."""
+    return not (record.exc_info and isinstance(record.exc_info[1], CutShort))
+
+
 class JsonLines(logging.Formatter):
     """One line a record, in ASCII: nothing that somebody sent can begin a line of its own."""
 
@@ -44,4 +53,5 @@ def configure() -> None:
     """Write everything that this process logs as lines of JSON to stderr, what uvicorn has to say too."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
+    handler.addFilter(is_news)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import ExitStack, aclosing, closing
@@ -87,7 +88,6 @@ class Exports:
                 )
             await asyncio.sleep(_LOOKED_EVERY_S)
 
-
     async def _take_place(self, user_id: int, held: ExitStack) -> Place:
         deadline = time.monotonic() + _PATIENCE_S
         while (place := self._places.take(user_id, held)) is None:
@@ -121,11 +121,12 @@ class Export:
         self, held: ExitStack, place: Place, state: State, format: Format, chunks: Generator[bytes, None, None]
     ) -> None:
         self._held, self._place, self.state, self.format, self._chunks = held, place, state, format, chunks
+        self._reading = threading.Lock()  # a task that is out of time leaves its thread behind in the midst of a chunk
 
     async def close(self) -> None:
         """Give back snapshot and connection; once is enough."""
         with anyio.CancelScope(shield=True):  # the client may be gone, and this be part of ending for that
-            await run_sync(self._held.close)
+            await run_sync(self._give_back)
 
     def response(self, headers: Mapping[str, str]) -> StreamingResponse:
         """The answer, which closes the export however it ends."""
@@ -135,10 +136,18 @@ class Export:
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
-            while chunk := await run_sync(next, self._chunks, b""):
+            while chunk := await run_sync(self._next):
                 yield chunk
         finally:
             await self.close()
+
+    def _next(self) -> bytes:
+        with self._reading:
+            return next(self._chunks, b"")
+
+    def _give_back(self) -> None:
+        with self._reading:
+            self._held.close()
 
 
 class _Closing(StreamingResponse):

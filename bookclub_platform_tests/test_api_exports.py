@@ -239,10 +239,16 @@ def test_whoever_is_slow_gives_way_to_who_waits_and_not_before(
 def test_the_last_place_is_not_for_those_who_had_one_lately(monkeypatch: pytest.MonkeyPatch) -> None:
     all_of_it = Places(3)
 
-    def take(account: int) -> ExitStack | None:
+    def take(account: int, taken: int = 1) -> ExitStack | None:
         held = ExitStack()
-        return held if all_of_it.take(account, held) is not None else None
+        if (place := all_of_it.take(account, held)) is None:
+            return None
+        place.took(taken)
+        return held
 
+    unchanged = take(3, taken=0)
+    assert unchanged is not None
+    unchanged.close()
     first = [take(account) for account in (1, 2, 3)]
     assert all(first) and take(4) is None
     for held in first:

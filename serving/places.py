@@ -83,4 +83,5 @@ class Places:
     def _give_back(self, place: Place) -> None:
         with self._lock:
             self._taken.remove(place)
-            self._had_until[place.account] = time.monotonic()
+            if place.taken:  # else nothing had changed since the last time, and it was asked no more than that
+                self._had_until[place.account] = time.monotonic()

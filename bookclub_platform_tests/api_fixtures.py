@@ -31,6 +31,7 @@ from bookclub_platform.core.loads import load_category
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf
 from serving.app import create_app
+from serving.run import OPTIONS
 
 THEMES = {
     "sea": ["lighthouse", "storm", "harbour", "sailor", "tide", "whale", "captain", "shipwreck"],
@@ -91,9 +92,8 @@ def train(database_url: str, registry: Registry, only: str | None = None) -> tup
     """A model of all listed books, or of one category, published but not promoted."""
     rows = [BookText(*row) for row in read(database_url, tables.select_training_rows())]
     model = Tfidf().fit([row for row in rows if only in {None, row.category}])
-    return model, registry.publish(
-        model, model.parameters, {"coverage": 1.0}, {"data_version": "4"}, artifact_root=None
-    )
+    tags = {"data_version": "4", "dagster_run": "http://dagster.internal:3000/runs/1"}
+    return model, registry.publish(model, model.parameters, {"coverage": 1.0}, tags, artifact_root=None)
 
 
 def free_port() -> int:
@@ -132,14 +132,7 @@ def shared_mlflow() -> tuple[str, Path]:
 @contextmanager
 def serving(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of `app`, which uvicorn serves on a free port of loopback."""
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )
+    config = uvicorn.Config(app, **OPTIONS | {"log_level": "warning", "timeout_graceful_shutdown": 2})
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

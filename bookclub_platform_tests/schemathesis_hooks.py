@@ -1,14 +1,19 @@
-"""What schemathesis needs of us: a token for each request. SCHEMATHESIS_HOOKS names this module, BOOKCLUB_TEST_API the
-address, and the account is `tester`; a logout gets a token of its own, as it ends the one that it is sent with."""
+"""What schemathesis needs of us: a token for each request, and the id of a recommendation that was given out.
+SCHEMATHESIS_HOOKS names this module, BOOKCLUB_TEST_API the address, and the account is `tester`; a logout gets a token
+of its own, as it ends the one that it is sent with."""
 
 from __future__ import annotations
 
 import functools
 import os
+import re
+from typing import Any
 
 import httpx
 import schemathesis
-from schemathesis import AuthContext, Case
+from schemathesis import AuthContext, Case, HookContext
+
+from serving.versions import RECOMMENDATION_ID
 
 NAME, PASSWORD = "tester", "four words of mine"
 
@@ -29,3 +34,23 @@ class Token:
 
     def set(self, case: Case, data: str, context: AuthContext) -> None:
         case.headers["authorization"] = f"Bearer {data}"
+
+
+@functools.cache
+def _given_out() -> str:
+    headers = {"authorization": f"Bearer {_shared()}"}
+    lists = httpx.get(f"{os.environ['BOOKCLUB_TEST_API']}/books/1/recommendations", headers=headers)
+    told: str = lists.raise_for_status().json()["id"]
+    return told
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
+    """The schema cannot say which ids were given out: one of the right form becomes one that was."""
+    if case.operation.path != "/feedback" or not isinstance(case.body, dict):
+        return
+    events = case.body.get("events")
+    for event in events if isinstance(events, list) else []:
+        told = event.get("recommendation_id") if isinstance(event, dict) else None
+        if isinstance(told, str) and re.fullmatch(RECOMMENDATION_ID, told):
+            event["recommendation_id"] = _given_out()

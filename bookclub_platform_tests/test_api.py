@@ -285,6 +285,8 @@ def test_the_model_in_use_is_described(world: World) -> None:
         world.first.run_id,
     )
     assert (model["books"], model["tags"]["data_version"]) == (48, "4")
+    assert "promoted_by" in world.registry.champion("tfidf_model").tags, "there is more than is told"
+    assert model["tags"].keys() <= {"data_version", "promoted_at"}
     assert model["figures"] == {"coverage": 1.0}
     assert datetime.fromisoformat(model["registered_at"]) <= datetime.fromisoformat(model["serving_since"])
 

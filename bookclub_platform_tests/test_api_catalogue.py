@@ -284,7 +284,7 @@ def test_feedback_of_which_any_part_is_wrong_is_refused_as_a_whole(odd: World, t
     event = {
         "event_id": str(uuid.uuid4()),
         "kind": "liked",
-        "recommendation_id": "tfidf_model/3@50",
+        "recommendation_id": f"tfidf_model/{odd.first.version}@1",
         "book_id": ids_of(odd)[0],
     }
     unknown = odd.client.post("/feedback", json={"events": [event, event | {"book_id": 999999}]}, headers=token)
@@ -306,7 +306,7 @@ def test_a_shop_names_its_readers_if_the_operator_lets_it_and_a_hash_is_kept(odd
     event = {
         "event_id": str(uuid.uuid4()),
         "kind": "liked",
-        "recommendation_id": "tfidf_model/3@50",
+        "recommendation_id": f"tfidf_model/{odd.first.version}@1",
         "book_id": ids_of(odd)[0],
         "reader": "reader-81f3",
     }

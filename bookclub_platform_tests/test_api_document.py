@@ -58,6 +58,9 @@ class Operation(dict[str, Any]):
         ((kind, content),) = self.get("requestBody", {"content": {None: {}}})["content"].items()
         body = {FORM: "data", JSON: "json", None: None}[kind]
         sent = {body: content["example"]} if body else {}
+        if self.path == "/feedback" and client.get("/ready").is_success:
+            asked = client.get("/books/1/recommendations", headers={"authorization": f"Bearer {token}"})
+            sent = {"json": {"events": [sent["json"]["events"][0] | {"recommendation_id": asked.json()["id"]}]}}
         return client.request(
             self.method, path, params=query, headers={"authorization": f"Bearer {token}"}, timeout=20, **sent
         )
@@ -140,6 +143,39 @@ def test_what_each_example_asks_is_answered_as_described(
                 same = client.get(str(answer.request.url), headers=again)
                 assert same.status_code == 304, name
                 operation.check(same)
+
+
+def test_what_is_too_much_and_what_is_away_is_answered_as_described(
+    world: World, operations: list[Operation], tmp_path: Path
+) -> None:
+    routes = [operation for operation in operations if operation.path != "/fault"]
+    seen: dict[str, set[int]] = {operation.name: set() for operation in routes}
+    quotas = ["anonymous_per_minute", "account_per_minute", "logins_per_minute", "registrations_per_hour"]
+    nowhere = "postgresql://nobody@127.0.0.1:1/none", "http://127.0.0.1:1"
+    keys = given.settings(
+        tmp_path / "one", **dict.fromkeys(quotas, 10_000)
+    )  # of the same home, so that tokens of the one are good for the other
+    with given.serving(create_app(keys, world.database_url, nowhere[1])) as client:
+        token = client.post("/register", json=LOGIN | {"username": "everywhere"}).json()["access_token"]
+    with given.serving(create_app(keys, *nowhere)) as away:
+        for operation in routes:
+            answer = operation.send(away, token)
+            operation.check(answer)
+            seen[operation.name].add(answer.status_code)
+            if "requestBody" in operation:
+                ((kind, _),) = operation["requestBody"]["content"].items()
+                headers = {"authorization": f"Bearer {token}", "content-type": kind}
+                large = away.post(operation.path, content=b" " * 70_000, headers=headers)
+                assert given.problem(large, 413)
+                operation.check(large)
+    with given.serving(create_app(given.settings(tmp_path / "other", **dict.fromkeys(quotas, 1)), *nowhere)) as limited:
+        for operation in routes * 2:
+            answer = operation.send(limited, "none")
+            operation.check(answer)
+            seen[operation.name].add(answer.status_code)
+    without = {name for name, codes in seen.items() if 503 not in codes}
+    assert without == {"get /health", "get /metrics", "get /report", "post /crawls", "get /crawls/{crawl_id}"}
+    assert {name for name, codes in seen.items() if 429 not in codes} == {"get /health", "get /metrics", "get /ready"}
 
 
 def test_a_body_of_another_kind_is_refused_with_the_kind_that_is_taken(world: World) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ import sqlalchemy as sa
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests import test_api_catalogue as pages
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving import exports
+from serving import exports, logs, places
 from serving.app import create_app
+from serving.places import Places
 from serving.turns import Turns
 
 world, odd = given.world, pages.odd
@@ -133,26 +136,128 @@ def test_the_turn_of_an_account_is_of_all_processes_and_ends_with_the_one_that_h
         assert turns.take(7, held) and turns.take(8, held)
 
 
+PLAIN = {"accept-encoding": "identity"}  # packed, all of it would fit into what lies between
+
+
+def account(client: httpx.Client, name: str) -> dict[str, str]:
+    """The headers of a new account that asks for an export."""
+    made = client.post("/register", json={"username": name, "password": "four words of mine"})
+    return {"authorization": f"Bearer {made.json()['access_token']}"} | PLAIN
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What the log has of exports, and from uvicorn."""
+    written = io.StringIO()
+    handler, root = logs.handler(written), logging.getLogger()
+    root.addHandler(handler)
+    level = root.level
+    root.setLevel(logging.INFO)
+    yield lambda: [
+        line
+        for line in map(json.loads, written.getvalue().splitlines())
+        if line["logger"].startswith(("serving.exports", "uvicorn"))
+    ]
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
 def test_who_takes_next_to_nothing_of_an_export_is_left_and_who_reads_is_not(
-    odd: World, token: dict[str, str], endless: None, monkeypatch: pytest.MonkeyPatch
+    odd: World,
+    token: dict[str, str],
+    endless: None,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: Callable[[], list[dict[str, Any]]],
 ) -> None:
     monkeypatch.setattr(exports, "LEAST_WITHIN_S", 1.5)
     monkeypatch.setattr(exports, "LEAST_BYTES", 2**18)
-    plain = {"accept-encoding": "identity"}  # packed, all of it would fit into what lies between
-    other = odd.client.post("/register", json={"username": "swift", "password": "four words of mine"})
-    theirs = {"authorization": f"Bearer {other.json()['access_token']}"}
     with ExitStack() as ending:
-        slow = ending.enter_context(odd.client.stream("GET", "/books/export", headers=token | plain))
-        reader = ending.enter_context(odd.client.stream("GET", "/books/export", headers=theirs | plain))
-        started, read = time.monotonic(), 0
-        for chunk in reader.iter_raw():
-            read += len(chunk)
-            if time.monotonic() - started > 3:
-                break
-        assert read > 3 * exports.LEAST_BYTES, "the one that reads goes on"
+        slow = ending.enter_context(odd.client.stream("GET", "/books/export", headers=token | PLAIN))
+        reader = ending.enter_context(odd.client.stream("GET", "/books/export", headers=account(odd.client, "swift")))
+        assert read_for(reader.iter_raw(), 3) > 3 * exports.LEAST_BYTES, "the one that reads goes on"
+        (told,) = lines()
+        assert (told["logger"], told["why"], told["took_s"] > 1) == ("serving.exports", "it was too slow", True)
+        assert told["bytes"] > 0 and told["request_id"] and "exception" not in told
         with pytest.raises(httpx.RemoteProtocolError):
             for _ in slow.iter_raw():
                 pass
+    given.wait_for(lambda: len(lines()) == 2)
+    assert lines()[1]["why"] == "its client went away"
 
 
-# Feedback -------------------------------------------------------------------------------------------------------------
+def test_one_that_is_left_while_a_chunk_is_read_is_closed_after_it(
+    odd: World, token: dict[str, str], monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    ended = threading.Event()
+
+    def slow_chunks(*_: Any, **__: Any) -> Iterator[bytes]:
+        try:
+            yield b"x"
+            time.sleep(1)
+            yield b"y"
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(exports, "export_chunks", slow_chunks)
+    monkeypatch.setattr(exports, "LEAST_WITHIN_S", 0.3)
+    with pytest.raises(httpx.RemoteProtocolError):
+        odd.client.get("/books/export", headers=token | PLAIN)
+    assert ended.wait(5)
+    assert [(told["why"], "exception" in told) for told in lines()] == [("it was too slow", False)]
+
+
+def read_for(chunks: Iterator[bytes], seconds: float) -> int:
+    """How many bytes came in that time."""
+    started, read = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        read += len(next(chunks))
+    return read
+
+
+def test_whoever_is_slow_gives_way_to_who_waits_and_not_before(
+    odd: World, endless: None, monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    app = create_app(given.settings(odd.home, model_poll_s=60), odd.database_url, "http://127.0.0.1:1")
+    with ExitStack() as ending:
+        client = ending.enter_context(given.serving(app))  # of which nobody had an export yet
+        names = [f"greedy-{number}" for number in range(exports.AT_ONCE)]
+        held = [ending.enter_context(client.stream("GET", "/books/export", headers=account(client, n))) for n in names]
+        assert {answer.status_code for answer in held} == {200}
+        swift, headers = held[0].iter_raw(), account(client, "newcomer")
+        refused = client.get("/books/export", headers=headers)
+        assert problem(refused, 503)["type"].endswith(":busy") and refused.headers["retry-after"] == "10"
+        monkeypatch.setattr(places, "UNDISTURBED_S", 0.5)
+        assert read_for(swift, 1) > places.FAIR_BYTES_PER_S and lines() == []
+        monkeypatch.setattr(exports, "_PATIENCE_S", 10)
+        newcomer = ending.enter_context(client.stream("GET", "/books/export", headers=headers))
+        assert newcomer.status_code == 200
+        (told,) = lines()
+        assert told["why"] == "it was slow, and another waits"
+        assert read_for(swift, 0.1) > 0, "the one that reads has its place"
+
+
+def test_the_last_place_is_not_for_those_who_had_one_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_of_it = Places(3)
+
+    def take(account: int, taken: int = 1) -> ExitStack | None:
+        held = ExitStack()
+        if (place := all_of_it.take(account, held)) is None:
+            return None
+        place.took(taken)
+        return held
+
+    unchanged = take(3, taken=0)
+    assert unchanged is not None
+    unchanged.close()
+    first = [take(account) for account in (1, 2, 3)]
+    assert all(first) and take(4) is None
+    for held in first:
+        assert held is not None
+        held.close()
+    again = [take(account) for account in (1, 2, 3)]
+    assert [held is not None for held in again] == [True, True, False]
+    newcomer = take(4)
+    assert newcomer is not None and take(5) is None
+    newcomer.close()
+    monkeypatch.setattr(places, "LATELY_S", 0.0)
+    assert take(3) is not None, "after some time all are alike"

@@ -11,9 +11,12 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from bookclub_platform.core.served_models import served_models
 from bookclub_platform.models import Registry
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from bookclub_platform_tests.test_accounts import register
+from bookclub_platform_tests.test_feedback import tell
 from bookclub_platform_tests.test_serving_imports import process
 from serving.app import create_app
 
@@ -75,6 +78,29 @@ def test_a_damaged_champion_is_refused_and_the_one_before_serves_on(after: World
     after.registry.promote(after.sea)
     given.wait_for(lambda: get(after.client, "/ready")["checks"]["registry"]["ok"])
     assert given.model_version(after.client) == after.sea.version
+
+
+def test_late_feedback_is_taken_on_a_model_that_was_taken_back_and_after_a_restart(
+    after: World, tmp_path: Path
+) -> None:
+    """Also where the database was away when the model came; not of one that never answered."""
+    address, (book_id, *_) = after.database_url, ids_of(after)
+    with given.without_postgres(address):
+        after.registry.promote(after.sea)
+        given.wait_for(lambda: given.model_version(after.client) == after.sea.version)
+    given.wait_for(lambda: after.client.get("/ready").is_success)
+    token = {"authorization": f"Bearer {register(after.client, 'latecomer')['access_token']}"}
+    assert tell(after.client, token, book_id, f"tfidf_model/{after.sea.version}@1").is_success, "noted or not"
+    noted = sa.select(served_models.c.version)
+    given.wait_for(lambda: after.sea.version in [row.version for row in given.read(address, noted)])
+    after.registry.promote(after.first)
+    given.wait_for(lambda: given.model_version(after.client) == after.first.version)
+    _, never = given.train(address, after.registry, only="sea")
+    with given.serving(create_app(given.settings(tmp_path), address, "http://127.0.0.1:1")) as other:
+        token = {"authorization": f"Bearer {register(other, 'later-still')['access_token']}"}
+        for version in (after.first, after.sea):
+            assert tell(other, token, book_id, f"tfidf_model/{version.version}@1").is_success
+        problem(tell(other, token, book_id, f"tfidf_model/{never.version}@1"), 422)
 
 
 def test_without_a_champion_books_are_served_and_recommendations_tell_what_to_do_until_there_is_one(

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from bookclub_platform.core import accounts
 from bookclub_platform.core.feedback import Event, Kind, add_events, feedback, forget_events
+from bookclub_platform.core.served_models import note_served
 from bookclub_platform.core.tables import select_books
 from bookclub_platform.sensors import feedback_retention_sensor
 from bookclub_platform_tests import api_fixtures as given
@@ -30,6 +31,8 @@ NOWHERE = "http://127.0.0.1:1"
 def database(database_url: str) -> Iterator[sa.Engine]:
     given.load(database_url, "sea", given.catalogue()["sea"])
     engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        note_served(connection, [("tfidf_model", "1")])
     yield engine
     engine.dispose()
 
@@ -122,5 +125,32 @@ def test_what_is_too_old_is_forgotten_a_part_at_a_time_and_by_itself(
     monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database.url.render_as_string(False))
     sensor = feedback_retention_sensor(given.settings(tmp_path, feedback_days=31))
     assert sensor.evaluate_tick(dg.build_sensor_context()).skip_message == "1 events were older than 31 days."
+    with database.begin() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(feedback)) == 2
+
+
+def tell(client: httpx.Client, token: dict[str, str], book_id: int, *ids: str) -> httpx.Response:
+    """What comes of one event of each recommendation."""
+    one = {"kind": "liked", "book_id": book_id}
+    events = [one | {"event_id": str(uuid.uuid4()), "recommendation_id": told} for told in ids]
+    return client.post("/feedback", json={"events": events}, headers=token)
+
+
+def test_a_recommendation_that_cannot_have_been_given_out_is_refused_by_its_place(
+    database: sa.Engine, books: list[int], tmp_path: Path
+) -> None:
+    with given.serving(create_app(given.settings(tmp_path), database.url.render_as_string(False), NOWHERE)) as client:
+        token = {"authorization": f"Bearer {register(client, 'inventor')['access_token']}"}
+        newest = get(client, "/books")["data_version"]
+        good = f"tfidf_model/1@{newest}"
+        assert tell(client, token, books[0], good, "tfidf_model/1@0").json() == {"stored": 2, "known": 0}
+        ahead = int(newest) + 1
+        wrong = ["other_model/1@1", "tfidf_model/9@1", "tfidf_model/01@1", f"tfidf_model/1@{ahead}"]
+        for invented in wrong:
+            refused = problem(tell(client, token, books[0], good, invented), 422)
+            assert refused["type"].endswith(":invalid-request")
+            assert [fault["loc"] for fault in refused["errors"]] == [["body", "events", 1, "recommendation_id"]]
+        assert f"data version {ahead} yet" in refused["detail"]
+        assert len(problem(tell(client, token, books[0], *wrong), 422)["errors"]) == 4
     with database.begin() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(feedback)) == 2

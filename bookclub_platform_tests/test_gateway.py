@@ -16,9 +16,13 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from pydantic import TypeAdapter
 
+from bookclub_platform.core.tables import select_training_rows
+from bookclub_platform.models import BookText, ModelVersion, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from serving.app import create_app
+from serving.champion import LAST, Last
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(not NGINX or not shutil.which("openssl"), reason="needs nginx and openssl")
@@ -36,6 +40,7 @@ class Gateway(NamedTuple):
     client: httpx.Client
     http_port: int
     log: Path
+    database_url: str
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +48,9 @@ def gateway(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("gateway")
     for category, books in given.catalogue().items():
         given.load(database_url, category, books)
-    settings = given.settings(
-        tmp_path_factory.mktemp("home"), model_poll_s=60, registrations_per_hour=5, trusted_proxies="127.0.0.1"
-    )
+    home = tmp_path_factory.mktemp("home")
+    _leave_model(home / "serving" / "models", database_url)
+    settings = given.settings(home, model_poll_s=60, registrations_per_hour=5, trusted_proxies="127.0.0.1")
     with given.serving(create_app(settings, database_url, "http://127.0.0.1:1")) as api:
         https_port, http_port = _start_files(folder, f"127.0.0.1:{api.base_url.port}")
         nginx = subprocess.Popen([str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")])
@@ -53,10 +58,19 @@ def gateway(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             trusted = ssl.create_default_context(cafile=str(folder / "fullchain.pem"))
             with httpx.Client(base_url=f"https://localhost:{https_port}", verify=trusted, timeout=20) as client:
                 given.wait_for(lambda: _is_up(client), 20)
-                yield Gateway(client, http_port, folder / "access.log")
+                yield Gateway(client, http_port, folder / "access.log", database_url)
         finally:
             nginx.terminate()
             nginx.wait(10)
+
+
+def _leave_model(folder: Path, database_url: str) -> None:
+    """What an earlier start of the API would have left there: it needs no registry then."""
+    rows = [BookText(*row) for row in given.read(database_url, select_training_rows())]
+    (folder / "1-run").mkdir(parents=True)
+    Tfidf().fit(rows).save(folder / "1-run")
+    version = ModelVersion(Tfidf.name, "1", "run", given.FIRST_CRAWL, {})
+    (folder / LAST).write_bytes(TypeAdapter(Last).dump_json(Last("1-run", version, {})))
 
 
 def _start_files(folder: Path, upstream: str) -> tuple[int, int]:
@@ -154,9 +168,37 @@ def test_the_quota_counts_the_client_and_not_what_it_says_of_itself(gateway: Gat
 
 
 def test_what_is_for_the_operator_is_not_there_from_outside(gateway: Gateway) -> None:
-    for path in ("/metrics", "/ready"):
+    for path in ("/metrics", "/.ready"):
         given.problem_like(gateway.client.get(path), 404)
     assert gateway.client.get("/docs").is_success
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.1.2.3:8443", "any.example", "localhost"])
+@pytest.mark.parametrize("is_tls", [True, False], ids=["tls", "plain"])
+def test_a_load_balancer_may_ask_by_any_host_for_health_and_readiness_alone(
+    gateway: Gateway, host: str, is_tls: bool
+) -> None:
+    def asked(method: str, path: str) -> tuple[int, bytes]:
+        status, headers, body = send(gateway, f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{CLOSE}", is_tls)
+        assert status < 400 or (headers["content-type"], json.loads(body)["status"]) == (given.PROBLEM, status)
+        return status, body
+
+    assert asked("GET", "/health") == (200, b'{"status":"ok"}')
+    assert asked("HEAD", "/health") == (200, b"")
+    assert asked("GET", "/ready") == asked("HEAD", "/ready") == (204, b"")
+    assert asked("POST", "/health")[0] == asked("DELETE", "/ready")[0] == 405
+    if host != "localhost":
+        for path in ("/books", "/metrics", "/ready/", "/health/x", "/.ready"):
+            assert asked("GET", path)[0] in {404, 421}
+
+
+def test_who_asks_whether_it_is_ready_is_not_told_why_it_is_not(gateway: Gateway) -> None:
+    with given.without_postgres(gateway.database_url):
+        answer = gateway.client.get("/ready")
+        given.problem_like(answer, 503)
+        assert int(answer.headers["retry-after"]) > 0 and "checks" not in answer.json()
+        assert "database" not in answer.text and gateway.client.get("/health").is_success
+    given.wait_for(lambda: gateway.client.get("/ready").status_code == 204)
 
 
 def test_a_large_body_ends_at_the_gateway(gateway: Gateway) -> None:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from bookclub_platform.core import database, tables
 from bookclub_platform.core.database import current_revision, database_urls, head_revision, migrate
 from bookclub_platform.core.errors import ConfigurationError
+from bookclub_platform.core.served_models import never_served
 
 _numbers = itertools.count()
 REVISIONS = ["0001", "0002", "0003"]
@@ -71,6 +72,23 @@ def test_rows_of_each_revision_are_all_there_at_the_newest(url: str) -> None:
         for table in (tables.book_observations, tables.rejected_books, tables.loads):
             assert connection.scalars(sa.select(table.c.crawl_id).order_by("crawl_id")).all() == REVISIONS
         assert connection.execute(tables.select_history(1)).one().held_until is None
+
+
+def test_models_that_readers_told_of_before_count_as_served(url: str) -> None:
+    migrate(url, "0008")
+    told = [
+        "INSERT INTO bookclub.users (username, password_hash, scopes) VALUES ('ada', 'none', '{}')",
+        BOOK,
+        "INSERT INTO bookclub.feedback (user_id, event_id, kind, model, model_version, data_version, book_id, "
+        "happened_at) SELECT users.id, gen_random_uuid(), kind, 'tfidf_model', '3', 1, books.id, now() "
+        "FROM bookclub.users, bookclub.books, (VALUES ('shown'), ('liked')) AS kinds(kind)",
+    ]
+    with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
+        for statement in told:
+            connection.execute(sa.text(statement), {"key": "1"})
+    migrate(url)
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        assert never_served(connection, {("tfidf_model", "3"), ("tfidf_model", "4")}) == {("tfidf_model", "4")}
 
 
 def test_a_database_of_a_newer_version_is_left_alone(url: str) -> None:

@@ -47,6 +47,7 @@ from serving.metrics import MeasureRequests, Metrics
 from serving.quotas import SharedQuotas
 from serving.routes import routers
 from serving.security import SecureAnswers
+from serving.served import Served
 from serving.tokens import Tokens
 from serving.tracing import TraceRequests
 from serving.turns import Turns
@@ -117,7 +118,8 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
     filed = BookFiles(own / "books", own / "stock", database_url)
     books = BookBytes(cache_bytes // 4, filed) if cache_bytes else None
     lineups = Lineups(database_url, watch, books, near_bytes=cache_bytes // 4, folder=own / "stock")
-    keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, own / "models", settings.model_poll_s, lineups)
+    served = Served(database_url)
+    keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, own / "models", settings.model_poll_s, lineups, served)
     tokens = Tokens(KeyRing(settings.token_keys_file))
     quotas = SharedQuotas(own / "quotas")
     accounts = Accounts(
@@ -142,7 +144,7 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
         kept=kept,
         metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
         exports=Exports(database_url, Turns(settings.home / "serving" / "exports")),
-        feedback=FeedbackBook(database_url, quotas, settings.feedback_per_day),
+        feedback=FeedbackBook(database_url, quotas, settings.feedback_per_day, served),
         popular=Popular(catalogue),
         shelf=Shelf(settings.home / "covers"),
     )

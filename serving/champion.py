@@ -27,6 +27,7 @@ from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, ModelError, NoChampion
 from bookclub_platform.models import BookText, Grown, ModelVersion, Recommendation, RegistryReader, Tfidf, load_model
 from serving.lineup import Lineup, Lineups
+from serving.served import Served
 from serving.stock_files import give_back_memory
 
 log = logging.getLogger(__name__)
@@ -92,11 +93,17 @@ class ChampionKeeper:
     """
 
     def __init__(
-        self, registry: RegistryReader, name: str, folder: Path, poll_s: float, lineups: Lineups | None = None
+        self,
+        registry: RegistryReader,
+        name: str,
+        folder: Path,
+        poll_s: float,
+        lineups: Lineups | None = None,
+        served: Served | None = None,
     ) -> None:
-        """Without `lineups` the model recommends what it was trained on."""
+        """Without `lineups` the model recommends what it was trained on; without `served` nobody is told of it."""
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
-        self._lineups = lineups
+        self._lineups, self._served = lineups, served
         self._prepared: Lineup | None = None
         self._has_ended = False
         self._swap = threading.Lock()  # two loops take up models and books
@@ -173,12 +180,15 @@ class ChampionKeeper:
             log.warning("The local copy of the last champion cannot be used, the registry is asked: %s", error)
             return
         if last.version.name == self._name:
+            self._note(last.version)
             self._champion = champion
             log.info("Took up the local copy of %s version %s.", last.version.name, last.version.version)
 
     def look(self) -> None:
         """Ask the registry once and take up a new champion. Does not raise: a fault is kept, and logged once."""
         fault = None
+        if self._champion is not None:
+            self._note(self._champion.version)
         try:
             self._follow(self._registry.champion(self._name))
         except NoChampion as error:
@@ -221,6 +231,10 @@ class ChampionKeeper:
             give_back_memory()
         except DatabaseUnavailable as error:
             log.warning("What is asked for is read only then: %s", error)
+
+    def _note(self, version: ModelVersion) -> None:
+        if self._served is not None:
+            self._served.note(version)
 
     def _put_in_use(self, champion: Champion) -> None:
         self._champion = champion
@@ -266,6 +280,7 @@ class ChampionKeeper:
         except (ArtifactInvalid, OSError) as error:
             raise ArtifactInvalid(self._refuse(version, error)) from error
         kept = {champion.folder} | ({self._champion.folder} if self._champion else set())
+        self._note(version)  # before anybody can tell what became of its lists
         with self._swap:
             self._put_in_use(champion)
             self._refusal = None

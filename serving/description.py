@@ -25,9 +25,15 @@ Books from a shop, and for each of them the books most like it, with the reasons
   costs more counts as several requests: its route says so. /health, /ready, /metrics and this page have none.
 * **Limits**: pages and lists of 1 to 100; 100 books or events in a batch;
   2,000 events of feedback a day for each account, unless the operator says otherwise; bodies of 64 KiB, addresses of
-  8 KiB; ids up to 2^53 - 1; a question may take the database 3 seconds, an export 15 minutes. A few exports run at a
-  time, one of each account, and one that takes less than 1 MiB in a minute is broken off.
-* **Unknown** parameters, and fields of JSON, are refused (422), so that a misspelt filter is not passed over.
+  8 KiB, headers of 32 KiB; ids up to 2^53 - 1; a question may take the database 3 seconds, figures over all books 30
+  seconds, an export 15 minutes. A few exports run at a time, one of each account: GET /books/export says who has to
+  wait or to give way.
+* **HEAD** answers wherever GET does, with the same headers.
+* **Unknown** fields of JSON are refused (422), and so are unknown parameters where a route takes any in its query, so
+  that a misspelt filter is not passed over.
+* **A gateway** in front of this may refuse by itself: 421 asked by another name than the service's, 408 a request that
+  does not come to its end, 429 and 503 as below, all as problems without `instance`. It answers /ready with the status
+  alone (204 or 503), and not /metrics.
 * **Errors** are `application/problem+json` (RFC 9457), whatever the route: read `detail`; tell kinds apart by `type`,
   which is `tag:bookclub,2026:` and one of the kinds below, or `about:blank` where the status says it all.
 
@@ -40,11 +46,13 @@ _TO_DO = {
     401: "`expired-token`, `invalid-token`: refresh the token. `wrong-credentials`: ask again. Else log in",
     403: "`insufficient-scope`: use an account that has it. `weak-password`: ask for another. Else ask the operator",
     404: "there is no such thing: asking again soon does not help",
+    405: "ask by a method that the header `Allow` names",
     409: "something else holds by now; `detail` says what to do",
     413: "send less",
     414: "send less: POST /recommendations:batch takes a longer `exclude`",
     415: "send the body as the kind that the route takes",
     422: "mend the request: `errors` names each parameter",
+    431: "send less in headers",
     429: "ask again after `Retry-After` seconds",
     500: "the server's fault, which its log describes under `X-Request-ID`: tell the operator",
     501: "the server's lack: ask for something else",

@@ -3,18 +3,20 @@
     export = await exports.open(user_id, "csv", with_delisted=False, after=0); return export.response(headers)
 
 Each holds a connection and its snapshot for as long as the client takes, so there are a few at a time, one of each
-account, and none lasts for ever, nor goes on for who takes next to nothing; one that breaks off is gone on with by
-`after`.
+account, and none lasts for ever, nor goes on for who takes next to nothing; whoever is slow gives way to who waits. One
+that breaks off is gone on with by `after`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import ExitStack, aclosing, closing
+from typing import Any
 
 import anyio
 import sqlalchemy as sa
@@ -27,7 +29,11 @@ from bookclub_platform.core.tables import select_state
 from bookclub_platform.export import Format, export_chunks, snapshot
 from serving import problems
 from serving.catalogue import State, state_of
+from serving.logs import CutShort
+from serving.places import Place, Places
 from serving.turns import Turns
+
+log = logging.getLogger(__name__)
 
 MEDIA_TYPES: dict[Format, str] = {
     "ndjson": "application/x-ndjson",
@@ -47,7 +53,7 @@ class Exports:
     def __init__(self, database_url: str, turns: Turns) -> None:
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
         self._url = url.update_query_dict({"connect_timeout": "2"}).render_as_string(hide_password=False)
-        self._free, self._turns = threading.BoundedSemaphore(AT_ONCE), turns
+        self._places, self._turns = Places(AT_ONCE), turns
 
     async def open(self, user_id: int, format: Format, with_delisted: bool, after: int) -> Export:
         """An export whose snapshot is taken; close it, or answer with its response.
@@ -64,12 +70,8 @@ class Exports:
         held = ExitStack()
         try:
             await self._take_turn(user_id, held)
-            if not self._free.acquire(blocking=False):
-                raise problems.Problem(
-                    503, "busy", "Too many exports are under way. Try again.", headers={"Retry-After": "10"}
-                )
-            held.callback(self._free.release)
-            return await run_sync(_begin, held, self._url, format, with_delisted, after)
+            place = await self._take_place(user_id, held)
+            return await run_sync(_begin, held, place, self._url, format, with_delisted, after)
         except BaseException:
             held.close()
             raise
@@ -86,15 +88,26 @@ class Exports:
                 )
             await asyncio.sleep(_LOOKED_EVERY_S)
 
+    async def _take_place(self, user_id: int, held: ExitStack) -> Place:
+        deadline = time.monotonic() + _PATIENCE_S
+        while (place := self._places.take(user_id, held)) is None:
+            self._places.make_room()
+            if time.monotonic() > deadline:
+                raise problems.Problem(
+                    503, "busy", "Too many exports are under way. Try again.", headers={"Retry-After": "10"}
+                )
+            await asyncio.sleep(_LOOKED_EVERY_S)
+        return place
 
-def _begin(held: ExitStack, url: str, format: Format, with_delisted: bool, after: int) -> Export:
+
+def _begin(held: ExitStack, place: Place, url: str, format: Format, with_delisted: bool, after: int) -> Export:
     try:
         connection = held.enter_context(snapshot(url))
         state = state_of(connection.execute(select_state()).one_or_none())
     except sa.exc.OperationalError as error:
         raise DatabaseUnavailable("The books cannot be read: the database does not answer.") from error
     chunks = export_chunks(connection, "books", format, with_delisted=with_delisted, after=after)
-    return Export(held, state, format, held.enter_context(closing(chunks)))
+    return Export(held, place, state, format, held.enter_context(closing(chunks)))
 
 
 class Export:
@@ -104,44 +117,80 @@ class Export:
         state: which state of the books it is of.
     """
 
-    def __init__(self, held: ExitStack, state: State, format: Format, chunks: Generator[bytes, None, None]) -> None:
-        self._held, self.state, self.format, self._chunks = held, state, format, chunks
+    def __init__(
+        self, held: ExitStack, place: Place, state: State, format: Format, chunks: Generator[bytes, None, None]
+    ) -> None:
+        self._held, self._place, self.state, self.format, self._chunks = held, place, state, format, chunks
+        self._reading = threading.Lock()  # a task that is out of time leaves its thread behind in the midst of a chunk
 
     async def close(self) -> None:
         """Give back snapshot and connection; once is enough."""
         with anyio.CancelScope(shield=True):  # the client may be gone, and this be part of ending for that
-            await run_sync(self._held.close)
+            await run_sync(self._give_back)
 
     def response(self, headers: Mapping[str, str]) -> StreamingResponse:
         """The answer, which closes the export however it ends."""
         name = f'attachment; filename="books-{self.state.data_version}.{self.format}"'
-        return _Closing(
-            self._read(), headers={**headers, "Content-Disposition": name}, media_type=MEDIA_TYPES[self.format]
-        )
+        told = {**headers, "Content-Disposition": name}
+        return _Closing(self._place, self._read(), headers=told, media_type=MEDIA_TYPES[self.format])
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
-            while chunk := await run_sync(next, self._chunks, b""):
+            while chunk := await run_sync(self._next):
                 yield chunk
         finally:
             await self.close()
+
+    def _next(self) -> bytes:
+        with self._reading:
+            return next(self._chunks, b"")
+
+    def _give_back(self) -> None:
+        with self._reading:
+            self._held.close()
 
 
 class _Closing(StreamingResponse):
     """Starlette leaves the generator of a client that is gone to the garbage collector: the snapshot would stay."""
 
+    def __init__(self, place: Place, body: AsyncGenerator[bytes, None], **more: Any) -> None:
+        super().__init__(body, **more)
+        self._place = place
+
     async def stream_response(self, send: Send) -> None:
-        body = self.body_iterator
+        """Send it all.
+
+        Raises:
+            CutShort: it took too long, or is to make room.
+        """
+        place, body, loop = self._place, self.body_iterator, asyncio.get_running_loop()
         assert isinstance(body, AsyncGenerator)
-        ends_at, taken = asyncio.get_running_loop().time() + LASTS_S, 0
-        async with aclosing(body), asyncio.timeout(LEAST_WITHIN_S) as patience:
+        began_at, due = loop.time(), LEAST_BYTES
+        try:
+            async with aclosing(body), asyncio.timeout(LEAST_WITHIN_S) as patience:
 
-            async def send_in_time(message: Message) -> None:
-                nonlocal taken
-                await send(message)
-                taken += len(message.get("body", b""))
-                if taken >= LEAST_BYTES:
-                    taken = 0
-                    patience.reschedule(min(ends_at, asyncio.get_running_loop().time() + LEAST_WITHIN_S))
+                async def send_in_time(message: Message) -> None:
+                    nonlocal due
+                    await send(message)
+                    place.took(len(message.get("body", b"")))
+                    if place.taken >= due and not place.is_to_leave:
+                        due = place.taken + LEAST_BYTES
+                        patience.reschedule(min(began_at + LASTS_S, loop.time() + LEAST_WITHIN_S))
 
-            await super().stream_response(send_in_time)
+                place.on_leave = lambda: patience.reschedule(loop.time())
+                await super().stream_response(send_in_time)
+        except TimeoutError:
+            why = "it was slow, and another waits" if place.is_to_leave else "it was too slow"
+            _tell(place, why)
+            raise CutShort from None
+        except asyncio.CancelledError:
+            _tell(place, "its client went away")
+            raise
+        finally:
+            place.on_leave = lambda: None
+
+
+def _tell(place: Place, why: str) -> None:
+    took_s = round(time.monotonic() - place.began_at, 1)
+    facts = {"user_id": place.account, "bytes": place.taken, "took_s": took_s, "why": why}
+    log.info("An export ended before its end: %s.", why, extra={"facts": facts})

@@ -7,13 +7,18 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+import sqlalchemy as sa
+
 from bookclub_platform.core.feedback import Event, add_events, select_popular, unknown_books
+from bookclub_platform.core.served_models import never_served
+from bookclub_platform.core.tables import select_data_version
 from serving import problems
 from serving.catalogue import Catalogue
 from serving.gate import beyond
 from serving.postgres import connected, open_engine
 from serving.questions import MAX_LIMIT, FeedbackEvent
 from serving.quotas import Quota, SharedQuotas
+from serving.served import Served
 
 POOL_SIZE = 2
 COUNTED_FOR_S = 60.0  # to count a million events takes a second
@@ -22,8 +27,9 @@ COUNTED_FOR_S = 60.0  # to count a million events takes a second
 class FeedbackBook:
     """The feedback in one database; connects when first asked."""
 
-    def __init__(self, database_url: str, quotas: SharedQuotas, events_per_day: int) -> None:
+    def __init__(self, database_url: str, quotas: SharedQuotas, events_per_day: int, served: Served) -> None:
         self._quotas, self._per_day = quotas, Quota("feedback", events_per_day, 24 * 3600, "events")
+        self._served = served
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
 
     async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> list[Event]:
@@ -31,6 +37,7 @@ class FeedbackBook:
 
         Raises:
             Problem: 429, the account has told as much as one may in a day.
+            InvalidRequest: a recommendation cannot have been given out here.
             UnknownBooks: an event is about a book that never was.
             DatabaseUnavailable: nothing is kept; telling it again is safe.
         """
@@ -41,12 +48,30 @@ class FeedbackBook:
         events = [_event(event) for event in told]
         ids = [book_id for event in events for book_id in (event.book_id, event.for_book_id) if book_id is not None]
         async with connected(self._engine, "The feedback") as connection, connection.begin():
+            if faults := await connection.run_sync(self._never_given_out, events):
+                raise problems.InvalidRequest(faults)
             if unknown := await connection.run_sync(unknown_books, ids):
                 raise problems.UnknownBooks(unknown)
             kept = await connection.run_sync(add_events, user_id, events)
         return [
             event for event in {event.event_id: event for event in reversed(events)}.values() if event.event_id in kept
         ]
+
+    def _never_given_out(self, connection: sa.Connection, events: Sequence[Event]) -> list[problems.Fault]:
+        """The recommendations that nobody can have been given, each with its place."""
+        # What this process answers with may not be noted yet: Postgres was away.
+        asked = {(event.model, event.model_version) for event in events} - self._served.versions
+        never, newest = never_served(connection, asked), connection.execute(select_data_version()).scalar_one()
+        faults: list[problems.Fault] = []
+        for place, event in enumerate(events):
+            why = ""
+            if (event.model, event.model_version) in never:
+                why = f"No list of {event.model}/{event.model_version} was ever given out here"
+            elif event.data_version > newest:
+                why = f"The catalogue has not come to data version {event.data_version} yet: it is at {newest}"
+            if why:
+                faults.append({"loc": ["body", "events", place, "recommendation_id"], "msg": why})
+        return faults
 
     async def close(self) -> None:
         await self._engine.dispose()

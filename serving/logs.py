@@ -11,10 +11,19 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from bookclub_platform.core import audit
 from serving import tracing
+
+
+class CutShort(Exception):
+    """Ends an answer that is under way, so that its client sees that it is not whole. Who raises it has logged why."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether nobody has told of it: uvicorn writes a trace of whatever ends an answer."""
+    return not (record.exc_info and isinstance(record.exc_info[1], CutShort))
 
 
 class JsonLines(logging.Formatter):
@@ -40,8 +49,14 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def handler(stream: TextIO | None = None) -> logging.Handler:
+    """What writes records as such lines to `stream`; None: to stderr."""
+    written = logging.StreamHandler(stream)
+    written.setFormatter(JsonLines())
+    written.addFilter(_is_news)
+    return written
+
+
 def configure() -> None:
-    """Write everything that this process logs as lines of JSON to stderr, what uvicorn has to say too."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    """Write everything that this process logs to stderr, what uvicorn has to say too."""
+    logging.basicConfig(level=logging.INFO, handlers=[handler()], force=True)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypedDict
 
 from fastapi import FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
@@ -106,6 +107,21 @@ class OtherOrder(Problem):
         super().__init__(
             409, "other-order", f"The cursor is of a page in the order {sort}: ask with sort={sort}, or anew."
         )
+
+
+class Fault(TypedDict):
+    """A FieldFault, as it is made."""
+
+    loc: list[str | int]
+    msg: str
+
+
+class InvalidRequest(Problem):
+    """Values in a request that cannot be."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        detail = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:5])
+        super().__init__(422, "invalid-request", detail, errors=faults)
 
 
 class ProblemResponse(JSONResponse):
@@ -215,6 +231,12 @@ def of(request: Request, problem: Problem) -> ProblemResponse:
     return answer(request, problem.status, str(problem), problem.kind, headers, **problem.members)
 
 
+def unasked(status: int, detail: str) -> bytes:
+    """The body of a problem of which nobody knows what was asked: without an `instance`."""
+    content = {"type": "about:blank", "title": phrase(status), "status": status, "detail": detail}
+    return json.dumps(content).encode("ascii")
+
+
 def phrase(status: int) -> str:
     """What the status is called (RFC 9110)."""
     return HTTPStatus(status).phrase
@@ -252,15 +274,14 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
 async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     # Without the faulty input: it may be as large as the request, or NaN, which JSON cannot say.
-    errors = [{"loc": list(fault["loc"]), "msg": _message(fault)} for fault in error.errors()]
+    errors: list[Fault] = [{"loc": list(fault["loc"]), "msg": _message(fault)} for fault in error.errors()]
     sent = request.headers.get("content-type", "")
     if _takes_form(request):
         if not sent.startswith(_FORMS):
             return answer(request, 415, f"Send the body as a form, with the header Content-Type: {_FORMS[0]}.")
     elif errors[0]["loc"] == ["body"] and "json" not in sent:
         return answer(request, 415, _PLAIN[415])
-    detail = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in errors[:5])
-    return answer(request, 422, detail, "invalid-request", errors=errors)
+    return of(request, InvalidRequest(errors))
 
 
 def _message(fault: dict[str, Any]) -> str:

@@ -173,7 +173,10 @@ class FeedbackEvent(Question):
     )
     recommendation_id: str = Field(
         pattern=RECOMMENDATION_ID,
-        description="`id` of the answer that recommended it: which model, on which state of the catalogue.",
+        description="`id` of the answer that recommended it: which model, on which state of the catalogue. It may be "
+        "old, of a model that was replaced or taken back too. 422 where it cannot be one of ours: no such model has "
+        "answered here, or the catalogue has not come to that state yet. Whether this reader was given that list is "
+        "not known, and not asked.",
         examples=["tfidf_model/3@50"],
     )
     book_id: StrictId = Field(description="The recommended book.", examples=[12])

@@ -24,6 +24,7 @@ from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 from serving import logs, workers
+from serving.protocol import HttpProtocol
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 # How long an answer may wait while another thread works in Python, on a new model or new books: Python's own 5 ms are
 # ten answers.
 _SWITCH_S = 0.0005
-_OPTIONS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
+    "http": HttpProtocol,
     "log_config": None,
     "access_log": False,
     "server_header": False,
@@ -55,11 +57,11 @@ def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
         log.info("Listening on http://%s:%d, described at /docs.", settings.api_host, settings.api_port)
         if settings.api_workers > 1:
             with tempfile.TemporaryDirectory(prefix="bookclub-figures-") as figures:
-                workers.serve(partial(make_app, Path(figures)), listener, settings.api_workers, _OPTIONS)
+                workers.serve(partial(make_app, Path(figures)), listener, settings.api_workers, OPTIONS)
             return
         # After a clean end uvicorn sends itself the signal again, which Python tells as a KeyboardInterrupt.
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(uvicorn.Config(make_app(), **_OPTIONS)).run(sockets=[listener])
+            uvicorn.Server(uvicorn.Config(make_app(), **OPTIONS)).run(sockets=[listener])
 
 
 def _app(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None = None) -> FastAPI:

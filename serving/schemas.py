@@ -221,7 +221,9 @@ class ChampionFacts(ModelRef):
 
     books: int = Field(description="How many books it was trained on and can recommend.", examples=[1000])
     tags: dict[str, str] = Field(
-        description="What its training wrote down: data version, Dagster run.", examples=[{"data_version": "50"}]
+        description="Each where it is known: the `data_version` that it was trained on, `judged_against` which version "
+        "and `judged_by` what, and when it was `promoted_at`, UTC.",
+        examples=[{"data_version": "50", "judged_against": "2"}],
     )
     figures: dict[str, float] = Field(
         description="How it was judged: the metrics of its MLflow run.",

@@ -13,15 +13,18 @@ from serving.accounts import Grant
 from serving.guard import SignedIn, TheAccounts, TheCaller
 
 IS_OPEN = True  # they are how one gets a token
+UNAVAILABLE = ("database-unavailable", "busy")  # where a password is hashed
 
-router = APIRouter(tags=["Accounts"], responses=problems.responses("database-unavailable", "busy"))
+router = APIRouter(tags=["Accounts"], responses=problems.responses("database-unavailable"))
 
 
 @router.post(
     "/register",
     summary="Make an account",
     status_code=201,
-    responses=problems.responses("weak-password", "registration-closed", "name-taken", 413, 415, "invalid-request"),
+    responses=problems.responses(
+        "weak-password", "registration-closed", "name-taken", 413, 415, "invalid-request", *UNAVAILABLE
+    ),
 )
 async def register(asked: Registration, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
     """An account with the scopes read, export and feedback, logged in at once."""
@@ -32,7 +35,7 @@ async def register(asked: Registration, accounts: TheAccounts, caller: TheCaller
 @router.post(
     "/login",
     summary="Log in",
-    responses=problems.responses("invalid-scope", "wrong-credentials", 413, 415, "invalid-request"),
+    responses=problems.responses("invalid-scope", "wrong-credentials", 413, 415, "invalid-request", *UNAVAILABLE),
 )
 async def login(
     asked: Annotated[LoginForm, Form()], accounts: TheAccounts, caller: TheCaller, response: Response
@@ -68,7 +71,7 @@ async def logout(claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> 
     summary="Change the password",
     status_code=204,
     response_class=Response,
-    responses=problems.responses("wrong-credentials", "weak-password", 413, 415, "invalid-request"),
+    responses=problems.responses("wrong-credentials", "weak-password", 413, 415, "invalid-request", *UNAVAILABLE),
 )
 async def change_password(asked: NewPassword, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
     """Ends every session of the account, this one too: log in with the new password. `wrong-credentials` says that

@@ -53,7 +53,10 @@ async def export_books(
     own, with `category`, `category_name` and `last_seen_at` of each; null where there is none. Asked with the ETag of
     the last time it answers 304 until something changed. Should it break off: cut what came after the last whole book,
     and ask for the rest with `after` and `data_version` (csv then comes without its header; a rest in parquet is a
-    file of its own). An account has one at a time, and one that takes less than 1 MiB in a minute is broken off."""
+    file of its own). An account has one at a time (429). Where all places are taken, or the last is kept for who had
+    none in the last 15 minutes, the answer is 503: ask again. It is broken off if it takes less than 1 MiB in a minute,
+    counted unpacked, and after the first minute, if others wait, the slowest of those that take less than 2 MiB a
+    second."""
     export = await exports.open(claims.user_id, query.format, query.with_delisted, query.after)
     try:
         fresh.check(export.state, None)

@@ -10,6 +10,9 @@ from serving.schemas import ChampionFacts
 
 router = APIRouter(tags=["Operations"])
 
+# Others name Dagster's address, and persons.
+PUBLIC_TAGS = {"data_version", "judged_against", "judged_by", "promoted_at"}
+
 
 @router.get("/model", summary="The model in use", responses=problems.responses("no-model"))
 async def get_model(champion: TheChampion) -> ChampionFacts:
@@ -19,7 +22,7 @@ async def get_model(champion: TheChampion) -> ChampionFacts:
         version=champion.version.version,
         run_id=champion.version.run_id,
         books=len(champion.model.book_ids),
-        tags=champion.version.tags,
+        tags={name: told for name, told in champion.version.tags.items() if name in PUBLIC_TAGS},
         figures=champion.figures,
         registered_at=champion.version.registered_at,
         serving_since=champion.since,

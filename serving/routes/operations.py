@@ -1,5 +1,5 @@
 """For whoever runs it: is it alive, is it ready, how does it do. Probes have no account, so these are open to all who
-reach the API itself; the gateway lets only its own machine reach /ready and /metrics."""
+reach the API itself; the gateway tells nobody of /metrics, and of /ready the status alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ async def get_health() -> Health:
 @router.get("/ready", summary="Can it answer?", responses=problems.responses("not-ready"))
 async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper) -> Readiness:
     """Asks each dependency. Ready means that books and recommendations are answered; without the registry it goes on
-    with the model that it has, and only says so. If not ready: a problem with the same `checks`."""
+    with the model that it has, and only says so. If not ready: a problem with the same `checks`. A gateway may answer
+    with the status alone."""
     checks = {"database": await _database(catalogue), "model": _model(keeper), "registry": _registry(keeper)}
     missing = [name for name in ("database", "model") if not checks[name].ok]
     if missing:

@@ -50,7 +50,11 @@ def closed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     with given.serving(app) as client:
         token = {"authorization": f"Bearer {register(client, 'sharer')['access_token']}"}
         given.wait_for(lambda: client.get("/model", headers=token).is_success, 30)
-        event = {"event_id": str(uuid.uuid4()), "kind": "liked", "recommendation_id": f"tfidf_model/{world.first.version}@1"}
+        event = {
+            "event_id": str(uuid.uuid4()),
+            "kind": "liked",
+            "recommendation_id": f"tfidf_model/{world.first.version}@1",
+        }
         liked = {"events": [event | {"book_id": ids_of(world)[0]}]}
         assert client.post("/feedback", json=liked, headers=token).json()["stored"] == 1
         sent = client.post(WEB_LOGIN, data={"username": "sharer", "password": PASSWORD})

@@ -87,7 +87,6 @@ class Exports:
                 )
             await asyncio.sleep(_LOOKED_EVERY_S)
 
-
     async def _take_place(self, user_id: int, held: ExitStack) -> Place:
         deadline = time.monotonic() + _PATIENCE_S
         while (place := self._places.take(user_id, held)) is None:

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _SWITCH_S = 0.0005
 OPTIONS: dict[str, Any] = {
     "http": HttpProtocol,
+    "ws": "none",
     "log_config": None,
     "access_log": False,
     "server_header": False,

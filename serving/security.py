@@ -32,7 +32,7 @@ class SecureAnswers:
             return
 
         async def send_secured(message: Message) -> None:
-            if message["type"].endswith("http.response.start"):
+            if message["type"] == "http.response.start":
                 message["headers"] = secured(message["headers"], scope["path"])
                 if 300 < message["status"] < 400:
                     message["headers"] = [_by_path(pair) for pair in message["headers"]]
@@ -45,9 +45,6 @@ class SecureAnswers:
 
 
 def _refusal(scope: Scope) -> problems.ProblemResponse | None:
-    if scope["type"] == "websocket":
-        asked = Request({**scope, "type": "http"})
-        return problems.answer(asked, 404, "There is no WebSocket here. /docs lists what there is.")
     query = scope["query_string"]
     if len(scope["raw_path"]) + len(query) > MAX_ADDRESS_BYTES:
         return problems.answer(Request(scope), 414, f"The address may have {MAX_ADDRESS_BYTES} bytes at most.")

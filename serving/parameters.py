@@ -20,7 +20,7 @@ from serving.problems import Fault, InvalidRequest
 
 
 async def refuse_unknown(request: Request) -> None:
-    """Let pass what the route knows. Pages take whatever a link to them has.
+    """Let pass what the route knows. Pages say themselves what they take.
 
     Raises:
         InvalidRequest: naming each of the others.

@@ -32,7 +32,6 @@ RAISES = {"Problem", "problems.Problem", "super().__init__"}
 # What the examples ask where nothing like it is here, and the kinds of problems that say so.
 ABSENT = {
     "post /token/refresh": "refresh-refused",
-    "get /books/export": "data-moved-on",
     "post /crawls": "insufficient-scope",
     "get /crawls/{crawl_id}": "insufficient-scope",
     "get /segments/{segment_id}": "other-model",

@@ -123,7 +123,8 @@ def _invalid(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, An
     if "limit" in {parameter["name"] for parameter in operation.get("parameters", [])}:
         loc, msg, code = ["query", "limit"], "Input should be less than or equal to 100", "less_than_equal"
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        body = schemas[content["schema"]["$ref"].rpartition("/")[2]]
+        (schema, *_) = content["schema"].get("anyOf", [content["schema"]])  # of a body that may be left out
+        body = schemas[schema["$ref"].rpartition("/")[2]]
         loc, msg, code = ["body", next(iter(body.get("required", [])), "colour")], "Field required", "missing"
         if "required" not in body:
             msg, code = "Extra inputs are not permitted", "extra_forbidden"

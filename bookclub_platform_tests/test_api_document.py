@@ -14,9 +14,11 @@ import httpx
 import jsonschema
 import pytest
 
+from bookclub_platform.core.settings import Settings
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import PROBLEM, World, get
 from serving.app import create_app
+from serving.cursor import MAX_ID
 from serving.examples import example_of
 from serving.problems import KINDS
 
@@ -30,7 +32,6 @@ RAISES = {"Problem", "problems.Problem", "super().__init__"}
 # What the examples ask where nothing like it is here, and the kinds of problems that say so.
 ABSENT = {
     "post /token/refresh": "refresh-refused",
-    "get /books/export": "data-moved-on",
     "post /crawls": "insufficient-scope",
     "get /crawls/{crawl_id}": "insufficient-scope",
     "get /segments/{segment_id}": "other-model",
@@ -176,6 +177,64 @@ def test_what_is_too_much_and_what_is_away_is_answered_as_described(
     without = {name for name, codes in seen.items() if 503 not in codes}
     assert without == {"get /health", "get /metrics", "get /report", "post /crawls", "get /crawls/{crawl_id}"}
     assert {name for name, codes in seen.items() if 429 not in codes} == {"get /health", "get /metrics", "get /ready"}
+
+
+def parts(of: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a part of the document."""
+    if isinstance(of, dict):
+        yield of
+    for part in of.values() if isinstance(of, dict) else of if isinstance(of, list) else ():
+        yield from parts(part)
+
+
+def test_generators_of_clients_find_the_width_of_each_number_and_no_choice_beside_fields(
+    document: dict[str, Any],
+) -> None:
+    sized = [part for part in parts(document) if part.get("type") == "integer"]
+    assert len(sized) > 70 and {part.get("format") for part in sized} == {"int32", "int64"}
+    for schema in document["components"]["schemas"].values():
+        assert not schema.keys() & {"oneOf", "anyOf", "allOf"}, schema.get("title")
+        for name, field in schema.get("properties", {}).items():
+            if name in {"id", "book_id", "for_book_id", "ids", "book_ids", "liked", "exclude"}:
+                for part in parts(field):
+                    if part.get("type") == "integer":
+                        assert (part["format"], part["minimum"], part["maximum"]) == ("int64", 1, MAX_ID), name
+    assert document["components"]["schemas"]["FieldFault"]["properties"]["loc"]["items"] == {"type": "string"}
+    assert document["servers"] == [{"url": "/"}]
+
+
+def test_what_any_request_may_come_to_is_told_at_each_route(operations: list[Operation]) -> None:
+    for operation in operations:
+        assert operation["responses"].keys() >= {"400", "414", "422", "431", "500"}, operation.name
+        assert ("415" in operation["responses"]) == ("requestBody" in operation), operation.name
+
+
+def test_examples_of_problems_speak_of_their_route(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, anonymous_per_minute=77)
+    told = create_app(settings, "postgresql://nobody@127.0.0.1:1/none", "http://127.0.0.1:1").openapi()
+    for line in (
+        "| `anonymous` | requests without a token, by address | 77 | 0.779221 s |",
+        "| `login-name` | wrong passwords at one name from one address | 10 | 90 s |",
+    ):
+        assert line in told["info"]["description"]
+    violated, wanted = {}, {}
+    for path, by in told["paths"].items():
+        for method, route in by.items():
+            for described in route["responses"].values():
+                for kind, example in described.get("content", {}).get(PROBLEM, {}).get("examples", {}).items():
+                    if kind == "quota-exceeded":
+                        violated[path] = example["value"]["violated-policies"]
+                        assert f"The quota {violated[path][0]} is spent" in example["value"]["detail"]
+                    if kind == "invalid-request":
+                        ((where, name),) = [fault["loc"] for fault in example["value"]["errors"]]
+                        known = {parameter["name"] for parameter in route.get("parameters", [])}
+                        assert name in known or name == "colour" or (where == "body" and "requestBody" in route), path
+            if "415" in route["responses"]:
+                (example,) = route["responses"]["415"]["content"][PROBLEM]["examples"].values()
+                wanted[f"{method} {path}"] = example["value"]["detail"]
+    asked = ["/books", "/login", "/register", "/feedback", "/books/export"]
+    assert [violated[path] for path in asked] == [["anonymous"], ["login"], ["register"], ["feedback"], ["account"]]
+    assert [name for name, detail in wanted.items() if FORM in detail] == ["post /login"]
 
 
 def test_a_body_of_another_kind_is_refused_with_the_kind_that_is_taken(world: World) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.questions import Question
-from serving.schemas import Answer
+from serving.schemas import Answer, Few
 
 Username = Annotated[
     str,
@@ -51,7 +51,11 @@ class LoginForm(BaseModel):
         }
     )
 
-    grant_type: Literal["password", ""] = Field("password", description="`password`, or left out.")
+    grant_type: Literal["password", ""] = Field(
+        "password",
+        description="`password`, or left out.",
+        json_schema_extra={"x-enum-varnames": ["PASSWORD", "LEFT_OUT"]},
+    )
     username: Username
     password: Password
     scope: str = Field(
@@ -89,7 +93,7 @@ class TokenAnswer(Answer):
 
     access_token: str = Field(description="Send it as `Authorization: Bearer ...`.", examples=["eyJhbGciOiJIUzI1NiJ9"])
     token_type: Literal["bearer"] = Field("bearer", description="Nothing else.")
-    expires_in: int = Field(description="Seconds for which the access token is good, from now.", examples=[600])
+    expires_in: Few = Field(description="Seconds for which the access token is good, from now.", examples=[600])
     refresh_token: str = Field(
         description="Take it to /token/refresh for the next pair, any time within 30 days of the login.",
         examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],

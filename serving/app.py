@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI, Security
+from fastapi import Depends, FastAPI, Security
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
@@ -33,7 +33,7 @@ from serving.codings import RefusedCodings
 from serving.composed import ComposeAnswers
 from serving.crawls import Dagster
 from serving.datawatch import DataWatch
-from serving.description import DESCRIPTION
+from serving.description import description
 from serving.exports import MEDIA_TYPES, Exports
 from serving.feedback import FeedbackBook, Popular
 from serving.figures import SharedFigures
@@ -44,6 +44,7 @@ from serving.kept import KeepAnswers, KeptAnswers
 from serving.limits import LimitBody
 from serving.lineup import Lineups
 from serving.metrics import MeasureRequests, Metrics
+from serving.parameters import refuse_unknown
 from serving.quotas import SharedQuotas
 from serving.routes import routers
 from serving.security import SecureAnswers
@@ -92,7 +93,8 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
         title="Book Club API",
         version="1",
         summary="Books, and books like them.",
-        description=DESCRIPTION,
+        description=description(settings),
+        servers=[{"url": "/"}],  # where this document is: clients made from it else ask http://localhost
         openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
         lifespan=lambda _: _running(services, settings),
         generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
@@ -104,9 +106,10 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
     # Before the pages, which know each address below theirs.
     app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
     for router, is_open in routers():
-        app.include_router(router, dependencies=[] if is_open else [Security(guard, scopes=["read"])])
+        closed = [] if is_open else [Security(guard, scopes=["read"])]
+        app.include_router(router, dependencies=[*closed, Depends(refuse_unknown)])
     app.mount(STATIC, Assets())
-    document.install(app, settings.require_login)
+    document.install(app, settings)
     return app
 
 

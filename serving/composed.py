@@ -35,6 +35,7 @@ from serving.kept import KeptAnswers
 from serving.lineup import Filters, Lineup
 from serving.near_bytes import Near
 from serving.neighbours import Choice, labels
+from serving.parameters import has_repeated
 from serving.questions import ListQuery
 
 _ASKED = re.compile(r"/books(?:/([0-9]{1,19})(/recommendations)?)?", re.ASCII)
@@ -110,7 +111,7 @@ class ComposeAnswers:
 
     async def _book(self, frame: Frame, book_id: int, scope: Scope) -> Composed | None:
         lineup = frame.champion.lineup
-        if not self._catalogue.watch.is_current or (row := lineup.row(book_id)) is None:
+        if not self._catalogue.watch.is_current or (row := lineup.row(book_id)) is None or scope["query_string"]:
             return None
         books = await self._json_of(lineup, [book_id], [int(frame.stock.version[row])])
         return frame.answer(scope, books[0]) if books is not None else None
@@ -170,6 +171,8 @@ def _list_json(around: Around, book_id: int, books: list[bytes], told: list[byte
 def _choice(query: bytes) -> Choice | None:
     """What the address asks for; None if the route has to say what is wrong with it."""
     parameters = QueryParams(query)
+    if has_repeated(parameters, "exclude"):
+        return None
     values: dict[str, object] = dict(parameters)
     if "exclude" in parameters:
         values["exclude"] = parameters.getlist("exclude")

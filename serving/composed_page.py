@@ -16,6 +16,7 @@ from starlette.datastructures import QueryParams
 from bookclub_platform.core.browse import Filters, Position
 from bookclub_platform.core.stock import Stock
 from serving import cursor
+from serving.parameters import has_repeated
 from serving.passing import passing
 from serving.questions import BookQuery
 from serving.schemas import BookPage
@@ -42,8 +43,11 @@ class Place(NamedTuple):
 @lru_cache(4000)  # half a kilobyte each
 def question_of(query: bytes) -> Question | None:
     """What the address asks for; None if more than this module knows, or nothing that there is."""
+    parameters = QueryParams(query)
+    if has_repeated(parameters):
+        return None
     try:
-        asked = BookQuery.model_validate(dict(QueryParams(query)))
+        asked = BookQuery.model_validate(dict(parameters))
     except ValidationError:
         return None
     is_by_id = asked.sort == "id" and (asked.cursor is None or asked.cursor.sort == "id")

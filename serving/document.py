@@ -7,20 +7,32 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from serving import problems
+from bookclub_platform.core.settings import Settings
+from serving import policies, problems
 from serving.examples import add_examples, complete_examples, example_of
-from serving.gate import UNLIMITED
+from serving.gate import LOGINS, REGISTRATIONS, UNLIMITED, beyond
 from serving.guard import SCHEME
+from serving.policies import Quotas
+from serving.quotas import Standing
 from serving.versions import VERSION_HEADERS
 
 HEADERS = {  # name -> what it says, an example
     "ETag": ("Names this answer. Send it as `If-None-Match`: 304 says that the answer is still the same.", 'W/"5f1c"'),
-    "Cache-Control": ("`no-cache`: keep the answer, but ask each time whether it still holds.", "public, no-cache"),
+    "Cache-Control": (
+        "`no-cache`: keep the answer, but ask each time whether it still holds. `max-age`: keep it for so many seconds "
+        "without asking. `private`: not in a cache that others share.",
+        "public, no-cache",
+    ),
+    "Accept-Ranges": ("`none`: parts cannot be asked for; `after` goes on.", "none"),
+    "Bookclub-Books": ("How many books this export has. Only where that is known beforehand.", "1000"),
     "Bookclub-Data-Version": ("The state of the catalogue that the answer is of.", "50"),
     "Bookclub-Model": ("The model in use, and its version; absent while there is none.", "tfidf_model/3"),
-    "RateLimit-Policy": ("Your quota, by name: `q` requests within `w` seconds.", '"anonymous";q=120;w=60'),
+    "RateLimit-Policy": (
+        "The quotas that the answer counted against, by name: each holds `q`, and has one back every w/q seconds.",
+        '"anonymous";q=120;w=60',
+    ),
     "RateLimit": (
-        "How you stand: `r` requests are left now; one comes back every w/q seconds, all are back after `t` seconds.",
+        "How you stand with each: `r` are left now, and all are back after `t` seconds.",
         '"anonymous";r=117;t=2',
     ),
     "Retry-After": ("Seconds to wait before the same is asked again.", "1"),
@@ -29,8 +41,12 @@ HEADERS = {  # name -> what it says, an example
     "X-Request-ID": ("Names the request in the server's log: tell it to the operator.", "754000baedcaef39"),
 }
 _BY_STATUS = {"401": ["WWW-Authenticate"], "202": ["Location"], "429": ["Retry-After"], "503": ["Retry-After"]}
+_OF_PATH = {"/books/export": ["Accept-Ranges", "Bookclub-Books"], "/books/popular": ["Cache-Control"]}
 _NAMED = {"Books", "Recommendations"}  # tags of answers that rest on the books, and on the model but for these
 _OF_BOOKS_ALONE = {"/books/export", "/books/popular"}
+_BEFORE_QUOTAS = {"414", "431", "500"}  # answered outside of what counts requests
+_OF_ANY: list[int | str] = [400, 414, "invalid-request", 431, 500]  # what any request may come to
+_INT32_MAX = 2**31 - 1
 _IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
@@ -41,7 +57,7 @@ _IF_NONE_MATCH = {
 }
 
 
-def install(app: FastAPI, is_login_required: bool) -> None:
+def install(app: FastAPI, settings: Settings) -> None:
     """Make the document of `app` say so."""
     generate = app.openapi
 
@@ -59,17 +75,18 @@ def install(app: FastAPI, is_login_required: bool) -> None:
         complete_examples(components["schemas"])
         for path, operations in document["paths"].items():
             for operation in operations.values():
-                _complete(operation, path, is_login_required)
+                _complete(operation, path, settings.require_login)
                 add_examples(operation, components["schemas"])
-                _place_problems(operation, path)
+                _place_problems(operation, path, components["schemas"], policies.every(settings))
                 _add_headers(operation, path)
+        _size_integers(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
 
 
 def _complete(operation: dict[str, Any], path: str, is_login_required: bool) -> None:
-    asked: list[int | str] = [] if path in UNLIMITED else ["quota-exceeded"]
+    asked = _OF_ANY + ([] if path in UNLIMITED else ["quota-exceeded"])
     needs: list[dict[str, list[str]]] = operation.get("security", [])
     if needs:
         asked += ["no-token", "expired-token", "invalid-token", "ended-session"]
@@ -77,25 +94,66 @@ def _complete(operation: dict[str, Any], path: str, is_login_required: bool) -> 
         asked += ["insufficient-scope"]
     if needs == [{SCHEME: ["read"]}] and not is_login_required:
         needs.append({})
-    if "requestBody" in operation:
-        asked += [400]
     for status, described in problems.responses(*asked).items():
         known = operation["responses"].setdefault(str(status), described)
         for kind, content in described["content"].items():
             known["content"][kind]["examples"] |= content["examples"]
 
 
-def _place_problems(operation: dict[str, Any], path: str) -> None:
-    """Name the kinds of each status, and let the examples speak of this path."""
+def _place_problems(operation: dict[str, Any], path: str, schemas: dict[str, Any], quotas: Quotas) -> None:
+    """Name the kinds of each status, and let the examples speak of this path, its parameters and its quota."""
+    bodies = operation.get("requestBody", {}).get("content", {})
+    special = {"invalid-request": _invalid(operation, schemas), "quota-exceeded": _spent(operation, path, quotas)}
     for parameter in operation.get("parameters", []):
         path = path.replace(f"{{{parameter['name']}}}", str(example_of(parameter["schema"], {})))
     for status, described in operation["responses"].items():
         if (content := described.get("content", {}).get(problems.MEDIA_TYPE)) is None:
             continue
-        for example in content["examples"].values():
-            example["value"]["instance"] = path
+        for kind, example in content["examples"].items():
+            example["value"] |= special.get(kind, {}) | {"instance": path}
+            if status == "415" and problems.FORMS[0] in bodies:
+                example["value"]["detail"] = problems.FORM_WANTED
         kinds = ", ".join(f"`{kind}`" for kind in content["examples"])
         described["description"] = f"{problems.phrase(int(status))}: {kinds}"
+
+
+def _invalid(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """What is special of a 422: about something that this operation takes, and takes otherwise."""
+    loc, msg, code = ["query", "colour"], "Extra inputs are not permitted", "extra_forbidden"
+    if "limit" in {parameter["name"] for parameter in operation.get("parameters", [])}:
+        loc, msg, code = ["query", "limit"], "Input should be less than or equal to 100", "less_than_equal"
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        (schema, *_) = content["schema"].get("anyOf", [content["schema"]])  # of a body that may be left out
+        body = schemas[schema["$ref"].rpartition("/")[2]]
+        loc, msg, code = ["body", next(iter(body.get("required", [])), "colour")], "Field required", "missing"
+        if "required" not in body:
+            msg, code = "Extra inputs are not permitted", "extra_forbidden"
+    problem = problems.InvalidRequest([{"loc": loc, "msg": msg, "code": code}])
+    return {"detail": str(problem), **problem.members}
+
+
+def _spent(operation: dict[str, Any], path: str, quotas: Quotas) -> dict[str, Any]:
+    """What is special of a 429: which quota it is."""
+    is_open = {} in operation.get("security", [{}])
+    names = dict.fromkeys(LOGINS, "login") | dict.fromkeys(REGISTRATIONS, "register") | {"/feedback": "feedback"}
+    quota = quotas[names.get(path, "anonymous" if is_open else "account")]
+    if not quota.amount:  # no limit here: the example stays the general one
+        return {}
+    step_s = quota.window_s / quota.amount
+    problem = beyond(Standing(quota, 0, quota.window_s, step_s))
+    return {"detail": str(problem), **problem.members}
+
+
+def _size_integers(part: Any) -> None:
+    """Give each integer a format: without one, generators of clients take 32 bits for ids of 53."""
+    if isinstance(part, dict):
+        if part.get("type") == "integer":
+            part.setdefault("format", "int32" if part.get("maximum", _INT32_MAX + 1) <= _INT32_MAX else "int64")
+        for value in part.values():
+            _size_integers(value)
+    elif isinstance(part, list):
+        for value in part:
+            _size_integers(value)
 
 
 def _add_headers(operation: dict[str, Any], path: str) -> None:
@@ -106,10 +164,13 @@ def _add_headers(operation: dict[str, Any], path: str) -> None:
         names = ["X-Request-ID", *_BY_STATUS.get(status, [])]
         if status == "403" and "insufficient-scope" in described["description"]:
             names += ["WWW-Authenticate"]
-        if path not in UNLIMITED:
+        is_before = status in _BEFORE_QUOTAS or (status == "400" and "requestBody" not in operation)
+        if path not in UNLIMITED and not is_before:
             names += ["RateLimit", "RateLimit-Policy"]
         if status in {"200", "304"} and _NAMED & set(operation.get("tags", [])) and path != "/feedback":
             names += VERSION_HEADERS[: 1 if path in _OF_BOOKS_ALONE else None]
         if status in {"200", "304"} and is_conditional:
             names += ["ETag", "Cache-Control"]
+        if status == "200":
+            names += _OF_PATH.get(path, [])
         described["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}

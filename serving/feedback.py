@@ -15,9 +15,10 @@ from bookclub_platform.core.tables import select_data_version
 from serving import problems
 from serving.catalogue import Catalogue
 from serving.gate import beyond
+from serving.policies import of_feedback
 from serving.postgres import connected, open_engine
 from serving.questions import MAX_LIMIT, FeedbackEvent
-from serving.quotas import Quota, SharedQuotas
+from serving.quotas import SharedQuotas, Standing
 from serving.served import Served
 
 POOL_SIZE = 2
@@ -28,23 +29,31 @@ class FeedbackBook:
     """The feedback in one database; connects when first asked."""
 
     def __init__(self, database_url: str, quotas: SharedQuotas, events_per_day: int, served: Served) -> None:
-        self._quotas, self._per_day = quotas, Quota("feedback", events_per_day, 24 * 3600, "events")
+        self._quotas, self._per_day = quotas, of_feedback(events_per_day)
         self._served = served
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
+
+    def count(self, user_id: int, events: int) -> Standing | None:
+        """How the account stands with so many more events told; None where there is no limit.
+
+        Raises:
+            Problem: 429, it has told as much as one may in a day.
+        """
+        if not self._per_day.amount:
+            return None
+        standing = self._quotas.take(self._per_day, str(user_id), events)
+        if standing.is_over:
+            raise beyond(standing)
+        return standing
 
     async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> list[Event]:
         """Keep those that this account has not told before; returns them. All or none are kept.
 
         Raises:
-            Problem: 429, the account has told as much as one may in a day.
             InvalidRequest: a recommendation cannot have been given out here.
             UnknownBooks: an event is about a book that never was.
             DatabaseUnavailable: nothing is kept; telling it again is safe.
         """
-        if self._per_day.amount:
-            standing = self._quotas.take(self._per_day, str(user_id), len(told))
-            if standing.is_over:
-                raise beyond(standing)
         events = [_event(event) for event in told]
         ids = [book_id for event in events for book_id in (event.book_id, event.for_book_id) if book_id is not None]
         async with connected(self._engine, "The feedback") as connection, connection.begin():
@@ -70,7 +79,8 @@ class FeedbackBook:
             elif event.data_version > newest:
                 why = f"The catalogue has not come to data version {event.data_version} yet: it is at {newest}"
             if why:
-                faults.append({"loc": ["body", "events", place, "recommendation_id"], "msg": why})
+                loc = ["body", "events", str(place), "recommendation_id"]
+                faults.append({"loc": loc, "msg": why, "code": "never_given_out"})
         return faults
 
     async def close(self) -> None:

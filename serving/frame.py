@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from serving.champion import Champion
 from serving.headers import Pair, named
 from serving.schemas import Emptiness, Fallback, ModelRef, Recommendations
-from serving.versions import fresh_headers, is_named
+from serving.versions import VARIED, fresh_headers, is_named
 
 _MOST_QUESTIONS = 1000
 
@@ -38,7 +38,7 @@ class Composed:
 
     def varied(self) -> Composed:
         """As it is told to those who take no packed one, where others would be given that."""
-        return Composed(self.status, [*self.headers[:-1], (b"vary", b"Authorization, Accept-Encoding")], self.body)
+        return Composed(self.status, [*self.headers[:-1], (b"vary", VARIED.encode())], self.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
@@ -65,7 +65,7 @@ class Frame:
         told = self._told(scope, has_lists)
         held = named(scope["headers"], b"if-none-match")
         if held and is_named(named(told, b"etag"), held):
-            return Composed(304, told, b"")
+            return Composed(304, told, b"").varied()
         sized = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         return Composed(200, [*sized, *told], body)
 

@@ -4,6 +4,8 @@ Every answer under a quota says how the caller stands, in the header fields of d
 
     RateLimit-Policy: "anonymous";q=120;w=60
     RateLimit: "anonymous";r=117;t=2
+
+and with another quota than that of requests likewise, behind it, where the answer counted against one.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bookclub_platform.core.settings import Settings
 from serving import problems
 from serving.headers import named
+from serving.policies import of_requests
 from serving.quotas import Quota, SharedQuotas, Standing
 from serving.tokens import WEB_KIND, Claims, TokenRefused, Tokens
 from serving.web.pages import page_for
@@ -82,15 +85,17 @@ def charge(request: Request, units: int) -> None:
         meter.take(units - 1)
 
 
+def tell(request: Request, standing: Standing) -> None:
+    """Let the answer say how the caller stands with another quota than that of requests, too."""
+    request.state.standings.append(standing)
+
+
 class Gate:
     """ASGI middleware that puts a Caller into `request.state.caller` and counts the request."""
 
     def __init__(self, app: ASGIApp, tokens: Tokens, quotas: SharedQuotas, settings: Settings) -> None:
         self._app, self._tokens, self._quotas = app, tokens, quotas
-        self._anonymous = Quota("anonymous", settings.anonymous_per_minute, 60)
-        self._account = Quota("account", settings.account_per_minute, 60)
-        self._logins = Quota("login", settings.logins_per_minute, 60)
-        self._registrations = Quota("register", settings.registrations_per_hour, 3600)
+        self._anonymous, self._account, self._logins, self._registrations = of_requests(settings).values()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,18 +104,18 @@ class Gate:
         caller = self._caller(scope)
         scope.setdefault("state", {})["caller"] = caller
         meter = scope["state"]["meter"] = self._meter(scope["method"], scope["path"], caller)
-        if meter is None:
-            await self._app(scope, receive, send)
-        elif meter.standing.is_over:
+        others: list[Standing] = []
+        scope["state"]["standings"] = others
+        if meter is not None and meter.standing.is_over:
             await _refusal(Request(scope), meter.standing)(scope, receive, send)
-        else:
+            return
 
-            async def send_with_fields(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    MutableHeaders(scope=message).update(_fields(meter.standing))
-                await send(message)
+        async def send_with_fields(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _add_fields(MutableHeaders(scope=message), [meter.standing, *others] if meter is not None else others)
+            await send(message)
 
-            await self._app(scope, receive, send_with_fields)
+        await self._app(scope, receive, send_with_fields)
 
     def _caller(self, scope: Scope) -> Caller:
         client = scope.get("client")
@@ -168,9 +173,17 @@ def beyond(standing: Standing) -> problems.Problem:
     return problems.Problem(
         429,
         "quota-exceeded",
-        f"More than {quota.amount} {quota.of} in {quota.window_s} s (quota {quota.name}). Ask again in {wait_s} s.",
+        f"{sentence(quota)} Ask again in {wait_s} s.",
         headers={"Retry-After": str(wait_s)} | _fields(standing),
         **{"violated-policies": [quota.name]},
+    )
+
+
+def sentence(quota: Quota) -> str:
+    """That it is spent. Not "so many a minute": one that was whole lets nearly twice as many through in the first."""
+    step_s = quota.window_s / quota.amount
+    return (
+        f"The quota {quota.name} is spent: it holds {quota.amount} {quota.of}, and one comes back every {step_s:g} s."
     )
 
 
@@ -183,6 +196,16 @@ def _refusal(request: Request, standing: Standing) -> Response:
     answer = page_for(request, "fault.html", problem.status, title="A moment, please", text=text)
     answer.headers.update({"Cache-Control": "no-store"} | headers)
     return answer
+
+
+def _add_fields(headers: MutableHeaders, standings: list[Standing]) -> None:
+    """Say how the caller stands, before what the answer says itself: of a quota that it went beyond."""
+    told = headers.get("RateLimit-Policy", "")
+    for standing in reversed(standings):
+        if f'"{standing.quota.name}";' in told:
+            continue
+        for name, field in _fields(standing).items():
+            headers[name] = f"{field}, {headers[name]}" if name in headers else field
 
 
 def _fields(standing: Standing) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""A request -> the same request, or 413 once its body is longer than any question needs to be."""
+"""A request -> the same request, or 413 once its body is longer than any question needs to be, or 415 if it is packed:
+nobody knows how long that will be."""
 
 from __future__ import annotations
 
@@ -19,11 +20,14 @@ class LimitBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        announced, coding = headers.get("content-length", "0"), headers.get("content-encoding", "identity")
         read = 0
 
         async def receive_some() -> Message:
             nonlocal read
+            if coding.lower() != "identity":
+                raise _packed(coding)
             if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
                 raise _too_long()
             message = await receive()
@@ -33,6 +37,11 @@ class LimitBody:
             return message
 
         await self._app(scope, receive_some, send)
+
+
+def _packed(coding: str) -> HTTPException:
+    detail = f"The body came as Content-Encoding: {coding[:100]}. Send it unpacked, without that header."
+    return HTTPException(415, detail, headers={"Accept-Encoding": "identity"})  # RFC 7694
 
 
 def _too_long() -> HTTPException:

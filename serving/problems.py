@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from fastapi import FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
@@ -23,15 +23,21 @@ from serving.headers import secured
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class FieldFault(BaseModel):
     """One thing in a request that cannot be."""
 
-    loc: list[str | int] = Field(
-        description="Where: `query`, `path` or `body`, then the names and places on the way to it.",
-        examples=[["query", "limit"]],
+    loc: list[str] = Field(
+        description="Where: `query`, `path` or `body`, then the names on the way to it, and places in lists, from 0.",
+        examples=[["query", "limit"], ["body", "events", "3", "kind"]],
+    )
+    code: str = Field(
+        description="What is wrong, as a word that stays, for texts of your own: pydantic's type of the error "
+        "(`missing`, `less_than_equal`, `extra_forbidden`, `json_invalid`, ...; `value_error` where only `msg` says "
+        "more), or ours: `repeated`, `never_given_out`.",
+        examples=["less_than_equal"],
     )
     msg: str = Field(
         description="What is wrong, for developers.", examples=["Input should be less than or equal to 100"]
@@ -49,18 +55,22 @@ class ProblemDetails(BaseModel):
         examples=["tag:bookclub,2026:unknown-book"],
     )
     title: str = Field(description="The kind of problem in words.", examples=["Unknown book"])
-    status: int = Field(description="The HTTP status.", examples=[404])
+    status: int = Field(
+        description="The HTTP status.", examples=[404], json_schema_extra={"minimum": 400, "maximum": 599}
+    )
     detail: str = Field(
         description="What happened here, and what to do: for developers, in English.",
         examples=["No book has the id 42."],
     )
     instance: str = Field(description="The path that was asked.", examples=["/books/42"])
     errors: list[FieldFault] = Field([], description="Of `invalid-request`: all that is wrong.")
-    book_ids: list[int] = Field([], description="Of `unknown-books`: those ids.", examples=[[41, 42]])
+    book_ids: list[Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 2**53 - 1})]] = Field(
+        [], description="Of `unknown-books`: those ids.", examples=[[41, 42]]
+    )
     policies: list[str] = Field(
         [],
         alias="violated-policies",
-        description="Of `quota-exceeded`: which quotas, by their names in `RateLimit-Policy`.",
+        description="Of `quota-exceeded`: which quotas, by their names in `RateLimit-Policy` of this answer.",
         examples=[["anonymous"]],
     )
     checks: dict[str, Any] = Field(
@@ -112,15 +122,16 @@ class OtherOrder(Problem):
 class Fault(TypedDict):
     """A FieldFault, as it is made."""
 
-    loc: list[str | int]
+    loc: list[str]
     msg: str
+    code: str
 
 
 class InvalidRequest(Problem):
     """Values in a request that cannot be."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        detail = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:5])
+        detail = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults[:5])
         super().__init__(422, "invalid-request", detail, errors=faults)
 
 
@@ -159,7 +170,10 @@ KINDS = {
     "other-order": (409, "The cursor is of a page in the order price: ask with sort=price, or anew."),
     "data-moved-on": (409, "The books are of data version 51 now, not of 50. Begin the export anew."),
     "invalid-request": (422, "query.limit: Input should be less than or equal to 100"),
-    "quota-exceeded": (429, "More than 120 requests in 60 s (quota anonymous). Ask again in 1 s."),
+    "quota-exceeded": (
+        429,
+        "The quota anonymous is spent: it holds 120 requests, and one comes back every 0.5 s. Ask again in 1 s.",
+    ),
     "export-under-way": (
         429,
         "An export of this account is under way. Read it to its end, or close it, and ask again.",
@@ -173,13 +187,20 @@ KINDS = {
     "busy": (503, "Too many people log in just now. Try again."),
 }
 _PLAIN = {  # whose status says it all
-    400: "There was an error parsing the body",
+    400: "The query of the address is not UTF-8.",
     413: "The body may have 65536 bytes at most.",
     414: "The address may have 8192 bytes at most.",
     415: "Send the body as JSON, with the header Content-Type: application/json.",
+    431: "The headers may have 32768 bytes at most.",
+    500: "The server made a mistake, which its log describes. Asking again may help.",
 }
+FORM_WANTED = f"Send the body as a form, with the header Content-Type: {FORMS[0]}."
 _MEMBERS: dict[str, dict[str, Any]] = {  # what a kind of problem adds to the members that all have
-    "invalid-request": {"errors": [{"loc": ["query", "limit"], "msg": "Input should be less than or equal to 100"}]},
+    "invalid-request": {
+        "errors": [
+            {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 100", "code": "less_than_equal"}
+        ]
+    },
     "unknown-books": {"book_ids": [41, 42]},
     "quota-exceeded": {"violated-policies": ["anonymous"]},
     "not-ready": {"checks": {"database": {"ok": False, "detail": "The books cannot be read."}}},
@@ -274,21 +295,22 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
 async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     # Without the faulty input: it may be as large as the request, or NaN, which JSON cannot say.
-    errors: list[Fault] = [{"loc": list(fault["loc"]), "msg": _message(fault)} for fault in error.errors()]
+    errors = [_fault_of(fault) for fault in error.errors()]
     sent = request.headers.get("content-type", "")
     if _takes_form(request):
-        if not sent.startswith(_FORMS):
-            return answer(request, 415, f"Send the body as a form, with the header Content-Type: {_FORMS[0]}.")
+        if not sent.startswith(FORMS):
+            return answer(request, 415, FORM_WANTED)
     elif errors[0]["loc"] == ["body"] and "json" not in sent:
         return answer(request, 415, _PLAIN[415])
     return of(request, InvalidRequest(errors))
 
 
-def _message(fault: dict[str, Any]) -> str:
-    if fault["type"] == "json_invalid":
-        return f"Not JSON: {fault['ctx']['error']}"
-    message: str = fault["msg"]
-    return message.removeprefix("Value error, ")
+def _fault_of(fault: dict[str, Any]) -> Fault:
+    if fault["type"] == "json_invalid":  # whose place is one in the text, and would read as one in a list
+        (_, place), why = fault["loc"], fault["ctx"]["error"]
+        return {"loc": ["body"], "msg": f"Not JSON: {why}, at character {place}", "code": fault["type"]}
+    loc = [str(part) for part in fault["loc"]]
+    return {"loc": loc, "msg": fault["msg"].removeprefix("Value error, "), "code": fault["type"]}
 
 
 def _takes_form(request: Request) -> bool:
@@ -305,9 +327,8 @@ async def _fault(request: Request, error: Exception) -> ProblemResponse:
     """The server's own fault: the trace goes to the log (Starlette raises it again for that), never to the client."""
     # For uvicorn closes the connection after such an error. Untold, a client or gateway that keeps connections loses
     # its next request on this one, which had nothing to do with the error.
-    detail = "The server made a mistake, which its log describes. Asking again may help."
     trace = tracing.current()  # Starlette makes this answer outside of all middleware
     named = {"X-Request-ID": trace.request_id} if trace is not None else {}
-    failed = answer(request, 500, detail, headers={"Connection": "close"} | named)
+    failed = answer(request, 500, _PLAIN[500], headers={"Connection": "close"} | named)
     failed.raw_headers = secured(failed.raw_headers, request.url.path)
     return failed

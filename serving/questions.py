@@ -8,10 +8,19 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 from decimal import Decimal
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    model_validator,
+)
 
 from bookclub_platform.core.browse import Filters, SearchSort, Sort
 from bookclub_platform.core.feedback import Kind
@@ -23,7 +32,10 @@ from serving.versions import RECOMMENDATION_ID
 
 MAX_LIMIT = 100
 # Control characters say nothing, and Postgres cannot even compare with a text that holds NUL.
-ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+_IN_LINE = r"[^\x00-\x1f\x7f]"
+ONE_LINE = f"^{_IN_LINE}+$"
+# A character that is no space. Spelt out: what \s is differs between languages, and with it who refuses what.
+_INKED = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 MAX_BATCH = 100
 MAX_EXCLUDED = 1000
 MAX_EXCLUDED_IN_ADDRESS = 200  # so many of the longest ids fit into one, beside all else
@@ -39,6 +51,11 @@ def _whole(value: Any) -> Any:
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)]
 StrictId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID), BeforeValidator(_whole)]
+
+
+def _named(*values: str) -> dict[str, Any]:
+    """What generated clients call these: of `price` and `-price` they would make PRICE and VALUE_1."""
+    return {"x-enum-varnames": [value.lstrip("-").upper() + "_DOWN" * value.startswith("-") for value in values]}
 
 
 class Question(BaseModel):
@@ -62,30 +79,25 @@ Price = Annotated[  # Postgres keeps prices as decimals; of 1e-99999 even it wou
 ]
 
 
+# Without examples: no cursor, category or shop is one of every catalogue, and what tries all examples at once, as /docs
+# does, would find no book.
 _CURSOR = "`next` of the page before, as it came; leave it out for the first page."
+_CATEGORY = "Slug of a category, from GET /categories, such as `science-fiction`; one that does not exist has no books."
 
 
 class PageQuery(Question):
     """Which page, and which books by what people choose first."""
 
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
-    cursor: Cursor | None = Field(
-        None,
-        description=_CURSOR,
-        examples=["20"],
-    )
-    category: Slug | None = Field(
-        None,
-        description="Slug of a category, from /categories; one that does not exist has no books.",
-        examples=["science-fiction"],
-    )
+    cursor: Cursor | None = Field(None, description=_CURSOR)
+    category: Slug | None = Field(None, description=_CATEGORY)
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
 
 
 class _Narrowed(Question):
     """Which books, past category and stock."""
 
-    source: Slug | None = Field(None, description="The shop that it was found in.", examples=["books_toscrape"])
+    source: Slug | None = Field(None, description="The shop that it was found in: `source` of a book.")
     min_price: Price | None = Field(
         None, description="The lowest price, in the book's own currency; it counts as well.", examples=[10]
     )
@@ -108,6 +120,7 @@ class BookQuery(_Narrowed, PageQuery):
         "id",
         description="The order; `-` is downwards. Books without stars are last either way. Titles: without regard to "
         "upper and lower case, by their first 100 characters.",
+        json_schema_extra=_named(*get_args(Sort)),
     )
 
 
@@ -119,7 +132,6 @@ class SegmentQuery(Question):
         None,
         pattern=r"^[1-9][0-9]{0,15}$",
         description=_CURSOR,
-        examples=["20"],
     )
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
 
@@ -130,22 +142,21 @@ class ExportQuery(Question):
     format: Format = Field(
         "ndjson",
         description="ndjson: one JSON object a line, as GET /books/{book_id} answers it, and `also_in`; csv: RFC 4180, "
-        "with a header, and an empty field for null; or parquet.",
+        "with a header, and an empty field for null; or parquet, which is never packed.",
     )
     with_delisted: bool = Field(False, description="Also the books that the shops no longer show.")
     after: int = Field(
         0,
         ge=0,
         le=MAX_ID,
-        description="To go on with an export that broke off: the id of the last whole book that came.",
-        examples=[500],
+        description="To go on with an export that broke off: the id of the last whole book that came. Ask for the same "
+        "`format` and `with_delisted` as before.",
     )
     data_version: str | None = Field(
         None,
         pattern="^(0|[1-9][0-9]{0,15})$",
         description="The header `Bookclub-Data-Version` of the part that came: if the books are of another one now, "
         "the parts would not fit together, and the answer is 409.",
-        examples=["50"],
     )
 
 
@@ -168,7 +179,8 @@ class FeedbackEvent(Question):
         examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
     )
     kind: Kind = Field(
-        description="`shown`: it was on the screen; `clicked`; `liked`; `swapped`: taken in exchange for another.",
+        description="`shown`: it was on the screen; `clicked`; `liked`; `swapped`: the reader took it and gave another "
+        "book for it. Each is an event of its own: what is swapped was shown before, and may be told so.",
         examples=["clicked"],
     )
     recommendation_id: str = Field(
@@ -179,10 +191,13 @@ class FeedbackEvent(Question):
         "not known, and not asked.",
         examples=["tfidf_model/3@50"],
     )
-    book_id: StrictId = Field(description="The recommended book.", examples=[12])
+    book_id: StrictId = Field(
+        description="The recommended book: of what is `swapped` the one that the reader took.", examples=[12]
+    )
     for_book_id: StrictId | None = Field(
         None,
-        description="The book that it was recommended for; null where it was for several, or for a text.",
+        description="The book that it was recommended for: the one whose list it stood in, whichever the reader gave "
+        "for it; null where it was for several, or for a text.",
         examples=[1],
     )
     position: Annotated[int, Field(strict=True, ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] | None = Field(
@@ -203,8 +218,28 @@ class FeedbackEvent(Question):
     )
 
 
+# The list of book 1 offered 12, and the reader gave their 1 for it.
+_SWAP: list[JsonValue] = [
+    {
+        "event_id": event_id,
+        "kind": kind,
+        "recommendation_id": "tfidf_model/3@50",
+        "book_id": 12,
+        "for_book_id": 1,
+        "position": 1,
+        "seconds_ago": seconds_ago,
+    }
+    for kind, seconds_ago, event_id in (
+        ("swapped", 3, "0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"),
+        ("shown", 40, "8c1d5a52-3f0e-4f6b-8d0c-1b7a2e9c4d33"),
+    )
+]
+
+
 class FeedbackRequest(Question):
     """What readers did."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"events": _SWAP}]})
 
     events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="In any order.")
 
@@ -222,7 +257,7 @@ SearchText = Annotated[
     Field(
         min_length=1,
         max_length=1000,
-        pattern=ONE_LINE,
+        pattern=f"^{_IN_LINE}*{_INKED}{_IN_LINE}*$",
         description="Words of a title or a description, a UPC, or the beginning of a word. Typos are forgiven.",
         examples=["lihgthouse keeper"],
     ),
@@ -234,22 +269,13 @@ class SearchQuery(_Narrowed):
 
     q: SearchText
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
-    cursor: str | None = Field(
-        None,
-        pattern=PLACE,
-        description=_CURSOR,
-        examples=["20.p"],
-    )
-    category: Slug | None = Field(
-        None,
-        description="Slug of a category, from /categories; one that does not exist has no books.",
-        examples=["science-fiction"],
-    )
+    cursor: str | None = Field(None, pattern=PLACE, description=_CURSOR)
+    category: Slug | None = Field(None, description=_CATEGORY)
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
     sort: SearchSort = Field(
         "relevance",
         description="The order of what is found: the best first, or as GET /books has it.",
-        examples=["price"],
+        json_schema_extra=_named(*get_args(SearchSort)),
     )
 
     @property
@@ -286,11 +312,7 @@ class ListQuery(Question):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
         10, description="How many at most."
     )
-    category: Slug | None = Field(
-        None,
-        description="Books of this category alone: a slug from /categories.",
-        examples=["science-fiction"],
-    )
+    category: Slug | None = Field(None, description=_CATEGORY)
     min_price: Amount | None = Field(None, description="At least this price, in the book's currency.", examples=[10])
     max_price: Amount | None = Field(None, description="At most this price, in the book's currency.", examples=[19.99])
     min_rating: Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)] | None = Field(
@@ -350,19 +372,11 @@ class BatchRequest(_ListRequest):
         return math.ceil(len(self.book_ids) * self.limit / 100) * super().units
 
 
-def _one_of(given: str, kind: str, other: str) -> dict[str, Any]:
-    return {"required": [given], "properties": {given: {"type": kind}, other: {"type": "null"}}}
-
-
 class ReaderRequest(_ListRequest):
-    """What a reader likes, or what the next book is to be about: one of the two."""
+    """What a reader likes (`liked`), or what the next book is to be about (`text`): one of the two, not both."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [_one_of("liked", "array", "text"), _one_of("text", "string", "liked")],
-            "examples": [{"liked": [1, 2], "limit": 10, "max_price": 19.99}],
-        }
-    )
+    # In words alone: of a `oneOf` beside properties, generators of clients make nothing, or leave the route out.
+    model_config = ConfigDict(json_schema_extra={"examples": [{"liked": [1, 2], "limit": 10, "max_price": 19.99}]})
 
     # Examples of one would go into the same generated body as those of the other.
     liked: list[Id] | None = Field(
@@ -372,6 +386,7 @@ class ReaderRequest(_ListRequest):
         None,
         min_length=1,
         max_length=MAX_TEXT,
+        pattern=_INKED,
         description="What the books are to be about, in any words; give either this or `liked`.",
     )
 

@@ -7,9 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from serving.cursor import MAX_ID
+
 DataVersion = Annotated[
     str, Field(description="Changes whenever the catalogue changes: answers of one version agree.", examples=["50"])
 ]
+
+
+BookId = Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_ID})]
+Stars = Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 5})]
+Few = Annotated[int, Field(json_schema_extra={"format": "int32"})]  # as Postgres keeps it
 
 
 class Answer(BaseModel):
@@ -25,7 +32,7 @@ class Answer(BaseModel):
 class Book(Answer):
     """A book as the catalogue keeps it."""
 
-    id: int = Field(description="Ours; stays the same for as long as the book is known.", examples=[1])
+    id: BookId = Field(description="Ours; stays the same for as long as the book is known.", examples=[1])
     source: str = Field(description="The shop that it was found in.", examples=["books_toscrape"])
     source_id: str = Field(description="The shop's own key: the UPC where there is one.", examples=["4f0bfbd7a6bd4c3f"])
     upc: str | None = Field(
@@ -36,14 +43,14 @@ class Book(Answer):
     category_name: str = Field(description="The category as readers see it.", examples=["Science Fiction"])
     price: float = Field(description="In units of `currency`, at most two decimals.", examples=[51.77])
     currency: str = Field(description="ISO 4217.", examples=["GBP"])
-    rating: int | None = Field(description="Stars, 1 to 5; null where the shop shows none.", examples=[4])
-    stock: int | None = Field(description="Copies at hand; null where the shop says only whether any.", examples=[22])
+    rating: Stars | None = Field(description="Stars, 1 to 5; null where the shop shows none.", examples=[4])
+    stock: Few | None = Field(description="Copies at hand; null where the shop says only whether any.", examples=[22])
     in_stock: bool = Field(description="Whether it can be bought.")
     description: str | None = Field(
         description="Plain text from the shop: escape it before it goes into a page.",
         examples=["A keeper alone with the sea finds a letter that was never meant for her."],
     )
-    num_reviews: int | None = Field(
+    num_reviews: Few | None = Field(
         description="How many readers reviewed it in the shop; null where it does not say.", examples=[0]
     )
     url: str = Field(
@@ -73,7 +80,7 @@ class CategoryCount(Answer):
 class RatingCount(Answer):
     """How many books have that many stars."""
 
-    rating: int | None = Field(description="Stars, 1 to 5; null: the shop shows none.", examples=[4])
+    rating: Stars | None = Field(description="Stars, 1 to 5; null: the shop shows none.", examples=[4])
     books: int = Field(description="How many.", examples=[179])
 
 
@@ -123,17 +130,17 @@ class State(Answer):
         description="When a crawl first saw it otherwise, UTC; null: it holds.", examples=[None]
     )
     price: float = Field(description="In units of the book's `currency`.", examples=[51.77])
-    rating: int | None = Field(description="Stars, 1 to 5; null where the shop showed none.", examples=[4])
-    stock: int | None = Field(description="Copies at hand; null where the shop did not count.", examples=[22])
+    rating: Stars | None = Field(description="Stars, 1 to 5; null where the shop showed none.", examples=[4])
+    stock: Few | None = Field(description="Copies at hand; null where the shop did not count.", examples=[22])
     previous_price: float | None = Field(description="Before; null in the first state.", examples=[49.5])
-    previous_rating: int | None = Field(description="Before; null in the first state too.", examples=[4])
-    previous_stock: int | None = Field(description="Before; null in the first state too.", examples=[20])
+    previous_rating: Stars | None = Field(description="Before; null in the first state too.", examples=[4])
+    previous_stock: Few | None = Field(description="Before; null in the first state too.", examples=[20])
 
 
 class History(Answer):
     """How price, stars and stock of a book changed."""
 
-    book_id: int = Field(examples=[1], description="The book asked about.")
+    book_id: BookId = Field(examples=[1], description="The book asked about.")
     currency: str = Field(description="ISO 4217, of all the prices.", examples=["GBP"])
     items: list[State] = Field(description="Oldest first; the last is what holds.")
     data_version: DataVersion
@@ -307,7 +314,7 @@ class _List(Answer):
 class BookRecommendations(_List):
     """The list of one book of a batch."""
 
-    book_id: int = Field(examples=[1], description="The book asked about.")
+    book_id: BookId = Field(examples=[1], description="The book asked about.")
 
 
 class _Versions(Answer):
@@ -346,8 +353,8 @@ class BatchRecommendations(_Versions):
 class Prediction(Answer):
     """The ids of the books like a book; the headers name model and data version."""
 
-    book_id: int = Field(examples=[1], description="The book asked about.")
-    ids: list[int] = Field(description="Nearest first; listed books alone.", examples=[[12, 7, 30]])
+    book_id: BookId = Field(examples=[1], description="The book asked about.")
+    ids: list[BookId] = Field(description="Nearest first; listed books alone.", examples=[[12, 7, 30]])
 
 
 class Health(Answer):

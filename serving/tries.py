@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from serving.gate import beyond, neighbourhood
+from serving.policies import of_wrong_passwords
 from serving.problems import Problem
 from serving.quotas import Quota, SharedQuotas
 
@@ -37,10 +38,7 @@ class Tries:
 
     def __init__(self, quotas: SharedQuotas, amount: int) -> None:
         self._quotas, self._is_limited = quotas, amount > 0
-        self._name = Quota("login-name", amount, 900)
-        self._address = Quota("login-address", 10 * amount, 3600)
-        self._anywhere = Quota("login-anywhere", 10 * amount, 3600)
-        self._strained = Quota("login-strained", 2, 3600)
+        self._name, self._address, self._anywhere, self._strained = of_wrong_passwords(amount).values()
 
     @contextmanager
     def one(self, username: str, address: str) -> Iterator[None]:

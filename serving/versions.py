@@ -27,6 +27,10 @@ CONDITIONAL: dict[int | str, dict[str, Any]] = {
 }
 
 
+# Of answers that some are given packed.
+VARIED = "Authorization, Accept-Encoding"
+
+
 class NotModified(Exception):
     """The client has the answer already; `headers` go with the 304."""
 
@@ -94,7 +98,7 @@ def install(app: FastAPI) -> None:
 
 async def _not_modified(request: Request, error: Exception) -> Response:
     assert isinstance(error, NotModified)
-    return Response(status_code=304, headers=error.headers)
+    return Response(status_code=304, headers=error.headers | {"Vary": VARIED})
 
 
 async def _freshness(request: Request, response: Response) -> Freshness:

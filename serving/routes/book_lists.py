@@ -11,7 +11,9 @@ from starlette.responses import StreamingResponse
 
 from bookclub_platform.core.tables import select_listed
 from serving import problems
-from serving.dependencies import TheCatalogue, TheExports, ThePopular
+from serving.catalogue import State
+from serving.champion import ChampionKeeper
+from serving.dependencies import TheCatalogue, TheExports, TheKeeper, ThePopular
 from serving.examples import example_of_model
 from serving.exports import MEDIA_TYPES
 from serving.feedback_shapes import PopularBook, PopularBooks
@@ -24,10 +26,13 @@ from serving.versions import CONDITIONAL, TheFreshness, name_versions, sharing
 router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses("database-unavailable"))
 
 _LINE = example_of_model(Book) | {"also_in": None}
+# Generators make one type of all three, and parquet read as text is spoilt: bytes. Some take any text/... for text
+# whatever its schema says, and make code of the two that fails, so csv has none.
+_FILE = {"type": "string", "format": "binary"}
 _EXPORTED: dict[str, dict[str, Any]] = {
-    MEDIA_TYPES["ndjson"]: {"schema": {"type": "string"}, "example": f"{json.dumps(_LINE)}\n"},
-    MEDIA_TYPES["csv"]: {"schema": {"type": "string"}, "example": f"{','.join(_LINE)}\r\n"},
-    MEDIA_TYPES["parquet"]: {"schema": {"type": "string", "format": "binary"}},
+    MEDIA_TYPES["ndjson"]: {"schema": _FILE, "example": f"{json.dumps(_LINE)}\n"},
+    MEDIA_TYPES["csv"]: {"example": f"{','.join(_LINE)}\r\n"},
+    MEDIA_TYPES["parquet"]: {"schema": _FILE},
 }
 
 
@@ -45,16 +50,25 @@ async def export_books(
     query: Annotated[ExportQuery, Query()],
     claims: Annotated[Claims, Security(guard, scopes=["export"])],
     exports: TheExports,
+    keeper: TheKeeper,
     fresh: TheFreshness,
     response: Response,
 ) -> StreamingResponse:
     """Every listed book with all the fields of `Book`, in order of `id`, all of one state of the catalogue, however
-    long it takes to send. The last column, `also_in`, is JSON: a list of the categories that list the book beside its
-    own, with `category`, `category_name` and `last_seen_at` of each; null where there is none. Asked with the ETag of
-    the last time it answers 304 until something changed. Should it break off: cut what came after the last whole book,
-    and ask for the rest with `after` and `data_version` (csv then comes without its header; a rest in parquet is a
-    file of its own). An account has one at a time (429). Where all places are taken, or the last is kept for who had
-    none in the last 15 minutes, the answer is 503: ask again. It is broken off if it takes less than 1 MiB in a minute,
+    long it takes to send. The last column, `also_in`, is a list of the categories that list the book beside its own,
+    with `category`, `category_name` and `last_seen_at` of each, or null: in ndjson a JSON value as the others, in csv
+    and parquet a text with that JSON in it. Asked with the ETag of the last time it answers 304 until something
+    changed.
+
+    It is sent while it is read: without `Content-Length`, and without parts by `Range`. It came whole if the body ended
+    as HTTP has it (the last chunk; END_STREAM): clients raise an error otherwise, and parquet then lacks its end.
+    `Bookclub-Books` says how many books there are to come, where that is known. Should it break off: cut what came
+    after the last whole book, and ask for the rest with `after` and `data_version`, and the same `format` and
+    `with_delisted` (csv then comes without its header; a rest in parquet is a file of its own).
+
+    An account has one at a time (429 `export-under-way`): after a connection that was lost without a word, until the
+    server knows of it, which takes a minute at most. Where all places are taken, or the last is kept for who had none
+    in the last 15 minutes, the answer is 503: ask again. It is broken off if it takes less than 1 MiB in a minute,
     counted unpacked, and after the first minute, if others wait, the slowest of those that take less than 2 MiB a
     second."""
     export = await exports.open(claims.user_id, query.format, query.with_delisted, query.after)
@@ -67,10 +81,21 @@ async def export_books(
                 f"The books are of data version {export.state.data_version} now, not of {query.data_version}. Begin "
                 "the export anew.",
             )
+        response.headers["Accept-Ranges"] = "none"
+        if (books := _books(keeper, export.state, query)) is not None:
+            response.headers["Bookclub-Books"] = str(books)
         return export.response(response.headers)
     except BaseException:
         await export.close()
         raise
+
+
+def _books(keeper: ChampionKeeper, state: State, query: ExportQuery) -> int | None:
+    """How many books the export has; None where Postgres would have to count them."""
+    stock = keeper.current.lineup.stock if keeper.current is not None else None
+    if stock is None or query.with_delisted or keeper.current is None or keeper.current.lineup.state != state:
+        return None
+    return len(stock.ids) - int(stock.ids.searchsorted(query.after, side="right"))
 
 
 @router.get("/popular", summary="What readers want", responses=problems.responses("no-feedback", "invalid-request"))

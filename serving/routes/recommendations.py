@@ -33,7 +33,7 @@ _READER = 0  # the key of a list that is no book's; ids begin at 1
 @router.get(
     "/books/{book_id}/recommendations",
     summary="Books like this one",
-    responses=problems.responses("unknown-book", 414, "invalid-request") | CONDITIONAL,
+    responses=problems.responses("unknown-book", "invalid-request") | CONDITIONAL,
 )
 async def recommend(
     book_id: Annotated[BookId, Path()],
@@ -71,6 +71,9 @@ async def recommend_batch(
     """The same lists as for single books, all of one model and one state of the catalogue. It counts as a request for
     each hundred books that the lists may have together, as two with `diversity`.
 
+    Mind the colon where addresses are put together: as a relative one it is `./recommendations:batch`, for without the
+    `./` what stands before a colon is read as a scheme (RFC 3986, 4.2).
+
     Ids are never reused or forgotten, so an unknown one is a fault of the caller: nothing is answered then, and the
     problem names each."""
     charge(request, asked.units)
@@ -95,7 +98,8 @@ async def recommend_batch(
 async def recommend_to_reader(
     asked: ReaderRequest, catalogue: TheCatalogue, champion: TheChampion, request: Request, response: Response
 ) -> ReaderRecommendations:
-    """One list for somebody who likes several books (`liked`), or who describes what to read next (`text`).
+    """One list for somebody who likes several books (`liked`), or who describes what to read next (`text`): one of the
+    two, and 422 for both or neither.
 
     Of several books, a score is the mean of the nearness to each; the books themselves are never in the list. A text
     is read like a description of a book. With `diversity` it counts as two requests."""

@@ -16,7 +16,7 @@ from serving.versions import CONDITIONAL, TheFreshness
 
 UNAVAILABLE = ("database-unavailable", "no-model", "no-search")
 
-router = APIRouter(tags=["Books"], responses=problems.responses(414, "invalid-request", *UNAVAILABLE))
+router = APIRouter(tags=["Books"], responses=problems.responses("invalid-request", *UNAVAILABLE))
 
 
 @router.get("/books/search", summary="Search for books", responses=problems.responses("other-order") | CONDITIONAL)

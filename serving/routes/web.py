@@ -47,8 +47,8 @@ class _ShelfQuery(PageQuery):
     @field_validator("category", "q", "min_rating", mode="before")
     @classmethod
     def _all_shelves(cls, chosen: str) -> str | None:
-        """A form sends "" for the choice that is none."""
-        return chosen or None
+        """A form sends "" for the choice that is none, or blanks."""
+        return chosen if chosen.strip() else None
 
 
 router = APIRouter(route_class=WebRoute, include_in_schema=False)

@@ -123,6 +123,7 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
         tokens,
         quotas,
         settings.logins_per_minute,
+        settings.registrations_per_hour,
         is_login_required=settings.require_login,
         is_registration_open=settings.open_registration,
     )
@@ -193,7 +194,7 @@ def _cors(origins: list[str]) -> dict[str, Any]:
     """No cookies: who asks is told by a token, which another site's page does not have."""
     return {
         "allow_origins": origins,
-        "allow_methods": ["GET", "HEAD", "POST"],
+        "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
         "allow_headers": ["Authorization", "Content-Type", "If-None-Match"],
         "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
         "max_age": 600,

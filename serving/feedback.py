@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+import sqlalchemy as sa
+
 from bookclub_platform.core.feedback import Event, add_events, select_popular, unknown_books
 from serving import problems
 from serving.catalogue import Catalogue
@@ -43,7 +45,10 @@ class FeedbackBook:
         async with connected(self._engine, "The feedback") as connection, connection.begin():
             if unknown := await connection.run_sync(unknown_books, ids):
                 raise problems.UnknownBooks(unknown)
-            kept = await connection.run_sync(add_events, user_id, events)
+            try:
+                kept = await connection.run_sync(add_events, user_id, events)
+            except sa.exc.IntegrityError as error:  # of an account that was deleted a moment ago
+                raise problems.Problem(401, "ended-session", "The account is no more.") from error
         return [
             event for event in {event.event_id: event for event in reversed(events)}.values() if event.event_id in kept
         ]

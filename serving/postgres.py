@@ -43,6 +43,11 @@ def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read
     )
 
 
+def be_patient(for_s: float) -> sa.Select[tuple[str]]:
+    """What lets each statement of a transaction take so long."""
+    return sa.select(sa.func.set_config("statement_timeout", f"{for_s:.0f}s", True))
+
+
 @asynccontextmanager
 async def connected(
     engine: AsyncEngine, what: str, timeout_s: float = ANSWER_TIMEOUT_S

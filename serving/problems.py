@@ -108,6 +108,15 @@ class OtherOrder(Problem):
         )
 
 
+class OtherFilters(Problem):
+    """A page of one list was asked for with the cursor of another's."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            409, "other-filters", "The cursor is of a page with other filters: ask with those of before, or anew."
+        )
+
+
 class ProblemResponse(JSONResponse):
     """JSON in ASCII: what a client sent comes back in the detail, lone surrogates too, and UTF-8 cannot hold those."""
 
@@ -145,6 +154,7 @@ KINDS = {
         "This is the only administrator. Make another first: `bookclub users add NAME --admin`.",
     ),
     "other-order": (409, "The cursor is of a page in the order price: ask with sort=price, or anew."),
+    "other-filters": (409, "The cursor is of a page with other filters: ask with those of before, or anew."),
     "data-moved-on": (409, "The books are of data version 51 now, not of 50. Begin the export anew."),
     "invalid-request": (422, "query.limit: Input should be less than or equal to 100"),
     "quota-exceeded": (429, "More than 120 requests in 60 s (quota anonymous). Ask again in 1 s."),

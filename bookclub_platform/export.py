@@ -168,8 +168,8 @@ def _copied(connection: sa.Connection, query: sa.Select[Any], options: str) -> G
 
 
 def _with_crlf(rows: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
-    """Lines of CSV as RFC 4180 ends them. Each comes by itself, as the protocol promises (CopyData); a line feed within a
-    text stays what it is."""
+    """Lines of CSV as RFC 4180 ends them. Each comes by itself, as the protocol promises (CopyData); a line feed within
+    a text stays what it is."""
     with closing(rows):
         for row in rows:
             yield row[:-1] + b"\r\n"

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bookclub_platform.core import accounts, audit, passwords
 from bookclub_platform.core.errors import DatabaseUnavailable
 from serving import problems
+from serving.datawatch import DataWatch
 from serving.postgres import ANSWER_TIMEOUT_S, be_patient, connected, open_engine
 from serving.quotas import SharedQuotas
 from serving.registrations import Registrations
@@ -67,6 +68,7 @@ class Accounts:
     def __init__(
         self,
         database_url: str,
+        watch: DataWatch,
         tokens: Tokens,
         quotas: SharedQuotas,
         logins_per_minute: int,
@@ -74,6 +76,7 @@ class Accounts:
         is_login_required: bool,
         is_registration_open: bool,
     ) -> None:
+        self._watch = watch
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
         self._tokens, self._tries = tokens, Tries(quotas, logins_per_minute)
         self._registrations = Registrations(quotas, registrations_per_hour)
@@ -211,7 +214,7 @@ class Accounts:
         Raises:
             Problem: 401, the account is gone.
         """
-        async with connected(self._engine, "The account") as connection:
+        async with connected(self._engine, self._watch, "The account") as connection:
             user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
         if user is None:
             raise WrongPassword
@@ -223,7 +226,7 @@ class Accounts:
         Raises:
             Problem: 401, the account is gone.
         """
-        async with connected(self._engine, "The account") as connection:
+        async with connected(self._engine, self._watch, "The account") as connection:
             user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
             count = await connection.run_sync(accounts.open_sessions, claims.user_id)
         if user is None:
@@ -262,7 +265,7 @@ class Accounts:
         if time.monotonic() - asked_at < LIVE_FOR_S and not is_strict:
             return is_live
         try:
-            async with connected(self._engine, "The account") as connection:
+            async with connected(self._engine, self._watch, "The account") as connection:
                 is_live = await connection.run_sync(accounts.is_live, claims.session_id)
         except DatabaseUnavailable:
             if is_strict:
@@ -305,7 +308,7 @@ class Accounts:
             raise
 
     async def _looked_at(self, username: str, password: str, act: str, address: str) -> accounts.User:
-        async with connected(self._engine, "The account") as connection:
+        async with connected(self._engine, self._watch, "The account") as connection:
             user = await connection.run_sync(accounts.find_user, username)
         is_right = await self._hashing.run(passwords.is_password, password, user.password_hash if user else None)
         if user is None or not is_right or user.disabled_at is not None:
@@ -336,7 +339,7 @@ class Accounts:
 
     @asynccontextmanager
     async def _transaction(self, within_s: float = ANSWER_TIMEOUT_S) -> AsyncIterator[AsyncConnection]:
-        async with connected(self._engine, "The account", within_s) as connection, connection.begin():
+        async with connected(self._engine, self._watch, "The account", within_s) as connection, connection.begin():
             if within_s > ANSWER_TIMEOUT_S:
                 await connection.execute(be_patient(within_s))
             yield connection

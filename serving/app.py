@@ -120,6 +120,7 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
     quotas = SharedQuotas(own / "quotas")
     accounts = Accounts(
         database_url,
+        watch,
         tokens,
         quotas,
         settings.logins_per_minute,
@@ -140,8 +141,8 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
         accounts=accounts,
         kept=kept,
         metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
-        exports=Exports(database_url, Turns(settings.home / "serving" / "exports")),
-        feedback=FeedbackBook(database_url, quotas, settings.feedback_per_day),
+        exports=Exports(database_url, watch, Turns(settings.home / "serving" / "exports")),
+        feedback=FeedbackBook(database_url, watch, quotas, settings.feedback_per_day),
         popular=Popular(catalogue),
         shelf=Shelf(settings.home / "covers"),
     )

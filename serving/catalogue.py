@@ -92,7 +92,8 @@ class Catalogue:
         Raises:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
         """
-        async with connected(self._engine, "The books", PATIENCE_S if is_patient else ANSWER_TIMEOUT_S) as connection:
+        within_s = PATIENCE_S if is_patient else ANSWER_TIMEOUT_S
+        async with connected(self._engine, self.watch, "The books", within_s) as connection:
             if is_patient:
                 await connection.execute(be_patient(PATIENCE_S))
             state = state_of((await connection.execute(select_state())).one_or_none())
@@ -105,7 +106,7 @@ class Catalogue:
         Raises:
             DatabaseUnavailable: see `snapshot`.
         """
-        async with connected(self._engine, "The books") as connection:
+        async with connected(self._engine, self.watch, "The books") as connection:
             rows: _Rows = (await connection.execute(statement, parameters)).all()
             return rows
 

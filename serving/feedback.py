@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from bookclub_platform.core.feedback import Event, add_events, select_popular, unknown_books
 from serving import problems
 from serving.catalogue import Catalogue
+from serving.datawatch import DataWatch
 from serving.gate import beyond
 from serving.postgres import connected, open_engine
 from serving.questions import MAX_LIMIT, FeedbackEvent
@@ -24,8 +25,8 @@ COUNTED_FOR_S = 60.0  # to count a million events takes a second
 class FeedbackBook:
     """The feedback in one database; connects when first asked."""
 
-    def __init__(self, database_url: str, quotas: SharedQuotas, events_per_day: int) -> None:
-        self._quotas, self._per_day = quotas, Quota("feedback", events_per_day, 24 * 3600, "events")
+    def __init__(self, database_url: str, watch: DataWatch, quotas: SharedQuotas, events_per_day: int) -> None:
+        self._watch, self._quotas, self._per_day = watch, quotas, Quota("feedback", events_per_day, 24 * 3600, "events")
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
 
     async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> list[Event]:
@@ -42,7 +43,7 @@ class FeedbackBook:
                 raise beyond(standing)
         events = [_event(event) for event in told]
         ids = [book_id for event in events for book_id in (event.book_id, event.for_book_id) if book_id is not None]
-        async with connected(self._engine, "The feedback") as connection, connection.begin():
+        async with connected(self._engine, self._watch, "The feedback") as connection, connection.begin():
             if unknown := await connection.run_sync(unknown_books, ids):
                 raise problems.UnknownBooks(unknown)
             try:

@@ -21,7 +21,7 @@ from bookclub_platform_tests.api_fixtures import get, problem
 from bookclub_platform_tests.test_accounts import NOWHERE, bearer, register
 from serving.app import create_app
 
-WITHIN_S = 5.0
+WITHIN_S = 7.0  # 5 on an idle machine; two waits one after the other are 8, and psycopg's own way out took 14
 
 
 @contextmanager
@@ -68,10 +68,11 @@ def test_reads_of_a_frozen_database_end_within_seconds_and_then_at_once_until_it
         return answer.elapsed.total_seconds()
 
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda path: get(client, path), paths * 4))  # so that there are connections that hang
+        # So that there are connections that hang.
+        given.wait_for(lambda: all(pool.map(lambda path: client.get(path).is_success, paths)), 60)
         with frozen(home):
             first = [pool.submit(told_after, path, headers) for path in paths for headers in ({}, token)]
-            assert max(one.result() for one in first) < WITHIN_S
+            assert max(one.result() for one in first) < WITHIN_S, [one.result() for one in first]
             started = time.monotonic()
             later = sorted(told_after(path, token) for path in paths * 5)
             assert later[len(later) // 2] < 0.2 and later[-1] < WITHIN_S, later

@@ -59,7 +59,7 @@ class Children:
         name: str,
         command: Sequence[str],
         ready_url: str | None = None,
-        folder: Path | None = None,
+        folder: str | None = None,
         **environment: str,
     ) -> Child:
         """Start `command` in `folder`, or where we are, with `environment` added to ours; its output goes to

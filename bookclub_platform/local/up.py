@@ -152,7 +152,7 @@ class _Platform:
         # In a folder of its own: uvicorn, as its command, takes modules from where it is, whatever Python is told.
         folder = self.settings.home / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
-        return children.start("mlflow", command, f"{address}/health", folder, **environment)
+        return children.start("mlflow", command, f"{address}/health", str(folder), **environment)
 
     def _start_api(self, children: Children) -> Child:
         return children.start("api", [sys.executable, "-m", "serving"], f"{self._api_url}/health", **self.environment)

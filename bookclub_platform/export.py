@@ -4,9 +4,9 @@
         for chunk in chunks: ...
 
 What comes out goes back in by ingest.py without a change: NULL is not the empty text (in CSV: nothing between the
-commas against `""`), moments have their zone, prices their decimals. The last column of a book, `also_in`, is JSON:
-the categories that list it beside its own. `bookclub export` writes a file; the API can stream the same chunks. Alone:
-`bookclub export books --format csv | head`.
+commas against `""`), moments are in UTC as RFC 3339 and the API write them, prices have their decimals. The last column
+of a book, `also_in`, is JSON: the categories that list it beside its own. `bookclub export` writes a file; the API can
+stream the same chunks. Alone: `bookclub export books --format csv | head`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ PARQUET_ROWS = 10_000  # of a row group: about 20 MB as Python objects
 # begins with it can be told from one that was given it.
 SPREADSHEET_MARK = "'"
 _FORMULA = r"^['=+\-@\t\r\n＝＋－＠]"
+_MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'  # of the session's time zone, which is UTC
 _DIALECT: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 _BOM = "\ufeff".encode()  # without it Excel reads UTF-8 as the machine's old code page
 
@@ -77,9 +78,10 @@ def export_chunks(
         case "csv":
             query = _as_csv(rows, is_spreadsheet_safe)
             start = [_BOM] if is_spreadsheet_safe else []
-            return _joined([*start], _copied(connection, query, f"FORMAT csv, HEADER {'false' if after else 'true'}"))
+            copied = _copied(connection, query, f"FORMAT csv, HEADER {'false' if after else 'true'}")
+            return _joined([*start], _with_crlf(copied))
         case "ndjson":
-            line = rows.subquery("line")
+            line = rows.with_only_columns(*map(_written, rows.selected_columns)).subquery("line")
             query = sa.select(sa.cast(sa.func.row_to_json(sa.literal_column(line.name)), sa.Text)).select_from(line)
             # JSON holds no control characters, so that with these two as its signs CSV leaves every line as it is.
             return _joined([], _copied(connection, query, "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"))
@@ -134,9 +136,16 @@ def _rows(table: sa.Table, with_delisted: bool, after: int) -> sa.Select[Any]:
 
 def _also_in() -> sa.Subquery:
     names = ("category", "category_name", "last_seen_at")
-    one = sa.func.jsonb_build_object(*(part for name in names for part in (name, book_categories.c[name])))
+    one = sa.func.jsonb_build_object(*(part for name in names for part in (name, _written(book_categories.c[name]))))
     all_of_it = sa.func.jsonb_agg(postgresql.aggregate_order_by(one, book_categories.c.category), type_=ALSO_IN.type)
     return sa.select(book_categories.c.book_id, all_of_it.label(ALSO_IN.name)).group_by("book_id").subquery()
+
+
+def _written(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """A moment as pydantic writes it: Postgres has a blank for the T, +00 for the Z, and no zeros at the end."""
+    if not isinstance(column.type, sa.DateTime):
+        return column
+    return sa.func.replace(sa.func.to_char(column, _MOMENT), ".000000Z", "Z").label(str(column.key))
 
 
 def _as_csv(rows: sa.Select[Any], is_spreadsheet_safe: bool) -> sa.Select[Any]:
@@ -145,7 +154,7 @@ def _as_csv(rows: sa.Select[Any], is_spreadsheet_safe: bool) -> sa.Select[Any]:
             return sa.cast(column, sa.Text)  # true, not t: what other programs read as a boolean
         if is_spreadsheet_safe and isinstance(column.type, sa.String):
             return sa.case((column.regexp_match(_FORMULA), SPREADSHEET_MARK + column), else_=column)
-        return column
+        return _written(column)
 
     return rows.with_only_columns(*(cell(column).label(str(column.key)) for column in rows.selected_columns))
 
@@ -156,6 +165,14 @@ def _copied(connection: sa.Connection, query: sa.Select[Any], options: str) -> G
     with _cursor(connection) as cursor, cursor.copy(f"COPY ({text}) TO STDOUT ({options})") as copy:
         for row in copy:
             yield bytes(row)
+
+
+def _with_crlf(rows: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+    """Lines of CSV as RFC 4180 ends them. Each comes by itself, as the protocol promises (CopyData); a line feed within
+    a text stays what it is."""
+    with closing(rows):
+        for row in rows:
+            yield row[:-1] + b"\r\n"
 
 
 def _joined(start: list[bytes], rows: Generator[bytes, None, None]) -> Generator[bytes, None, None]:

@@ -105,6 +105,25 @@ def test_a_cursor_of_another_order_is_refused_and_a_made_up_one_is_a_place_like_
         assert problem(answers["title" if ".t" not in cursor else "price"], 409)["type"].endswith(":other-order")
 
 
+def test_a_cursor_of_other_filters_is_refused_and_one_given_out_before_still_goes_on(odd: World) -> None:
+    lists: list[dict[str, Any]] = [{}, {"category": "sea"}, {"in_stock": True}, {"in_stock": False}, {"max_price": 20}]
+    for sort in ("id", "price"):
+        following = [get(odd.client, "/books", sort=sort, limit=3, **chosen)["next"] for chosen in lists]
+        for (at, cursor), (other, chosen) in itertools.product(enumerate(following), enumerate(lists)):
+            answer = odd.client.get(
+                "/books", params={"sort": sort, "cursor": cursor, "limit": 50, "facets": True} | chosen
+            )
+            if at == other:
+                assert answer.status_code == 200
+            else:
+                assert problem(answer, 409)["type"].endswith(":other-filters"), (cursor, chosen)
+        same = [
+            get(odd.client, "/books", sort=sort, cursor=following[4], max_price=price) for price in (20, 20.0, "2e1")
+        ]
+        plain = get(odd.client, "/books", sort=sort, cursor=following[4].partition("-")[0], max_price=20)
+        assert all(page == plain for page in same) and plain["items"]
+
+
 def test_filters_join_and_hold_for_items_total_and_cursor_alike(odd: World) -> None:
     everything = all_pages(odd.client, limit=100)
     for least, most, stars, stock in itertools.product([None, "11.10"], [None, "15.1"], [None, 3], [None, True, False]):

@@ -211,7 +211,9 @@ def check_whole(answer: dict[str, Any], may: set[int], limit: int, own: str | No
     assert ratings == sorted(ratings, reverse=True)
     is_own = bool(rest) and {item["book"]["category"] for item in rest} == {own}
     fallback = "well_rated_in_category" if is_own else "well_rated"
-    reason = "little_in_common" if near and rest else None if near else "nothing_in_common"
+    reason = (
+        "little_in_common" if near and rest else None if near else "nothing_in_common" if rest else "no_book_passes"
+    )
     assert (answer["reason"], answer["fallback"]) == (reason, fallback if rest else None)
 
 
@@ -262,7 +264,8 @@ def test_a_book_that_shares_nothing_falls_back_on_its_category(after: World) -> 
     answer = get(after.client, f"/books/{asked}/recommendations", limit=1)
     assert (answer["reason"], answer["fallback"]) == ("nothing_in_common", "well_rated_in_category")
     assert [item["book"]["id"] for item in answer["items"]] == [neighbour]
-    assert get(after.client, f"/books/{asked}/recommendations", category="no-such")["items"] == []
+    nothing = get(after.client, f"/books/{asked}/recommendations", category="no-such")
+    assert (nothing["items"], nothing["reason"], nothing["fallback"]) == ([], "no_book_passes", None)
     given.load(after.database_url, "odd", [])
 
 
@@ -294,7 +297,7 @@ def test_a_range_without_a_price_in_it_has_no_books_wherever_it_is_asked_for(wor
     crossed, path = {"min_price": 9, "max_price": 8}, f"/books/{ids_of(world)[0]}/recommendations"
     for found in (get(world.client, path, **crossed), get(world.client, "/books", **crossed)):
         assert found["items"] == []
-    assert get(world.client, path, **crossed)["reason"] == "nothing_in_common"
+    assert get(world.client, path, **crossed)["reason"] == "no_book_passes"
     assert problem(world.client.post("/recommendations", json={"liked": [999_999]}), 404)["book_ids"] == [999_999]
 
 

@@ -48,6 +48,10 @@ def test_all_formats_of_an_export_hold_the_same_books(odd: World, token: dict[st
     assert [(line["id"], line["title"], line["price"], line["rating"]) for line in lines] == [
         (book["id"], book["title"], book["price"], book["rating"]) for book in expected
     ]
+    assert lines == [book | {"also_in": None} for book in expected], "as the API writes them, to the letter"
+    moments = ("first_seen_at", "last_seen_at", "updated_at")
+    assert [[row[name] for name in moments] for row in rows] == [[book[name] for name in moments] for book in expected]
+    assert answers["csv"].content.startswith(",".join(lines[0]).encode() + b"\r\n")
     for kind, answer in answers.items():
         assert answer.headers["content-type"].startswith(exports.MEDIA_TYPES[kind].split(";")[0])
         assert f".{kind}" in answer.headers["content-disposition"]

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from pydantic import TypeAdapter
 
 from bookclub_platform import export
 from bookclub_platform.core import tables
@@ -170,9 +171,36 @@ def test_other_programs_read_the_formats_with_their_types(full: str) -> None:
     lines = exported(full, "books", "ndjson").decode().splitlines()
     line = next(line for line in lines if line.startswith(f'{{"id":{row["id"]},'))
     assert '"price":0.28,' in line and '"in_stock":true,' in line
-    assert json.loads(line)["first_seen_at"] == "2026-11-21T12:00:00.000002+00:00"
+    assert json.loads(line)["first_seen_at"] == "2026-11-21T12:00:00.000002Z" == row["first_seen_at"]
     kept = next(row for row in rows_of_parquet(exported(full, "books", "parquet")) if row["title"] == "+1")
     assert (kept["price"], kept["first_seen_at"]) == (Decimal("0.28"), NOON + timedelta(microseconds=2))
+
+
+@pytest.mark.parametrize("is_spreadsheet_safe", [False, True])
+def test_lines_of_csv_end_as_rfc_4180_has_it_and_those_of_texts_stay_as_they_are(
+    full: str, is_spreadsheet_safe: bool
+) -> None:
+    text = exported(full, "books", "csv", is_spreadsheet_safe=is_spreadsheet_safe).decode("utf-8-sig")
+    outside = "".join(text.split('"')[::2])  # a quote within a text is two
+    assert outside.count("\r\n") == outside.count("\n") == len(BOOKS) and text.endswith("\r\n")
+    assert "twice; and\nleft\r\nagain" in text
+
+
+def test_a_moment_is_written_as_the_api_writes_it(full: str) -> None:
+    moments = [NOON, NOON + timedelta(microseconds=500_000), NOON + timedelta(microseconds=10)]
+    with sa.create_engine(full, poolclass=sa.NullPool).connect() as connection:
+        first = [tables.books.c.id == at for at in (2, 3, 4)]
+        for where, moment in zip(first, moments, strict=True):
+            connection.execute(sa.update(tables.books).where(where).values(first_seen_at=moment))
+        connection.execute(sa.text("SET TIME ZONE 'Asia/Tokyo'"))
+        with closing(export_chunks(connection, "books", "ndjson")) as chunks:
+            rows = [json.loads(line) for line in b"".join(chunks).splitlines()]
+    written = TypeAdapter(datetime)
+    assert [row["first_seen_at"] for row in rows if row["id"] in {2, 3, 4}] == [
+        written.dump_python(moment, mode="json") for moment in moments
+    ]
+    assert {other["last_seen_at"] for row in rows for other in row["also_in"] or []} == {"2026-11-21T12:00:00Z"}
+    assert all(row["delisted_at"] is None for row in rows)
 
 
 def test_a_spreadsheet_safe_csv_has_no_formula_and_comes_back_as_it_was(full: str, empty: str, tmp_path: Path) -> None:

@@ -254,6 +254,11 @@ def test_a_cursor_belongs_to_its_order_and_a_shop_without_books_has_none(world: 
     following = get(world.client, "/books/search", q="tale", limit=3, sort="price")["next"]
     wrong = world.client.get("/books/search", params={"q": "tale", "cursor": following})
     assert given.problem(wrong, 409)["type"].endswith(":other-order") and "sort=price" in wrong.json()["detail"]
+    for other in ({"q": "storm"}, {"q": "tale", "min_rating": 2}):
+        wrong = world.client.get("/books/search", params={"sort": "price", "cursor": following, **other})
+        assert given.problem(wrong, 409)["type"].endswith(":other-filters")
+    rest = [get(world.client, "/books/search", q="tale", sort="price", cursor=one) for one in (following, "3.p")]
+    assert rest[0] == rest[1] and rest[0]["items"], "as cursors were before"
     assert get(world.client, "/books/search", q="tale", source="another_shop")["total"] == 0
 
 

@@ -90,6 +90,11 @@ def test_every_book_is_in_one_segment_and_pages_neither_repeat_nor_hide_one(clie
             if page["next"] is None:
                 break
             cursor = {"cursor": page["next"]}
+        if cursor:
+            other = client.get(path, params={"in_stock": "true", **cursor})
+            assert given.problem(other, 409)["type"].endswith(":other-filters")
+            before = cursor["cursor"].partition("-")[0]  # as cursors were
+            assert get(client, path, limit=5, cursor=before) == page
         assert own == sorted(own) and len(own) == page["total"] == segment["books"]
         assert {book["id"] for book in segment["examples"]} <= set(own)
         assert get(client, path, in_stock="true")["total"] == segment["in_stock"]

@@ -20,14 +20,20 @@ import requests
 from bookclub_platform_tests.test_build import BOOKCLUB, free_port
 
 START_S = 120.0
+COMMAND = Path(sys.executable).with_name("bookclub")
+# What one part or another imports early; a file of that name in the folder that we are in is not what is meant.
+PACKAGES = ("gql", "alembic", "uvicorn", "pandas", "sqlalchemy", "serving", "mlflow", "dagster")
 
 
 class Platform:
-    """A `bookclub up` on a small sandbox shop and ports of its own."""
+    """A `bookclub up` on a small sandbox shop and ports of its own, in a folder with misleading files."""
 
     def __init__(self, home: Path) -> None:
         names = ["API", "DAGSTER", "MLFLOW", "SANDBOX"]
-        self.home = home
+        self.home, self.folder = home, home / "elsewhere"
+        self.folder.mkdir()
+        for package in PACKAGES:
+            (self.folder / f"{package}.py").write_text(f"raise SystemExit('{package}.py was run')")
         self.ports = {name: free_port() for name in names}
         self.environment = os.environ | {
             "BOOKCLUB_HOME": str(home),
@@ -37,7 +43,8 @@ class Platform:
 
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*BOOKCLUB, "up"],
+            [COMMAND, "up"],
+            cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -94,6 +101,8 @@ def test_it_builds_answers_and_ends_whole_on_sigterm(platform: Platform) -> None
         ):
             assert requests.get(url, timeout=10).ok, url
         assert run_tells_who_runs(platform, process.pid)
+        logs = [path.read_text() for path in platform.home.glob("logs/*.log")]
+        assert len(logs) == 4 and not [text for text in [printed, *logs] if "was run" in text]
 
         members = family(process)
         assert len(members) > 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -81,11 +82,41 @@ class RefreshRequest(Question):
     )
 
 
+class Logout(Question):
+    """The session to end."""
+
+    refresh_token: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Any that the session was given; null: the session of the access token.",
+        examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
+    )
+
+
+class Farewell(Question):
+    """That it is the owner who has the account deleted."""
+
+    password: Password
+
+
 class NewPassword(Question):
     """Another password for the account of the token."""
 
     old_password: Password
     new_password: FreshPassword
+
+
+class Account(Answer):
+    """The account of the token."""
+
+    username: str = Field(description="As one logs in, in lower case.", examples=["ada@shop.example"])
+    scopes: list[str] = Field(
+        description="What its tokens may be good for; this token may be good for less.",
+        examples=[["read", "export", "feedback"]],
+    )
+    created_at: datetime = Field(description="Since when there is the account, UTC.")
+    sessions: int = Field(description="How many of its sessions are open, this one among them.", examples=[2])
 
 
 class TokenAnswer(Answer):

@@ -1,4 +1,4 @@
-"""Name and password -> tokens, and what goes with them: refresh, logout, another password.
+"""Name and password -> tokens, and what goes with them: refresh, logout, another password, an account's end.
 
 Whoever guesses learns nothing: a name that is not there, a wrong password and a disabled account get one answer, after
 the same work. Access tokens live ten minutes; that one was withdrawn is seen within LIVE_FOR_S by every worker.
@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -23,8 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bookclub_platform.core import accounts, audit, passwords
 from bookclub_platform.core.errors import DatabaseUnavailable
 from serving import problems
-from serving.postgres import connected, open_engine
+from serving.datawatch import DataWatch
+from serving.postgres import ANSWER_TIMEOUT_S, be_patient, connected, open_engine
 from serving.quotas import SharedQuotas
+from serving.registrations import Registrations
 from serving.tokens import Claims, Tokens
 from serving.tries import Tries, WrongPassword
 
@@ -33,6 +35,7 @@ SESSION_LASTS = timedelta(days=30)
 REPEATED_WITHIN = timedelta(seconds=60)  # an answer may be lost, and two tabs refresh at once
 LIVE_FOR_S = 5.0  # how long an answer of the database about a session is believed
 _MOST_REMEMBERED = 50_000
+_FORGET_WITHIN_S = 60.0  # an account with the feedback that it told: of a million events seconds
 _AT_ONCE = 2  # hashes, of 19 MB each
 _LONGEST_QUEUE = 40  # half a second of hashing
 
@@ -49,20 +52,34 @@ class Grant:
     scopes: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an account is told of itself; `sessions`: how many are open."""
+
+    username: str
+    scopes: Sequence[str]
+    created_at: datetime
+    sessions: int
+
+
 class Accounts:
     """The accounts of one database; connects when first asked."""
 
     def __init__(
         self,
         database_url: str,
+        watch: DataWatch,
         tokens: Tokens,
         quotas: SharedQuotas,
         logins_per_minute: int,
+        registrations_per_hour: int,
         is_login_required: bool,
         is_registration_open: bool,
     ) -> None:
+        self._watch = watch
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
         self._tokens, self._tries = tokens, Tries(quotas, logins_per_minute)
+        self._registrations = Registrations(quotas, registrations_per_hour)
         self.is_login_required, self.is_registration_open = is_login_required, is_registration_open
         self._hashing = _Hashing()
         self._live: dict[UUID, tuple[float, bool]] = {}
@@ -73,18 +90,20 @@ class Accounts:
         """A new account that may read, export and give feedback, and a session with `scopes` of these.
 
         Raises:
-            Problem: 403 if registration is closed or the password easy to guess, 409 if the name is taken.
+            Problem: 403 if registration is closed or the password easy to guess, 409 if the name is taken, 429 if too
+                many accounts were made from there.
         """
         if not self.is_registration_open:
             raise problems.Problem(403, "registration-closed", "Accounts are made by the operator here: ask them.")
-        await self._refuse_weak(username, password)
-        kept = await self._hashing.run(passwords.hash_password, password)
-        async with self._transaction() as connection:
-            user_id = await connection.run_sync(accounts.add_user, username, kept, accounts.FOR_ANYONE)
-            grant = user_id and await self._open_session(connection, user_id, scopes, kept)
-        if not grant:
-            audit.note("register", "refused", address=address, why="taken")
-            raise problems.Problem(409, "name-taken", "This name cannot be had. Choose another.")
+        with self._registrations.one(address):
+            await self._refuse_weak(username, password)
+            kept = await self._hashing.run(passwords.hash_password, password)
+            async with self._transaction() as connection:
+                user_id = await connection.run_sync(accounts.add_user, username, kept, accounts.FOR_ANYONE)
+                grant = user_id and await self._open_session(connection, user_id, scopes, kept)
+            if not grant:
+                audit.note("register", "refused", address=address, why="taken")
+                raise problems.Problem(409, "name-taken", "This name cannot be had. Choose another.")
         audit.note("register", "done", address=address, user_id=user_id, username=username)
         return grant
 
@@ -159,11 +178,20 @@ class Accounts:
         self._live.pop(claims.session_id, None)
         audit.note("logout", "done", address=address, user_id=claims.user_id)
 
+    async def logout_by(self, refresh_token: str, address: str) -> None:
+        """End the session that was given the refresh token; one that is no good has none, and needs no logout."""
+        async with self._transaction() as connection:
+            ended = await connection.run_sync(accounts.end_session_of, _digest(refresh_token))
+        if ended is not None:
+            user_id, session_id = ended
+            self._live.pop(session_id, None)
+            audit.note("logout", "done", address=address, user_id=user_id)
+
     async def change_password(self, claims: Claims, old: str, new: str, address: str) -> None:
         """Keep another password, and end every session of the account.
 
         Raises:
-            Problem: 401 if `old` is wrong, 403 if `new` is easy to guess, 429 after too many tries.
+            Problem: 401 if `old` is wrong, 403 if `new` is that or easy to guess, 429 after too many tries.
         """
         await self._change_password(claims, old, new, address)
 
@@ -186,11 +214,45 @@ class Accounts:
         Raises:
             Problem: 401, the account is gone.
         """
-        async with connected(self._engine, "The account") as connection:
+        async with connected(self._engine, self._watch, "The account") as connection:
             user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
         if user is None:
             raise WrongPassword
         return user.username
+
+    async def facts(self, claims: Claims) -> Facts:
+        """What is kept of the account of a token.
+
+        Raises:
+            Problem: 401, the account is gone.
+        """
+        async with connected(self._engine, self._watch, "The account") as connection:
+            user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
+            count = await connection.run_sync(accounts.open_sessions, claims.user_id)
+        if user is None:
+            raise WrongPassword
+        return Facts(user.username, user.scopes, user.created_at, count)
+
+    async def delete(self, claims: Claims, password: str, address: str) -> None:
+        """Forget the account, with its sessions and the feedback that it told.
+
+        Raises:
+            Problem: 401 if the password is wrong, 409 if it is the only administrator, 429 after too many tries.
+        """
+        user = await self._proved(await self.username(claims), password, "delete-account", address)
+        async with self._transaction(_FORGET_WITHIN_S) as connection:
+            outcome = await connection.run_sync(accounts.delete_user, user.id, user.password_hash)
+        if outcome == "replaced":
+            raise WrongPassword
+        if outcome == "last":
+            audit.note("delete-account", "refused", address=address, user_id=user.id, why="last administrator")
+            raise problems.Problem(
+                409,
+                "last-administrator",
+                "This is the only administrator. Make another first: `bookclub users add NAME --admin`.",
+            )
+        self._live.pop(claims.session_id, None)
+        audit.note("delete-account", "done", address=address, user_id=user.id)
 
     async def is_live(self, claims: Claims, is_strict: bool) -> bool:
         """Whether the session of a token still counts. While the database is away a token counts until its time is
@@ -203,7 +265,7 @@ class Accounts:
         if time.monotonic() - asked_at < LIVE_FOR_S and not is_strict:
             return is_live
         try:
-            async with connected(self._engine, "The account") as connection:
+            async with connected(self._engine, self._watch, "The account") as connection:
                 is_live = await connection.run_sync(accounts.is_live, claims.session_id)
         except DatabaseUnavailable:
             if is_strict:
@@ -223,12 +285,16 @@ class Accounts:
     async def _change_password(self, claims: Claims, old: str, new: str, address: str) -> str:
         """The hash that is kept from now on."""
         user = await self._proved(await self.username(claims), old, "change-password", address)
+        if passwords.is_same(old, new):
+            raise problems.Problem(403, "weak-password", "The password is the one that you have now. Choose another.")
         await self._refuse_weak(user.username, new)
         kept = await self._hashing.run(passwords.hash_password, new)
         async with self._transaction() as connection:
-            if not await connection.run_sync(accounts.change_password, user.id, kept, user.password_hash):
+            ended = await connection.run_sync(accounts.change_password, user.id, kept, user.password_hash)
+            if ended is None:
                 raise WrongPassword  # somebody else changed it since it was proved
-        self._live.pop(claims.session_id, None)
+        for session_id in ended:
+            self._live.pop(session_id, None)
         audit.note("change-password", "done", address=address, user_id=user.id)
         return kept
 
@@ -242,7 +308,7 @@ class Accounts:
             raise
 
     async def _looked_at(self, username: str, password: str, act: str, address: str) -> accounts.User:
-        async with connected(self._engine, "The account") as connection:
+        async with connected(self._engine, self._watch, "The account") as connection:
             user = await connection.run_sync(accounts.find_user, username)
         is_right = await self._hashing.run(passwords.is_password, password, user.password_hash if user else None)
         if user is None or not is_right or user.disabled_at is not None:
@@ -272,8 +338,10 @@ class Accounts:
         return Grant(self._tokens.issue(user_id, session_id, scopes), refresh_token, scopes)
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        async with connected(self._engine, "The account") as connection, connection.begin():
+    async def _transaction(self, within_s: float = ANSWER_TIMEOUT_S) -> AsyncIterator[AsyncConnection]:
+        async with connected(self._engine, self._watch, "The account", within_s) as connection, connection.begin():
+            if within_s > ANSWER_TIMEOUT_S:
+                await connection.execute(be_patient(within_s))
             yield connection
 
 

@@ -127,9 +127,11 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
     quotas = SharedQuotas(own / "quotas")
     accounts = Accounts(
         database_url,
+        watch,
         tokens,
         quotas,
         settings.logins_per_minute,
+        settings.registrations_per_hour,
         is_login_required=settings.require_login,
         is_registration_open=settings.open_registration,
     )
@@ -146,8 +148,8 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
         accounts=accounts,
         kept=kept,
         metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
-        exports=Exports(database_url, Turns(settings.home / "serving" / "exports")),
-        feedback=FeedbackBook(database_url, quotas, settings.feedback_per_day, served),
+        exports=Exports(database_url, watch, Turns(settings.home / "serving" / "exports")),
+        feedback=FeedbackBook(database_url, watch, quotas, settings.feedback_per_day, served),
         popular=Popular(catalogue),
         shelf=Shelf(settings.home / "covers"),
     )
@@ -200,7 +202,7 @@ def _cors(origins: list[str]) -> dict[str, Any]:
     """No cookies: who asks is told by a token, which another site's page does not have."""
     return {
         "allow_origins": origins,
-        "allow_methods": ["GET", "HEAD", "POST"],
+        "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
         "allow_headers": ["Authorization", "Content-Type", "If-None-Match"],
         "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
         "max_age": 600,

@@ -20,13 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bookclub_platform.core.tables import select_state
 from serving.datawatch import DataWatch
-from serving.postgres import ANSWER_TIMEOUT_S, connected, open_engine
+from serving.postgres import ANSWER_TIMEOUT_S, be_patient, connected, open_engine
 
 POOL_SIZE = 10
 _MOST_REMEMBERED = 2000  # of counts and figures, a few kilobytes each at most
 
 PATIENCE_S = 30.0
-_BE_PATIENT = sa.select(sa.func.set_config("statement_timeout", f"{PATIENCE_S:.0f}s", True))  # for this transaction
 _Rows = Sequence[sa.Row[Any]]
 _T = TypeVar("_T")
 
@@ -98,9 +97,10 @@ class Catalogue:
         Raises:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
         """
-        async with connected(self._engine, "The books", PATIENCE_S if is_patient else ANSWER_TIMEOUT_S) as connection:
+        within_s = PATIENCE_S if is_patient else ANSWER_TIMEOUT_S
+        async with connected(self._engine, self.watch, "The books", within_s) as connection:
             if is_patient:
-                await connection.execute(_BE_PATIENT)
+                await connection.execute(be_patient(PATIENCE_S))
             state = state_of((await connection.execute(select_state())).one_or_none())
             self.watch.saw(state.data_version)
             yield Snapshot(connection, state, self._memory)
@@ -111,7 +111,7 @@ class Catalogue:
         Raises:
             DatabaseUnavailable: see `snapshot`.
         """
-        async with connected(self._engine, "The books") as connection:
+        async with connected(self._engine, self.watch, "The books") as connection:
             rows: _Rows = (await connection.execute(statement, parameters)).all()
             return rows
 

@@ -123,7 +123,9 @@ class ComposeAnswers:
         is_short_work = asked.filters is None or len(frame.stock.ids) <= _SMALL
         place = place_of(frame.stock, asked) if is_short_work else await to_thread(place_of, frame.stock, asked)
         books = await self._json_of(lineup, place.ids, place.versions)
-        return frame.answer(scope, page_json(place, books, frame.state.data_version)) if books is not None else None
+        if books is None:
+            return None
+        return frame.answer(scope, page_json(place, books, asked.mark, frame.state.data_version))
 
     async def _list(self, frame: Frame, book_id: int, scope: Scope) -> Composed | None:
         """While Postgres is away, too: of what is in memory."""

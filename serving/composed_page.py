@@ -1,7 +1,7 @@
 """The listed books in memory + a question for a page in order of id -> the page's place in them, and its JSON.
 
 question = question_of(b"limit=2&category=travel")          None: the route has to answer
-place = place_of(stock, question); page_json(place, books, "50")
+place = place_of(stock, question); page_json(place, books, question.mark, "50")
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from serving.schemas import BookPage
 
 
 class Question(NamedTuple):
-    """`filters`: None where all books are asked for."""
+    """`filters`: None where all books are asked for; `mark`: that of its cursors."""
 
     filters: Filters | None
     after_id: int
     limit: int
+    mark: str
 
 
 class Place(NamedTuple):
@@ -54,7 +55,9 @@ def question_of(query: bytes) -> Question | None:
     if not is_by_id or asked.source is not None or asked.facets:
         return None
     filters, after_id = asked.filters(), asked.cursor.after.book_id if asked.cursor is not None else 0
-    return Question(filters if filters != Filters() else None, after_id, asked.limit)
+    if asked.cursor is not None and not cursor.is_of(asked.cursor.mark, filters):
+        return None
+    return Question(filters if filters != Filters() else None, after_id, asked.limit, cursor.mark_of(filters))
 
 
 def place_of(stock: Stock, asked: Question) -> Place:
@@ -68,9 +71,9 @@ def place_of(stock: Stock, asked: Question) -> Place:
     return Place(ids[start:end].tolist(), versions[start:end].tolist(), end >= len(ids), len(ids))
 
 
-def page_json(place: Place, books: Sequence[bytes], data_version: str) -> bytes:
+def page_json(place: Place, books: Sequence[bytes], mark: str, data_version: str) -> bytes:
     """The page, with the JSON of its books: joined at once, for each copy of 30 kB costs as much as all else here."""
-    following = b"null" if place.is_last else b'"%b"' % cursor.encode("id", Position(place.ids[-1])).encode()
+    following = b"null" if place.is_last else b'"%b"' % cursor.encode("id", Position(place.ids[-1]), mark).encode()
     head, middle, between, tail = _around(data_version)
     items = [*books] or [b""]
     items[0] = head + items[0]

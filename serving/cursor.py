@@ -10,48 +10,72 @@ What a search found is one list, and its cursor says how many books stand before
 
     20                by relevance; 20.p, 20.P, ... in another order, with its letter (i: by id)
 
+Behind either stands which list it is of, as a short digest of what was asked: 20.p1250-5f3c9a1e. One without, as they
+were before, is a place in any list.
+
 Nothing of it is secret, and any text of the form is a place in its order, so there is nothing to sign: whoever makes up
 a cursor gets a page that they could have had by paging on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from bookclub_platform.core.browse import Position, SearchSort, Sort
+from bookclub_platform.core.browse import Filters, Position, SearchSort, Sort
 
 # The largest integer that readers of JSON keep exact (RFC 8259, 6), a double's 2^53 - 1; far below Postgres' bigint.
 MAX_ID = 2**53 - 1
+_MARK = "(-[0-9a-f]{8})?$"
 _FORM = (
     "^[1-9][0-9]{0,14}([.]([pP][0-9]{1,10}|r[1-6]|R[0-5]|t([0-7][0-9a-f]|[c-f][0-9a-f]([89ab][0-9a-f]){1,3}){0,100}"
-    "|F[0-9]{1,16}))?$"
+    f"|F[0-9]{{1,16}}))?{_MARK}"
 )
 _MAX_LENGTH = 1000
 _LETTERS: dict[Sort, str] = {"price": "p", "-price": "P", "rating": "r", "-rating": "R", "title": "t"}
 _LETTERS |= {"-first_seen": "F", "id": ""}
 _SORTS = {letter: sort for sort, letter in _LETTERS.items()}
 _BY_ID = "i"
-PLACE = "^[1-9][0-9]{0,3}([.][pPrRtFi])?$"
+PLACE = f"^[1-9][0-9]{{0,3}}([.][pPrRtFi])?{_MARK}"
+BY_ID = f"^[1-9][0-9]{{0,15}}{_MARK}"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A cursor as read: the order that it belongs to, and the place in it."""
+    """A cursor as read: the order and the list that it belongs to, and the place in it."""
 
     sort: Sort
     after: Position
+    mark: str
 
 
-def encode(sort: Sort, last: Position) -> str:
+@lru_cache(4000)
+def mark_of(filters: Filters, text: str = "") -> str:
+    """What tells the list of books that pass, and fit `text`, from other lists."""
+    chosen = [(field.name, getattr(filters, field.name)) for field in fields(filters)]
+    told = [
+        (name, str(value)) for name, value in chosen if value is not None
+    ]  # so that a new filter changes no old mark
+    return hashlib.blake2b(repr((text, told)).encode("utf-8", "replace"), digest_size=4).hexdigest()
+
+
+def is_of(mark: str, filters: Filters, text: str = "") -> bool:
+    """Whether a cursor with that mark is of this list; one without may be of any."""
+    return mark in {"", mark_of(filters, text)}
+
+
+def encode(sort: Sort, last: Position, mark: str) -> str:
     """`last` as text that fits into a URL; clients are told to make nothing of it."""
-    return f"{last.book_id}.{_LETTERS[sort]}{_key_text(last.key)}" if sort != "id" else str(last.book_id)
+    key = f".{_LETTERS[sort]}{_key_text(last.key)}" if sort != "id" else ""
+    return f"{last.book_id}{key}-{mark}"
 
 
 def decode(text: Any) -> Page:
@@ -62,20 +86,22 @@ def decode(text: Any) -> Page:
     """
     if len(str(text)) > _MAX_LENGTH or not re.fullmatch(_FORM, str(text), re.ASCII):
         raise ValueError("not a cursor of this API: take it from `next`, or leave it out for the first page")
-    book_id, _, key = str(text).partition(".")
+    place, _, mark = str(text).partition("-")
+    book_id, _, key = place.partition(".")
     sort = _SORTS[key[:1]]
-    return Page(sort, Position(int(book_id), _key(sort, key[1:])))
+    return Page(sort, Position(int(book_id), _key(sort, key[1:])), mark)
 
 
-def encode_place(sort: SearchSort, start: int) -> str:
+def encode_place(sort: SearchSort, start: int, mark: str) -> str:
     """How many books of a search in that order come before the page, as text."""
-    return str(start) if sort == "relevance" else f"{start}.{_LETTERS[sort] or _BY_ID}"
+    return f"{start}{'' if sort == 'relevance' else f'.{_LETTERS[sort] or _BY_ID}'}-{mark}"
 
 
-def decode_place(text: str) -> tuple[SearchSort, int]:
-    """The order and the place of a cursor of the form PLACE."""
-    start, _, letter = text.partition(".")
-    return _SORTS[letter.removeprefix(_BY_ID)] if letter else "relevance", int(start)
+def decode_place(text: str) -> tuple[SearchSort, int, str]:
+    """The order, the place and the mark of a cursor of the form PLACE."""
+    place, _, mark = text.partition("-")
+    start, _, letter = place.partition(".")
+    return _SORTS[letter.removeprefix(_BY_ID)] if letter else "relevance", int(start), mark
 
 
 def _key_text(key: object) -> str:

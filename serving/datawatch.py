@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.2
 STALE_S = 1.0
+SILENT_S = 1.5
+TRIED_EVERY_S = 1.0
 HELD_S = STALE_S - 2 * PAUSE_S  # the next look comes a pause later, and may have to wait
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -45,6 +47,8 @@ class DataWatch:
         self._address = url.render_as_string(hide_password=False)
         self._confirmed_at = -STALE_S
         self._is_away = False
+        self._asked_at: float | None = None
+        self._heard_at = self._tried_at = float("-inf")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="data-version", daemon=True)
         self._lock = threading.Lock()
@@ -56,6 +60,26 @@ class DataWatch:
     def is_current(self) -> bool:
         """Whether Postgres named `version` within the last STALE_S seconds."""
         return time.monotonic() - self._confirmed_at < STALE_S
+
+    def heard(self) -> None:
+        """Postgres answered somebody."""
+        self._heard_at = time.monotonic()
+
+    def tried(self) -> None:
+        """Postgres did not answer somebody."""
+        self._tried_at = time.monotonic()
+
+    def is_to_be_spared(self) -> bool:
+        """Whether Postgres answers nobody: what is asked since SILENT_S seconds has no answer. Who would wait for it as
+        well is better told at once; but for one in TRIED_EVERY_S seconds, for it may be our own connection that hangs.
+        """
+        asked_at, now = self._asked_at, time.monotonic()
+        if asked_at is None or now - max(asked_at, self._heard_at) < SILENT_S:
+            return False
+        if now - self._tried_at < TRIED_EVERY_S:
+            return True
+        self._tried_at = now
+        return False
 
     def saw(self, version: str, asked_at: float | None = None) -> None:
         """An answer was read from that version: nobody who has seen it may be given an older one afterwards.
@@ -79,8 +103,11 @@ class DataWatch:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
+                self._asked_at = self._asked_at or time.monotonic()
                 self._watch()
             except psycopg.Error as error:
+                if not isinstance(error, psycopg.errors.ConnectionTimeout | psycopg.errors.QueryCanceled):
+                    self._asked_at = None  # it says no: whoever asks is told so as soon
                 if not self._is_away:
                     log.warning("The data version is not known: %s", str(error).strip() or type(error).__name__)
                 self._is_away = True
@@ -98,7 +125,9 @@ class DataWatch:
         ) as connection:
             while not self._ended.is_set():
                 asked_at, before = time.monotonic(), self.newest
+                self._asked_at = self._asked_at or asked_at
                 row = connection.execute(_DATA_VERSION).fetchone()
+                self._asked_at = None
                 assert row is not None
                 self._found(str(row[0]), before, asked_at)
                 self._ended.wait(PAUSE_S)

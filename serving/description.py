@@ -56,8 +56,9 @@ Books from a shop, and for each of them the books most like it, with the reasons
 _COUNTED = {
     "anonymous": "requests without a token, by address",
     "account": "requests with a token, by account",
-    "login": "POST /login and /password, by address",
-    "register": "POST /register, by address",
+    "login": "POST /login and /password and DELETE /account, by address",
+    "register": "accounts that are made, by address",
+    "register-tries": "POST /register, by address",
     "login-name": "wrong passwords at one name from one address",
     "login-address": "wrong passwords from one address, at whatever names",
     "login-anywhere": "wrong passwords at one name, wherever from; those beyond count against `login-strained`",

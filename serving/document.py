@@ -90,7 +90,7 @@ def _complete(operation: dict[str, Any], path: str, is_login_required: bool) -> 
     needs: list[dict[str, list[str]]] = operation.get("security", [])
     if needs:
         asked += ["no-token", "expired-token", "invalid-token", "ended-session"]
-    if any(need[SCHEME] for need in needs):
+    if any(need.get(SCHEME) for need in needs):
         asked += ["insufficient-scope"]
     if needs == [{SCHEME: ["read"]}] and not is_login_required:
         needs.append({})

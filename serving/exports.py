@@ -29,6 +29,7 @@ from bookclub_platform.core.tables import select_state
 from bookclub_platform.export import Format, export_chunks, snapshot
 from serving import problems
 from serving.catalogue import State, state_of
+from serving.datawatch import DataWatch
 from serving.logs import CutShort
 from serving.places import Place, Places
 from serving.turns import Turns
@@ -40,6 +41,7 @@ MEDIA_TYPES: dict[Format, str] = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
 }
+_AWAY = "The books cannot be read: the database does not answer."
 AT_ONCE = 3  # of each worker
 LASTS_S = 900.0
 # What a slow telephone takes; whoever takes less in that time only keeps the others waiting.
@@ -50,10 +52,10 @@ _PATIENCE_S, _LOOKED_EVERY_S = 2.0, 0.1  # until it is seen that the client of t
 class Exports:
     """Exports of one database."""
 
-    def __init__(self, database_url: str, turns: Turns) -> None:
+    def __init__(self, database_url: str, watch: DataWatch, turns: Turns) -> None:
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
         self._url = url.update_query_dict({"connect_timeout": "2"}).render_as_string(hide_password=False)
-        self._places, self._turns = Places(AT_ONCE), turns
+        self._places, self._watch, self._turns = Places(AT_ONCE), watch, turns
 
     async def open(self, user_id: int, format: Format, with_delisted: bool, after: int) -> Export:
         """An export whose snapshot is taken; close it, or answer with its response.
@@ -67,6 +69,8 @@ class Exports:
             raise problems.Problem(
                 501, "format-absent", "This server cannot write parquet (no pyarrow). Ask for ndjson or csv."
             )
+        if self._watch.is_to_be_spared():
+            raise DatabaseUnavailable(_AWAY)
         held = ExitStack()
         try:
             await self._take_turn(user_id, held)
@@ -105,7 +109,7 @@ def _begin(held: ExitStack, place: Place, url: str, format: Format, with_deliste
         connection = held.enter_context(snapshot(url))
         state = state_of(connection.execute(select_state()).one_or_none())
     except sa.exc.OperationalError as error:
-        raise DatabaseUnavailable("The books cannot be read: the database does not answer.") from error
+        raise DatabaseUnavailable(_AWAY) from error
     chunks = export_chunks(connection, "books", format, with_delisted=with_delisted, after=after)
     return Export(held, place, state, format, held.enter_context(closing(chunks)))
 

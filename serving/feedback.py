@@ -14,6 +14,7 @@ from bookclub_platform.core.served_models import never_served
 from bookclub_platform.core.tables import select_data_version
 from serving import problems
 from serving.catalogue import Catalogue
+from serving.datawatch import DataWatch
 from serving.gate import beyond
 from serving.policies import of_feedback
 from serving.postgres import connected, open_engine
@@ -28,8 +29,10 @@ COUNTED_FOR_S = 60.0  # to count a million events takes a second
 class FeedbackBook:
     """The feedback in one database; connects when first asked."""
 
-    def __init__(self, database_url: str, quotas: SharedQuotas, events_per_day: int, served: Served) -> None:
-        self._quotas, self._per_day = quotas, of_feedback(events_per_day)
+    def __init__(
+        self, database_url: str, watch: DataWatch, quotas: SharedQuotas, events_per_day: int, served: Served
+    ) -> None:
+        self._watch, self._quotas, self._per_day = watch, quotas, of_feedback(events_per_day)
         self._served = served
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
 
@@ -56,12 +59,15 @@ class FeedbackBook:
         """
         events = [_event(event) for event in told]
         ids = [book_id for event in events for book_id in (event.book_id, event.for_book_id) if book_id is not None]
-        async with connected(self._engine, "The feedback") as connection, connection.begin():
+        async with connected(self._engine, self._watch, "The feedback") as connection, connection.begin():
             if faults := await connection.run_sync(self._never_given_out, events):
                 raise problems.InvalidRequest(faults)
             if unknown := await connection.run_sync(unknown_books, ids):
                 raise problems.UnknownBooks(unknown)
-            kept = await connection.run_sync(add_events, user_id, events)
+            try:
+                kept = await connection.run_sync(add_events, user_id, events)
+            except sa.exc.IntegrityError as error:  # of an account that was deleted a moment ago
+                raise problems.Problem(401, "ended-session", "The account is no more.") from error
         return [
             event for event in {event.event_id: event for event in reversed(events)}.values() if event.event_id in kept
         ]

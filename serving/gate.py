@@ -33,9 +33,11 @@ UNLIMITED = frozenset({"/health", "/ready", "/metrics", "/docs", "/redoc", "/ope
 UNLIMITED_BELOW = ("/static/", "/catalogue/covers/", "/static-offline-docs/")
 # Not the refresh: nobody guesses its tokens, and each reader behind one address (an office, a mobile network) needs it
 # six times an hour.
-LOGINS = frozenset({"/login", "/password"})
-REGISTRATIONS = frozenset({"/register"})
+ACCOUNT = "/account"
 WEB_LOGIN, WEB_REGISTER, WEB_ACCOUNT = "/catalogue/login", "/catalogue/register", "/catalogue/account"
+WEB_DELETE = f"{WEB_ACCOUNT}/delete"
+LOGINS = frozenset({"/login", "/password", WEB_LOGIN, WEB_ACCOUNT, WEB_DELETE})
+REGISTRATIONS = frozenset({"/register", WEB_REGISTER})
 # Pages take the cookie, and only they: what another site makes a browser send to the API comes without an account.
 PAGES = "/catalogue"
 COOKIE = "bookclub_session"
@@ -142,10 +144,10 @@ class Gate:
         if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
             return None
         who = None
-        is_form = method == "POST"  # to look at one is to look at a page
-        if path in LOGINS or (is_form and path in {WEB_LOGIN, WEB_ACCOUNT}):
+        is_post = method == "POST"  # whatever else is asked there is to look at a page, or not taken
+        if (is_post and path in LOGINS) or (method == "DELETE" and path == ACCOUNT):
             quota = self._logins
-        elif path in REGISTRATIONS or (is_form and path == WEB_REGISTER):
+        elif is_post and path in REGISTRATIONS:
             quota = self._registrations
         elif caller.claims is not None:
             quota, who = self._account, str(caller.claims.user_id)
@@ -189,8 +191,11 @@ def sentence(quota: Quota) -> str:
 
 def _refusal(request: Request, standing: Standing) -> Response:
     problem = beyond(standing)
-    if not request.url.path.startswith(PAGES):
-        return problems.of(request, problem)
+    return beyond_page(request, problem) if request.url.path.startswith(PAGES) else problems.of(request, problem)
+
+
+def beyond_page(request: Request, problem: problems.Problem) -> Response:
+    """The page for who is beyond a quota."""
     headers = problem.headers or {}
     text = f"That was more than we take at once. Please try again in {headers['Retry-After']} seconds."
     answer = page_for(request, "fault.html", problem.status, title="A moment, please", text=text)

@@ -125,12 +125,10 @@ async def find(
 def labels(is_known: bool, near: int, others: int, is_own_shelf: bool) -> tuple[Emptiness | None, Fallback | None]:
     """Reason and fallback of a list of so many near and other books; `is_known` to the model is what was asked about,
     `is_own_shelf`: the others are all of its category."""
-    fallback: Fallback = "well_rated_in_category" if is_own_shelf else "well_rated"
-    if not is_known:
-        return "not_in_model", fallback if others else None
-    if not near:
-        return "nothing_in_common", fallback if others else None
-    return ("little_in_common", fallback) if others else (None, None)
+    if not others:
+        return None if near else "no_book_passes", None
+    reason: Emptiness = "little_in_common" if near else "nothing_in_common" if is_known else "not_in_model"
+    return reason, "well_rated_in_category" if is_own_shelf else "well_rated"
 
 
 async def _others(

@@ -10,6 +10,8 @@ from __future__ import annotations
 from bookclub_platform.core.settings import Settings
 from serving.quotas import Quota
 
+TRIES = 10  # at a new account, for each that may be made
+
 Quotas = dict[str, Quota]
 
 
@@ -19,8 +21,13 @@ def of_requests(settings: Settings) -> Quotas:
         Quota("anonymous", settings.anonymous_per_minute, 60),
         Quota("account", settings.account_per_minute, 60),
         Quota("login", settings.logins_per_minute, 60),
-        Quota("register", settings.registrations_per_hour, 3600),
+        Quota("register-tries", TRIES * settings.registrations_per_hour, 3600),
     )
+
+
+def of_registrations(per_hour: int) -> Quota:
+    """Accounts that are made: behind one address of a mobile network are many who mistype."""
+    return Quota("register", per_hour, 3600, "new accounts")
 
 
 def of_wrong_passwords(amount: int) -> Quotas:
@@ -40,8 +47,8 @@ def of_feedback(per_day: int) -> Quota:
 
 def every(settings: Settings) -> Quotas:
     """All of them by name, in the order of /docs."""
-    told = of_feedback(settings.feedback_per_day)
-    return of_requests(settings) | of_wrong_passwords(settings.logins_per_minute) | {told.name: told}
+    more = _by_name(of_registrations(settings.registrations_per_hour), of_feedback(settings.feedback_per_day))
+    return of_requests(settings) | of_wrong_passwords(settings.logins_per_minute) | more
 
 
 def _by_name(*quotas: Quota) -> Quotas:

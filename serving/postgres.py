@@ -1,8 +1,9 @@
 """Address -> an engine for serving, and connections of it that answer within seconds or say DatabaseUnavailable.
 
-    engine = open_engine(url, 10, isolation_level="REPEATABLE READ"); async with connected(engine) as connection: ...
+    engine = open_engine(url, 10, isolation_level="REPEATABLE READ")
+    async with connected(engine, watch, "The books") as connection: ...
 
-Connects when first asked; after a failure the next request tries anew.
+Connects when first asked; after a failure the next request tries anew, unless the watch knows that nobody is answered.
 """
 
 from __future__ import annotations
@@ -11,18 +12,38 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 import sqlalchemy as sa
 from psycopg.errors import UndefinedTable
+from psycopg.waiting import wait_async
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bookclub_platform.core.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from serving.datawatch import DataWatch
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 2
 STATEMENT_TIMEOUT_S = 3
 ANSWER_TIMEOUT_S = 4.0
+_LOOKED_EVERY_S = 0.1  # as psycopg has it
+_LATER = "Try again in a few seconds."
+
+
+class _Connection(psycopg.AsyncConnection[Any]):
+    """Who gives up on a statement closes the connection. psycopg asks the server to cancel it, and waits ten seconds
+    for that, which a server that hangs does not do either; one that does not ends it after STATEMENT_TIMEOUT_S."""
+
+    async def wait(self, gen: Any, interval: float = _LOOKED_EVERY_S, timeout: float | None = None) -> Any:
+        try:
+            return await wait_async(gen, self.pgconn.socket, interval, timeout)
+        except asyncio.CancelledError:
+            self.pgconn.finish()
+            raise
 
 
 def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read_only: bool) -> AsyncEngine:
@@ -36,6 +57,7 @@ def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read
         pool_pre_ping=True,
         isolation_level=isolation_level,
         connect_args={
+            "async_creator_fn": _Connection.connect,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "options": f"-c timezone=UTC -c default_transaction_read_only={'on' if is_read_only else 'off'} "
             f"-c statement_timeout={STATEMENT_TIMEOUT_S}s",
@@ -43,28 +65,42 @@ def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read
     )
 
 
+def be_patient(for_s: float) -> sa.Select[tuple[str]]:
+    """What lets each statement of a transaction take so long."""
+    return sa.select(sa.func.set_config("statement_timeout", f"{for_s:.0f}s", True))
+
+
 @asynccontextmanager
 async def connected(
-    engine: AsyncEngine, what: str, timeout_s: float = ANSWER_TIMEOUT_S
+    engine: AsyncEngine, watch: DataWatch, what: str, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> AsyncIterator[AsyncConnection]:
-    """A connection for one answer; commit what is to stay. `what` names for people what it is for: "The books".
+    """A connection for one answer; commit what is to stay. `what` names for people what it is for: "The books". While
+    the watch knows that Postgres is silent there is none, at once.
 
     Raises:
         DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
     """
+    if watch.is_to_be_spared():
+        raise DatabaseUnavailable(_told(what, _LATER))
     try:
         # A server that hangs (a frozen disk, a lost host) answers neither ping nor query; only a clock notices.
         async with asyncio.timeout(timeout_s), engine.connect() as connection:
             yield connection
+        watch.heard()
     except sa.exc.ProgrammingError as error:
         if isinstance(error.orig, UndefinedTable):
             raise _unavailable(what, error, "It has no tables yet: `bookclub build` makes them.") from error
         raise
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, TimeoutError) as error:
-        raise _unavailable(what, error, "Try again in a few seconds.") from error
+        watch.tried()  # what else the same request asks is not to wait as long once more
+        raise _unavailable(what, error, _LATER) from error
 
 
 def _unavailable(what: str, error: Exception, advice: str) -> DatabaseUnavailable:
     """What may be told to anyone; the cause may name hosts and roles, and goes to the log alone."""
     log.warning("Postgres does not answer: %s", str(getattr(error, "orig", error)).strip() or type(error).__name__)
-    return DatabaseUnavailable(f"{what} cannot be read: the database does not answer as it should. {advice}")
+    return DatabaseUnavailable(_told(what, advice))
+
+
+def _told(what: str, advice: str) -> str:
+    return f"{what} cannot be read: the database does not answer as it should. {advice}"

@@ -135,6 +135,15 @@ class InvalidRequest(Problem):
         super().__init__(422, "invalid-request", detail, errors=faults)
 
 
+class OtherFilters(Problem):
+    """A page of one list was asked for with the cursor of another's."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            409, "other-filters", "The cursor is of a page with other filters: ask with those of before, or anew."
+        )
+
+
 class ProblemResponse(JSONResponse):
     """JSON in ASCII: what a client sent comes back in the detail, lone surrogates too, and UTF-8 cannot hold those."""
 
@@ -167,7 +176,12 @@ KINDS = {
     "no-categories": (404, "No category is known yet: Dagster's sensors find them."),
     "unknown-crawl": (404, "No crawl 0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10 was started here."),
     "name-taken": (409, "This name cannot be had. Choose another."),
+    "last-administrator": (
+        409,
+        "This is the only administrator. Make another first: `bookclub users add NAME --admin`.",
+    ),
     "other-order": (409, "The cursor is of a page in the order price: ask with sort=price, or anew."),
+    "other-filters": (409, "The cursor is of a page with other filters: ask with those of before, or anew."),
     "data-moved-on": (409, "The books are of data version 51 now, not of 50. Begin the export anew."),
     "invalid-request": (422, "query.limit: Input should be less than or equal to 100"),
     "quota-exceeded": (

@@ -26,7 +26,7 @@ from bookclub_platform.core.browse import Filters, SearchSort, Sort
 from bookclub_platform.core.feedback import Kind
 from bookclub_platform.export import Format
 from serving import lineup, problems
-from serving.cursor import MAX_ID, PLACE, Cursor, decode_place
+from serving.cursor import BY_ID, MAX_ID, PLACE, Cursor, decode_place, is_of
 from serving.neighbours import Choice
 from serving.versions import RECOMMENDATION_ID
 
@@ -130,7 +130,7 @@ class SegmentQuery(Question):
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
     cursor: str | None = Field(
         None,
-        pattern=r"^[1-9][0-9]{0,15}$",
+        pattern=BY_ID,
         description=_CURSOR,
     )
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
@@ -283,11 +283,13 @@ class SearchQuery(_Narrowed):
         """Which of the books found.
 
         Raises:
-            Problem: 409, the cursor is of a page in another order.
+            Problem: 409, the cursor is of a page in another order, or of another search.
         """
-        sort, start = decode_place(self.cursor) if self.cursor is not None else (self.sort, 0)
+        sort, start, mark = decode_place(self.cursor) if self.cursor is not None else (self.sort, 0, "")
         if sort != self.sort:
             raise problems.OtherOrder(sort)
+        if not is_of(mark, self.filters(), self.q):
+            raise problems.OtherFilters()
         return slice(start, start + self.limit)
 
     @property

@@ -283,9 +283,9 @@ class Recommendation(Answer):
     )
 
 
-# There can be nothing near for two causes that a shop treats differently: the one heals within seconds. An error
-# status would be wrong for both (the book and the model exist), and in a batch would spoil the other 99 lists.
-Emptiness = Literal["not_in_model", "nothing_in_common", "little_in_common"]
+# There can be nothing near for causes that a shop treats differently: one heals within seconds, one by a wider filter.
+# An error status would be wrong for all (book and model exist), and in a batch would spoil the other 99 lists.
+Emptiness = Literal["no_book_passes", "not_in_model", "nothing_in_common", "little_in_common"]
 Fallback = Literal["well_rated_in_category", "well_rated"]
 
 
@@ -297,9 +297,10 @@ class _List(Answer):
     )
     reason: Emptiness | None = Field(
         None,
-        description="Why near books do not fill the list: `not_in_model` (the book came seconds ago; ask again), "
+        description="Why near books do not fill the list: `no_book_passes` (there is none but those excluded that "
+        "passes the filters, and no item: ask with wider ones), `not_in_model` (the book came seconds ago; ask again), "
         "`nothing_in_common` (no book that passes the filters shares anything with it) or `little_in_common` (too few "
-        "do). Null when they do, or when no other books pass.",
+        "do). Null when they do, or when the list has all books that pass.",
         examples=[None],
     )
     fallback: Fallback | None = Field(

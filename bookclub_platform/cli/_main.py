@@ -9,6 +9,7 @@ def example() -> None: ...
 from __future__ import annotations
 
 import errno
+import os
 import signal
 
 import click
@@ -36,6 +37,8 @@ class _Group(click.Group):
 @click.version_option(package_name="bookclub-platform")
 def main() -> None:
     """Book Club: collects a shop's books, learns which are alike, and recommends."""
+    # Else what we start takes any file of the folder that we are in for a package: gql.py there for Dagster's `gql`.
+    os.environ["PYTHONSAFEPATH"] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So a script's `command &` starts us, and Dagster lets SIGTERM do what SIGINT does: we would obey neither.
         signal.signal(signal.SIGINT, signal.default_int_handler)

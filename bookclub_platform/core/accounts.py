@@ -73,6 +73,8 @@ USERNAME_RULE = "3 to 64 letters, digits and . _ @ + -, beginning with a letter 
 FOR_ANYONE = ("read", "export", "feedback")
 
 EndedBy = Literal["logout", "password", "reuse", "disabled"]
+Deletion = Literal["deleted", "replaced", "last"]
+ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,20 @@ def disable_user(connection: sa.Connection, user_id: int) -> None:
     _end(connection, sessions.c.user_id == user_id, "disabled")
 
 
+def delete_user(connection: sa.Connection, user_id: int, proved_hash: str) -> Deletion:
+    """Forget a user, with their sessions and feedback. Nothing is done where `proved_hash`, which the password was
+    compared with, is not the one kept any more (`replaced`), or where no administrator would be left (`last`)."""
+    # All of them, always in the same order: of the last two at once only one may go.
+    is_admin = sa.and_(users.c.scopes.any(ADMIN), users.c.disabled_at.is_(None))
+    admins = connection.scalars(sa.select(users.c.id).where(is_admin).order_by(users.c.id).with_for_update()).all()
+    if list(admins) == [user_id]:
+        return "last"
+    if connection.scalar(_locked(user_id, proved_hash)) is None:
+        return "replaced"
+    connection.execute(sa.delete(users).where(users.c.id == user_id))
+    return "deleted"
+
+
 def set_password_hash(connection: sa.Connection, user_id: int, password_hash: str) -> None:
     """Keep a new hash of the same password."""
     connection.execute(sa.update(users).where(users.c.id == user_id).values(password_hash=password_hash))
@@ -138,14 +154,13 @@ def set_password_hash(connection: sa.Connection, user_id: int, password_hash: st
 
 def change_password(
     connection: sa.Connection, user_id: int, password_hash: str, proved_hash: str | None = None
-) -> bool:
-    """Keep the hash of another password, and end every session: who knew the old one is out. False, and nothing is
-    changed, if `proved_hash`, which the old one was compared with, is not the one kept any more."""
+) -> Sequence[UUID] | None:
+    """Keep the hash of another password, and end every session, which are returned: who knew the old one is out. None,
+    and nothing is changed, if `proved_hash`, which the old one was compared with, is not the one kept any more."""
     if proved_hash is not None and connection.scalar(_locked(user_id, proved_hash)) is None:
-        return False
+        return None
     set_password_hash(connection, user_id, password_hash)
-    _end(connection, sessions.c.user_id == user_id, "password")
-    return True
+    return _end(connection, sessions.c.user_id == user_id, "password")
 
 
 def open_session(
@@ -200,8 +215,25 @@ def is_live(connection: sa.Connection, session_id: UUID) -> bool:
     return connection.execute(_live_session(session_id)).one_or_none() is not None
 
 
+def open_sessions(connection: sa.Connection, user_id: int) -> int:
+    """How many sessions of the user still count."""
+    is_open = sa.and_(sessions.c.ended_at.is_(None), sessions.c.expires_at > _now)
+    counted = sa.select(sa.func.count()).select_from(sessions).where(sessions.c.user_id == user_id, is_open)
+    return int(connection.scalar(counted) or 0)
+
+
 def end_session(connection: sa.Connection, session_id: UUID, by: EndedBy) -> None:
     _end(connection, sessions.c.id == session_id, by)
+
+
+def end_session_of(connection: sa.Connection, digest: bytes) -> tuple[int, UUID] | None:
+    """End the open session that was given the refresh token `digest`, used or not -> (user, session); None: no such."""
+    given = sa.select(sessions.c.user_id, sessions.c.id).join(refresh_tokens).where(refresh_tokens.c.digest == digest)
+    session = connection.execute(given.where(sessions.c.ended_at.is_(None))).one_or_none()
+    if session is None:
+        return None
+    end_session(connection, session.id, "logout")
+    return session.user_id, session.id
 
 
 def _locked(user_id: int, proved_hash: str) -> sa.Select[Any]:
@@ -227,6 +259,7 @@ def _unused(connection: sa.Connection, session_id: UUID, digests: Sequence[bytes
     return found
 
 
-def _end(connection: sa.Connection, which: sa.ColumnElement[bool], by: EndedBy) -> None:
+def _end(connection: sa.Connection, which: sa.ColumnElement[bool], by: EndedBy) -> Sequence[UUID]:
     is_open = sa.and_(which, sessions.c.ended_at.is_(None))
-    connection.execute(sa.update(sessions).where(is_open).values(ended_at=_now, ended_by=by))
+    ended = sa.update(sessions).where(is_open).values(ended_at=_now, ended_by=by).returning(sessions.c.id)
+    return connection.scalars(ended).all()

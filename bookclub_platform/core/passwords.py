@@ -42,6 +42,11 @@ def is_password(password: str, kept: str | None) -> bool:
         return False
 
 
+def is_same(one: str, other: str) -> bool:
+    """Whether they are the same password, however a keyboard writes it."""
+    return _normal(one) == _normal(other)
+
+
 def is_outdated(kept: str) -> bool:
     """Whether `kept` was made with other costs than we ask today."""
     return _hasher.check_needs_rehash(kept)

@@ -54,8 +54,16 @@ class Children:
     logs: Path
     running: list[Child] = field(default_factory=list)
 
-    def start(self, name: str, command: Sequence[str], ready_url: str | None = None, **environment: str) -> Child:
-        """Start `command` with `environment` added to ours; its output goes to `<logs>/<name>.log`."""
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        ready_url: str | None = None,
+        folder: str | None = None,
+        **environment: str,
+    ) -> Child:
+        """Start `command` in `folder`, or where we are, with `environment` added to ours; its output goes to
+        `<logs>/<name>.log`."""
         self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / f"{name}.log"
         with path.open("wb") as log:
@@ -65,6 +73,7 @@ class Children:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                cwd=folder,
                 env=os.environ | environment,
             )
         child = Child(name, process, path, ready_url)

@@ -6,6 +6,7 @@ Postgres -> sandbox shop, MLflow, Dagster, API -> first build -> addresses and o
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -148,7 +149,10 @@ class _Platform:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        return children.start("mlflow", command, f"{address}/health", **environment)
+        # In a folder of its own: uvicorn, as its command, takes modules from where it is, whatever Python is told.
+        folder = self.settings.home / "mlflow"
+        folder.mkdir(parents=True, exist_ok=True)
+        return children.start("mlflow", command, f"{address}/health", str(folder), **environment)
 
     def _start_api(self, children: Children) -> Child:
         return children.start("api", [sys.executable, "-m", "serving"], f"{self._api_url}/health", **self.environment)
@@ -160,7 +164,11 @@ class _Platform:
             *["--host", "127.0.0.1", "--port", str(self.settings.dagster_port)],
         ]
         address = f"http://127.0.0.1:{self.settings.dagster_port}/server_info"
-        return children.start("dagster", command, address, DAGSTER_HOME=str(instance), **self.environment)
+        environment = self.environment | {"DAGSTER_HOME": str(instance)}
+        if path := os.environ.get("PYTHONPATH"):
+            # Its code server leaves out the first folder, as the one that it was started in, which PYTHONSAFEPATH did.
+            environment["PYTHONPATH"] = os.pathsep.join([str(instance), path])
+        return children.start("dagster", command, address, **environment)
 
     @property
     def _api_url(self) -> str:

@@ -27,7 +27,7 @@ router = APIRouter(tags=["Books"], responses=problems.responses("database-unavai
 @router.get(
     "/books",
     summary="Page through the books",
-    responses=problems.responses("other-order", "invalid-request") | CONDITIONAL,
+    responses=problems.responses("other-order", "other-filters", "invalid-request") | CONDITIONAL,
 )
 async def list_books(
     query: Annotated[BookQuery, Query()],
@@ -46,6 +46,8 @@ async def list_books(
     after = page.after if page is not None else None
     if page is not None and page.sort != query.sort:
         raise problems.OtherOrder(page.sort)
+    if page is not None and not cursor.is_of(page.mark, filters):
+        raise problems.OtherFilters()
     async with catalogue.snapshot(is_patient=query.facets) as snapshot:
         fresh.check(snapshot, keeper.current)
         rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
@@ -54,7 +56,7 @@ async def list_books(
         facets = await _facets(snapshot, filters, stock) if query.facets else None
     items = [Book.model_validate(row) for row in rows[: query.limit]]
     last = rows[len(items) - 1] if len(rows) > query.limit else None
-    following = last and cursor.encode(query.sort, Position(last.id, last.sort_key))
+    following = last and cursor.encode(query.sort, Position(last.id, last.sort_key), cursor.mark_of(filters))
     return BookPage(items=items, next=following, total=total, facets=facets, data_version=snapshot.data_version)
 
 

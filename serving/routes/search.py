@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from serving import finder, problems
-from serving.cursor import encode_place
+from serving.cursor import encode_place, mark_of
 from serving.dependencies import TheCatalogue, TheChampion
 from serving.gate import charge
 from serving.questions import SearchQuery
@@ -19,7 +19,11 @@ UNAVAILABLE = ("database-unavailable", "no-model", "no-search")
 router = APIRouter(tags=["Books"], responses=problems.responses("invalid-request", *UNAVAILABLE))
 
 
-@router.get("/books/search", summary="Search for books", responses=problems.responses("other-order") | CONDITIONAL)
+@router.get(
+    "/books/search",
+    summary="Search for books",
+    responses=problems.responses("other-order", "other-filters") | CONDITIONAL,
+)
 async def search_books(
     query: Annotated[SearchQuery, Query()],
     catalogue: TheCatalogue,
@@ -40,7 +44,7 @@ async def search_books(
     end = query.page.stop
     return SearchPage(
         items=finding.items,
-        next=encode_place(query.sort, end) if end < finding.total else None,
+        next=encode_place(query.sort, end, mark_of(query.filters(), query.q)) if end < finding.total else None,
         total=finding.total,
         facets=finding.facets,
         model=ModelRef.model_validate(champion.version),

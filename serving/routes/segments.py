@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
+from bookclub_platform.core.browse import Filters, Position
 from bookclub_platform.core.tables import select_listed
-from serving import problems, segments
+from serving import cursor, problems, segments
 from serving.dependencies import TheCatalogue, TheChampion
 from serving.questions import SegmentQuery
 from serving.schemas import Book, ModelRef
@@ -38,7 +39,7 @@ async def list_segments(catalogue: TheCatalogue, champion: TheChampion, fresh: T
 @router.get(
     "/{segment_id}",
     summary="The books of a segment",
-    responses=problems.responses("unknown-segment", "other-model", "no-segments", "invalid-request"),
+    responses=problems.responses("unknown-segment", "other-model", "no-segments", "other-filters", "invalid-request"),
 )
 async def get_segment(
     segment_id: SegmentId,
@@ -50,7 +51,11 @@ async def get_segment(
     """Its listed books, in order of `id`. For the next page ask the same again with `cursor` set to `next`, until that
     is null. 404 once another model is in use: GET /segments lists its segments."""
     segment, ids = segments.books_of(champion, segment_id, query.in_stock)
-    after = [book_id for book_id in ids if book_id > int(query.cursor or 0)]
+    place, _, mark = (query.cursor or "0").partition("-")
+    filters = Filters(in_stock=query.in_stock)
+    if not cursor.is_of(mark, filters, segment_id):
+        raise problems.OtherFilters()
+    after = [book_id for book_id in ids if book_id > int(place)]
     chosen = after[: query.limit]
     async with catalogue.snapshot() as snapshot:
         fresh.check(snapshot, champion, has_lists=True)
@@ -59,7 +64,9 @@ async def get_segment(
     return SegmentPage(
         segment=segment,
         items=items,
-        next=str(chosen[-1]) if len(after) > query.limit else None,
+        next=cursor.encode("id", Position(chosen[-1]), cursor.mark_of(filters, segment_id))
+        if len(after) > query.limit
+        else None,
         total=len(ids),
         model=ModelRef.model_validate(champion.version),
         data_version=snapshot.data_version,

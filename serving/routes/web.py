@@ -66,7 +66,9 @@ async def show_shelves(
     if query.q:
         return await _show_found(request, query.q, min(query.start, finder.RANKED), catalogue, keeper)
     chosen = Filters(category=query.category, in_stock=query.in_stock, min_rating=query.min_rating)
-    after = query.cursor.after if query.cursor is not None and query.cursor.sort == query.sort else None
+    page: cursor.Page | None = query.cursor
+    is_ours = page is not None and page.sort == query.sort and cursor.is_of(page.mark, chosen)
+    after = page.after if page is not None and is_ours else None
     start = query.start if after is not None else 0
     async with catalogue.snapshot() as snapshot:
         stock = counts.stock_of(keeper.current, snapshot)
@@ -75,7 +77,7 @@ async def show_shelves(
         total = await counts.total(snapshot, stock, chosen)
     books = [Book.model_validate(row) for row in rows[: query.limit]]
     last = rows[len(books) - 1] if len(rows) > query.limit else None
-    following = last and cursor.encode(query.sort, Position(last.id, last.sort_key))
+    following = last and cursor.encode(query.sort, Position(last.id, last.sort_key), cursor.mark_of(chosen))
     name = next((row.category_name for row in categories if row.category == query.category), None)
     return _page(
         request,

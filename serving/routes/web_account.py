@@ -1,6 +1,6 @@
-"""Accounts in the web catalogue: a form -> a new account, or another password for one's own, and its reader logged in.
+"""Accounts in the web catalogue: a form -> a new account, another password for one's own, or its end.
 
-Without a script, as all pages. Limits, rules and the audit log are those of /register and /password.
+Without a script, as all pages. Limits, rules and the audit log are those of /register, /password and DELETE /account.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pydantic import BaseModel
 from bookclub_platform.core.accounts import USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.account_shapes import FreshPassword, Password, Username
-from serving.gate import PAGES, WEB_ACCOUNT, WEB_REGISTER, Caller
+from serving.gate import PAGES, WEB_ACCOUNT, WEB_DELETE, WEB_REGISTER, Caller
 from serving.guard import TheAccounts, TheCaller
 from serving.problems import Problem
 from serving.tokens import Claims
-from serving.web.forms import form, lead_to, refuse_others, sign_in
+from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
 from serving.web.pages import page_for
 from serving.web.route import WebRoute, to_login
 
@@ -29,6 +29,7 @@ _RULES = {
     "password": f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters.",
 }
 _DIFFERENT = "The two passwords are not the same."
+_WRONG = "The password that you have now is another one."
 
 
 class _Registration(BaseModel):
@@ -42,6 +43,10 @@ class _NewPassword(BaseModel):
     old_password: Password
     password: FreshPassword
     again: str
+
+
+class _Farewell(BaseModel):
+    old_password: Password
 
 
 class _AccountRoute(WebRoute):
@@ -108,10 +113,28 @@ async def change_password(
     except Problem as problem:
         if problem.kind not in {"weak-password", "wrong-credentials"}:
             raise
-        fault = str(problem) if problem.kind == "weak-password" else "The password that you have now is another one."
-        return await _account(request, fault, problem.status)
+        return await _account(request, str(problem) if problem.kind == "weak-password" else _WRONG, problem.status)
     answer = lead_to(f"{WEB_ACCOUNT}?changed")
     sign_in(request, answer, cookie)
+    return answer
+
+
+@router.post(WEB_DELETE)
+async def delete_account(
+    request: Request, asked: Annotated[_Farewell, Form()], accounts: TheAccounts, caller: TheCaller
+) -> Response:
+    refuse_others(request)
+    claims = await _live(caller, accounts)
+    if claims is None:
+        return to_login(WEB_ACCOUNT)
+    try:
+        await accounts.delete(claims, asked.old_password, caller.address)
+    except Problem as problem:
+        if problem.kind not in {"last-administrator", "wrong-credentials"}:
+            raise
+        return await _account(request, str(problem) if problem.kind == "last-administrator" else _WRONG, problem.status)
+    answer = lead_to(PAGES)
+    sign_out(answer)
     return answer
 
 

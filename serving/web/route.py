@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse
 
 from bookclub_platform.core.errors import DatabaseUnavailable, NoChampion
-from serving.gate import WEB_LOGIN
+from serving.gate import WEB_LOGIN, beyond_page
 from serving.problems import Problem
 from serving.web.pages import page_for
 
@@ -48,6 +48,8 @@ class WebRoute(APIRoute):
         if isinstance(error, Problem) and error.status == 401:
             query = request.scope["query_string"].decode("latin-1")
             return to_login(f"{request.scope['path']}?{query}".removesuffix("?"))
+        if isinstance(error, Problem) and error.kind == "quota-exceeded":
+            return beyond_page(request, error)
         if isinstance(error, Problem):
             answer = page_for(request, "fault.html", error.status, title="Not like this", text=str(error))
             answer.headers.update(error.headers or {})

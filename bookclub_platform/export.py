@@ -35,6 +35,7 @@ PARQUET_ROWS = 10_000  # of a row group: about 20 MB as Python objects
 # begins with it can be told from one that was given it.
 SPREADSHEET_MARK = "'"
 _FORMULA = r"^['=+\-@\t\r\n＝＋－＠]"
+_LINE_ENDS = "\x85\u2028\u2029"
 _DIALECT: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 _BOM = "\ufeff".encode()  # without it Excel reads UTF-8 as the machine's old code page
 
@@ -80,7 +81,7 @@ def export_chunks(
             return _joined([*start], _copied(connection, query, f"FORMAT csv, HEADER {'false' if after else 'true'}"))
         case "ndjson":
             line = rows.subquery("line")
-            query = sa.select(sa.cast(sa.func.row_to_json(sa.literal_column(line.name)), sa.Text)).select_from(line)
+            query = sa.select(_one_line(sa.func.row_to_json(sa.literal_column(line.name)))).select_from(line)
             # JSON holds no control characters, so that with these two as its signs CSV leaves every line as it is.
             return _joined([], _copied(connection, query, "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"))
         case "parquet":
@@ -137,6 +138,15 @@ def _also_in() -> sa.Subquery:
     one = sa.func.jsonb_build_object(*(part for name in names for part in (name, book_categories.c[name])))
     all_of_it = sa.func.jsonb_agg(postgresql.aggregate_order_by(one, book_categories.c.category), type_=ALSO_IN.type)
     return sa.select(book_categories.c.book_id, all_of_it.label(ALSO_IN.name)).group_by("book_id").subquery()
+
+
+def _one_line(json: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """As text without the characters that JSON leaves as they are and Unicode ends lines with: many a reader of lines
+    (Python's str.splitlines, httpx) would cut a book in two there."""
+    text: sa.ColumnElement[Any] = sa.cast(json, sa.Text)
+    for sign in _LINE_ENDS:
+        text = sa.func.replace(text, sign, f"\\u{ord(sign):04x}")
+    return text
 
 
 def _as_csv(rows: sa.Select[Any], is_spreadsheet_safe: bool) -> sa.Select[Any]:

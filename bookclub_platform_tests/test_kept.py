@@ -200,11 +200,11 @@ def _composed(client: httpx.Client) -> float:
 def test_memory_holds_its_bound_and_forgets_what_was_not_used_longest() -> None:
     kept = KeptAnswers(2**20)
     for number in range(300):
-        kept.keep(number, Answer([], bytes(10_000), None))
+        kept.keep(number, Answer([], [], bytes(10_000), None))
         assert kept.find(0) is not None
         assert kept.size_bytes <= 2**20
     assert kept.find(1) is None and kept.find(299) is not None
-    kept.keep("large", Answer([], bytes(2**19), None))
+    kept.keep("large", Answer([], [], bytes(2**19), None))
     assert kept.find("large") is None and kept.find(299) is not None
 
 

@@ -22,7 +22,7 @@ Books from a shop, and for each of them the books most like it, with the reasons
 * **Quotas**: `RateLimit` and `RateLimit-Policy` say how you stand. Beyond one, the answer is 429 and `Retry-After`
   says when to come back. Reading without an account has a small quota for each address; logging in and changing the
   password have a smaller one together, wrong passwords a smaller one still for each name, and so has registering. What
-  costs more counts as several requests: its route says so. /health, /ready, /metrics and this page have none.
+  costs more counts as several requests: its route says so. /health, /ready and /metrics have none.
 * **Limits**: pages and lists of 1 to 100; 100 books or events in a batch;
   2,000 events of feedback a day for each account, unless the operator says otherwise; bodies of 64 KiB, addresses of
   8 KiB; ids up to 2^53 - 1; a question may take the database 3 seconds, an export 15 minutes. A few exports run at a

@@ -18,6 +18,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from serving.headers import Pair, named
@@ -45,8 +46,8 @@ def install(app: FastAPI) -> None:
 
 def _own(app: FastAPI, route: BaseRoute) -> list[BaseRoute]:
     if isinstance(route, Mount) and route.name == _SCRIPTS:
-        folder = Path(str(route.app.directory))
-        return [_file(f"{route.path}/{path.name}", path) for path in sorted(folder.iterdir())]
+        assert isinstance(route.app, StaticFiles) and route.app.directory is not None
+        return [_file(f"{route.path}/{path.name}", path) for path in sorted(Path(route.app.directory).iterdir())]
     if isinstance(route, Route) and route.path == app.openapi_url:
         document = Fixed(lambda: bytes(JSONResponse(app.openapi()).body), "application/json", _OF_DOCUMENT)
         return [Route(route.path, document, methods=["GET"], include_in_schema=False)]
@@ -83,10 +84,10 @@ class Fixed:
         await send({"type": "http.response.body", "body": body})
 
     async def _made(self) -> _Content:
-        if self._content is None:
-            async with self._making:
-                self._content = self._content or await asyncio.to_thread(self._packed)
-        return self._content
+        async with self._making:
+            if self._content is None:
+                self._content = await asyncio.to_thread(self._packed)
+            return self._content
 
     def _packed(self) -> _Content:
         plain = self._make()

@@ -367,8 +367,8 @@ class Readiness(Answer):
     """Every dependency, asked just now."""
 
     status: Literal["ready", "not ready"] = Field(
-        description="`ready` while books and recommendations are answered, even if the registry is away, or the disk is "
-        "full."
+        description="`ready` while books and recommendations are answered, even if the registry is away or the "
+        "disk full."
     )
     checks: dict[str, Check] = Field(
         description="By dependency.",

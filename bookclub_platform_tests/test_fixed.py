@@ -18,10 +18,11 @@ NOWHERE = "http://127.0.0.1:1"
 
 def test_it_is_packed_once_named_by_an_etag_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed: list[int] = []
+    packing = gzip.compress
 
     def compress(content: bytes, mtime: float) -> bytes:
         packed.append(len(content))
-        return gzip.compress(content, mtime=mtime)
+        return packing(content, mtime=mtime)
 
     monkeypatch.setattr(fixed.gzip, "compress", compress)
     monkeypatch.setattr("starlette.middleware.gzip.GZipResponder.apply_compression", None)  # nobody else packs them
@@ -47,5 +48,5 @@ def test_it_is_packed_once_named_by_an_etag_and_counted(tmp_path: Path, monkeypa
             assert client.head(address).headers["content-length"] == first.headers["content-length"]
         assert len(packed) == 4, "once each, and the picture not at all"
         assert client.get("/openapi.json").json()["openapi"].startswith("3.1")
-        for address in ("/static-offline-docs/", "/static-offline-docs/x/../swagger-ui.css", "/static-offline-docs/no"):
+        for address in ("/static-offline-docs/", "/static-offline-docs//swagger-ui.css", "/static-offline-docs/no"):
             problem(client.get(address), 404)

@@ -10,12 +10,10 @@ worker counts for itself, which lets more through than one, and looks for room a
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import logging
 import mmap
-import os
 import secrets
 import struct
 import time
@@ -145,11 +143,12 @@ def _opened(path: Path) -> IO[bytes]:
         if path.stat().st_size != _SIZE:
             file.truncate(0)
             # The salt keeps people from choosing names that share a place with somebody else's.
-            if file.write(secrets.token_bytes(_SALT_BYTES) + bytes(_SIZE - _SALT_BYTES)) != _SIZE:
-                file.truncate(0)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            left = secrets.token_bytes(_SALT_BYTES) + bytes(_SIZE - _SALT_BYTES)
+            while left:
+                left = left[file.write(left) :]
         fcntl.flock(file, fcntl.LOCK_UN)
     except OSError:
+        file.truncate(0)  # what room there is is for others
         file.close()
         raise
     return file

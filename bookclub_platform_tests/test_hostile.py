@@ -306,7 +306,8 @@ def test_a_cookie_of_backslashes_is_read_without_python_s_own_slow_way(
     read = []
     monkeypatch.setattr(http.cookies, "_unquote", read.append)
     cookie = 'a="1"; bookclub_session="' + "\\1" * 15_000 + '"; b'
-    assert world.client.get("/catalogue", headers={"cookie": cookie}).is_success and not read
+    for path in ("/catalogue", "/categories", "/books?limit=3"):
+        assert world.client.get(path, headers={"cookie": cookie}).is_success and not read, path
 
 
 @pytest.mark.parametrize("written", ["1_0", "01", "1.0", "+1", "%201", "1%20", "1e0", "%D9%A1", "-1", "0", "1_"])

@@ -97,6 +97,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         caller = self._caller(scope)
+        if named(scope["headers"], b"cookie"):  # ours is read, and FastAPI would read all of them for each route
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
         scope.setdefault("state", {})["caller"] = caller
         meter = scope["state"]["meter"] = self._meter(scope["method"], scope["path"], caller)
         if meter is None:

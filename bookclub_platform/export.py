@@ -36,6 +36,7 @@ PARQUET_ROWS = 10_000  # of a row group: about 20 MB as Python objects
 SPREADSHEET_MARK = "'"
 _FORMULA = r"^['=+\-@\t\r\n＝＋－＠]"
 _MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'  # of the session's time zone, which is UTC
+_LINE_ENDS = "\x85\u2028\u2029"
 _DIALECT: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 _BOM = "\ufeff".encode()  # without it Excel reads UTF-8 as the machine's old code page
 
@@ -82,7 +83,7 @@ def export_chunks(
             return _joined([*start], _with_crlf(copied))
         case "ndjson":
             line = rows.with_only_columns(*map(_written, rows.selected_columns)).subquery("line")
-            query = sa.select(sa.cast(sa.func.row_to_json(sa.literal_column(line.name)), sa.Text)).select_from(line)
+            query = sa.select(_one_line(sa.func.row_to_json(sa.literal_column(line.name)))).select_from(line)
             # JSON holds no control characters, so that with these two as its signs CSV leaves every line as it is.
             return _joined([], _copied(connection, query, "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"))
         case "parquet":
@@ -146,6 +147,15 @@ def _written(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     if not isinstance(column.type, sa.DateTime):
         return column
     return sa.func.replace(sa.func.to_char(column, _MOMENT), ".000000Z", "Z").label(str(column.key))
+
+
+def _one_line(json: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """As text without the characters that JSON leaves as they are and Unicode ends lines with: many a reader of lines
+    (Python's str.splitlines, httpx) would cut a book in two there."""
+    text: sa.ColumnElement[Any] = sa.cast(json, sa.Text)
+    for sign in _LINE_ENDS:
+        text = sa.func.replace(text, sign, f"\\u{ord(sign):04x}")
+    return text
 
 
 def _as_csv(rows: sa.Select[Any], is_spreadsheet_safe: bool) -> sa.Select[Any]:

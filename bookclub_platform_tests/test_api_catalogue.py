@@ -19,10 +19,12 @@ from bookclub_platform.core.feedback import feedback
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
 
-world = given.world
+world, after = given.world, given.after
 
 SORTS = ["id", "price", "-price", "rating", "-rating", "title", "-first_seen"]
 ODD_TITLES = ["Ünder", "under the Hill", "UNDER THE HILL", "z" * 3000, "'quoted'", "名前", "\U0001f4da books", "Ä"]
+
+ODD_DESCRIPTION = 'Lines\u2028that\u2029end\x85where \\u2028 "JSON" has none.'
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,7 @@ def odd(world: World) -> World:
             price=Decimal("99.99") if n < 6 else Decimal(0),
             stock=None,
             url=f"http://127.0.0.1/odd/{n}",
+            description=ODD_DESCRIPTION,
         )
         for n, title in enumerate(ODD_TITLES)
     ]
@@ -253,6 +256,17 @@ def test_who_has_an_answer_is_told_so_until_something_changes(odd: World) -> Non
     assert {answer.status_code for answer in fresh.values()} == {200}
     assert fresh["/stats/overview"].json()["prices"]["max"] == 99.99
     assert odd.client.get("/books/999999").headers["cache-control"] == "no-store"
+
+
+def test_who_knows_the_model_is_told_so_until_it_is_another(after: World) -> None:
+    first = after.client.get("/model")
+    assert first.headers["cache-control"] == "public, no-cache" and first.headers["vary"] == "Authorization"
+    again = after.client.get("/model", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    after.registry.promote(after.sea)
+    given.wait_for(lambda: given.model_version(after.client) == after.sea.version)
+    other = after.client.get("/model", headers={"if-none-match": first.headers["etag"]})
+    assert other.status_code == 200 and other.headers["etag"] != first.headers["etag"]
 
 
 def test_answers_are_compressed_for_who_takes_it(odd: World) -> None:

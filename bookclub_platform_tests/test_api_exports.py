@@ -44,6 +44,7 @@ def test_all_formats_of_an_export_hold_the_same_books(odd: World, token: dict[st
     rows = list(csv.DictReader(io.StringIO(answers["csv"].text)))
     columns = pq.read_table(io.BytesIO(answers["parquet"].content)).to_pylist()
     assert [line["id"] for line in lines] == [int(row["id"]) for row in rows] == [row["id"] for row in columns]
+    assert {line["description"] for line in lines if line["category"] == "odd"} == {pages.ODD_DESCRIPTION}
     expected = pages.all_pages(odd.client, limit=100)
     assert [(line["id"], line["title"], line["price"], line["rating"]) for line in lines] == [
         (book["id"], book["title"], book["price"], book["rating"]) for book in expected

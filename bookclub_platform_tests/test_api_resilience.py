@@ -194,9 +194,12 @@ def test_on_a_full_disk_the_model_in_use_serves_on_and_the_next_comes_once_there
             assert ready["status"] == "ready"
             detail = ready["checks"]["registry"]["detail"]
             assert f"version {world.first.version} stays in use" in detail and "File too large" in detail
+            given.wait_for(lambda: not get(client, "/ready")["checks"]["disk"]["ok"])
+            assert "cannot be written to: File too large" in get(client, "/ready")["checks"]["disk"]["detail"]
             assert get(client, f"/books/{ids_of(world)[0]}/recommendations")["model"]["version"] == world.first.version
             psutil.Process(serving.pid).rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
             given.wait_for(lambda: given.model_version(client) == world.sea.version)
+            given.wait_for(lambda: get(client, "/ready")["checks"]["disk"]["ok"])
         finally:
             world.registry.promote(world.first)
     given.wait_for(lambda: given.model_version(world.client) == world.first.version)

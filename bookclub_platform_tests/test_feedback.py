@@ -79,6 +79,9 @@ def test_popular_is_what_many_readers_want_and_not_what_one_says_often(
     address = database.url.render_as_string(hide_password=False)
     with given.serving(create_app(given.settings(tmp_path), address, NOWHERE)) as client:
         assert popular(client) == [(wanted, 3), (shouted, 1)]
+        known = {"if-none-match": client.get("/books/popular").headers["etag"]}
+        same = client.get("/books/popular", headers=known)
+        assert (same.status_code, same.headers["cache-control"]) == (304, "public, max-age=60")
         with database.begin() as connection:
             for _ in range(4):
                 reader(connection, told("liked", seen))
@@ -89,6 +92,7 @@ def test_popular_is_what_many_readers_want_and_not_what_one_says_often(
         given.load(address, "sea", sea)
         monkeypatch.setattr(serving_feedback, "COUNTED_FOR_S", 0)
         assert popular(client) == [(seen, 4), (wanted, 3), (shouted, 1)]
+        assert client.get("/books/popular", headers=known).status_code == 200
         assert get(client, "/books/popular", limit=1)["items"][0]["book"]["id"] == seen
 
 

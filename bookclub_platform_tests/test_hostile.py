@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import http.client
+import http.cookies
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import pytest
 
 from bookclub_platform.core import tables
 from bookclub_platform_tests import api_fixtures as given
-from bookclub_platform_tests.api_fixtures import PROBLEM, World
+from bookclub_platform_tests.api_fixtures import PROBLEM, World, problem_like
 from bookclub_platform_tests.conftest import SHARED
 from bookclub_platform_tests.hostile_strings import hostile
 from bookclub_platform_tests.schemathesis_hooks import NAME, PASSWORD
@@ -242,8 +243,84 @@ def test_pages_of_other_sites_may_ask_only_where_the_operator_says_so(world: Wor
     with given.serving(create_app(settings, world.database_url, world.tracking_uri)) as client:
         assert client.get("/health", headers=asked).headers["access-control-allow-origin"] == "https://shop.example"
         assert client.options("/books", headers=asked).is_success
+        traced = {"access-control-request-headers": "authorization,if-none-match,traceparent,tracestate,x-request-id"}
+        assert client.options("/books", headers=asked | traced).is_success
+        for path, more, status in (
+            (f"/{'a' * 9000}", {}, 414),
+            ("/books", {"x-long": "a" * 40_000}, 431),
+            ("/books?category=%ff", {}, 400),
+            ("/books/01", {}, 422),
+        ):
+            refused = client.get(path, headers={"origin": asked["origin"]} | more)
+            problem_like(refused, status)
+            assert refused.headers["access-control-allow-origin"] == asked["origin"]
+            exposed = set(refused.headers["access-control-expose-headers"].lower().split(", "))
+            assert exposed >= {"location", "www-authenticate", "retry-after", "x-request-id", "content-disposition"}
+            assert refused.headers["x-content-type-options"] == "nosniff"
         other = client.get("/health", headers=asked | {"origin": "https://evil.example"})
         assert "access-control-allow-origin" not in other.headers
+
+
+def _begins_without_end(pattern: str | bytes) -> bool:
+    """Whether a search for it reads to the end of a text from each place where it may begin: something without end, and
+    then what may be missing."""
+    (operation, parts), *rest = re._parser.parse(pattern) or [(None, None)]  # type: ignore[attr-defined]
+    is_endless = str(operation) in {"MAX_REPEAT", "MIN_REPEAT"} and str(parts[1]) == "MAXREPEAT"
+    return is_endless and bool(rest)
+
+
+def _patterns(path: Path) -> Iterator[str | bytes]:
+    """What is searched for: a pattern that has to match from the beginning is tried once."""
+    compiled: dict[str, str | bytes] = {}
+    searches = {"sub", "subn", "search", "findall", "finditer", "split"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _name(node.value.func) == "compile":
+            pattern, target = node.value.args[0], node.targets[0]
+            if isinstance(pattern, ast.Constant) and isinstance(target, ast.Name):
+                compiled[target.id] = pattern.value
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in searches:
+            owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            if owner == "re" and isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value
+            elif owner in compiled:
+                yield compiled[owner]
+
+
+def test_no_pattern_that_is_searched_for_takes_the_square_of_what_a_stranger_sends(tmp_path: Path) -> None:
+    assert _begins_without_end(rb"[^,]*gzip") and not _begins_without_end(r"[\W_]+") and not _begins_without_end("a*")
+    found = 0
+    for path in [*ROOT.glob("serving/**/*.py"), *ROOT.glob("bookclub_platform/core/*.py")]:
+        for pattern in _patterns(path):
+            found += 1
+            assert not _begins_without_end(pattern), (path, pattern)
+    assert found >= 5
+    written = tmp_path / "written.py"
+    written.write_text('import re\n_OLD = re.compile(rb"[^,]*gzip")\n_OLD.sub(b"", b"")\nre.split("x*y", "")\n')
+    assert [_begins_without_end(pattern) for pattern in _patterns(written)] == [True, True]
+
+
+def test_a_cookie_of_backslashes_is_read_without_python_s_own_slow_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CVE-2024-7592: eight seconds for 32 kB in Python 3.11.7."""
+    read = []
+    monkeypatch.setattr(http.cookies, "_unquote", read.append)
+    cookie = 'a="1"; bookclub_session="' + "\\1" * 15_000 + '"; b'
+    for path in ("/catalogue", "/categories", "/books?limit=3"):
+        assert world.client.get(path, headers={"cookie": cookie}).is_success and not read, path
+
+
+@pytest.mark.parametrize("written", ["1_0", "01", "1.0", "+1", "%201", "1%20", "1e0", "%D9%A1", "-1", "0", "1_"])
+def test_a_book_has_one_address_and_a_number_one_way_to_be_written(world: World, written: str) -> None:
+    for path in (f"/books/{written}", f"/books/{written}/recommendations", f"/books/{written}/history"):
+        assert given.problem(world.client.get(path.replace("%20", " ")), 422)["type"].endswith("invalid-request")
+    assert world.client.get(f"/catalogue/{written}").status_code == 404
+    for query in (f"limit={written}", f"min_rating={written}"):
+        assert world.client.get(f"/books?{query.replace('+', '%2B')}").status_code == 422
+    assert world.client.get(f"/books/1/recommendations?exclude={written.replace('+', '%2B')}").status_code == 422
+    if written not in {"1.0", "1e0", "0"}:
+        assert world.client.get(f"/books?min_price={written.replace('+', '%2B')}").status_code == 422
+    assert world.client.get("/books?limit=10&min_price=1e0&max_price=99.50&min_rating=1").is_success
 
 
 def test_sql_is_written_in_core_alone_and_takes_no_text_from_outside() -> None:

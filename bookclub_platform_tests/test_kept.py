@@ -200,11 +200,11 @@ def _composed(client: httpx.Client) -> float:
 def test_memory_holds_its_bound_and_forgets_what_was_not_used_longest() -> None:
     kept = KeptAnswers(2**20)
     for number in range(300):
-        kept.keep(number, Answer([], bytes(10_000), None))
+        kept.keep(number, Answer([], [], bytes(10_000), None))
         assert kept.find(0) is not None
         assert kept.size_bytes <= 2**20
     assert kept.find(1) is None and kept.find(299) is not None
-    kept.keep("large", Answer([], bytes(2**19), None))
+    kept.keep("large", Answer([], [], bytes(2**19), None))
     assert kept.find("large") is None and kept.find(299) is not None
 
 
@@ -219,3 +219,19 @@ def test_who_has_any_answer_is_told_that_it_still_holds_and_a_refused_coding_is_
                 assert "content-encoding" not in client.get(address, headers={"Accept-Encoding": refused}).headers
     for wanted in ("gzip", "gzip;q=0.1", "br;q=0, gzip", "gzip;q=1.0"):
         assert keeping.get("/books?limit=40", headers={"Accept-Encoding": wanted}).headers["content-encoding"] == "gzip"
+
+
+def test_what_caches_may_keep_follows_from_who_asks_and_not_from_who_asked_first(
+    world: World, keeping: httpx.Client
+) -> None:
+    name = {"username": "sharing", "password": "four words of mine"}
+    token = {"Authorization": f"Bearer {keeping.post('/register', json=name).json()['access_token']}"}
+    asked = [({}, "public, no-cache"), (token, "private, no-cache")]
+    for path, order in ((f"/books/{ids_of(world)[1]}", asked), ("/categories", asked[::-1])):
+        hits = outcomes(keeping)["hits"]
+        for headers, told in order * 2:
+            answer = keeping.get(path, headers=headers)
+            assert (answer.headers["cache-control"], answer.headers["vary"][:13]) == (told, "Authorization")
+            held = keeping.get(path, headers=headers | {"If-None-Match": answer.headers["etag"]})
+            assert (held.status_code, held.headers["cache-control"]) == (304, told)
+        assert outcomes(keeping)["hits"] == hits + 7

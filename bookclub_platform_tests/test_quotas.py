@@ -82,6 +82,39 @@ def test_processes_at_once_let_no_more_through_than_one_would(tmp_path: Path) ->
     assert 500 <= passed <= 505, "at 500 an hour a few come back while it runs"
 
 
+WITHOUT_ROOM = """
+import resource, sys; from pathlib import Path; from serving import quotas
+limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+shared, quota = quotas.SharedQuotas(Path(sys.argv[1])), quotas.Quota("ten", 10, 3600)
+limit(300_000)
+print(sum(not shared.take(quota, "ada").is_over for _ in range(15)), "File too large" in (shared.fault or ""))
+limit(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+print(sum(not shared.take(quota, "ada").is_over for _ in range(15)), shared.fault is None)
+quotas.time.monotonic = lambda: 1e9
+print(sum(not shared.take(quota, "ada").is_over for _ in range(15)), shared.fault is None)
+print(sum(not quotas.SharedQuotas(Path(sys.argv[1])).take(quota, "ada").is_over for _ in range(15)))
+"""
+
+
+def test_where_there_is_no_room_for_the_file_it_counts_in_memory_until_there_is(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_ROOM, str(tmp_path / "serving" / "quotas")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["10", "True", "0", "False", "10", "True", "0"]
+    assert done.stderr.count("Each worker counts its quotas for itself") == 1
+
+
+def test_without_the_file_every_route_answers_under_its_quota_and_ready_tells(
+    database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "serving" / "quotas").mkdir(parents=True)
+    with api(database_url, tmp_path, anonymous_per_minute=3) as client:
+        assert [client.get("/categories").status_code for _ in range(4)] == [200] * 3 + [429]
+        checks = client.get("/ready").json()["checks"]
+    assert not checks["quotas"]["ok"] and "counts for itself" in checks["quotas"]["detail"]
+    assert checks["disk"]["ok"]
+
+
 def test_more_callers_than_places_take_no_more_room_and_the_file_is_the_owners(tmp_path: Path) -> None:
     shared, path = SharedQuotas(tmp_path / "quotas"), tmp_path / "quotas"
     shared.take(TEN, "first")

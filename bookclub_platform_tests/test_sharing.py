@@ -24,7 +24,8 @@ world = given.world
 
 # What says nothing of books: probes, documents, style, and the way in.
 OPEN = {"/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/"}
-OPEN |= {"/static", "/static-offline-docs", "/catalogue/login", "/catalogue/register", "/catalogue/logout"}
+OPEN |= {f"/static-offline-docs/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js", "redoc.standalone.js")}
+OPEN |= {"/static", "/static-offline-docs/favicon.png", "/catalogue/login", "/catalogue/register", "/catalogue/logout"}
 COVER = "ab" * 32
 
 

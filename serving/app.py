@@ -23,7 +23,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Tfidf, reader
-from serving import document, problems, versions
+from serving import document, fixed, problems, versions
 from serving.accounts import Accounts
 from serving.book_bytes import BookBytes
 from serving.book_files import BookFiles
@@ -34,6 +34,7 @@ from serving.composed import ComposeAnswers
 from serving.crawls import Dagster
 from serving.datawatch import DataWatch
 from serving.description import description
+from serving.disk import Disk
 from serving.exports import MEDIA_TYPES, Exports
 from serving.feedback import FeedbackBook, Popular
 from serving.figures import SharedFigures
@@ -47,12 +48,11 @@ from serving.metrics import MeasureRequests, Metrics
 from serving.parameters import refuse_unknown
 from serving.quotas import SharedQuotas
 from serving.routes import routers
-from serving.security import SecureAnswers
+from serving.security import RefuseBroken, SecureAnswers
 from serving.served import Served
 from serving.tokens import Tokens
 from serving.tracing import TraceRequests
 from serving.turns import Turns
-from serving.versions import VERSION_HEADERS
 from serving.web.assets import STATIC, Assets
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
@@ -110,6 +110,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
         app.include_router(router, dependencies=[*closed, Depends(refuse_unknown)])
     app.mount(STATIC, Assets())
     document.install(app, settings)
+    fixed.install(app)
     return app
 
 
@@ -161,10 +162,11 @@ async def _running(services: Services, settings: Settings) -> AsyncIterator[dict
     services.shelf.folder.mkdir(parents=True, exist_ok=True)
     services.watch.start()
     running = [asyncio.create_task(services.keeper.run()), asyncio.create_task(services.metrics.share())]
-    given = ("catalogue", "keeper", "metrics", "shelf", "accounts", "exports", "feedback", "popular")
+    given = ("catalogue", "keeper", "metrics", "shelf", "accounts", "exports", "feedback", "popular", "quotas")
     yield {
         "dagster": Dagster(settings.dagster_address),
         "report": settings.report,
+        "disk": Disk(settings.home),
         **{name: getattr(services, name) for name in given},
     }
     for task in running:
@@ -188,6 +190,7 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
         app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=services.watch, accounts=accounts)
     app.add_middleware(RefusedCodings)
     app.add_middleware(Gate, tokens=services.tokens, quotas=services.quotas, settings=settings)
+    app.add_middleware(RefuseBroken)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
@@ -203,7 +206,14 @@ def _cors(origins: list[str]) -> dict[str, Any]:
     return {
         "allow_origins": origins,
         "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
-        "allow_headers": ["Authorization", "Content-Type", "If-None-Match"],
-        "expose_headers": ["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID", *VERSION_HEADERS],
+        "allow_headers": [
+            "Authorization",
+            "Content-Type",
+            "If-None-Match",
+            "Traceparent",
+            "Tracestate",
+            "X-Request-ID",
+        ],
+        "expose_headers": [*document.HEADERS, "Allow", "Content-Disposition"],
         "max_age": 600,
     }

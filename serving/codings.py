@@ -7,11 +7,9 @@ What packs answers, and what keeps packed ones, looks for the word alone (RFC 91
 
 from __future__ import annotations
 
-import re
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_REFUSED = re.compile(rb"[^,]*gzip[ \t]*;[ \t]*q=0(?:\.0{0,3})?[ \t]*(?=,|$)", re.IGNORECASE)
+_NEVER = {b"q=0", b"q=0.", b"q=0.0", b"q=0.00", b"q=0.000"}
 
 
 class RefusedCodings:
@@ -24,5 +22,10 @@ class RefusedCodings:
         if scope["type"] == "http":
             for at, (name, value) in enumerate(scope["headers"]):
                 if name == b"accept-encoding" and b"=0" in value:
-                    scope["headers"][at] = name, _REFUSED.sub(b"", value)
+                    scope["headers"][at] = name, b",".join(one for one in value.split(b",") if not _is_refused(one))
         await self._app(scope, receive, send)
+
+
+def _is_refused(coding: bytes) -> bool:
+    name, _, weight = coding.lower().partition(b";")
+    return name.rstrip().endswith(b"gzip") and weight.strip() in _NEVER

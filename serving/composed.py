@@ -38,7 +38,7 @@ from serving.neighbours import Choice, labels
 from serving.parameters import has_repeated
 from serving.questions import ListQuery
 
-_ASKED = re.compile(r"/books(?:/([0-9]{1,19})(/recommendations)?)?", re.ASCII)
+_ASKED = re.compile(r"/books(?:/([1-9][0-9]{0,15})(/recommendations)?)?", re.ASCII)
 _SMALL = 20_000  # of so many books any list is found in less time than another thread takes to begin
 _SHORT = 10
 _PLAIN = Filters()

@@ -26,18 +26,21 @@ from serving.headers import Pair, named
 from serving.versions import is_named
 
 # What depends on nothing but the books and the model.
-_KEPT = re.compile(r"/books(?:/[0-9]{1,19}(?P<list>/recommendations)?)?|/categories", re.ASCII)
+_KEPT = re.compile(r"/books(?:/[1-9][0-9]{0,15}(?P<list>/recommendations)?)?|/categories", re.ASCII)
 # A crawl that finds nothing new moves `last_seen_at` and not the data version.
 RENEWED_AFTER_S = 60.0
 _LARGEST_SHARE = 1 / 64
-_OVERHEAD_BYTES = 1500  # of an entry, past its body: measured with 100,000 of them
+_SHARING = (b"cache-control", b"public, no-cache"), (b"cache-control", b"private, no-cache")
+_OVERHEAD_BYTES = 1700  # of an entry, past its body: measured with 100,000 of them
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer as the routes gave it, and the route."""
+    """One answer as the routes gave it, and the route; `headers` as strangers are told them, `own_headers` as those
+    who ask with a token are: what caches may keep of it is another matter for each."""
 
     headers: list[Pair]
+    own_headers: list[Pair]
     body: bytes
     route: Any
     made_at: float = field(default_factory=time.monotonic)
@@ -110,8 +113,9 @@ class KeepAnswers:
             return
         scope["route"] = answer.route
         status, body = (304, b"") if _is_held(named(scope["headers"], b"if-none-match"), answer) else (200, answer.body)
-        told = answer.headers if status == 200 else [pair for pair in answer.headers if pair[0] != b"content-length"]
-        await send({"type": "http.response.start", "status": status, "headers": list(told)})
+        headers = answer.own_headers if named(scope["headers"], b"authorization") else answer.headers
+        told = list(headers) if status == 200 else [pair for pair in headers if pair[0] != b"content-length"]
+        await send({"type": "http.response.start", "status": status, "headers": told})
         await send({"type": "http.response.body", "body": body})
 
     def _find(self, question: Hashable, is_list: bool) -> Answer | None:
@@ -163,11 +167,21 @@ class KeepAnswers:
             return
         version = named(headers, b"bookclub-data-version")
         if version and named(headers, b"bookclub-model") == _name(champion):
-            self._kept.keep((question, version), Answer(headers, b"".join(parts), scope.get("route")))
+            answer = Answer(*_for_both(headers), b"".join(parts), scope.get("route"))
+            self._kept.keep((question, version), answer)
 
 
 def _name(champion: Champion | None) -> str:
     return f"{champion.version.name}/{champion.version.version}" if champion is not None else ""
+
+
+def _for_both(headers: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """The same for strangers, and for who has sent a token (see `sharing` of versions.py)."""
+    at = next((at for at, pair in enumerate(headers) if pair in _SHARING), None)
+    if at is None:
+        return headers, headers
+    public, private = ([*headers[:at], pair, *headers[at + 1 :]] for pair in _SHARING)
+    return public, private
 
 
 def _is_held(if_none_match: str, answer: Answer) -> bool:

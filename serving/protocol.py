@@ -1,4 +1,4 @@
-"""Bytes of a connection -> requests, as uvicorn makes them but for two things.
+"""Bytes of a connection -> requests, as uvicorn makes them but for three things.
 
     uvicorn.Config(app, http=HttpProtocol, ws="none")
 
@@ -6,22 +6,67 @@ Bytes that are no HTTP get a 400 as a problem, with the headers of every other a
 application could refuse, and uvicorn's own answer is plain text. And who offers to go on in another protocol (Java's
 client and `curl --http2`, with each first request) is answered in this one, as RFC 9110, 7.8 has it: httptools takes
 what follows the headers for that protocol, and uvicorn would lose the body.
+
+And what is sent has bounds in bytes and in time, where httptools has none: one header of 64 MB would hold up everybody
+else of the worker for seconds, and requests that never end would stay open for ever. An address or headers that are too
+long -> 414 or 431; all else that is over its bounds -> the end of the connection.
 """
 
 from __future__ import annotations
 
+import asyncio
+from typing import Literal
+
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.headers import secured
+from serving.headers import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, TOO_LONG, secured
 
 _ABOUT_UPGRADES = {b"upgrade", b"http2-settings"}
+# The application looks closely, once all is there (security.py, limits.py). This is far past what it takes: who sends a
+# body that it refuses may be still sending when it has answered, and reads that afterwards.
+MAX_HEAD_BYTES = MAX_ADDRESS_BYTES + MAX_HEADER_BYTES
+MAX_REQUEST_BYTES = 8 * 2**20
+HEAD_WITHIN_S = 10.0
+BODY_WITHIN_S = 30.0  # 64 KiB at the most
 
 
 class HttpProtocol(HttpToolsProtocol):
+    _part: Literal["", "head", "body"] = ""  # what of a request has begun and is not all there
+    _request_bytes = 0  # but for the piece that the request began in, of 256 KiB at most
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._overdue = self.loop.call_later(HEAD_WITHIN_S, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._come_to("")
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; where it stops for another protocol, go on as if nobody had offered that."""
-        self._unset_keepalive_if_required()
+        """Feed the parser, and see to it that what has begun ends."""
+        self._request_bytes += len(data)
+        self._feed(data)
+        if not self._part or self.transport.is_closing():
+            return
+        if self._part == "head" and self._request_bytes > MAX_HEAD_BYTES:
+            status = 414 if len(self.url) > MAX_ADDRESS_BYTES else 431
+            self._refuse(status, TOO_LONG[status])
+        elif self._request_bytes > MAX_REQUEST_BYTES:
+            self.transport.close()
+        elif self._overdue is None:
+            within_s = HEAD_WITHIN_S if self._part == "head" else BODY_WITHIN_S
+            self._overdue = self.loop.call_later(within_s, self.transport.close)
+
+    def _come_to(self, part: Literal["", "head", "body"]) -> None:
+        self._part = part
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _feed(self, data: bytes) -> None:
+        """Where the parser stops for another protocol, go on as if nobody had offered that."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
@@ -29,7 +74,7 @@ class HttpProtocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":  # this is no proxy
                 self.send_400_response("CONNECT")
             else:
-                self.data_received(self._without_upgrade() + data[end_of_headers:])
+                self._feed(self._without_upgrade() + data[end_of_headers:])
         except httptools.HttpParserError:
             message = "Invalid HTTP request received."
             self.logger.warning(message)
@@ -47,8 +92,17 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         return b"".join([first, *(b"%b: %b\r\n" % pair for pair in kept), b"\r\n"])
 
+    # Not for each piece that comes, as uvicorn has it: of a blank line no request begins, and it would wait for ever.
+    def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()
+        self._come_to("head")
+        self._request_bytes = 0
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
+        self._unset_keepalive_if_required()
         if not self.parser.should_upgrade():
+            self._come_to("body")
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -57,14 +111,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
+            self._come_to("")
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer 400 and close: where the next request would begin is not known."""
+        self._refuse(400, "This is no request of HTTP. See how it begins, its headers, and how long its body is.")
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer and close: where the next request would begin is not known."""
         from serving import problems  # FastAPI, which the supervisor of several workers does without
 
-        detail = "This is no request that HTTP knows. See how it begins, its headers, and how long its body is."
-        body = problems.unasked(400, detail)
+        body = problems.unasked(status, detail)
         headers = secured(
             [
                 *self.server_state.default_headers,
@@ -76,5 +133,5 @@ class HttpProtocol(HttpToolsProtocol):
             "",
         )
         lines = (b"%b: %b\r\n" % pair for pair in headers)
-        self.transport.write(b"".join([STATUS_LINE[400], *lines, b"\r\n", body]))
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()

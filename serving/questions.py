@@ -7,26 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from decimal import Decimal
 from typing import Annotated, Any, Self, get_args
 from uuid import UUID
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from bookclub_platform.core.browse import Filters, SearchSort, Sort
 from bookclub_platform.core.feedback import Kind
 from bookclub_platform.export import Format
 from serving import lineup, problems
 from serving.cursor import BY_ID, MAX_ID, PLACE, Cursor, decode_place, is_of
+from serving.digits import NUMBER, WHOLE, Amount, Id, Price, Stars, StrictId
 from serving.neighbours import Choice
 from serving.versions import RECOMMENDATION_ID
 
@@ -41,16 +32,7 @@ MAX_EXCLUDED = 1000
 MAX_EXCLUDED_IN_ADDRESS = 200  # so many of the longest ids fit into one, beside all else
 MAX_TEXT = 10_000  # characters; the longest blurbs of shops have some thousands
 
-BookId = Annotated[int, Field(ge=1, le=MAX_ID, description="The book's `id`.", examples=[1])]
-
-
-def _whole(value: Any) -> Any:
-    """JSON has one kind of number: 5.0 is an integer to it, and some languages write integers so."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)]
-StrictId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID), BeforeValidator(_whole)]
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), WHOLE]
 
 
 def _named(*values: str) -> dict[str, Any]:
@@ -70,13 +52,6 @@ Slug = Annotated[
         pattern=ONE_LINE,
     ),
 ]
-Amount = Annotated[float, Field(ge=0, le=99_999_999.99, allow_inf_nan=False)]
-Price = Annotated[  # Postgres keeps prices as decimals; of 1e-99999 even it would make too many digits
-    Decimal,
-    Field(ge=0, le=Decimal("99999999.99"), allow_inf_nan=False),
-    AfterValidator(lambda price: Decimal(repr(float(price)))),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 99_999_999.99}),
-]
 
 
 # Without examples: no cursor, category or shop is one of every catalogue, and what tries all examples at once, as /docs
@@ -88,7 +63,7 @@ _CATEGORY = "Slug of a category, from GET /categories, such as `science-fiction`
 class PageQuery(Question):
     """Which page, and which books by what people choose first."""
 
-    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    limit: Limit = Field(20, description="How many on a page at most.")
     cursor: Cursor | None = Field(None, description=_CURSOR)
     category: Slug | None = Field(None, description=_CATEGORY)
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
@@ -104,8 +79,8 @@ class _Narrowed(Question):
     max_price: Price | None = Field(
         None, description="The highest price, in the book's own currency; it counts as well.", examples=[19.99]
     )
-    min_rating: int | None = Field(
-        None, ge=1, le=5, description="The fewest stars; books that show none are left out then.", examples=[4]
+    min_rating: Stars | None = Field(
+        None, description="The fewest stars; books that show none are left out then.", examples=[4]
     )
     facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
 
@@ -127,7 +102,7 @@ class BookQuery(_Narrowed, PageQuery):
 class SegmentQuery(Question):
     """Which page of a segment's books."""
 
-    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    limit: Limit = Field(20, description="How many on a page at most.")
     cursor: str | None = Field(
         None,
         pattern=BY_ID,
@@ -145,10 +120,8 @@ class ExportQuery(Question):
         "with a header, and an empty field for null; or parquet, which is never packed.",
     )
     with_delisted: bool = Field(False, description="Also the books that the shops no longer show.")
-    after: int = Field(
+    after: Annotated[int, Field(ge=0, le=MAX_ID), WHOLE] = Field(
         0,
-        ge=0,
-        le=MAX_ID,
         description="To go on with an export that broke off: the id of the last whole book that came. Ask for the same "
         "`format` and `with_delisted` as before.",
     )
@@ -166,9 +139,7 @@ class PredictRequest(Question):
     model_config = ConfigDict(strict=True)
 
     book_id: Id = Field(description="`id` of a known book.", examples=[1])
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
-        10, description="How many at most."
-    )
+    limit: Limit = Field(10, description="How many at most.")
 
 
 class FeedbackEvent(Question):
@@ -200,10 +171,10 @@ class FeedbackEvent(Question):
         "for it; null where it was for several, or for a text.",
         examples=[1],
     )
-    position: Annotated[int, Field(strict=True, ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] | None = Field(
+    position: Annotated[int, Field(strict=True, ge=1, le=MAX_LIMIT), WHOLE] | None = Field(
         None, description="Its place in the list, from 1.", examples=[1]
     )
-    seconds_ago: Annotated[int, Field(strict=True, ge=0, le=30 * 24 * 3600), BeforeValidator(_whole)] = Field(
+    seconds_ago: Annotated[int, Field(strict=True, ge=0, le=30 * 24 * 3600), WHOLE] = Field(
         0,
         description="How long ago it happened; the clocks of readers' devices are not asked.",
         examples=[3],
@@ -268,7 +239,7 @@ class SearchQuery(_Narrowed):
     """What to search for, among which books, in which order, and which page of what is found."""
 
     q: SearchText
-    limit: int = Field(20, ge=1, le=MAX_LIMIT, description="How many on a page at most.")
+    limit: Limit = Field(20, description="How many on a page at most.")
     cursor: str | None = Field(None, pattern=PLACE, description=_CURSOR)
     category: Slug | None = Field(None, description=_CATEGORY)
     in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
@@ -305,19 +276,17 @@ _EXCLUDE_IN_ADDRESS = f"{_EXCLUDE} Once for each: `exclude=7&exclude=8`."
 class PopularQuery(Question):
     """How long the list is to be."""
 
-    limit: int = Field(10, ge=1, le=MAX_LIMIT, description="How many at most.")
+    limit: Limit = Field(10, description="How many at most.")
 
 
 class ListQuery(Question):
     """What a list of recommendations is to be like."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_whole)] = Field(
-        10, description="How many at most."
-    )
+    limit: Limit = Field(10, description="How many at most.")
     category: Slug | None = Field(None, description=_CATEGORY)
     min_price: Amount | None = Field(None, description="At least this price, in the book's currency.", examples=[10])
     max_price: Amount | None = Field(None, description="At most this price, in the book's currency.", examples=[19.99])
-    min_rating: Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)] | None = Field(
+    min_rating: Stars | None = Field(
         None, description="At least so many stars; books without stars are left out then.", examples=[4]
     )
     in_stock: bool = Field(
@@ -329,11 +298,8 @@ class ListQuery(Question):
         description=_EXCLUDE_IN_ADDRESS,
         examples=[[7, 8]],
     )
-    diversity: float = Field(
+    diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] = Field(
         0,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
         description="0: the nearest books; towards 1 it counts more and more against a book that it is like one above "
         "it in the list.",
         examples=[0.3],

@@ -41,6 +41,9 @@ OPTIONS: dict[str, Any] = {
     "access_log": False,
     "server_header": False,
     "proxy_headers": False,  # by itself uvicorn believes what anybody on loopback says about whom a request comes from
+    # Longer than a gateway keeps a connection (nginx: 60 s): who closes first may meet the other's next request, and of
+    # a POST nobody knows then whether it was done.
+    "timeout_keep_alive": 75,
     "timeout_graceful_shutdown": 5,  # how long an end waits for answers under way
 }
 

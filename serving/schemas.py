@@ -375,7 +375,8 @@ class Readiness(Answer):
     """Every dependency, asked just now."""
 
     status: Literal["ready", "not ready"] = Field(
-        description="`ready` while books and recommendations are answered, even if the registry is away."
+        description="`ready` while books and recommendations are answered, even if the registry is away or the "
+        "disk full."
     )
     checks: dict[str, Check] = Field(
         description="By dependency.",
@@ -384,6 +385,8 @@ class Readiness(Answer):
                 "database": {"ok": True, "detail": "data version 50, in 2 ms"},
                 "model": {"ok": True, "detail": "tfidf_model version 3, 1000 books"},
                 "registry": {"ok": True, "detail": "asked 1 s ago"},
+                "disk": {"ok": True, "detail": "it can be written to, and there is room"},
+                "quotas": {"ok": True, "detail": "all workers count together"},
             }
         ],
     )

@@ -1,6 +1,6 @@
 """An answer -> the same answer with the headers that browsers want, and, if it leads elsewhere, by a path alone.
 
-A request with an endless address -> 414 or 431; with a query that is no UTF-8 -> 400; to change to a WebSocket -> 404.
+A request with an endless address -> 414; with endless headers -> 431; with a query that is no UTF-8 -> 400.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
-from serving.headers import Pair, secured
-
-MAX_ADDRESS_BYTES = 8 * 1024
-MAX_HEADER_BYTES = 32 * 1024
+from serving.headers import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, TOO_LONG, Pair, secured
 
 _BEYOND_ASCII = re.compile(rb"%[89a-fA-F]")
 
@@ -38,18 +35,26 @@ class SecureAnswers:
                     message["headers"] = [_by_path(pair) for pair in message["headers"]]
             await send(message)
 
-        if (refusal := _refusal(scope)) is not None:
-            await refusal(scope, receive, send_secured)
-        else:
-            await self._app(scope, receive, send_secured)
+        await self._app(scope, receive, send_secured)
+
+
+class RefuseBroken:
+    """ASGI middleware; inside of what lets pages of other sites read an answer: they are told of their faults, too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = _refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
 
 
 def _refusal(scope: Scope) -> problems.ProblemResponse | None:
     query = scope["query_string"]
     if len(scope["raw_path"]) + len(query) > MAX_ADDRESS_BYTES:
-        return problems.answer(Request(scope), 414, f"The address may have {MAX_ADDRESS_BYTES} bytes at most.")
+        return problems.answer(Request(scope), 414, TOO_LONG[414])
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-        return problems.answer(Request(scope), 431, f"The headers may have {MAX_HEADER_BYTES} bytes at most.")
+        return problems.answer(Request(scope), 431, TOO_LONG[431])
     # Frameworks read what is broken as U+FFFD: another question than the one that was asked.
     is_beyond = not query.isascii() or (b"%" in query and _BEYOND_ASCII.search(query))
     if is_beyond and not _is_utf8(unquote_to_bytes(query)):

@@ -14,6 +14,7 @@ import hashlib
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
+from pydantic import BaseModel
 
 from serving.catalogue import Snapshot, State
 from serving.champion import Champion
@@ -60,6 +61,22 @@ class Freshness:
         if is_named(told["ETag"], self._request.headers.get("if-none-match", "")):
             raise NotModified(dict(self._response.headers))
 
+    def check_whole(self, answer: BaseModel, lifetime: str = "no-cache") -> None:
+        """The same of an answer that follows from more than books and model: `ETag`, of all that it says, and
+        `Cache-Control`. It spares who has it the bytes alone.
+
+        Raises:
+            NotModified: likewise.
+        """
+        tag = _tag(answer.model_dump_json())
+        self._response.headers.update({"ETag": tag, **sharing(self._request, lifetime)})
+        if is_named(tag, self._request.headers.get("if-none-match", "")):
+            raise NotModified(dict(self._response.headers))
+
+
+def _tag(text: str) -> str:
+    return f'W/"{hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]}"'
+
 
 def fresh_headers(
     state: State, champion: Champion | None, query: bytes, *more: str, has_lists: bool, is_personal: bool
@@ -70,7 +87,7 @@ def fresh_headers(
     made_of = [state.stamp, champion.version.run_id if champion else "", query.decode("latin-1"), *more]
     return {
         **version_headers(champion, state.data_version, has_lists),
-        "ETag": f'W/"{hashlib.sha256(chr(0).join(made_of).encode("utf-8", "replace")).hexdigest()[:24]}"',
+        "ETag": _tag(chr(0).join(made_of)),
         **_sharing(is_personal, "no-cache"),
     }
 

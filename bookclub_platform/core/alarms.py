@@ -88,6 +88,7 @@ def redacted(text: str, secrets: Sequence[str] = ()) -> str:
     """`text` without passwords, keys and the given `secrets`, and not too long for a message."""
     for secret in filter(None, secrets):
         text = text.replace(secret, "***")
+    text = text[: 10 * _LONGEST_TEXT]  # an error may quote a page, and of a word without end these would look for hours
     text = re.sub(r"([a-zA-Z][\w+.-]*://[^\s/@:]*:)[^\s/]+@", r"\1***@", text)
     text = re.sub(r"(?i)\b(\w*(?:password|passwd|secret|token|api_?key)\w*[\"']?\s*[=:]\s*)[^\s,;&]+", r"\1***", text)
     text = re.sub(r"(?i)\b(authorization:?\s+\w+|bearer)\s+[^\s,;]+", r"\1 ***", text)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response, Security
+from fastapi import APIRouter, Query, Response, Security
 from starlette.responses import StreamingResponse
 
 from bookclub_platform.core.tables import select_listed
@@ -21,7 +21,7 @@ from serving.guard import guard
 from serving.questions import ExportQuery, PopularQuery
 from serving.schemas import Book
 from serving.tokens import Claims
-from serving.versions import CONDITIONAL, TheFreshness, name_versions, sharing
+from serving.versions import CONDITIONAL, TheFreshness, name_versions
 
 router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses("database-unavailable"))
 
@@ -98,12 +98,16 @@ def _books(keeper: ChampionKeeper, state: State, query: ExportQuery) -> int | No
     return len(stock.ids) - int(stock.ids.searchsorted(query.after, side="right"))
 
 
-@router.get("/popular", summary="What readers want", responses=problems.responses("no-feedback", "invalid-request"))
+@router.get(
+    "/popular",
+    summary="What readers want",
+    responses=problems.responses("no-feedback", "invalid-request") | CONDITIONAL,
+)
 async def list_popular(
     query: Annotated[PopularQuery, Query()],
     catalogue: TheCatalogue,
     popular: ThePopular,
-    request: Request,
+    fresh: TheFreshness,
     response: Response,
 ) -> PopularBooks:
     """The listed books that the most readers clicked, liked or swapped in the last 30 days, by what POST /feedback was
@@ -117,6 +121,7 @@ async def list_popular(
             404, "no-feedback", "Nobody has clicked, liked or swapped a book in the last 30 days, as far as /feedback."
         )
     name_versions(response, None, snapshot)
-    response.headers.update(sharing(request, "max-age=60"))
     items = [PopularBook(book=books[book_id], interest=interest[book_id]) for book_id in wanted]
-    return PopularBooks(items=items, data_version=snapshot.data_version)
+    answer = PopularBooks(items=items, data_version=snapshot.data_version)
+    fresh.check_whole(answer, "max-age=60")
+    return answer

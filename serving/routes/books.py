@@ -14,10 +14,11 @@ from bookclub_platform.core.tables import select_book, select_history
 from serving import counts, cursor, problems
 from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheKeeper
+from serving.digits import BookId
 from serving.facets import facets_of
 from serving.gate import charge
 from serving.page_counts import facets_in
-from serving.questions import BookId, BookQuery
+from serving.questions import BookQuery
 from serving.schemas import Book, BookPage, Categories, Category, Facets, History, State
 from serving.versions import CONDITIONAL, TheFreshness
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from serving import problems
 from serving.dependencies import TheChampion
 from serving.schemas import ChampionFacts
+from serving.versions import CONDITIONAL, TheFreshness
 
 router = APIRouter(tags=["Operations"])
 
@@ -14,10 +15,10 @@ router = APIRouter(tags=["Operations"])
 PUBLIC_TAGS = {"data_version", "judged_against", "judged_by", "promoted_at"}
 
 
-@router.get("/model", summary="The model in use", responses=problems.responses("no-model"))
-async def get_model(champion: TheChampion) -> ChampionFacts:
+@router.get("/model", summary="The model in use", responses=problems.responses("no-model") | CONDITIONAL)
+async def get_model(champion: TheChampion, fresh: TheFreshness) -> ChampionFacts:
     """The champion: its registered version, what it was trained on, and since when it answers."""
-    return ChampionFacts(
+    facts = ChampionFacts(
         name=champion.version.name,
         version=champion.version.version,
         run_id=champion.version.run_id,
@@ -28,3 +29,5 @@ async def get_model(champion: TheChampion) -> ChampionFacts:
         serving_since=champion.since,
         is_confirmed=champion.is_confirmed,
     )
+    fresh.check_whole(facts)
+    return facts

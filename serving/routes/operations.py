@@ -27,11 +27,17 @@ async def get_health() -> Health:
 
 
 @router.get("/ready", summary="Can it answer?", responses=problems.responses("not-ready"))
-async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper) -> Readiness:
+async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper, request: Request) -> Readiness:
     """Asks each dependency. Ready means that books and recommendations are answered; without the registry it goes on
-    with the model that it has, and only says so. If not ready: a problem with the same `checks`. A gateway may answer
-    with the status alone."""
-    checks = {"database": await _database(catalogue), "model": _model(keeper), "registry": _registry(keeper)}
+    with the model that it has, with a full disk with what is in memory, and only says so. If not ready: a problem with
+    the same `checks`. A gateway may answer with the status alone."""
+    checks = {
+        "database": await _database(catalogue),
+        "model": _model(keeper),
+        "registry": _registry(keeper),
+        "disk": _said(await request.state.disk.fault(), "it can be written to, and there is room"),
+        "quotas": _said(request.state.quotas.fault, "all workers count together"),
+    }
     missing = [name for name in ("database", "model") if not checks[name].ok]
     if missing:
         detail = " ".join(checks[name].detail for name in missing)
@@ -64,6 +70,10 @@ def _registry(keeper: ChampionKeeper) -> Check:
     if keeper.fault is not None:
         return Check(ok=False, detail=keeper.fault)
     return Check(ok=True, detail=f"asked {time.monotonic() - keeper.asked_at:.0f} s ago")
+
+
+def _said(fault: str | None, otherwise: str) -> Check:
+    return Check(ok=fault is None, detail=fault or otherwise)
 
 
 _FIGURES = {"text/plain": {"schema": {"type": "string"}, "example": "bookclub_data_version 50\n"}}

@@ -13,9 +13,10 @@ from serving import neighbours, problems
 from serving.catalogue import Snapshot
 from serving.champion import Champion
 from serving.dependencies import TheCatalogue, TheChampion
+from serving.digits import BookId
 from serving.gate import charge
 from serving.neighbours import Found
-from serving.questions import BatchRequest, BookId, ListQuery, ReaderRequest
+from serving.questions import BatchRequest, ListQuery, ReaderRequest
 from serving.schemas import (
     BatchRecommendations,
     BookRecommendations,

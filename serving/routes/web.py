@@ -16,8 +16,9 @@ from serving.catalogue import Catalogue, Snapshot
 from serving.champion import ChampionKeeper
 from serving.cursor import MAX_ID
 from serving.dependencies import TheCatalogue, TheKeeper
+from serving.digits import WHOLE, BookId, Stars
 from serving.gate import charge
-from serving.questions import BookId, PageQuery, SearchQuery, SearchText
+from serving.questions import Limit, PageQuery, SearchQuery, SearchText
 from serving.schemas import Book, Recommendation
 from serving.web.pages import page_for
 from serving.web.route import WebRoute
@@ -38,11 +39,11 @@ _ORDERS: dict[Sort, str] = {
 
 
 class _ShelfQuery(PageQuery):
-    limit: int = _PER_PAGE
+    limit: Limit = _PER_PAGE
     q: SearchText | None = None
-    start: int = Field(0, ge=0, le=MAX_ID)  # how many books the pages before have shown
+    start: Annotated[int, Field(ge=0, le=MAX_ID), WHOLE] = 0  # how many books the pages before have shown
     sort: Sort = "id"
-    min_rating: int | None = Field(None, ge=1, le=5)
+    min_rating: Stars | None = None
 
     @field_validator("category", "q", "min_rating", mode="before")
     @classmethod

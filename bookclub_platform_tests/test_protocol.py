@@ -1,0 +1,145 @@
+"""What a connection may send, and how long it may take: bounds of bytes and time, before there is a request at all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+
+from bookclub_platform_tests import api_fixtures as given
+from serving import protocol
+from serving.headers import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES
+from serving.limits import MAX_BODY_BYTES
+from serving.run import OPTIONS
+
+GATEWAY = Path(__file__).parents[1] / "deploy" / "gateway" / "bookclub.conf.template"
+HEAD = b"GET /slow HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n"
+SHORT_S = 0.4  # for what may take 10 s or 30 s outside of tests
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    app = FastAPI()
+
+    @app.get("/slow")
+    async def slow() -> str:
+        await asyncio.sleep(3 * SHORT_S)
+        return "done"
+
+    @app.post("/length")
+    async def length(request: Request) -> int:
+        return len(await request.body())
+
+    @app.post("/refused")
+    async def refused() -> str:
+        return "without a look at the body"
+
+    with given.serving(app) as client:
+        yield client
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_WITHIN_S", SHORT_S)
+    monkeypatch.setattr(protocol, "BODY_WITHIN_S", SHORT_S)
+
+
+@contextlib.contextmanager
+def connected(client: httpx.Client) -> Iterator[socket.socket]:
+    url = client.base_url
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+        yield connection
+
+
+def heard(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def sent_until_closed(connection: socket.socket, piece: bytes, most: int) -> int:
+    """How many bytes go through, in pieces, before the server closes."""
+    sent = 0
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while sent < most:
+            sent += connection.send(piece)
+            time.sleep(0.002)
+    return sent
+
+
+@pytest.mark.parametrize(("start", "status"), [(HEAD + b"X: ", 431), (b"GET /", 414)])
+def test_headers_and_addresses_without_end_are_refused_long_before_memory_is_full(
+    client: httpx.Client, start: bytes, status: int
+) -> None:
+    with connected(client) as connection:
+        connection.sendall(start)
+        connection.settimeout(0.02)
+        answer = b""
+        sent = 0
+        while not answer and sent < 2**20:
+            sent += connection.send(b"a" * 16384)
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(65536)
+        assert sent <= MAX_ADDRESS_BYTES + MAX_HEADER_BYTES + 2 * 65536, "as soon as it is over"
+    assert int(answer.split()[1]) == status and b"application/problem+json" in answer
+    assert b"connection: close" in answer and b"x-content-type-options: nosniff" in answer
+    assert client.get("/slow").json() == "done"
+
+
+def test_a_body_or_trailers_without_end_end_the_connection(client: httpx.Client) -> None:
+    for path in (b"/length", b"/refused"):
+        with connected(client) as connection:
+            connection.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" % path)
+            sent = sent_until_closed(connection, b"X: %b\r\n" % (b"a" * 60_000), 4 * protocol.MAX_REQUEST_BYTES)
+        assert sent < 2 * protocol.MAX_REQUEST_BYTES
+    assert MAX_BODY_BYTES * 6 < protocol.MAX_REQUEST_BYTES, "in chunks of a byte"
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GE", HEAD, POST + b"half"])
+def test_what_never_ends_is_closed(client: httpx.Client, sent: bytes) -> None:
+    with connected(client) as connection:
+        connection.sendall(sent)
+        assert heard(connection) == b""
+    with connected(client) as connection:  # likewise after a request that ended
+        connection.sendall(POST + b"12345678" + sent)
+        if sent.strip():
+            assert b"\r\n\r\n8" in heard(connection)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_who_drips_bytes_has_no_more_time_and_who_waits_for_an_answer_has(client: httpx.Client) -> None:
+    with connected(client) as connection:
+        connection.sendall(HEAD)
+        started = time.monotonic()
+        sent_until_closed(connection, b"X: y\r\n", 100_000)
+        assert time.monotonic() - started < 20 * SHORT_S
+    assert client.get("/slow").json() == "done", "three times as long as a request may take to come"
+    with connected(client) as connection:
+        for part in (HEAD[:9], HEAD[9:], b"\r\n"):
+            connection.sendall(part)
+            time.sleep(0.05)
+        assert b'"done"' in connection.recv(65536)
+        time.sleep(2 * SHORT_S)  # idle between requests, for which there are seconds in any case
+        connection.sendall(POST + b"12345678")
+        assert connection.recv(65536).endswith(b"\r\n\r\n8")
+
+
+def test_the_gateway_closes_an_idle_connection_before_the_api_does() -> None:
+    upstream = re.findall(r"upstream [^{]+{(.*?)}", GATEWAY.read_text(), re.DOTALL)
+    assert upstream
+    for block in upstream:
+        told = re.search(r"keepalive_timeout (\d+)s;", block)
+        assert (int(told[1]) if told else 60) < OPTIONS["timeout_keep_alive"]  # 60: nginx's own

@@ -31,9 +31,9 @@ Books from a shop, and for each of them the books most like it, with the reasons
 * **HEAD** answers wherever GET does, with the same headers.
 * **Unknown** fields of JSON are refused (422), and so are unknown parameters where a route takes any in its query, so
   that a misspelt filter is not passed over.
-* **A gateway** in front of this may refuse by itself: 421 asked by another name than the service's, 408 a request that
-  does not come to its end, 429 and 503 as below, all as problems without `instance`. It answers /ready with the status
-  alone (204 or 503), and not /metrics.
+* **A gateway** in front of this may refuse by itself: 421 asked by another name than the service's, 429 and 503 as
+  below, all as problems without `instance`; a request that takes it more than 10 seconds to come is ended without an
+  answer. It answers /ready with the status alone (204 or 503), and not /metrics.
 * **Errors** are `application/problem+json` (RFC 9457), whatever the route: read `detail`; tell kinds apart by `type`,
   which is `tag:bookclub,2026:` and one of the kinds below, or `about:blank` where the status says it all.
 

@@ -18,10 +18,13 @@ HEADERS = {  # name -> what it says, an example
     "Cache-Control": ("`no-cache`: keep the answer, but ask each time whether it still holds.", "public, no-cache"),
     "Bookclub-Data-Version": ("The state of the catalogue that the answer is of.", "50"),
     "Bookclub-Model": ("The model in use, and its version; absent while there is none.", "tfidf_model/3"),
-    "RateLimit-Policy": ("Your quota, by name: `q` requests within `w` seconds.", '"anonymous";q=120;w=60'),
+    "RateLimit-Policy": (
+        "Your quotas, by name: `q` requests pass within any `w` seconds, no more.",
+        '"anonymous";q=120;w=60',
+    ),
     "RateLimit": (
-        "How you stand: `r` requests are left now; one comes back every w/q seconds, all are back after `t` seconds.",
-        '"anonymous";r=117;t=2',
+        "How you stand: no more than `r` requests pass within the next `t` seconds; then some come back.",
+        '"anonymous";r=117;t=58',
     ),
     "Retry-After": ("Seconds to wait before the same is asked again.", "1"),
     "WWW-Authenticate": ("What is wrong with the token that was sent, if one was (RFC 6750).", "Bearer"),

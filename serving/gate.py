@@ -3,13 +3,18 @@
 Every answer under a quota says how the caller stands, in the header fields of draft-ietf-httpapi-ratelimit-headers-10:
 
     RateLimit-Policy: "anonymous";q=120;w=60
-    RateLimit: "anonymous";r=117;t=2
+    RateLimit: "anonymous";r=117;t=58
+
+Requests with a token count for the account, and for the address that they come from, whatever the accounts:
+
+    RateLimit-Policy: "account";q=1200;w=60, "address";q=6000;w=60
 """
 
 from __future__ import annotations
 
 import ipaddress
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -49,15 +54,20 @@ class Caller:
 
 
 class Meter:
-    """Takes one unit of a caller's quota, and then what a route adds whose answer costs more than others.
+    """Takes one unit of a caller's quotas, and then what a route adds whose answer costs more than others.
 
     Attributes:
-        standing: how the caller stands by now.
+        standings: how the caller stands by now.
     """
 
-    def __init__(self, quotas: SharedQuotas, quota: Quota, who: str) -> None:
-        self._quotas, self._quota, self._who = quotas, quota, who
-        self.standing = quotas.take(quota, who)
+    def __init__(self, quotas: SharedQuotas, asked: Sequence[tuple[Quota, str]]) -> None:
+        self._quotas, self._asked = quotas, asked
+        self._most = min(quota.amount for quota, _ in asked)
+        self.standings = quotas.take_all(asked)
+
+    @property
+    def is_over(self) -> bool:
+        return any(standing.is_over for standing in self.standings)
 
     def take(self, units: int) -> None:
         """Take so many more, but for what is more than the whole quota.
@@ -65,10 +75,10 @@ class Meter:
         Raises:
             Problem: 429, that goes beyond the quota.
         """
-        standing = self._quotas.take(self._quota, self._who, min(units, self._quota.amount - 1))
-        if standing.is_over:
-            raise beyond(standing)
-        self.standing = standing
+        standings = self._quotas.take_all(self._asked, min(units, self._most - 1))
+        if any(standing.is_over for standing in standings):
+            raise beyond(*standings)
+        self.standings = standings
 
 
 def charge(request: Request, units: int) -> None:
@@ -89,6 +99,7 @@ class Gate:
         self._app, self._tokens, self._quotas = app, tokens, quotas
         self._anonymous = Quota("anonymous", settings.anonymous_per_minute, 60)
         self._account = Quota("account", settings.account_per_minute, 60)
+        self._address = Quota("address", settings.address_per_minute, 60)
         self._logins = Quota("login", settings.logins_per_minute, 60)
         self._registrations = Quota("register", settings.registrations_per_hour, 3600)
 
@@ -101,13 +112,13 @@ class Gate:
         meter = scope["state"]["meter"] = self._meter(scope["method"], scope["path"], caller)
         if meter is None:
             await self._app(scope, receive, send)
-        elif meter.standing.is_over:
-            await _refusal(Request(scope), meter.standing)(scope, receive, send)
+        elif meter.is_over:
+            await _refusal(Request(scope), meter.standings)(scope, receive, send)
         else:
 
             async def send_with_fields(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    MutableHeaders(scope=message).update(_fields(meter.standing))
+                    MutableHeaders(scope=message).update(_fields(meter.standings))
                 await send(message)
 
             await self._app(scope, receive, send_with_fields)
@@ -136,17 +147,18 @@ class Gate:
         """None where there is no limit."""
         if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
             return None
-        who = None
+        address = neighbourhood(caller.address)
         is_form = method == "POST"  # to look at one is to look at a page
         if path in LOGINS or (is_form and path in {WEB_LOGIN, WEB_ACCOUNT}):
-            quota = self._logins
+            asked = [(self._logins, address)]
         elif path in REGISTRATIONS or (is_form and path == WEB_REGISTER):
-            quota = self._registrations
+            asked = [(self._registrations, address)]
         elif caller.claims is not None:
-            quota, who = self._account, str(caller.claims.user_id)
+            asked = [(self._account, str(caller.claims.user_id)), (self._address, address)]
         else:
-            quota = self._anonymous
-        return Meter(self._quotas, quota, who or neighbourhood(caller.address)) if quota.amount else None
+            asked = [(self._anonymous, address)]
+        limited = [(quota, who) for quota, who in asked if quota.amount]
+        return Meter(self._quotas, limited) if limited else None
 
 
 @lru_cache(10_000)
@@ -161,21 +173,22 @@ def neighbourhood(address: str) -> str:
     return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
 
 
-def beyond(standing: Standing) -> problems.Problem:
-    """The problem for who is beyond a quota."""
-    quota = standing.quota
-    wait_s = math.ceil(standing.retry_s or 0)
+def beyond(*standings: Standing) -> problems.Problem:
+    """The problem for who is beyond one of these quotas, or several."""
+    over = [standing for standing in standings if standing.is_over]
+    quota = over[0].quota
+    wait_s = math.ceil(max(standing.retry_s or 0 for standing in over))
     return problems.Problem(
         429,
         "quota-exceeded",
         f"More than {quota.amount} {quota.of} in {quota.window_s} s (quota {quota.name}). Ask again in {wait_s} s.",
-        headers={"Retry-After": str(wait_s)} | _fields(standing),
-        **{"violated-policies": [quota.name]},
+        headers={"Retry-After": str(wait_s)} | _fields(standings),
+        **{"violated-policies": [standing.quota.name for standing in over]},
     )
 
 
-def _refusal(request: Request, standing: Standing) -> Response:
-    problem = beyond(standing)
+def _refusal(request: Request, standings: Sequence[Standing]) -> Response:
+    problem = beyond(*standings)
     if not request.url.path.startswith(PAGES):
         return problems.of(request, problem)
     headers = problem.headers or {}
@@ -185,9 +198,7 @@ def _refusal(request: Request, standing: Standing) -> Response:
     return answer
 
 
-def _fields(standing: Standing) -> dict[str, str]:
-    quota = standing.quota
-    return {
-        "RateLimit-Policy": f'"{quota.name}";q={quota.amount};w={quota.window_s}',
-        "RateLimit": f'"{quota.name}";r={standing.remaining};t={math.ceil(standing.whole_in_s)}',
-    }
+def _fields(standings: Sequence[Standing]) -> dict[str, str]:
+    policies = [f'"{one.quota.name}";q={one.quota.amount};w={one.quota.window_s}' for one in standings]
+    limits = [f'"{one.quota.name}";r={one.remaining};t={math.ceil(one.window_s)}' for one in standings]
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}

@@ -5,9 +5,9 @@
 A sliding window: of no `window_s` seconds, wherever they begin, more than `amount` requests pass. That is what
 `RateLimit-Policy` says, and what a token bucket (GCRA), with one number for each caller, does not keep: all of it at
 once and as much again little by little. Requests are kept in groups of an eighth of the window, and leave with the
-last of their group: who asks evenly all the time gets eight ninths of the quota. Postgres would cost a round trip and a write
-for each request, Redis another server; `limits` has no storage that workers share without either. A machine that starts
-anew may forget the file: it only ever forgives.
+last of their group: who asks evenly all the time gets eight ninths of the quota. Postgres would cost a round trip and
+a write for each request, Redis another server; `limits` has no storage that workers share without either. A machine
+that starts anew may forget the file: it only ever forgives.
 """
 
 from __future__ import annotations

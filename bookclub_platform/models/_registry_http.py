@@ -109,18 +109,18 @@ class HttpRegistry:
         """The run, and the folder of its files, that `version` was registered with: MLflow lets it be any."""
         request = "say where the files of a model lie"
         answer = self._ask(request, "model-versions/get-download-uri", name=version.name, version=version.version)
-        source = urllib.parse.unquote(answer.get("artifact_uri", ""))
+        source = answer.get("artifact_uri", "")
         if source.startswith("runs:/"):
             run_id, _, path = source.removeprefix("runs:/").partition("/")
         else:
             run_id = version.run_id
             run = self._ask(request, "runs/get", run_id=run_id)["run"] if run_id else {"info": {}}
-            root = urllib.parse.unquote(run["info"].get("artifact_uri", "")).rstrip("/") + "/"
+            root = run["info"].get("artifact_uri", "").rstrip("/") + "/"
             path = source.removeprefix(root) if root != "/" and source.startswith(root) else ""
         if not run_id or not path.strip("/") or ".." in path.split("/"):
             raise ArtifactInvalid(
-                f"Version {version.version} of {version.name} was registered with files at {shown(source)}, which is no "
-                "folder of a run's files: MLflow's server gives out no others. Publish a version from a run."
+                f"Version {version.version} of {version.name} was registered with files at {shown(source)}, which is "
+                "no folder of a run's files: MLflow's server gives out no others. Publish a version from a run."
             )
         return run_id, PurePosixPath(path)
 

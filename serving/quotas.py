@@ -84,13 +84,16 @@ class SharedQuotas:
             standings = [
                 _standing(quota, groups, units, now) for (_, groups), (quota, _) in zip(found, asked, strict=True)
             ]
-            if any(standing.is_over for standing in standings):
-                return standings
+            is_over = any(standing.is_over for standing in standings)
             for key, (place, groups), (quota, _) in zip(keys, found, asked, strict=True):
-                _add(groups, quota, min(units, quota.amount), now)
-                _write(counters, place, key, groups)
+                if not is_over:
+                    _add(groups, quota, min(units, quota.amount), now)
+                if groups:  # also those of a refusal: a clock that was set back may have changed them
+                    _write(counters, place, key, groups)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+        if is_over:
+            return standings
         return [_counted(quota, groups, now) for (_, groups), (quota, _) in zip(found, asked, strict=True)]
 
     def give_back(self, quota: Quota, who: str) -> None:

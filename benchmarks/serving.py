@@ -42,7 +42,7 @@ from bookclub_platform.models import BookText, Registry, Tfidf
 
 HERE = Path(__file__).parent
 INVOCATION = '{"dataframe_split": {"columns": ["book_id"], "data": [[ID]]}}'
-UNLIMITED = {f"BOOKCLUB_{name}": "0" for name in ("ANONYMOUS_PER_MINUTE", "ACCOUNT_PER_MINUTE")}
+UNLIMITED = {f"BOOKCLUB_{name}": "0" for name in ("ANONYMOUS_PER_MINUTE", "ACCOUNT_PER_MINUTE", "ADDRESS_PER_MINUTE")}
 
 
 LISTS = "10 like a book"

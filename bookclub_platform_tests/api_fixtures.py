@@ -151,6 +151,7 @@ def settings(home: Path, **others: Any) -> Settings:
         [
             "anonymous_per_minute",
             "account_per_minute",
+            "address_per_minute",
             "logins_per_minute",
             "registrations_per_hour",
             "feedback_per_day",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from string import Template
@@ -27,11 +30,22 @@ from serving.champion import LAST, Last
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(not NGINX or not shutil.which("openssl"), reason="needs nginx and openssl")
 
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+HAS_IPV6 = _has_ipv6()
 TEMPLATE = Path(__file__).parents[1] / "deploy" / "gateway" / "bookclub.conf.template"
 MAIN = """
 daemon off; pid $folder/nginx.pid; error_log $folder/error.log; worker_processes 1;
 events { worker_connections 256; }
-http { access_log off; client_body_temp_path $folder/body; proxy_temp_path $folder/proxy; fastcgi_temp_path $folder/f;
+http { access_log off; set_real_ip_from 127.0.0.1; real_ip_header X-Test-Address;
+  client_body_temp_path $folder/body; proxy_temp_path $folder/proxy; fastcgi_temp_path $folder/f;
   uwsgi_temp_path $folder/u; scgi_temp_path $folder/s; include $folder/bookclub.conf; }
 """
 
@@ -73,7 +87,7 @@ def _leave_model(folder: Path, database_url: str) -> None:
     (folder / LAST).write_bytes(TypeAdapter(Last).dump_json(Last("1-run", version, {})))
 
 
-def _start_files(folder: Path, upstream: str) -> tuple[int, int]:
+def _start_files(folder: Path, upstream: str, change: Callable[[str], str] = str) -> tuple[int, int]:
     https_port, http_port = given.free_port(), given.free_port()
     request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost -addext"
     certificate = ["openssl", *request.split(), "subjectAltName=DNS:localhost"]
@@ -82,12 +96,16 @@ def _start_files(folder: Path, upstream: str) -> tuple[int, int]:
     values = {
         "BOOKCLUB_UPSTREAM": upstream,
         "SERVER_NAME": "localhost",
-        "HTTP_PORT": f"127.0.0.1:{http_port}",
-        "HTTPS_PORT": f"127.0.0.1:{https_port}",
+        "HTTP_PORT": str(http_port),
+        "HTTPS_PORT": str(https_port),
+        "IPV6": "" if HAS_IPV6 else "#",
         "TLS_FOLDER": str(folder),
         "ACCESS_LOG": str(folder / "access.log"),
     }
-    (folder / "bookclub.conf").write_text(Template(TEMPLATE.read_text()).safe_substitute(values))
+    text = Template(change(TEMPLATE.read_text())).safe_substitute(values)
+    on_loopback = text.replace("listen [::]:", "listen [::1]:")
+    on_loopback = re.sub(r"listen (?=\d)", "listen 127.0.0.1:", on_loopback)
+    (folder / "bookclub.conf").write_text(on_loopback)
     (folder / "nginx.conf").write_text(Template(MAIN).substitute(folder=folder))
     return https_port, http_port
 
@@ -134,6 +152,7 @@ BROKEN = [
     (f"GET /{'a' * 9000} HTTP/1.1\r\n{HOST}{CLOSE}", 414),
     (f"GET /x HTTP/1.1\r\n{HOST}X: {'a' * 9000}\r\n{CLOSE}", 431),
     (f"POST /login HTTP/1.1\r\n{HOST}Transfer-Encoding: odd\r\n{CLOSE}", 501),
+    (f"GET /books HTTP/1.1\r\n{HOST}X: a\x00b\r\n{CLOSE}", 400),
     (f"GET /.problem HTTP/1.1\r\n{HOST}{CLOSE}", 404),
 ]
 
@@ -146,6 +165,15 @@ def test_what_the_gateway_refuses_is_told_as_the_api_tells_it(
     found, headers, body = send(gateway, raw, is_tls)
     assert (found, headers["content-type"]) == (status, given.PROBLEM), body
     assert json.loads(body)["status"] == status and json.loads(body)["detail"] and "location" not in headers
+
+
+UNREADABLE = ["FOOBAR /books HTTP/1.1\r\n", "GET /books/\xff HTTP/1.1\r\n", "GET /books HTTP/1.1\r\nX: a\x01b\r\n"]
+
+
+@pytest.mark.parametrize("raw", UNREADABLE, ids=["method", "byte", "control"])
+def test_what_the_gateway_lets_through_and_the_api_cannot_read_is_a_problem(gateway: Gateway, raw: str) -> None:
+    status, headers, body = send(gateway, raw + HOST + CLOSE, True)
+    assert (status, headers["content-type"], json.loads(body)["status"]) == (400, given.PROBLEM, 400)
 
 
 def test_plain_http_on_the_port_of_tls_is_told_so(gateway: Gateway) -> None:
@@ -220,3 +248,88 @@ def test_the_access_log_names_the_request_and_not_its_secrets(gateway: Gateway) 
     lines = [json.loads(line) for line in gateway.log.read_text().splitlines()]
     assert {"address", "method", "path", "status", "took_s", "request_id"} <= set(lines[-1])
     assert "in-the-" not in gateway.log.read_text()
+
+
+def test_the_access_log_names_what_was_asked_also_where_the_gateway_answers(gateway: Gateway) -> None:
+    gateway.client.post("/recommendations:batch?secret=in-the-query", content=b" " * 100_000)
+    send(gateway, f"PUT /x%20y HTTP/1.1\r\nHost: evil.example\r\n{CLOSE}", True)
+    given.wait_for(lambda: '"status":421' in gateway.log.read_text().splitlines()[-1])
+    lines = [json.loads(line) for line in gateway.log.read_text().splitlines()]
+    assert [(line["method"], line["path"], line["status"]) for line in lines[-2:]] == [
+        ("POST", "/recommendations:batch", 413),
+        ("PUT", "/x%20y", 421),
+    ]
+    assert "in-the-" not in gateway.log.read_text()
+
+
+def test_an_ipv6_household_is_one_client_of_the_gateway(gateway: Gateway) -> None:
+    def asked(address: str) -> int:
+        return gateway.client.post("/login", content=b"x", headers={"x-test-address": address}).status_code
+
+    assert 429 in [asked(f"2001:db8::{number:x}:1") for number in range(1, 40)]
+    assert 429 not in [asked(f"2001:db8:0:{number:x}::1") for number in range(1, 40)]
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="needs IPv6")
+def test_the_gateway_answers_by_ipv6(gateway: Gateway) -> None:
+    for port in (gateway.client.base_url.port or 0, gateway.http_port):
+        socket.create_connection(("::1", port), timeout=5).close()
+
+
+def test_a_machine_without_ipv6_is_not_asked_for_it() -> None:
+    text = Template(TEMPLATE.read_text()).safe_substitute(IPV6="#", HTTP_PORT="80", HTTPS_PORT="443")
+    listening = [line.strip() for line in text.splitlines() if "listen " in line]
+    assert sum(line.startswith("#listen [::]:") for line in listening) == 4
+    assert sum(line.startswith(("listen 80", "listen 443")) for line in listening) == 4 == len(listening) - 4
+
+
+class Impatient(threading.Thread):
+    """An API that closes a connection, unanswered, when it is asked on one that was idle for 2 seconds: as one whose
+    time is up just when a request is under way."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    def run(self) -> None:
+        while True:
+            connection, _ = self.listener.accept()
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    @staticmethod
+    def _answer(connection: socket.socket) -> None:
+        with connection:
+            since = time.monotonic()
+            while (asked := connection.recv(65536)) and time.monotonic() - since < 2:
+                assert asked.endswith(b"\r\n\r\n{}") or b"GET /health" in asked
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+                since = time.monotonic()
+
+
+def _in_a_tenth(text: str) -> str:
+    """The times of the upstream and of bodies, shorter."""
+    text = re.sub(r"(?s)(upstream .*?keepalive_timeout) 30s", r"\1 1s", text)
+    return text.replace("client_body_timeout 10s", "client_body_timeout 1s")
+
+
+def test_a_post_after_a_pause_is_answered_and_a_slow_body_ends_without_an_answer(tmp_path: Path) -> None:
+    api = Impatient()
+    api.start()
+    port, http_port = _start_files(tmp_path, f"127.0.0.1:{api.listener.getsockname()[1]}", _in_a_tenth)
+    nginx = subprocess.Popen([str(NGINX), "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")])
+    try:
+        trusted = ssl.create_default_context(cafile=str(tmp_path / "fullchain.pem"))
+        with httpx.Client(base_url=f"https://localhost:{port}", verify=trusted, timeout=20) as client:
+            given.wait_for(lambda: _is_up(client), 20)
+            statuses = []
+            for _ in range(2):
+                statuses.append(client.post("/predict", json={}).status_code)
+                time.sleep(2.3)
+            assert statuses == [204, 204]
+            slow = Gateway(client, http_port, tmp_path / "access.log", "")
+            with pytest.raises(http.client.RemoteDisconnected):
+                send(slow, f"POST /predict HTTP/1.1\r\n{HOST}Content-Length: 9\r\n\r\n{{", True)
+            given.wait_for(lambda: '"path":"/predict","status":408' in slow.log.read_text())
+    finally:
+        nginx.terminate()
+        nginx.wait(10)

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from bookclub_platform.core.errors import ArtifactInvalid, NoChampion, RegistryUnavailable
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf, reader
@@ -77,6 +78,44 @@ def test_files_that_are_gone_are_an_invalid_artifact_and_leave_nothing_behind(
             path.unlink()
     with pytest.raises(ArtifactInvalid, match="Train and publish"):
         reader(address).download(version, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("source", ["{root}/other/second", "runs:/{run}/other/second", "models:/{name}/2"])
+def test_the_files_are_those_that_the_version_was_registered_with(
+    published: tuple[str, ModelVersion], tmp_path: Path, source: str
+) -> None:
+    address, first = published
+    client, name = MlflowClient(address, address), f"elsewhere {source[:4]}"
+    root = client.get_run(first.run_id).info.artifact_uri
+    (tmp_path / "manifest.json").write_text("another")
+    client.log_artifacts(first.run_id, str(tmp_path), "other/second")
+    client.create_registered_model(name)
+    for place in (f"{root}/model", f"{root}/other/second"):
+        client.create_model_version(name, place, first.run_id, await_creation_for=0)
+    at = source.format(root=root, run=first.run_id, name=name)
+    made = client.create_model_version(name, at, first.run_id, await_creation_for=0)
+    client.set_registered_model_alias(name, "champion", made.version)
+    version = reader(address).champion(name)
+    ours, mlflows = (
+        reader(address).download(version, tmp_path / "a"),
+        Registry(address).download(version, tmp_path / "b"),
+    )
+    assert [path.name for path in ours.iterdir()] == [path.name for path in mlflows.iterdir()] == ["manifest.json"]
+    assert (ours / "manifest.json").read_text() == "another"
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/model", "runs:/{run}", "{root}"])
+def test_a_version_whose_files_are_no_folder_of_a_run_is_refused(
+    published: tuple[str, ModelVersion], tmp_path: Path, source: str
+) -> None:
+    address, first = published
+    client, name = MlflowClient(address, address), f"nowhere {source[:3]}"
+    client.create_registered_model(name)
+    at = source.format(root=client.get_run(first.run_id).info.artifact_uri, run=first.run_id)
+    client.set_registered_model_alias(name, "champion", client.create_model_version(name, at, first.run_id).version)
+    with pytest.raises(ArtifactInvalid, match="no folder of a run"):
+        reader(address).download(reader(address).champion(name), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -125,7 +125,7 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
     served = Served(database_url)
     keeper = ChampionKeeper(reader(tracking_uri), Tfidf.name, own / "models", settings.model_poll_s, lineups, served)
     tokens = Tokens(KeyRing(settings.token_keys_file))
-    quotas = SharedQuotas(own / "quotas")
+    quotas = SharedQuotas(own / "windows")
     accounts = Accounts(
         database_url,
         watch,

@@ -32,11 +32,11 @@ Books from a shop, and for each of them the books most like it, with the reasons
   it. Other schemes than Bearer (Basic) are passed over, as if nothing had been sent.
 * **Quotas** are listed below. A request counts against one of them, whatever comes of it: a 304 or a login that
   succeeds does too. What costs more counts as several requests: its route says so. /health, /ready, /metrics and this
-  page have none. A quota holds so many at once, and they come back one by one: whoever begins with a whole one gets
-  nearly twice as many through in the first window. `RateLimit-Policy` and `RateLimit` say how you stand with each quota
-  that the answer counted against; those of wrong passwords are in them only where they are spent. Beyond a quota the
-  answer is 429: `violated-policies` names it, `RateLimit` tells of it, and `Retry-After` says when to come back. While
-  one of wrong passwords is spent, the right password is refused as well.
+  page have none. No more than so many pass in any window of that length, wherever it begins. `RateLimit-Policy` and
+  `RateLimit` say how you stand with each quota that the answer counted against; those of wrong passwords are in them
+  only where they are spent. Beyond a quota the answer is 429: `violated-policies` names it, `RateLimit` tells of it,
+  and `Retry-After` says when to come back. While one of wrong passwords is spent, the right password is refused as
+  well.
 * **Limits**: pages and lists of 1 to 100; 100 books or events in a batch; bodies of 64 KiB, addresses of
   8 KiB, headers of 32 KiB; ids up to 2^53 - 1; a question may take the database 3 seconds, figures over all books 30
   seconds, an export 15 minutes. A few exports run at a time, one of each account: GET /books/export says who has to
@@ -44,9 +44,9 @@ Books from a shop, and for each of them the books most like it, with the reasons
 * **HEAD** answers wherever GET does, with the same headers.
 * **Unknown** parameters and fields of JSON are refused (422) on every route, so that a misspelt filter is not passed
   over; and so is a parameter that comes twice, unless it is a list (`exclude`).
-* **A gateway** in front of this may refuse by itself: 421 asked by another name than the service's, 408 a request that
-  does not come to its end, 429 and 503 as below, all as problems without `instance`. It answers /ready with the status
-  alone (204 or 503), and not /metrics.
+* **A gateway** in front of this may refuse by itself: 421 asked by another name than the service's, 429 and 503 as
+  below, all as problems without `instance`; a request that takes it more than 10 seconds to come is ended without an
+  answer. It answers /ready with the status alone (204 or 503), and not /metrics.
 * **Errors** are `application/problem+json` (RFC 9457), whatever the route: read `detail`; tell kinds apart by `type`,
   which is `tag:bookclub,2026:` and one of the kinds below, or `about:blank` where the status says it all. Of a 422,
   `errors` names what is wrong, with a `code` for each that stays as it is.
@@ -56,6 +56,7 @@ Books from a shop, and for each of them the books most like it, with the reasons
 _COUNTED = {
     "anonymous": "requests without a token, by address",
     "account": "requests with a token, by account",
+    "address": "requests with a token, by address, whatever the accounts",
     "login": "POST /login and /password and DELETE /account, by address",
     "register": "accounts that are made, by address",
     "register-tries": "POST /register, by address",
@@ -92,7 +93,7 @@ def description(settings: Settings) -> str:
     problems = [_problem_row(status) for status in _TO_DO]
     return "\n".join(
         [
-            _GENERAL + "| quota | counts | holds | one comes back every |",
+            _GENERAL + "| quota | counts | at most | in any |",
             "|---|---|---|---|",
             *quotas,
             "",
@@ -107,8 +108,8 @@ def description(settings: Settings) -> str:
 
 
 def _quota_row(quota: Quota) -> str:
-    holds = f"{quota.amount:,} | {quota.window_s / quota.amount:g} s" if quota.amount else "no limit | "
-    return f"| `{quota.name}` | {_COUNTED[quota.name]} | {holds} |"
+    most = f"{quota.amount:,} | {quota.window_s:,} s" if quota.amount else "no limit | "
+    return f"| `{quota.name}` | {_COUNTED[quota.name]} | {most} |"
 
 
 def _problem_row(status: int) -> str:

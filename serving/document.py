@@ -28,12 +28,12 @@ HEADERS = {  # name -> what it says, an example
     "Bookclub-Data-Version": ("The state of the catalogue that the answer is of.", "50"),
     "Bookclub-Model": ("The model in use, and its version; absent while there is none.", "tfidf_model/3"),
     "RateLimit-Policy": (
-        "The quotas that the answer counted against, by name: each holds `q`, and has one back every w/q seconds.",
+        "The quotas that the answer counted against, by name: `q` requests pass within any `w` seconds, no more.",
         '"anonymous";q=120;w=60',
     ),
     "RateLimit": (
-        "How you stand with each: `r` are left now, and all are back after `t` seconds.",
-        '"anonymous";r=117;t=2',
+        "How you stand with each: no more than `r` requests pass within the next `t` seconds; then some come back.",
+        '"anonymous";r=117;t=58',
     ),
     "Retry-After": ("Seconds to wait before the same is asked again.", "1"),
     "WWW-Authenticate": ("What is wrong with the token that was sent, if one was (RFC 6750).", "Bearer"),
@@ -139,8 +139,7 @@ def _spent(operation: dict[str, Any], path: str, quotas: Quotas) -> dict[str, An
     quota = quotas[names.get(path, "anonymous" if is_open else "account")]
     if not quota.amount:  # no limit here: the example stays the general one
         return {}
-    step_s = quota.window_s / quota.amount
-    problem = beyond(Standing(quota, 0, quota.window_s, step_s))
+    problem = beyond(Standing(quota, 0, 9, 9))
     return {"detail": str(problem), **problem.members}
 
 

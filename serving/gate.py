@@ -3,7 +3,11 @@
 Every answer under a quota says how the caller stands, in the header fields of draft-ietf-httpapi-ratelimit-headers-10:
 
     RateLimit-Policy: "anonymous";q=120;w=60
-    RateLimit: "anonymous";r=117;t=2
+    RateLimit: "anonymous";r=117;t=58
+
+Requests with a token count for the account, and for the address that they come from, whatever the accounts:
+
+    RateLimit-Policy: "account";q=1200;w=60, "address";q=6000;w=60
 
 and with another quota than that of requests likewise, behind it, where the answer counted against one.
 """
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,15 +59,20 @@ class Caller:
 
 
 class Meter:
-    """Takes one unit of a caller's quota, and then what a route adds whose answer costs more than others.
+    """Takes one unit of a caller's quotas, and then what a route adds whose answer costs more than others.
 
     Attributes:
-        standing: how the caller stands by now.
+        standings: how the caller stands by now.
     """
 
-    def __init__(self, quotas: SharedQuotas, quota: Quota, who: str) -> None:
-        self._quotas, self._quota, self._who = quotas, quota, who
-        self.standing = quotas.take(quota, who)
+    def __init__(self, quotas: SharedQuotas, asked: Sequence[tuple[Quota, str]]) -> None:
+        self._quotas, self._asked = quotas, asked
+        self._most = min(quota.amount for quota, _ in asked)
+        self.standings = quotas.take_all(asked)
+
+    @property
+    def is_over(self) -> bool:
+        return any(standing.is_over for standing in self.standings)
 
     def take(self, units: int) -> None:
         """Take so many more, but for what is more than the whole quota.
@@ -70,10 +80,10 @@ class Meter:
         Raises:
             Problem: 429, that goes beyond the quota.
         """
-        standing = self._quotas.take(self._quota, self._who, min(units, self._quota.amount - 1))
-        if standing.is_over:
-            raise beyond(standing)
-        self.standing = standing
+        standings = self._quotas.take_all(self._asked, min(units, self._most - 1))
+        if any(standing.is_over for standing in standings):
+            raise beyond(*standings)
+        self.standings = standings
 
 
 def charge(request: Request, units: int) -> None:
@@ -97,7 +107,9 @@ class Gate:
 
     def __init__(self, app: ASGIApp, tokens: Tokens, quotas: SharedQuotas, settings: Settings) -> None:
         self._app, self._tokens, self._quotas = app, tokens, quotas
-        self._anonymous, self._account, self._logins, self._registrations = of_requests(settings).values()
+        by_name = of_requests(settings)
+        self._anonymous, self._account, self._address = (by_name[name] for name in ("anonymous", "account", "address"))
+        self._logins, self._registrations = by_name["login"], by_name["register-tries"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -110,13 +122,13 @@ class Gate:
         meter = scope["state"]["meter"] = self._meter(scope["method"], scope["path"], caller)
         others: list[Standing] = []
         scope["state"]["standings"] = others
-        if meter is not None and meter.standing.is_over:
-            await _refusal(Request(scope), meter.standing)(scope, receive, send)
+        if meter is not None and meter.is_over:
+            await _refusal(Request(scope), meter.standings)(scope, receive, send)
             return
 
         async def send_with_fields(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _add_fields(MutableHeaders(scope=message), [meter.standing, *others] if meter is not None else others)
+                _add_fields(MutableHeaders(scope=message), [*meter.standings, *others] if meter is not None else others)
             await send(message)
 
         await self._app(scope, receive, send_with_fields)
@@ -145,17 +157,18 @@ class Gate:
         """None where there is no limit."""
         if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
             return None
-        who = None
+        address = neighbourhood(caller.address)
         is_post = method == "POST"  # whatever else is asked there is to look at a page, or not taken
         if (is_post and path in LOGINS) or (method == "DELETE" and path == ACCOUNT):
-            quota = self._logins
+            asked = [(self._logins, address)]
         elif is_post and path in REGISTRATIONS:
-            quota = self._registrations
+            asked = [(self._registrations, address)]
         elif caller.claims is not None:
-            quota, who = self._account, str(caller.claims.user_id)
+            asked = [(self._account, str(caller.claims.user_id)), (self._address, address)]
         else:
-            quota = self._anonymous
-        return Meter(self._quotas, quota, who or neighbourhood(caller.address)) if quota.amount else None
+            asked = [(self._anonymous, address)]
+        limited = [(quota, who) for quota, who in asked if quota.amount]
+        return Meter(self._quotas, limited) if limited else None
 
 
 def _cookie(sent: str) -> str:
@@ -179,29 +192,27 @@ def neighbourhood(address: str) -> str:
     return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
 
 
-def beyond(standing: Standing) -> problems.Problem:
-    """The problem for who is beyond a quota."""
-    quota = standing.quota
-    wait_s = math.ceil(standing.retry_s or 0)
+def beyond(*standings: Standing) -> problems.Problem:
+    """The problem for who is beyond one of these quotas, or several."""
+    over = [standing for standing in standings if standing.is_over]
+    quota = over[0].quota
+    wait_s = math.ceil(max(standing.retry_s or 0 for standing in over))
     return problems.Problem(
         429,
         "quota-exceeded",
         f"{sentence(quota)} Ask again in {wait_s} s.",
-        headers={"Retry-After": str(wait_s)} | _fields(standing),
-        **{"violated-policies": [quota.name]},
+        headers={"Retry-After": str(wait_s)} | _fields(standings),
+        **{"violated-policies": [standing.quota.name for standing in over]},
     )
 
 
 def sentence(quota: Quota) -> str:
-    """That it is spent. Not "so many a minute": one that was whole lets nearly twice as many through in the first."""
-    step_s = quota.window_s / quota.amount
-    return (
-        f"The quota {quota.name} is spent: it holds {quota.amount} {quota.of}, and one comes back every {step_s:g} s."
-    )
+    """That it is spent."""
+    return f"The quota {quota.name} is spent: {quota.amount} {quota.of} in {quota.window_s} s."
 
 
-def _refusal(request: Request, standing: Standing) -> Response:
-    problem = beyond(standing)
+def _refusal(request: Request, standings: Sequence[Standing]) -> Response:
+    problem = beyond(*standings)
     return beyond_page(request, problem) if request.url.path.startswith(PAGES) else problems.of(request, problem)
 
 
@@ -214,19 +225,15 @@ def beyond_page(request: Request, problem: problems.Problem) -> Response:
     return answer
 
 
-def _add_fields(headers: MutableHeaders, standings: list[Standing]) -> None:
+def _add_fields(headers: MutableHeaders, standings: Sequence[Standing]) -> None:
     """Say how the caller stands, before what the answer says itself: of a quota that it went beyond."""
     told = headers.get("RateLimit-Policy", "")
-    for standing in reversed(standings):
-        if f'"{standing.quota.name}";' in told:
-            continue
-        for name, field in _fields(standing).items():
-            headers[name] = f"{field}, {headers[name]}" if name in headers else field
+    lacking = [standing for standing in standings if f'"{standing.quota.name}";' not in told]
+    for name, field in _fields(lacking).items() if lacking else ():
+        headers[name] = f"{field}, {headers[name]}" if name in headers else field
 
 
-def _fields(standing: Standing) -> dict[str, str]:
-    quota = standing.quota
-    return {
-        "RateLimit-Policy": f'"{quota.name}";q={quota.amount};w={quota.window_s}',
-        "RateLimit": f'"{quota.name}";r={standing.remaining};t={math.ceil(standing.whole_in_s)}',
-    }
+def _fields(standings: Sequence[Standing]) -> dict[str, str]:
+    policies = [f'"{one.quota.name}";q={one.quota.amount};w={one.quota.window_s}' for one in standings]
+    limits = [f'"{one.quota.name}";r={one.remaining};t={math.ceil(one.window_s)}' for one in standings]
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}

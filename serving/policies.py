@@ -20,6 +20,7 @@ def of_requests(settings: Settings) -> Quotas:
     return _by_name(
         Quota("anonymous", settings.anonymous_per_minute, 60),
         Quota("account", settings.account_per_minute, 60),
+        Quota("address", settings.address_per_minute, 60),
         Quota("login", settings.logins_per_minute, 60),
         Quota("register-tries", TRIES * settings.registrations_per_hour, 3600),
     )

@@ -186,7 +186,7 @@ KINDS = {
     "invalid-request": (422, "query.limit: Input should be less than or equal to 100"),
     "quota-exceeded": (
         429,
-        "The quota anonymous is spent: it holds 120 requests, and one comes back every 0.5 s. Ask again in 1 s.",
+        "The quota anonymous is spent: 120 requests in 60 s. Ask again in 9 s.",
     ),
     "export-under-way": (
         429,

@@ -1,11 +1,14 @@
 """(quota, who) -> how much is left, counted by all workers together in one mapped file; about 10 us a request.
 
-    shared = SharedQuotas(home / "serving" / "quotas"); shared.take(Quota("anonymous", 120, 60), "192.0.2.7").is_over
+    shared = SharedQuotas(home / "serving" / "windows"); shared.take(Quota("anonymous", 120, 60), "192.0.2.7").is_over
 
-GCRA: of each (quota, who) one number is kept, the moment at which all of the quota is free again. Postgres would cost
-a round trip and a write for each request, Redis another server; `limits` has no storage that workers share without
-either. A machine that starts anew may forget the file: it only ever forgives. Where there is no room for the file, each
-worker counts for itself, which lets more through than one, and looks for room again and again.
+A sliding window: of no `window_s` seconds, wherever they begin, more than `amount` requests pass. That is what
+`RateLimit-Policy` says, and what a token bucket (GCRA), with one number for each caller, does not keep: all of it at
+once and as much again little by little. Requests are kept in groups of an eighth of the window, and leave with the
+last of their group: who asks evenly all the time gets eight ninths of the quota. Postgres would cost a round trip and
+a write for each request, Redis another server; `limits` has no storage that workers share without either. A machine
+that starts anew may forget the file: it only ever forgives. Where there is no room for the file, each worker counts
+for itself, which lets more through than one, and looks for room again and again.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
+import math
 import mmap
 import secrets
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,8 +32,14 @@ _AGAIN_AFTER_S = 30.0
 _WAYS = 8  # places that one key may have
 _SETS = 8192
 _SALT_BYTES = 16
-_SLOT = struct.Struct("<Qd")  # hash of the key, moment at which its quota is whole again
-_SIZE = _SALT_BYTES + _SETS * _WAYS * _SLOT.size  # 1 MB: 65,536 callers at a time, however many ever come
+_PARTS = 8
+_GROUPS = _PARTS + 1  # parts of the clock that a window can touch
+# Hash of the key; then of each group, the newest first, the second at which it leaves the window, and its requests.
+_SLOT = struct.Struct(f"<Q{2 * _GROUPS}I")
+_START = struct.Struct("<QI")
+_SIZE = _SALT_BYTES + _SETS * _WAYS * _SLOT.size  # 5 MB: 65,536 callers at a time, however many ever come
+
+_Groups = list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +54,12 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How somebody stands with a quota after a request; `retry_s` is None if that one was within it."""
+    """How somebody stands with a quota after a request: no more than `remaining` pass within `window_s` seconds, then
+    some come back; `retry_s` is None if that request was within it."""
 
     quota: Quota
     remaining: int
-    whole_in_s: float
+    window_s: float
     retry_s: float | None
 
     @property
@@ -72,26 +84,30 @@ class SharedQuotas:
     def take(self, quota: Quota, who: str, units: int = 1) -> Standing:
         """Count a request of `who` that is worth so many, the whole quota at most, unless it goes beyond the quota:
         those that are refused are not counted."""
-        step = quota.window_s / quota.amount
-        cost_s = min(units, quota.amount) * step
+        return self.take_all([(quota, who)], units)[0]
+
+    def take_all(self, asked: Sequence[tuple[Quota, str]], units: int = 1) -> list[Standing]:
+        """As `take`, of several quotas at once: beyond one, it is counted in none."""
         counters = self._counters()
-        key = _key(counters, quota, who)
+        keys = [_key(counters, quota, who) for quota, who in asked]
         self._lock(fcntl.LOCK_EX)
         try:
             now = time.time()
-            place, whole_at = _find(counters, key, now)
-            if whole_at > now + quota.window_s:
-                # A clock that was set back must not shut anybody out for longer than the window.
-                whole_at = now + quota.window_s
-                _SLOT.pack_into(counters, place, key, whole_at)
-            following = max(whole_at, now) + cost_s
-            over_s = following - now - quota.window_s
-            if over_s > 1e-6:
-                return Standing(quota, _left(quota, whole_at - now), max(whole_at - now, 0.0), over_s)
-            _SLOT.pack_into(counters, place, key, following)
+            found = [_find(counters, key, now, quota) for key, (quota, _) in zip(keys, asked, strict=True)]
+            standings = [
+                _standing(quota, groups, units, now) for (_, groups), (quota, _) in zip(found, asked, strict=True)
+            ]
+            is_over = any(standing.is_over for standing in standings)
+            for key, (place, groups), (quota, _) in zip(keys, found, asked, strict=True):
+                if not is_over:
+                    _add(groups, quota, min(units, quota.amount), now)
+                if groups:  # also those of a refusal: a clock that was set back may have changed them
+                    _write(counters, place, key, groups)
         finally:
             self._lock(fcntl.LOCK_UN)
-        return Standing(quota, _left(quota, following - now), following - now, None)
+        if is_over:
+            return standings
+        return [_counted(quota, groups, now) for (_, groups), (quota, _) in zip(found, asked, strict=True)]
 
     def give_back(self, quota: Quota, who: str) -> None:
         """Take one request of `who`, which was within the quota, as not made."""
@@ -99,9 +115,11 @@ class SharedQuotas:
         key = _key(counters, quota, who)
         self._lock(fcntl.LOCK_EX)
         try:
-            place, whole_at = _find(counters, key, 0.0)
-            if whole_at:  # else pushed out by others meanwhile
-                _SLOT.pack_into(counters, place, key, whole_at - quota.window_s / quota.amount)
+            place, groups = _find(counters, key, time.time(), quota)
+            if groups:  # else pushed out by others meanwhile
+                gone_at, units = groups[0]
+                groups[0] = (gone_at, max(units - 1, 0))
+                _write(counters, place, key, groups)
         finally:
             self._lock(fcntl.LOCK_UN)
 
@@ -154,8 +172,34 @@ def _opened(path: Path) -> IO[bytes]:
     return file
 
 
-def _left(quota: Quota, whole_in_s: float) -> int:
-    return int((quota.window_s - max(whole_in_s, 0.0)) * quota.amount / quota.window_s + 1e-6)
+def _standing(quota: Quota, groups: _Groups, units: int, now: float) -> Standing:
+    """How somebody with these requests stands who asks for so many more, before they are counted."""
+    left = quota.amount - sum(count for _, count in groups)
+    lacking, retry_s = min(units, quota.amount) - left, None
+    for gone_at, count in reversed(groups):
+        if lacking <= 0:
+            break
+        lacking, retry_s = lacking - count, gone_at - now
+    return Standing(quota, max(left, 0), _until_some_leave(groups, now), retry_s)
+
+
+def _counted(quota: Quota, groups: _Groups, now: float) -> Standing:
+    left = quota.amount - sum(count for _, count in groups)
+    return Standing(quota, left, _until_some_leave(groups, now), None)
+
+
+def _until_some_leave(groups: _Groups, now: float) -> float:
+    return next((gone_at - now for gone_at, count in reversed(groups) if count), 0.0)
+
+
+def _add(groups: _Groups, quota: Quota, units: int, now: float) -> None:
+    """Put a request into the newest group, if that is of the same part of the clock, else into a new one. A group
+    leaves a window after its last request, rounded up: never before any of them may be forgotten."""
+    gone_at, part_s = math.ceil(now) + quota.window_s, math.ceil(quota.window_s / _PARTS)
+    if groups and (groups[0][0] - quota.window_s) // part_s == (gone_at - quota.window_s) // part_s:
+        groups[0] = (gone_at, groups[0][1] + units)
+    else:
+        groups.insert(0, (gone_at, units))
 
 
 def _key(counters: mmap.mmap, quota: Quota, who: str) -> int:
@@ -163,14 +207,24 @@ def _key(counters: mmap.mmap, quota: Quota, who: str) -> int:
     return int.from_bytes(digest.digest()[:8], "little")
 
 
-def _find(counters: mmap.mmap, key: int, now: float) -> tuple[int, float]:
-    """Where `key` is kept and its moment; if it is nowhere, the place that is whole again soonest, as a new one."""
+def _find(counters: mmap.mmap, key: int, now: float, quota: Quota) -> tuple[int, _Groups]:
+    """Where `key` is kept, and its requests that are still in the window; if it is nowhere, the place whose requests
+    are gone soonest."""
     first = _SALT_BYTES + (key % _SETS) * _WAYS * _SLOT.size
     soonest, place = float("inf"), first
     for offset in range(first, first + _WAYS * _SLOT.size, _SLOT.size):
-        held, whole_at = _SLOT.unpack_from(counters, offset)
+        held, gone_at = _START.unpack_from(counters, offset)
         if held == key:
-            return offset, whole_at
-        if whole_at < soonest:
-            soonest, place = whole_at, offset
-    return place, now
+            _, *pairs = _SLOT.unpack_from(counters, offset)
+            # A clock that was set back must not shut anybody out for longer than the window.
+            last = math.ceil(now) + quota.window_s
+            pairs_of = zip(pairs[::2], pairs[1::2], strict=True)
+            return offset, [(min(gone_at, last), count) for gone_at, count in pairs_of if gone_at > now]
+        if gone_at < soonest:
+            soonest, place = gone_at, offset
+    return place, []
+
+
+def _write(counters: mmap.mmap, place: int, key: int, groups: _Groups) -> None:
+    flat = [number for group in groups[:_GROUPS] for number in group]
+    _SLOT.pack_into(counters, place, key, *flat, *[0] * (2 * _GROUPS - len(flat)))

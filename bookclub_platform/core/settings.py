@@ -147,6 +147,7 @@ class Settings(BaseSettings):
     token_keys: Annotated[Path | None, AfterValidator(_absolute_or_none)] = None
     anonymous_per_minute: PerWindow = 120
     account_per_minute: PerWindow = 1200
+    address_per_minute: PerWindow = 6000
     logins_per_minute: PerWindow = 10
     registrations_per_hour: PerWindow = 10
     feedback_per_day: PerWindow = 2000

@@ -2,7 +2,7 @@
 
     registry = reader("http://127.0.0.1:5000"); folder = registry.download(registry.champion("tfidf_model"), folder)
 
-Three requests do what mlflow-skinny brings 20 packages and 40 MB for. The files come through the server, wherever it
+A few requests do what mlflow-skinny brings 20 packages and 40 MB for. The files come through the server, wherever it
 keeps them, so that serving needs no key to an object store.
 """
 
@@ -86,23 +86,43 @@ class HttpRegistry:
         return fetched_once(version, folder, lambda part: self._fetch(version, part))
 
     def _fetch(self, version: ModelVersion, folder: Path) -> Path:
-        answer = self._ask("list the files of a model", "artifacts/list", run_id=version.run_id, path=ARTIFACT_PATH)
+        run_id, source = self._place(version)
+        answer = self._ask("list the files of a model", "artifacts/list", run_id=run_id, path=str(source))
         paths = [PurePosixPath(file["path"]) for file in answer.get("files", []) if not file.get("is_dir")]
         if not paths:
             raise ArtifactInvalid(
-                f"Version {version.version} of {version.name} is registered, and its files are not with its run "
-                f"{version.run_id}. Train and publish a new version."
+                f"Version {version.version} of {version.name} is registered, and its files are not in {source} of its "
+                f"run {run_id}. Train and publish a new version."
             )
         target = folder / ARTIFACT_PATH
         target.mkdir()
         for path in paths:
-            if path.parent != PurePosixPath(ARTIFACT_PATH) or path.name in {"..", "."}:
+            if path.parent != source or path.name in {"..", "."}:
                 raise ArtifactInvalid(
                     f"Version {version.version} of {version.name} has a file {path}: not one of ours."
                 )
-            query = urllib.parse.urlencode({"run_uuid": version.run_id, "path": str(path)})
+            query = urllib.parse.urlencode({"run_uuid": run_id, "path": str(path)})
             self._save(f"{self._root}/get-artifact?{query}", target / path.name)
         return target
+
+    def _place(self, version: ModelVersion) -> tuple[str, PurePosixPath]:
+        """The run, and the folder of its files, that `version` was registered with: MLflow lets it be any."""
+        request = "say where the files of a model lie"
+        answer = self._ask(request, "model-versions/get-download-uri", name=version.name, version=version.version)
+        source = answer.get("artifact_uri", "")
+        if source.startswith("runs:/"):
+            run_id, _, path = source.removeprefix("runs:/").partition("/")
+        else:
+            run_id = version.run_id
+            run = self._ask(request, "runs/get", run_id=run_id)["run"] if run_id else {"info": {}}
+            root = run["info"].get("artifact_uri", "").rstrip("/") + "/"
+            path = source.removeprefix(root) if root != "/" and source.startswith(root) else ""
+        if not run_id or not path.strip("/") or ".." in path.split("/"):
+            raise ArtifactInvalid(
+                f"Version {version.version} of {version.name} was registered with files at {shown(source)}, which is "
+                "no folder of a run's files: MLflow's server gives out no others. Publish a version from a run."
+            )
+        return run_id, PurePosixPath(path)
 
     def _save(self, address: str, path: Path) -> None:
         request = urllib.request.Request(address, headers=self._headers)

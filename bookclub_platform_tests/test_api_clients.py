@@ -142,7 +142,7 @@ def test_who_tries_all_examples_of_a_list_at_once_finds_books(
     asked = {
         parameter["name"]: example_of(parameter["schema"], schemas)
         for parameter in document["paths"][path]["get"]["parameters"]
-        if parameter["in"] == "query" and parameter["name"] not in OF_ONE_CATALOGUE
+        if parameter["in"] == "query" and parameter["schema"].keys() & {"examples", "default"}
     }
     assert len(asked) > 5
     assert get(world.client, path.format(book_id=ids_of(world)[0]), **asked)["items"]

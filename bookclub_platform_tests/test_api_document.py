@@ -51,6 +51,8 @@ class Operation(dict[str, Any]):
         """The answer to what the examples ask: each parameter and the body, as they are."""
         path, query = self.path, {}
         for parameter in self.get("parameters", []):
+            if not parameter["required"] and not parameter["schema"].keys() & {"examples", "default"}:
+                continue
             example = example_of(parameter["schema"], self.components["schemas"])
             if parameter["in"] == "path":
                 path = path.replace(f"{{{parameter['name']}}}", str(example))

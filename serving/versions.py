@@ -115,7 +115,9 @@ def install(app: FastAPI) -> None:
 
 async def _not_modified(request: Request, error: Exception) -> Response:
     assert isinstance(error, NotModified)
-    return Response(status_code=304, headers=error.headers | {"Vary": VARIED})
+    answer = Response(status_code=304, headers=error.headers)
+    answer.headers["Vary"] = VARIED
+    return answer
 
 
 async def _freshness(request: Request, response: Response) -> Freshness:

@@ -191,7 +191,7 @@ def test_a_moment_is_written_as_the_api_writes_it(full: str) -> None:
     with sa.create_engine(full, poolclass=sa.NullPool).connect() as connection:
         first = [tables.books.c.id == at for at in (2, 3, 4)]
         for where, moment in zip(first, moments, strict=True):
-            connection.execute(sa.update(tables.books).where(where).values(first_seen_at=moment))
+            connection.execute(sa.update(tables.books).where(where).values(first_seen_at=moment, last_seen_at=moment))
         connection.execute(sa.text("SET TIME ZONE 'Asia/Tokyo'"))
         with closing(export_chunks(connection, "books", "ndjson")) as chunks:
             rows = [json.loads(line) for line in b"".join(chunks).splitlines()]

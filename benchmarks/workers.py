@@ -24,16 +24,16 @@ import httpx
 import psutil
 import sqlalchemy as sa
 from _wrk import load
-from serving import UNLIMITED, filled, mlflow_server, publish, questions, serve
 
 from bookclub_platform.core.database import database_urls
 from bookclub_platform.core.tables import books, select_categories
 from bookclub_platform.local.postgres import leased
+from serving import UNLIMITED, filled, mlflow_server, publish, questions, serve
 
 OPEN = UNLIMITED | {"BOOKCLUB_LOGINS_PER_MINUTE": "0", "BOOKCLUB_REGISTRATIONS_PER_HOUR": "0"}
 CONNECTIONS = 48
 ACCOUNTS, LOGINS, AT_ONCE = 8, 10, 8
-PASSWORD = "nineteen green kettles sing"  # noqa: S105 (of accounts that are gone with the table)
+PASSWORD = "nineteen green kettles sing"
 
 
 class Memory(NamedTuple):

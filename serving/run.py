@@ -23,7 +23,7 @@ import uvicorn
 from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
-from serving import logs, workers
+from serving import logs, malloc, workers
 from serving.protocol import HttpProtocol
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def run(settings: Settings, database_url: str, tracking_uri: str) -> None:
 def _app(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None = None) -> FastAPI:
     from serving.app import create_app  # a second of imports, that the supervisor of several workers needs not
 
+    malloc.limit()
     app = create_app(settings, database_url, tracking_uri, figures)
     sys.setswitchinterval(_SWITCH_S)
     # What has been imported and made is there until the end. To look through it again and again for garbage takes a

@@ -5,6 +5,7 @@
 uvicorn's supervisor: it starts a worker again that ends or hangs, ends all on SIGINT and SIGTERM, and on SIGHUP puts a
 fresh worker in the place of each. What workers share lies in files: quotas, keys of tokens, models (mapped, so that
 there is one copy in memory), figures for /metrics. Arguments go through a pipe, where nobody reads the passwords.
+On Linux a process that has imported all and does nothing else forks them; docs/decisions/0015 tells what that saves.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn import _subprocess
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
@@ -44,6 +46,10 @@ def serve(make_app: Callable[[], FastAPI], listener: socket.socket, workers: int
         timeout_worker_healthcheck=_HUNG_AFTER_S,
         **options,
     )
+    if sys.platform == "linux":  # elsewhere libraries of the system may have threads, which a fork does not copy
+        forking = multiprocessing.get_context("forkserver")
+        forking.set_forkserver_preload(["serving.preloaded"])
+        _subprocess.spawn = forking  # type: ignore[assignment]  # uvicorn lets nobody choose
     supervisor = Multiprocess(config, sockets=[listener])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):

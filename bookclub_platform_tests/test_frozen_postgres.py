@@ -61,6 +61,7 @@ def test_reads_of_a_frozen_database_end_within_seconds_and_then_at_once_until_it
     token = bearer(register(client, "waiting"))
     book_id = get(client, "/books")["items"][0]["id"]
     paths = ["/books", f"/books/{book_id}", f"/books/{book_id}/history", "/books?sort=price&min_rating=2"]
+    paths += ["/categories", "/stats/overview"]
 
     def told_after(path: str, headers: dict[str, str]) -> float:
         answer = client.get(path, headers=headers)

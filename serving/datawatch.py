@@ -106,7 +106,7 @@ class DataWatch:
                 self._asked_at = self._asked_at or time.monotonic()
                 self._watch()
             except psycopg.Error as error:
-                if not isinstance(error, psycopg.errors.ConnectionTimeout | psycopg.errors.QueryCanceled):
+                if not isinstance(error, psycopg.errors.ConnectionTimeout):
                     self._asked_at = None  # it says no: whoever asks is told so as soon
                 if not self._is_away:
                     log.warning("The data version is not known: %s", str(error).strip() or type(error).__name__)

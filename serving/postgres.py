@@ -84,7 +84,9 @@ async def connected(
         raise DatabaseUnavailable(_told(what, _LATER))
     try:
         # A server that hangs (a frozen disk, a lost host) answers neither ping nor query; only a clock notices.
-        async with asyncio.timeout(timeout_s), engine.connect() as connection:
+        started = asyncio.get_running_loop().time()
+        async with asyncio.timeout(ANSWER_TIMEOUT_S) as limit, engine.connect() as connection:
+            limit.reschedule(started + timeout_s)  # that it answers at all needs no patience
             yield connection
         watch.heard()
     except sa.exc.ProgrammingError as error:
@@ -92,7 +94,10 @@ async def connected(
             raise _unavailable(what, error, "It has no tables yet: `bookclub build` makes them.") from error
         raise
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, TimeoutError) as error:
-        watch.tried()  # what else the same request asks is not to wait as long once more
+        if getattr(getattr(error, "orig", None), "sqlstate", None) is not None:
+            watch.heard()  # an error that Postgres tells
+        else:
+            watch.tried()  # what else the same request asks is not to wait as long once more
         raise _unavailable(what, error, _LATER) from error
 
 

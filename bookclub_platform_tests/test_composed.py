@@ -180,6 +180,8 @@ def test_a_ranking_is_kept_for_masks_that_are_the_same_and_memory_holds_its_boun
         assert near._rankings.size_bytes <= 10_000 and near._pairs.size_bytes <= 30_000
     with pytest.raises(KeyError):
         near.of(10**9, 5, Mask.of(every))
+    assert len(list(near.emptied())) > 0 and near._rankings.size_bytes == near._pairs.size_bytes == 0
+    assert all(is_as_searched(book_id, every) for book_id in grown.ids.tolist())
 
 
 def test_a_book_is_given_only_in_the_version_of_its_row_that_is_asked_for(world: World) -> None:

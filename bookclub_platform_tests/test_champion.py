@@ -16,7 +16,7 @@ from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.test_tfidf_artifact import put, rewrite_array, with_parameters
 from serving import champion
 from serving.champion import ChampionKeeper
-from serving.lineup import Lineup, Lineups
+from serving.lineup import Filters, Lineup, Lineups
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +147,21 @@ def test_a_model_that_answers_with_no_list_is_not_sound(
 
 def _listed(scores: list[float], share: float = 0.1) -> list[Recommendation]:
     return [Recommendation(at, score, [Reason("term", "sea", share)]) for at, score in enumerate(scores)]
+
+
+def test_what_was_told_of_the_version_before_is_let_go_of_bit_by_bit(
+    store: tuple[Path, ModelVersion, ModelVersion], registry: Registry, database_url: str, tmp_path: Path
+) -> None:
+    lineups = Lineups(database_url, near_bytes=2**20)
+    keeper = ChampionKeeper(registry, Tfidf.name, tmp_path, 60, lineups)
+    keeper.look()
+    before = keeper.champion()
+    assert before.lineup.near is not None
+    for book_id in before.model.book_ids.tolist():
+        before.lineup.near.of(book_id, 3, before.lineup.mask(Filters()))
+    assert before.lineup.near._pairs.size_bytes > 0
+    registry.promote(store[2])
+    keeper.look()
+    lineups.close()
+    # Who still answers with it holds it: nothing but the swap has emptied it.
+    assert keeper.champion().version == store[2] and before.lineup.near._pairs.size_bytes == 0

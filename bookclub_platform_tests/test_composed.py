@@ -227,6 +227,8 @@ def test_a_ranking_is_kept_for_masks_that_are_the_same_and_memory_holds_its_boun
         assert near._rankings.size_bytes <= 10_000 and near._pairs.size_bytes <= 30_000
     with pytest.raises(KeyError):
         near.of(10**9, 5, Mask.of(every))
+    assert len(list(near.emptied())) > 0 and near._rankings.size_bytes == near._pairs.size_bytes == 0
+    assert all(is_as_searched(book_id, every) for book_id in grown.ids.tolist())
 
 
 def test_a_mask_is_the_same_however_long_ago_it_was_asked_for_and_made_once_while_it_is_kept() -> None:

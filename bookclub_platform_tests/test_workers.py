@@ -40,10 +40,10 @@ class Running(NamedTuple):
 
     @property
     def workers(self) -> list[psutil.Process]:
-        """What answers: neither the process that forks them nor the one that looks after what they leave."""
-        found = [child for child in psutil.Process(self.parent.pid).children(recursive=True) if _lives(child)]
-        idle = [child for child in found if "resource_tracker" in " ".join(child.cmdline()) or child.children()]
-        return [child for child in found if child not in idle]
+        supervisor = psutil.Process(self.parent.pid)
+        forking = [child for child in supervisor.children() if "forkserver" in " ".join(child.cmdline())]
+        found = [child for child in (*forking, supervisor)[0].children() if _lives(child)]
+        return [child for child in found if "resource_tracker" not in " ".join(child.cmdline())]
 
     def ask(self, path: str, times: int = 1) -> list[httpx.Response]:
         """Over a connection of its own each, many at once: so that every worker gets some."""

@@ -16,6 +16,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +36,8 @@ log = logging.getLogger(__name__)
 LONGEST_PAUSE_S = 60.0
 _REHEARSED = 50  # words
 _BEHIND_S = 0.02  # how often it is looked at in memory whether the books have changed
-_PAUSES = 19  # so many times as long as a slice of preparing took is left to the answers after it
+_PAUSES = 19  # so many times as long as a slice of work on the side took is left to the answers after it
+_AHEAD_PAUSES, _AHEAD_S = 2, 2.0  # likewise while a new model waits; and how long it waits for that at most
 LONGEST_BOOKS_PAUSE_S = 20.0  # a book is to be recommended within a minute
 LAST = "champion.json"
 
@@ -221,12 +223,9 @@ class ChampionKeeper:
         if champion is None or lineups is None or champion.lineup is self._prepared:
             return
         try:
-            started = time.perf_counter()
-            for _ in lineups.prepare(champion.lineup):
-                time.sleep(_PAUSES * (time.perf_counter() - started))
+            for _ in _resting(lineups.prepare(champion.lineup)):
                 if self._has_ended or self._champion is not champion or lineups.is_behind(champion.lineup):
                     return
-                started = time.perf_counter()
             self._prepared = champion.lineup
             give_back_memory()
         except DatabaseUnavailable as error:
@@ -279,16 +278,33 @@ class ChampionKeeper:
             champion = self._load(version)
         except (ArtifactInvalid, OSError) as error:
             raise ArtifactInvalid(self._refuse(version, error)) from error
-        kept = {champion.folder} | ({self._champion.folder} if self._champion else set())
+        if self._champion is not None:
+            champion = self._told_ahead(champion)
         self._note(version)  # before anybody can tell what became of its lists
         with self._swap:
+            before = self._champion
             self._put_in_use(champion)
             self._refusal = None
         self.swaps += 1
         audit.note("take-up-model", "done", model=version.name, version=version.version, run_id=version.run_id)
         log.info("Took up %s version %s (run %s).", version.name, version.version, version.run_id)
         self._remember(champion)
-        _forget_all_but(kept, self._folder)
+        _forget_all_but({champion.folder} | ({before.folder} if before else set()), self._folder)
+        if before is not None and before.lineup.near is not None:
+            for _ in _resting(before.lineup.near.emptied()):
+                pass
+
+    def _told_ahead(self, champion: Champion) -> Champion:
+        """The same, of the books of now, once what it tells of them is at hand: else each first answer after a swap
+        takes several times as long as those before."""
+        deadline = time.monotonic() + _AHEAD_S
+        try:
+            for _ in _resting(self._lineups.prepare(champion.lineup) if self._lineups else iter(()), _AHEAD_PAUSES):
+                if self._has_ended or time.monotonic() > deadline:
+                    break
+        except DatabaseUnavailable as error:
+            log.warning("What is asked for is read only then: %s", error)
+        return replace(champion, lineup=self._lineup(champion.model, champion.lineup))
 
     def _remember(self, champion: Champion) -> None:
         path = self._folder / LAST
@@ -314,6 +330,15 @@ class ChampionKeeper:
         reason = f"{version.name} version {version.version} cannot be used, {kept}: {error}"
         self._refusal = Refusal(version, reason, pause_s, time.monotonic() + pause_s)
         return reason
+
+
+def _resting(slices: Iterator[None], pauses: int = _PAUSES) -> Iterator[None]:
+    """The same, with a rest after each, in which answers are made."""
+    started = time.perf_counter()
+    for _ in slices:
+        time.sleep(pauses * (time.perf_counter() - started))
+        yield
+        started = time.perf_counter()
 
 
 def _sound(folder: Path) -> Tfidf:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from serving.masks import Mask
 
 _OVERHEAD_BYTES = 150  # of a pair, past its JSON
 _RANKING_BYTES = 800  # of a ranking, past what is in its arrays
+_AT_ONCE = 30  # books
 _NONE: dict[int, bytes] = {}
 
 K = TypeVar("K")
@@ -64,6 +65,13 @@ class _Latest(Generic[K, V]):
             while self.size_bytes > self._capacity_bytes:
                 self.size_bytes -= self._size(self._held.popitem(last=False)[1])
 
+    def drop(self, count: int) -> bool:
+        """Let go of the `count` oldest; whether there were any."""
+        with self._lock:
+            dropped = [self._held.popitem(last=False)[1] for _ in range(min(count, len(self._held)))]
+            self.size_bytes -= sum(map(self._size, dropped))
+        return bool(dropped)
+
 
 class NearBytes:
     """The rankings and reasons found last, as many as `capacity_bytes` hold, a quarter of it for rankings; for several
@@ -89,6 +97,11 @@ class NearBytes:
         except KeyError:
             known = self._tell(book_id, ranking, known)
             return Near(ranking.ids, [known[other] for other in wanted])
+
+    def emptied(self) -> Iterator[None]:
+        """Let go of all that is kept, in short slices: at once that takes milliseconds, in which no thread runs."""
+        while self._pairs.drop(_AT_ONCE) or self._rankings.drop(_AT_ONCE):
+            yield
 
     def _rank(self, key: _Key, may: NDArray[np.bool_]) -> _Ranking:
         _, book_id, limit, exclude = key

@@ -31,7 +31,7 @@ from bookclub_platform.local.postgres import leased
 from serving import UNLIMITED, filled, mlflow_server, publish, questions, serve
 
 OPEN = UNLIMITED | {"BOOKCLUB_LOGINS_PER_MINUTE": "0", "BOOKCLUB_REGISTRATIONS_PER_HOUR": "0"}
-CONNECTIONS = 48
+CONNECTIONS = 8  # for each worker
 ACCOUNTS, LOGINS, AT_ONCE = 8, 10, 8
 PASSWORD = "nineteen green kettles sing"
 
@@ -101,7 +101,7 @@ def one_run(
         time.sleep(options.settle)
         before = Memory.of(parent)
         seconds = options.seconds * workers
-        errors = sum(load(parent, api, paths, seconds, CONNECTIONS).errors for paths in asked.values())
+        errors = sum(load(parent, api, paths, seconds, CONNECTIONS * workers).errors for paths in asked.values())
         with exporters(api) as accounts, ThreadPoolExecutor(AT_ONCE) as threads:
             errors += sum(threads.map(use, accounts))
         time.sleep(2)

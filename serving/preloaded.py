@@ -10,9 +10,11 @@ import gc
 
 from serving.app import create_app
 from serving.routes import routers
+from serving.stock_files import give_back_memory
 
 __all__ = ["create_app"]
 
 list(routers())
 gc.collect()
 gc.freeze()
+give_back_memory()

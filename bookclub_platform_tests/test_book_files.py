@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -138,10 +139,8 @@ def test_where_most_changed_a_new_file_is_begun_and_the_old_one_goes(shop: Shop)
     shop.add(*range(9))
     shop.file()
     first = shop.note.books
-    for _ in range(2):  # less than half of the books, until half of the file is of no use
-        shop.change(sa.update(books).where(books.c.source_id < "4").values(price=books.c.price + 1))
-        shop.file()
-    assert shop.note.books == first
+    shop.change(sa.update(books).where(books.c.source_id < "4").values(price=books.c.price + 1))
+    assert shop.file() == 4 and shop.note.books == first
     shop.change(sa.update(books).values(price=books.c.price + 1))
     assert shop.file() == 9
     assert shop.note.books != first
@@ -158,6 +157,26 @@ def test_books_filed_of_another_future_of_the_database_are_not_used(shop: Shop) 
     with shop.looking() as files:
         assert not shop.holds(files)
     assert shop.file() == 9
+
+
+def test_what_a_run_has_filed_that_was_ended_is_of_use_to_the_next(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book_filing, "_PART", 4)
+    shop.add(*range(30))
+    append, left = book_filing._append, iter(range(3))
+
+    def ended(path: Path, begins: int, records: Any) -> Any:
+        if next(left, None) is None:
+            path.open("ab").write(b"half of a bo")
+            raise OSError("ended")
+        return append(path, begins, records)
+
+    monkeypatch.setattr(book_filing, "_append", ended)
+    with pytest.raises(OSError, match="ended"):
+        shop.file()
+    monkeypatch.setattr(book_filing, "_append", append)
+    assert shop.file() == 30 - 3 * 4
+    with shop.looking() as files:
+        assert shop.holds(files)
 
 
 @pytest.mark.parametrize("what", ["index", "books", "shorter books", "note"])

@@ -83,6 +83,11 @@ class Filed(NamedTuple):
         """Ids of the books of `stock` that are not here in their version."""
         return stock.ids[~self._places(stock.ids, stock.version)[1]]
 
+    def used_bytes(self, stock: Stock) -> int:
+        """What the books take that `stock` has in their version."""
+        at, is_here = self._places(stock.ids, stock.version)
+        return int((self.end[at[is_here]] - self.start[at[is_here]]).sum())
+
     def _places(
         self, ids: NDArray[np.int64], versions: NDArray[np.integer]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -2,9 +2,9 @@
 
     echo postgresql://... | python -m serving.book_filing HOME/serving/books HOME/serving/stock
 
-Ends with its standard input, which whoever has started it holds open. What was filed before stays in use until all is
-written: books are added to the same file, and an index beside the one before. Where most would be out of date, a new
-file is begun.
+Ends with its standard input, which whoever has started it holds open. What was filed before stays in use until more is
+written: books are added to the same file, a part after the other, and after each comes an index in the place of the
+one before. Where most is out of date, a new file is begun.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from serving.stock_files import newest_stock
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 2000
+_PART = 100_000
 _NICENESS = 10
 _LEFT_FREE_BYTES = 2**30
 
@@ -67,27 +68,42 @@ def _end_with_stdin() -> None:
 
 
 def file_books(folder: Path, stock: Stock, connection: sa.Connection) -> int:
-    """File the books of `stock` that are not there in their version -> how many that were.
+    """File the books of `stock` that are not there in their version -> how many that were. What is filed is of use to
+    others, and to the next run if this one is ended, after each `_PART` of them.
 
     Raises:
         OSError: they cannot be written.
     """
     filed = _usable(folder, stock, connection)
     lacking = stock.ids if filed is None else filed.lacking(stock)
+    for start in range(0, len(lacking), _PART):
+        filed = _file(folder, filed, lacking[start : start + _PART], stock, connection)
+    return len(lacking)
+
+
+def _file(
+    folder: Path, filed: Filed | None, lacking: NDArray[np.int64], stock: Stock, connection: sa.Connection
+) -> Filed | None:
+    """File these books behind those that are `filed` -> all of them; None if there are none."""
     serial = 1 + (filed.note.serial if filed is not None else _last_serial(folder))
     books = filed.note.books if filed is not None else f"books-{serial}.ndjson"
     begins = filed.note.end if filed is not None else 0
     written = _append(folder / books, begins, _records(lacking, connection))
+    index = _merged(filed, written, stock)
+    if not index.size:
+        return filed
     state = state_of(connection.execute(select_state()).one_or_none())
-    _publish(folder, Note(
+    note = Note(
         table=stock.mark.table if stock.mark is not None else "", state=(state.data_version, state.stamp),
-        serial=serial, index=f"index-{serial}.npy", checksum=0, books=books, end=int(written[3].max(initial=begins)),
-    ), _merged(filed, written, stock))  # fmt: skip
-    return len(lacking)
+        serial=serial, index=f"index-{serial}.npy", checksum=zlib.crc32(index.data), books=books,
+        end=int(written[3].max(initial=begins)),
+    )  # fmt: skip
+    _publish(folder, note, index)
+    return mapped(folder, note, epoch=0)
 
 
 def _usable(folder: Path, stock: Stock, connection: sa.Connection) -> Filed | None:
-    """What is filed, if it is of this database, and most of it is of use."""
+    """What is filed, if it is of this database, and half of it or more is of use."""
     try:
         note = Note.model_validate_json((folder / NOTE).read_bytes())
         if stock.mark is None or note.table != stock.mark.table or not stands(connection, note.state):
@@ -95,9 +111,7 @@ def _usable(folder: Path, stock: Stock, connection: sa.Connection) -> Filed | No
         filed = mapped(folder, note, epoch=0)
     except (OSError, ValueError):  # not there, or damaged: all is filed anew
         return None
-    used = int((filed.end - filed.start).sum())
-    is_worn = note.end > 2 * used or 2 * len(filed.lacking(stock)) > len(stock.ids)
-    return None if is_worn else filed
+    return filed if note.end <= 2 * filed.used_bytes(stock) else None
 
 
 def _last_serial(folder: Path) -> int:
@@ -144,7 +158,7 @@ def _publish(folder: Path, note: Note, index: NDArray[np.int64]) -> None:
     """Put the files that `note` names in the place of those before."""
     np.save(folder / note.index, index, allow_pickle=False)
     fresh = folder / f".{NOTE}"
-    fresh.write_text(note.model_copy(update={"checksum": zlib.crc32(index.data)}).model_dump_json())
+    fresh.write_text(note.model_dump_json())
     fresh.replace(folder / NOTE)
     for path in folder.glob("*-*.n*"):
         if path.name not in {note.index, note.books}:

@@ -203,3 +203,11 @@ def test_a_refused_sign_up_costs_no_account_of_those_behind_the_same_address(dat
         assert problem(beyond, 429)["violated-policies"] == ["register"] and '"register"' in beyond.headers["ratelimit"]
         tries = [sign_up("crowd-1", "password1234") for _ in range(20)]
         assert problem(tries[-1], 429)["violated-policies"] == ["register-tries"], "names are not listed without end"
+
+
+def test_of_a_path_with_two_methods_both_are_named(client: httpx.Client) -> None:
+    answer = client.put("/account")
+    assert problem(answer, 405)["detail"].endswith("it takes GET, HEAD, DELETE.")
+    assert answer.headers["allow"] == "GET, HEAD, DELETE"
+    assert client.put(WEB_ACCOUNT).headers["allow"] == "GET, HEAD, POST"
+    assert client.put("/logout").headers["allow"] == "POST"

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match, Mount
 
 from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, NoChampion
 from serving import tracing
@@ -23,6 +24,7 @@ from serving.headers import secured
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -299,11 +301,21 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     if error.status_code == 404:
         detail = f"There is nothing at {request.url.path}. /docs lists what there is."
     elif error.status_code == 405:
-        # Routes know nothing of HEAD, which heads.py answers wherever there is GET.
-        if "HEAD" not in headers["Allow"]:
-            headers["Allow"] = re.sub(r"\bGET\b", "GET, HEAD", headers["Allow"])
+        headers["Allow"] = ", ".join(_allowed(request))
         detail = f"{request.url.path} does not take {request.method}; it takes {headers['Allow']}."
     return answer(request, error.status_code, detail, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that the path takes: each route knows its own alone, and none HEAD, which heads.py answers wherever
+    there is GET."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+
+    def is_taken(method: str) -> bool:
+        scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    return list(filter(is_taken, _METHODS))
 
 
 async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from bookclub_platform.core.errors import ArtifactInvalid
 from bookclub_platform.models import Tfidf, _index, tfidf
 from bookclub_platform.models._artifact import read_manifest, seal
 from bookclub_platform.models._lists import Lists
-from bookclub_platform.models._nearest import nearest_lists, recall_at_10
+from bookclub_platform.models._nearest import FILTERED, LENGTH, MIN_RECALL, nearest_lists, recall
 from bookclub_platform_tests.test_tfidf import SHARED, real_books
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -69,7 +70,8 @@ def test_two_stages_find_nearly_all_and_tell_how_many(model: Tfidf, brute_force:
     lists, figures = nearest_lists(model.index_, model.works_, K, exact_up_to=0)
     assert figures.method == "two stages" and figures.budget > 0
     assert figures.recall_at_10 >= 0.98
-    assert recall_at_10(lists, brute_force) == pytest.approx(figures.recall_at_10, abs=0.01)
+    assert recall(lists, brute_force) == pytest.approx(figures.recall_at_10, abs=0.01)
+    assert recall(lists, brute_force, FILTERED) >= MIN_RECALL - 0.01
 
 
 def test_what_two_stages_score_they_score_by_all_terms(model: Tfidf, brute_force: Lists) -> None:
@@ -105,8 +107,8 @@ def test_no_list_holds_its_own_work_or_a_work_twice(model: Tfidf) -> None:
 def test_recall_counts_what_is_missing() -> None:
     exact = Lists(np.array([[1, 2, 3, -1]], np.int32), np.array([[0.9, 0.8, 0.7, 0]], np.float32))
     poor = Lists(np.array([[1, 3, 4, -1]], np.int32), np.array([[0.9, 0.7, 0.1, 0]], np.float32))
-    assert recall_at_10(exact, exact) == 1
-    assert recall_at_10(poor, exact) == pytest.approx(2 / 3)
+    assert recall(exact, exact) == 1
+    assert recall(poor, exact) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(("share", "least_recall"), [(0.02, 1.0), (0.5, 1.0)])
@@ -116,7 +118,7 @@ def test_a_filtered_list_is_exact_where_the_filter_leaves_few(model: Tfidf, shar
 
 def test_a_wide_filter_costs_little_and_misses_little(model: Tfidf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_index, "NARROW", 0)
-    monkeypatch.setattr(_index, "POSTINGS", BOOKS)
+    monkeypatch.setattr(_index, "STEPS", (BOOKS,))
     monkeypatch.setattr(_index, "SCORED", 100)
     assert filtered_recall(model, 0.5) > 0.95
 
@@ -124,11 +126,42 @@ def test_a_wide_filter_costs_little_and_misses_little(model: Tfidf, monkeypatch:
 def test_a_rare_filter_has_more_postings_read_than_a_wide_one(model: Tfidf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_index, "NARROW", 0)
     monkeypatch.setattr(_index, "SCORED", BOOKS)
-    monkeypatch.setattr(_index, "ALLOWED_POSTINGS", BOOKS // 20)
+    monkeypatch.setattr(_index, "STEPS", (10, BOOKS // 10, 100 * BOOKS))
+    monkeypatch.setattr(_index, "ALLOWED_POSTINGS", BOOKS // 40)
     assert filtered_recall(model, 0.02) == 1  # before so many are found all are read
     wide = filtered_recall(model, 0.9)
     monkeypatch.setattr(_index, "ALLOWED_POSTINGS", 1)
     assert filtered_recall(model, 0.9) < wide < 1
+
+
+def test_a_book_that_has_nothing_in_common_has_an_empty_list_behind_any_filter(
+    model: Tfidf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = _index.Vector(np.empty(0, np.int32), np.empty(0, np.float32))
+    for narrow in (0, BOOKS):
+        monkeypatch.setattr(_index, "NARROW", narrow)
+        places, scores = model.index_.among(nothing, np.ones(BOOKS, np.bool_), model.works_, 10)
+        assert len(places) == len(scores) == 0
+
+
+def test_more_are_scored_where_those_scored_at_first_do_not_settle_it(
+    model: Tfidf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_index, "NARROW", 0)
+    monkeypatch.setattr(_index, "STEPS", (BOOKS // 5,))
+    monkeypatch.setattr(_index, "FIRST", 40)
+    with_the_rest = filtered_recall(model, 0.5)
+    monkeypatch.setattr(_index, "SCORED", 40)
+    assert filtered_recall(model, 0.5) < 0.99 < with_the_rest
+
+
+def test_columns_alike_in_their_last_bits_are_told_apart() -> None:
+    columns = np.array([3, 3 + 2**16], np.int32)
+    entries = ([1.0, 1.0, 0.8, 0.6], ([0, 1, 2, 2], columns[[0, 1, 0, 1]]))
+    by_book = csr_matrix(entries, shape=(3, 2**18), dtype=np.float32)
+    index = _index.InvertedIndex(_index.Compressed.of(by_book), _index.Compressed.of(by_book.T.tocsr()))
+    assert index.cosines_of(2, np.arange(3)).tolist() == index.cosines(2).tolist()
+    assert index.cosines_of(2, np.arange(3)).tolist() == pytest.approx([0.8, 0.6, 1.0])
 
 
 def filtered_recall(model: Tfidf, share: float) -> float:
@@ -165,6 +198,23 @@ def test_a_request_answers_the_same_from_a_list_as_by_a_search(large: Tfidf, tmp
             assert allowed is None or all(allowed[np.searchsorted(large.book_ids, near.book_id)] for near in listed)
 
 
+def test_the_shorter_lists_of_an_older_model_are_read_and_longer_ones_no_burden_beside_it(
+    large: Tfidf, tmp_path: Path
+) -> None:
+    large.save(tmp_path)
+    older = Tfidf.load(tmp_path)
+    assert older.lists_ is not None and older.lists_.ids.shape == (BOOKS, LENGTH)
+    older.lists_ = Lists(*(np.ascontiguousarray(part[:, :20]) for part in older.lists_))
+    older.save(tmp_path / "older")
+    older = Tfidf.load(tmp_path / "older")
+    is_allowed = np.arange(BOOKS) % 2 > 0
+    for book_id in large.book_ids[::50].tolist():
+        for allowed in (None, is_allowed):
+            one, other = (model.recommend(book_id, 10, allowed) for model in (large, older))
+            assert [near.score for near in one] == pytest.approx([near.score for near in other], abs=1e-6)
+    assert older.nbytes < large.nbytes < 1.5 * older.nbytes
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("nearest.ids", BOOKS), ("nearest.ids", -2), ("nearest.scores", np.nan), ("nearest.scores", 2)]
 )
@@ -186,7 +236,7 @@ def test_two_stages_find_nearly_all_among_real_texts_too() -> None:
     exact, _ = nearest_lists(real.index_, real.works_)
     lists, figures = nearest_lists(real.index_, real.works_, exact_up_to=0)
     assert figures.method == "two stages" and figures.budget < 10_000
-    assert recall_at_10(lists, exact) >= 0.98
+    assert recall(lists, exact) >= 0.98
     expected = real.index_.cosines(0)
     expected[real.works_ == real.works_[0]] = 0
-    assert np.allclose(exact.scores[0], np.sort(expected)[::-1][:K], atol=1e-6)
+    assert np.allclose(exact.scores[0], np.sort(expected)[::-1][:LENGTH], atol=1e-6)

@@ -18,16 +18,20 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bookclub_platform.models._sums import SUMS
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-# What a filtered list costs at most, some milliseconds of NumPy: books scored one by one where a filter leaves no more;
-# else postings read, those of allowed books after which no further column is read, and the books then scored. Of a
-# million made-up books 60,000 postings find 0.83 of the exact lists behind a filter that 2 in 100 pass, 200,000 all.
+# What a filtered list costs at most, some milliseconds of NumPy. Where a filter leaves so many books or fewer, each is
+# scored.
 NARROW = 3_000
-POSTINGS = 250_000
+# Else postings are read, in steps, until so many of allowed books are found; of those that lead by them the first are
+# scored, and then, up to so many, all that may still be as near. Of a million made-up books 60,000 postings find 0.83
+# of the exact lists behind a filter that 2 in 100 pass, 200,000 all.
+STEPS = (62_500, 125_000, 187_500, 250_000)
 ALLOWED_POSTINGS = 20_000
-SCORED = 500
+FIRST, SCORED = 100, 1_000
 
 
 class Compressed(NamedTuple):
@@ -121,58 +125,105 @@ class InvertedIndex:
         Exact where the filter leaves `NARROW` books or fewer. Of more, only those are scored that lead by the rarest
         terms, so that the cost stays bounded however many there are; some of the exact list may be missing.
         """
-        candidates = self._candidates(book, is_allowed)
-        scores = self.cosines_of(book, candidates)
+        if np.count_nonzero(is_allowed) <= NARROW or not len(self._asked(book).columns):
+            places = np.flatnonzero(is_allowed)
+            scores = self.cosines_of(book, places)
+        else:
+            places, scores = self._likeliest(book, is_allowed, limit)
         if not isinstance(book, Vector):
-            scores[works[candidates] == works[book]] = 0
-        best = nearest(scores, works[candidates], limit)
-        return candidates[best], scores[best]
+            scores[works[places] == works[book]] = 0
+        best = nearest(scores, works[places], limit)
+        return places[best], scores[best]
 
-    def _candidates(self, book: int | Vector, is_allowed: NDArray[np.bool_]) -> NDArray[np.integer]:
-        """Places, ascending, of the allowed books that are worth scoring."""
-        if np.count_nonzero(is_allowed) <= NARROW:
-            return np.flatnonzero(is_allowed)
+    def _likeliest(
+        self, book: int | Vector, is_allowed: NDArray[np.bool_], limit: int
+    ) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+        """Places, ascending, of the allowed books that may be the `limit` nearest, and their cosines."""
         books, sums = self._leading(self._asked(book), is_allowed)
-        if len(books) <= SCORED:
-            return books
-        return books[np.sort(np.argpartition(-sums, SCORED)[:SCORED])]
+        leading = np.argpartition(-sums, SCORED)[:SCORED] if len(books) > SCORED else np.arange(len(books))
+        leading = leading[np.lexsort((books[leading], -sums[leading]))]
+        books, sums = books[leading], sums[leading]
+        first = max(FIRST, 4 * limit)
+        scores = self.cosines_of(book, books[:first])
+        if first < len(books):
+            # The other terms are the common ones: hardly any of the rest gains more by them than the most of these did.
+            wanted = np.partition(scores, -2 * limit)[-2 * limit] - np.max(scores - sums[:first])
+            last = max(first, int(np.searchsorted(-sums, -wanted, side="right")))
+            scores = np.concatenate([scores, self.cosines_of(book, books[first:last])])
+        order = np.argsort(books[: len(scores)])
+        return books[order], scores[order]
 
     def _leading(
         self, asked: Vector, is_allowed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
-        """The allowed books, ascending, that have one of the rarest terms, and their cosines as far as by these."""
-        starts, ends = self.by_column.indptr[asked.columns], self.by_column.indptr[asked.columns + 1]
-        rarest = np.argsort(ends - starts, kind="stable")
-        rarest = rarest[: max(1, int(np.searchsorted(np.cumsum((ends - starts)[rarest]), POSTINGS, side="right")))]
-        found: list[NDArray[np.int32]] = []
+        """The allowed books that have one of the rarest terms, and their cosines as far as by these."""
+        sizes = self.by_column.indptr[asked.columns + 1] - self.by_column.indptr[asked.columns]
+        rarest = np.argsort(sizes, kind="stable")
+        ends = np.searchsorted(np.cumsum(sizes[rarest]), STEPS, side="right").tolist()
+        books: list[NDArray[np.int32]] = []
         products: list[NDArray[np.float32]] = []
-        n_found = 0
-        for start, end, weight in zip(
-            starts[rarest].tolist(), ends[rarest].tolist(), asked.weights[rarest], strict=True
-        ):
-            books = self.by_column.indices[start:end]
-            may = is_allowed[books]
-            found.append(books[may])
-            products.append(self.by_column.data[start:end][may] * weight)
-            n_found += len(found[-1])
-            if n_found >= ALLOWED_POSTINGS:
+        for start, end in pairwise(sorted({0, max(1, ends[0]), *ends[1:]})):
+            some = rarest[start:end]
+            found, values = self._postings(Vector(asked.columns[some], asked.weights[some]), is_allowed)
+            books.append(found)
+            products.append(values)
+            if sum(map(len, books)) >= ALLOWED_POSTINGS:
                 break
-        places, entry = np.unique(np.concatenate(found), return_inverse=True)
-        sums = np.bincount(entry, weights=np.concatenate(products), minlength=len(places))
-        return places, np.asarray(sums, dtype=np.float64)
+        return SUMS.of(np.concatenate(books), np.concatenate(products), len(is_allowed))
+
+    def _postings(self, asked: Vector, is_allowed: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The allowed books of these columns, each as often as it has one of them, and what that adds to its cosine."""
+        starts, ends = self.by_column.indptr[asked.columns], self.by_column.indptr[asked.columns + 1]
+        pieces = [self.by_column.indices[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        # Not by [], which takes twice as long.
+        kept = np.flatnonzero(np.concatenate([is_allowed.take(piece) for piece in pieces]))
+        counts, shifts = _within(kept, starts, ends)
+        entries = kept + np.repeat(shifts, counts)
+        products = self.by_column.data[entries] * np.repeat(asked.weights, counts)
+        return self.by_column.indices[entries], products
 
     def _products(
         self, book: int | Vector, others: NDArray[np.integer]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-        """For each entry of `others`: place in `others`, column, and its product with that of `book` or 0."""
-        columns, weights = self._asked(book)
-        weight_of = np.zeros(len(self.by_column.indptr) - 1, dtype=np.float32)
-        weight_of[columns] = weights
-        owners, columns, values = self.by_book.rows(others)
-        return owners, columns, values * weight_of[columns]
+        """For each entry of `others` in a column of `book`: place in `others`, column, and product of the two."""
+        asked = self._asked(book)
+        if not len(asked.columns):
+            others = others[:0]
+        starts, ends = self.by_book.indptr[others], self.by_book.indptr[others + 1]
+        lengths = ends - starts
+        entries = np.arange(lengths.sum()) + np.repeat(ends - np.cumsum(lengths), lengths)
+        columns = self.by_book.indices[entries]
+        ranks = _ranks(asked.columns)
+        at = ranks[columns & (len(ranks) - 1)]
+        kept = np.flatnonzero(asked.columns[at] == columns)
+        owners = np.repeat(np.arange(len(others)), _within(kept, starts, ends)[0])
+        return owners, columns[kept], self.by_book.data[entries[kept]] * asked.weights[at[kept]]
 
     def _asked(self, book: int | Vector) -> Vector:
         return book if isinstance(book, Vector) else self.vector(book)
+
+
+def _ranks(columns: NDArray[np.int32]) -> NDArray[np.int32]:
+    """(2**k,): where in `columns`, no two of which have the last k bits in common, the one with these bits is.
+
+    In an array with a place for each column of a large vocabulary each look would miss the processor's cache.
+    """
+    slots = 2**16
+    places = np.arange(len(columns), dtype=np.int32)
+    while True:
+        ranks = np.zeros(slots, dtype=np.int32)
+        ranks[columns & (slots - 1)] = places
+        if np.array_equal(ranks[columns & (slots - 1)], places):
+            return ranks
+        slots *= 2
+
+
+def _within(
+    kept: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of ranges laid one after the other: how many of `kept`, ascending, are in each, and what leads back from it."""
+    bounds = np.cumsum(ends - starts)
+    return np.diff(np.searchsorted(kept, bounds), prepend=0), ends - bounds
 
 
 def nearest(scores: NDArray[np.float64], works: NDArray[np.int32], limit: int) -> NDArray[np.int64]:

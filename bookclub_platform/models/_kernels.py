@@ -226,13 +226,15 @@ def _keep(by_book: Matrix, of_row: Floats, candidates: Ids, works: Ids, ids: Ids
             total += values[entry] * of_row[columns[entry]]
         score = np.float32(total)
         place = _place(ids, scores, score, book)
+        if place == len(ids):
+            continue
         last = place
         while last < len(ids) - 1 and ids[last] >= 0 and works[ids[last]] != works[book]:
             last += 1
         is_worse = False
         for earlier in ids[:place]:
             is_worse = is_worse or works[earlier] == works[book]
-        if place < len(ids) and not is_worse:
+        if not is_worse:
             for at in range(last, place, -1):
                 ids[at], scores[at] = ids[at - 1], scores[at - 1]
             ids[place], scores[place] = book, score

@@ -30,6 +30,8 @@ class Lists(NamedTuple):
         # A loop over the few that are looked at costs a third of what NumPy takes to begin with.
         for ids in (row[: 2 * wanted], row):
             may = np.ones(len(ids), dtype=np.bool_) if is_allowed is None else is_allowed[ids]
+            if np.count_nonzero(may) < wanted:
+                continue
             chosen: dict[int, int] = {}  # work -> its first rank
             for rank, (place, work, is_fit) in enumerate(
                 zip(ids.tolist(), works[ids].tolist(), may.tolist(), strict=True)

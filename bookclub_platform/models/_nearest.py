@@ -1,7 +1,7 @@
 """Unit vectors of very many books -> the nearest of each, for all at once, in place of a search for each request.
 
     lists, figures = nearest_lists(index, works)        index: InvertedIndex; works: (n,) int32
-    lists.ids, lists.scores                             (n, 20) int32 places and float32 cosines; -1 and 0 for none
+    lists.ids, lists.scores                             (n, 50) int32 places and float32 cosines; -1 and 0 for none
 
 Of fewer books, and of those with an embedding, _whole_lists.py makes them. How depends on the number: up to 100,000 all
 that could be among the nearest are scored, so the lists are exact; of more, the best by a bounded number of postings,
@@ -28,9 +28,10 @@ from bookclub_platform.models._lists import Lists
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-LENGTH = 20
+LENGTH = 50
 EXACT_UP_TO = 100_000
 MIN_RECALL = 0.985  # of the sample that chooses; the one that judges may differ by some thousandths
+FILTERED = 30  # so deep reads who wants ten and lets a third of the books pass
 _SAMPLE = 1_000
 _CANDIDATES = 128
 _BUDGETS: tuple[int, ...] = tuple(2**power for power in range(11, 21))
@@ -77,16 +78,16 @@ def nearest_lists(
     budget = search.least_budget(exact)
     lists = search.run(search.bounded(budget), everyone)
     judged = search.sample()
-    recall = recall_at_10(Lists(lists.ids[judged], lists.scores[judged]), search.run(exact, judged))
-    return lists, ListFigures("two stages", recall, budget, time.perf_counter() - started)
+    found = recall(Lists(lists.ids[judged], lists.scores[judged]), search.run(exact, judged))
+    return lists, ListFigures("two stages", found, budget, time.perf_counter() - started)
 
 
-def recall_at_10(lists: Lists, exact: Lists) -> float:
-    """Share of the first ten of `exact` that are among the first ten of `lists`, or as near as the tenth is."""
-    is_wanted = exact.ids[:, :10] >= 0
-    # By score: of books as near as the tenth, any is right.
-    least = exact.scores[:, :10].min(axis=1, initial=np.inf, where=is_wanted)
-    found = (lists.scores[:, :10] >= least[:, None]).sum(axis=1)
+def recall(lists: Lists, exact: Lists, depth: int = 10) -> float:
+    """Share of the first `depth` of `exact` that are among the first of `lists`, or as near as the last of these is."""
+    is_wanted = exact.ids[:, :depth] >= 0
+    # By score: of books as near as the last, any is right.
+    least = exact.scores[:, :depth].min(axis=1, initial=np.inf, where=is_wanted)
+    found = (lists.scores[:, :depth] >= least[:, None]).sum(axis=1)
     wanted = is_wanted.sum(axis=1)
     return float(np.minimum(found, wanted).sum() / max(1, wanted.sum()))
 
@@ -141,7 +142,7 @@ class _Search:
         sample = self.sample()
         expected = self.run(exact, sample)
         for budget in _BUDGETS[:-1]:
-            if recall_at_10(self.run(self.bounded(budget), sample), expected) >= MIN_RECALL:
+            if recall(self.run(self.bounded(budget), sample), expected, FILTERED) >= MIN_RECALL:
                 return budget
         return _BUDGETS[-1]
 

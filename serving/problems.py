@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, TypedDict

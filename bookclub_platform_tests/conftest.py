@@ -37,6 +37,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("server_url", ["embedded", "own"], indirect=True, scope="module")
 
 
+@pytest.fixture(autouse=True)
+def commands_leave_the_environment_as_it_was() -> Iterator[None]:
+    """`bookclub` sets this for all that it starts; what other tests start finds its modules beside it."""
+    yield
+    os.environ.pop("PYTHONSAFEPATH", None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No setting of the developer's own reaches a test, by environment or by `.env`."""

@@ -167,7 +167,7 @@ def test_where_there_is_no_room_for_the_file_it_counts_in_memory_until_there_is(
 def test_without_the_file_every_route_answers_under_its_quota_and_ready_tells(
     database_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "serving" / "quotas").mkdir(parents=True)
+    (tmp_path / "serving" / "windows").mkdir(parents=True)
     with api(database_url, tmp_path, anonymous_per_minute=3) as client:
         assert [client.get("/categories").status_code for _ in range(4)] == [200] * 3 + [429]
         checks = client.get("/ready").json()["checks"]

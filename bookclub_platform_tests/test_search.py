@@ -328,7 +328,7 @@ def test_a_search_that_makes_no_sense_is_refused_by_name(world: World, bad: str)
     assert (answer.status_code, answer.headers["content-type"]) == (422, given.PROBLEM)
 
 
-@pytest.mark.parametrize("odd", ["!!!", " ", "%F0%9F%98%80", "' OR 1=1 --", "%25", "中文", "\\", "a" * 1000, '"'])
+@pytest.mark.parametrize("odd", ["!!!", "%F0%9F%98%80", "' OR 1=1 --", "%25", "中文", "\\", "a" * 1000, '"'])
 def test_any_other_text_is_only_searched_for(world: World, odd: str) -> None:
     answer = world.client.get(f"/books/search?q={odd}")
     assert answer.status_code == 200 and answer.json()["total"] >= 0

@@ -1,6 +1,9 @@
 """A number of made-up books -> fit, lists, evaluate, publish, load and requests by the platform -> one line of JSON on
 stdout, and the model's files in a folder. Started by neighbours.py, once per size, in a process of its own for its peak
-memory."""
+memory.
+
+    python benchmarks/_ours_neighbours.py requests FOLDER          # of a model that was saved: the requests alone
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from bookclub_platform.models import BookText, Judge, Registry, Tfidf, decide, l
 from bookclub_platform.models._nearest import nearest_lists
 
 REQUESTS = 2_000
-SHARES = (0.001, 0.02, 0.3)
+SHARES = (0.001, 0.02, 0.1, 0.3, 0.6)
 
 
 def main(books: int, folder: Path) -> None:
@@ -109,4 +112,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    if sys.argv[1] == "requests":
+        print(json.dumps(requests(Tfidf.load(Path(sys.argv[2])))))
+    else:
+        main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -127,7 +127,7 @@ class InvertedIndex:
         """
         places: NDArray[np.integer]
         if np.count_nonzero(is_allowed) <= NARROW or not len(self._asked(book).columns):
-            places = np.flatnonzero(is_allowed)
+            places: NDArray[np.integer] = np.flatnonzero(is_allowed)
             scores = self.cosines_of(book, places)
         else:
             places, scores = self._likeliest(book, is_allowed, limit)

@@ -104,6 +104,45 @@ def test_every_list_and_every_book_is_that_of_the_routes(world: World, composing
             assert composed(composing) == before + 1, path
 
 
+@pytest.fixture
+def large(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The world's books are dealt with as very many are -> the ids that Postgres was asked for, one after the other."""
+    shutil.rmtree(world.home / "serving" / "stock", ignore_errors=True)
+    asked: list[int] = []
+    rows = Catalogue.rows
+
+    async def noted(self: Catalogue, statement: sa.Select[Any], parameters: dict[str, Any]) -> Any:
+        asked.extend(parameters["ids"])
+        return await rows(self, statement, parameters)
+
+    for module in (stock_files, lineup):
+        monkeypatch.setattr(module, "SHARED_FROM", 1)
+    monkeypatch.setattr(lineup, "_PREPARED", 0)
+    monkeypatch.setattr(book_files, "_WORTH_IT", 1)
+    monkeypatch.setattr(book_files, "_LEAST_REST_S", 0.1)
+    monkeypatch.setattr(Catalogue, "rows", noted)
+    return asked
+
+
+def test_books_of_a_large_catalogue_come_from_files_and_are_those_of_the_routes(
+    large: list[int], world: World, composing: httpx.Client
+) -> None:
+    sea = given.catalogue()["sea"]
+
+    def nothing_is_asked_for() -> bool:
+        large.clear()
+        for book_id in ids_of(world):
+            alike(world, composing, f"/books/{book_id}/recommendations?min_price={next(prices) / 1000}")
+            alike(world, composing, f"/books/{book_id}?{next(prices)}")
+        return not large
+
+    prices = itertools.count()
+    given.wait_for(nothing_is_asked_for, 20)
+    given.load(world.database_url, "sea", [replace(book, price=book.price + 1) for book in sea])
+    settled(world, composing)
+    given.wait_for(nothing_is_asked_for, 20)
+
+
 def test_whatever_is_asked_for_is_answered_as_by_the_routes(world: World, composing: httpx.Client) -> None:
     for query in ("limit=7", "limit=7&cursor=7", "cursor=48", "cursor=999", "limit=48", "cursor=3.p1250", "sort=price"):
         alike(world, composing, f"/books?{query}")
@@ -169,45 +208,6 @@ def test_lists_that_nobody_asked_for_before_are_answered_while_postgres_is_away(
         return composed(composing) > before
 
     given.wait_for(is_put_together)
-
-
-@pytest.fixture
-def large(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The world's books are dealt with as very many are -> the ids that Postgres was asked for, one after the other."""
-    shutil.rmtree(world.home / "serving" / "stock", ignore_errors=True)
-    asked: list[int] = []
-    rows = Catalogue.rows
-
-    async def noted(self: Catalogue, statement: sa.Select[Any], parameters: dict[str, Any]) -> Any:
-        asked.extend(parameters["ids"])
-        return await rows(self, statement, parameters)
-
-    for module in (stock_files, lineup):
-        monkeypatch.setattr(module, "SHARED_FROM", 1)
-    monkeypatch.setattr(lineup, "_PREPARED", 0)
-    monkeypatch.setattr(book_files, "_WORTH_IT", 1)
-    monkeypatch.setattr(book_files, "_LEAST_REST_S", 0.1)
-    monkeypatch.setattr(Catalogue, "rows", noted)
-    return asked
-
-
-def test_books_of_a_large_catalogue_come_from_files_and_are_those_of_the_routes(
-    large: list[int], world: World, composing: httpx.Client
-) -> None:
-    sea = given.catalogue()["sea"]
-
-    def nothing_is_asked_for() -> bool:
-        large.clear()
-        for book_id in ids_of(world):
-            alike(world, composing, f"/books/{book_id}/recommendations?min_price={next(prices) / 1000}")
-            alike(world, composing, f"/books/{book_id}?{next(prices)}")
-        return not large
-
-    prices = itertools.count()
-    given.wait_for(nothing_is_asked_for, 20)
-    given.load(world.database_url, "sea", [replace(book, price=book.price + 1) for book in sea])
-    settled(world, composing)
-    given.wait_for(nothing_is_asked_for, 20)
 
 
 def test_a_ranking_is_kept_for_masks_that_are_the_same_and_memory_holds_its_bound(world: World) -> None:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 LENGTH = 50
 EXACT_UP_TO = 100_000
 MIN_RECALL = 0.985  # of the sample that chooses; the one that judges may differ by some thousandths
-FILTERED = 30  # so deep reads who wants ten and lets a third of the books pass
 _SAMPLE = 1_000
 _CANDIDATES = 128
 _BUDGETS: tuple[int, ...] = tuple(2**power for power in range(11, 21))
@@ -142,7 +141,7 @@ class _Search:
         sample = self.sample()
         expected = self.run(exact, sample)
         for budget in _BUDGETS[:-1]:
-            if recall(self.run(self.bounded(budget), sample), expected, FILTERED) >= MIN_RECALL:
+            if recall(self.run(self.bounded(budget), sample), expected) >= MIN_RECALL:
                 return budget
         return _BUDGETS[-1]
 

@@ -125,7 +125,6 @@ class InvertedIndex:
         Exact where the filter leaves `NARROW` books or fewer. Of more, only those are scored that lead by the rarest
         terms, so that the cost stays bounded however many there are; some of the exact list may be missing.
         """
-        places: NDArray[np.integer]
         if np.count_nonzero(is_allowed) <= NARROW or not len(self._asked(book).columns):
             places: NDArray[np.integer] = np.flatnonzero(is_allowed)
             scores = self.cosines_of(book, places)

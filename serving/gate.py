@@ -127,8 +127,9 @@ class Gate:
             return
 
         async def send_with_fields(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _add_fields(MutableHeaders(scope=message), [*meter.standings, *others] if meter is not None else others)
+            if message["type"] == "http.response.start" and (meter is not None or others):
+                standings = [*meter.standings, *others] if meter is not None else others
+                _add_fields(MutableHeaders(scope=message), standings)
             await send(message)
 
         await self._app(scope, receive, send_with_fields)

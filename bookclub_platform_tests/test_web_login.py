@@ -64,14 +64,20 @@ def browser(closed: httpx.Client) -> Iterator[Chrome]:
 
 
 def press(browser: Chrome, selector: str) -> None:
-    """Returns once the page that it leads to is there."""
+    """Returns once the page that it leads to is there.
+
+    While one page gives way to the next, Chromium may answer that a node "does not belong to the document" where others
+    say that it is stale (an "unknown error"): it is asked again.
+    """
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.support import expected_conditions
     from selenium.webdriver.support.wait import WebDriverWait
 
     button = browser.find_element("css selector", selector)
     button.click()
-    WebDriverWait(browser, 20).until(expected_conditions.staleness_of(button))
-    WebDriverWait(browser, 20).until(lambda _: browser.find_elements("css selector", "main"))
+    patient = WebDriverWait(browser, 20, ignored_exceptions=(WebDriverException,))
+    patient.until(expected_conditions.staleness_of(button))
+    patient.until(lambda _: browser.find_elements("css selector", "main"))
 
 
 def send(

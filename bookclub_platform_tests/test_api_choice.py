@@ -15,7 +15,7 @@ from bookclub_platform.core.stock import fingerprint
 from bookclub_platform.models import BookText, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving.lineup import Lineups
+from serving.lineup import Filters, Lineups
 
 world, after = given.world, given.after
 
@@ -101,6 +101,28 @@ def test_a_lineup_reads_texts_of_those_books_alone_that_the_model_lacks(world: W
     assert fresh is not None and len(fresh.book_ids) == 36
     assert lineup.stock is not None and set(lineup.stock.category[:12]) <= {fingerprint(name) for name in given.THEMES}
     lineups.close()
+
+
+def test_a_lineup_takes_over_the_masks_of_the_one_before_with_what_has_changed(after: World) -> None:
+    lineups, model = Lineups(after.database_url), after.models[after.first.version]
+    asked = [Filters(), Filters("crime"), Filters(max_price=15), Filters(min_rating=3, in_stock=False)]
+    before = lineups.of(model)
+    masks = [before.mask(filters) for filters in asked]
+    sea = given.catalogue()["sea"]
+    dearer = [replace(book, price=book.price + 20) if book.price < 15 else book for book in sea[:4]]
+    sold = [replace(book, stock=0, in_stock=False) for book in sea[4:6]]
+    given.load(after.database_url, "sea", [*dearer, *sold, *sea[6:]])
+    newer = lineups.of(model, before)
+    anew = lineups.of(model)
+    lineups.close()
+    assert newer is not before
+    for filters, mask in zip(asked, masks, strict=True):
+        taken = newer.at_hand(filters)
+        assert taken is not None and (anew.at_hand(filters) is None) == (filters != Filters())
+        expected = anew.mask(filters)
+        assert taken.mask().may.tolist() == expected.may.tolist() and taken.digest == expected.digest
+        is_another = filters in (asked[0], asked[2])  # what sells out passes the others as before
+        assert (taken.digest != mask.digest) == is_another
 
 
 def test_an_artifact_without_fingerprints_is_folded_anew(world: World, tmp_path: Any) -> None:

@@ -243,11 +243,14 @@ def test_a_mask_is_the_same_however_long_ago_it_was_asked_for_and_made_once_whil
         may, digest = masks.of(number)
         assert may.tolist() == (np.random.default_rng(number).random(1001) < 0.3).tolist()
         assert digest == Mask.of(may).digest
+        places = np.random.default_rng(number).integers(0, 1001, 50)
+        bits = masks.at_hand(number)
+        assert bits is not None and bits.digest == digest and bits.take(places).tolist() == may[places].tolist()
     assert made == list(range(150))
     assert len(masks._latest) < 150  # the others as bits
     for number in range(1000):
         masks.of(number)
-    assert len(masks._packed) == 200
+    assert len(masks._bits) == 200
 
 
 def test_a_book_is_given_only_in_the_version_of_its_row_that_is_asked_for(world: World) -> None:

@@ -35,11 +35,11 @@ from serving.kept import KeptAnswers
 from serving.lineup import Filters, Lineup
 from serving.near_bytes import Near
 from serving.neighbours import Choice, labels
+from serving.off_loop import SMALL, in_turn
 from serving.parameters import has_repeated
 from serving.questions import ListQuery
 
 _ASKED = re.compile(r"/books(?:/([1-9][0-9]{0,15})(/recommendations)?)?", re.ASCII)
-_SMALL = 20_000  # of so many books any list is found in less time than another thread takes to begin
 _SHORT = 10
 _PLAIN = Filters()
 _UNLIKE = b',"score":0.0,"why":[]}'
@@ -120,7 +120,7 @@ class ComposeAnswers:
         lineup, asked = frame.champion.lineup, question_of(scope["query_string"])
         if asked is None or not self._catalogue.watch.is_current:
             return None
-        is_short_work = asked.filters is None or len(frame.stock.ids) <= _SMALL
+        is_short_work = asked.filters is None or len(frame.stock.ids) <= SMALL
         place = place_of(frame.stock, asked) if is_short_work else await to_thread(place_of, frame.stock, asked)
         books = await self._json_of(lineup, place.ids, place.versions)
         if books is None:
@@ -195,21 +195,30 @@ class _Found(NamedTuple):
 async def _found(lineup: Lineup, book_id: int, choice: Choice) -> _Found | None:
     """None if the model does not know the book."""
     assert lineup.stock is not None
-    is_plain = choice.limit <= _SHORT and not choice.exclude and choice.filters == _PLAIN
-    is_small = len(lineup.stock.ids) <= _SMALL
+    is_small = len(lineup.stock.ids) <= SMALL
+    is_plain = choice.limit <= _SHORT and (choice.filters, choice.exclude) == (_PLAIN, ())
+    is_short_work = is_small or (is_plain and lineup.grown.fresh is not None)  # the books since are few
     asked = lineup, book_id, choice
-    near = _near(*asked) if is_plain or is_small else await to_thread(_near, *asked)
-    if near is None or len(near.told) == choice.limit:
-        return near and _Found(near, [], False)
-    return _Found(near, *(_others(*asked, near) if is_small else await to_thread(_others, *asked, near)))
-
-
-def _near(lineup: Lineup, book_id: int, choice: Choice) -> Near | None:
-    assert lineup.near is not None
     try:
-        return lineup.near.of(book_id, choice.limit, lineup.mask(choice.filters), choice.exclude)
+        near = _near_at_hand(*asked) if choice.limit <= _SHORT else None
+        if near is None:
+            near = _near(*asked) if is_short_work else await in_turn(_near, *asked)
     except KeyError:
         return None
+    if len(near.told) == choice.limit:
+        return _Found(near, [], False)
+    return _Found(near, *(_others(*asked, near) if is_small else await in_turn(_others, *asked, near)))
+
+
+def _near_at_hand(lineup: Lineup, book_id: int, choice: Choice) -> Near | None:
+    assert lineup.near is not None
+    mask = lineup.at_hand(choice.filters)
+    return mask and lineup.near.at_hand(book_id, choice.limit, mask, choice.exclude)
+
+
+def _near(lineup: Lineup, book_id: int, choice: Choice) -> Near:
+    assert lineup.near is not None
+    return lineup.near.of(book_id, choice.limit, lineup.mask(choice.filters), choice.exclude)
 
 
 def _others(lineup: Lineup, book_id: int, choice: Choice, near: Near) -> tuple[list[int], bool]:

@@ -31,7 +31,7 @@ from bookclub_platform.models import BookText, Grown, Tfidf
 from serving.book_bytes import BookBytes
 from serving.catalogue import State, state_of
 from serving.datawatch import DataWatch
-from serving.masks import Mask, Masks
+from serving.masks import Bits, Mask, Masks
 from serving.near_bytes import NearBytes
 from serving.passing import passing
 from serving.stock_files import SHARED_FROM, StockFiles, give_back_memory
@@ -41,6 +41,7 @@ _PREPARED = 10_000  # of so many books all is read and told before it is asked f
 _AT_ONCE = 20  # so many rows are read and told in some milliseconds
 _SLICE_S = 0.0001
 _STATEMENT_TIMEOUT_S = 60
+_FEW_CHANGES = 10_000  # up to so many books' bits are changed in the masks that there are
 
 
 class Filters(NamedTuple):
@@ -98,9 +99,28 @@ class Lineup:
         """The same."""
         return self._masks.of(filters)
 
+    def at_hand(self, filters: Filters) -> Bits | None:
+        """`mask`, if it was made already."""
+        return self._masks.at_hand(filters)
+
     @cached_property
     def _masks(self) -> Masks[Filters]:
         return Masks(self._may)
+
+    def take_over(self, before: Lineup) -> None:
+        """What `before` has worked out, of the same places: a price that changes moves one bit of a million."""
+        assert self.stock is not None and before.stock is not None
+        if self.grown is not before.grown or not np.array_equal(self.stock.ids, before.stock.ids):
+            return
+        rows = np.flatnonzero(self.stock.version != before.stock.version)
+        if len(rows) > _FEW_CHANGES:
+            return
+        row_of_place = before._row_of_place
+        places = np.flatnonzero(np.isin(row_of_place, rows) & self.grown.is_current)
+        changed = self.stock.at(row_of_place[places])
+        taken = {"_row_of_place": row_of_place, "_works": vars(before).get("_works")}
+        taken["_masks"] = Masks(self._may, before._masks, places, lambda filters: _passes(changed, filters))
+        vars(self).update({name: value for name, value in taken.items() if value is not None})
 
     def listed(self, filters: browse.Filters) -> NDArray[np.bool_]:
         """(p,): likewise by the filters of pages and searches, but for `source`."""
@@ -219,6 +239,8 @@ class Lineups:
         took_s = time.monotonic() - started
         renewed_at = started + max(RENEWED_AFTER_S, 50 * took_s)  # a large catalogue: a fiftieth of the time at most
         lineup = Lineup(newer, stock, state, epoch, near, started, renewed_at)
+        if known is not None and known.stock is not None:
+            lineup.take_over(known)
         lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
         if len(stock.ids) >= SHARED_FROM:
             _ = newer.works

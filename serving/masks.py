@@ -2,6 +2,8 @@
 
     masks = Masks(make)                   make: filters -> (p,) bool
     masks.of(Filters(category="travel"))  -> Mask(may, digest)
+    masks.at_hand(Filters())              -> Bits(packed, length, digest); None if it would have to be made
+    Masks(make, masks, places, make_some) those that were made, with what make_some(filters) says of some places
 
 Of a million books a mask is a megabyte and takes milliseconds to make, and a shop has as many as it has categories, and
 more: those used last are kept as they are, others as bits, which are a mask again in 40 microseconds.
@@ -9,6 +11,7 @@ more: those used last are kept as they are, others as bits, which are a mask aga
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 PACKED, PACKED_BYTES = 200, 16 * 2**20
 _LATEST, _LATEST_BYTES = 20, 4 * 2**20
+_NOWHERE: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
 F = TypeVar("F", bound=Hashable)
 
@@ -37,37 +41,78 @@ class Mask(NamedTuple):
         return cls(may, _digest(np.packbits(may)))
 
 
-class _Packed(NamedTuple):
-    bits: NDArray[np.uint8]
+class Bits(NamedTuple):
+    """A mask in an eighth of the memory.
+
+    Attributes:
+        packed: (p / 8,) as numpy.packbits has it.
+        length: p.
+        digest: that of the mask.
+    """
+
+    packed: NDArray[np.uint8]
     length: int
     digest: bytes
 
+    @classmethod
+    def of(cls, may: NDArray[np.bool_]) -> Bits:
+        packed = np.packbits(may)
+        return cls(packed, len(may), _digest(packed))
+
+    def take(self, places: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """`mask().may[places]`, for a few."""
+        found: NDArray[np.bool_] = (self.packed[places >> 3] >> (7 - (places & 7)) & 1).astype(np.bool_)
+        return found
+
     def mask(self) -> Mask:
-        return Mask(np.unpackbits(self.bits, count=self.length).view(np.bool_), self.digest)
+        return Mask(np.unpackbits(self.packed, count=self.length).view(np.bool_), self.digest)
+
+    def changed(self, places: NDArray[np.int64], may: NDArray[np.bool_]) -> Bits:
+        """With `may` at these places: itself where nothing is another, so that what was found with it still holds."""
+        if np.array_equal(self.take(places), may):
+            return self
+        newer = self.mask().may
+        newer[places] = may
+        return Bits.of(newer)
 
 
 class Masks(Generic[F]):
     """Those asked for last; for several threads."""
 
-    def __init__(self, make: Callable[[F], NDArray[np.bool_]]) -> None:
+    def __init__(
+        self,
+        make: Callable[[F], NDArray[np.bool_]],
+        before: Masks[F] | None = None,
+        places: NDArray[np.int64] = _NOWHERE,
+        make_some: Callable[[F], NDArray[np.bool_]] | None = None,
+    ) -> None:
+        """`before`: those of a state that is the same but at `places` (k,), of which `make_some` gives (k,) bool."""
         self._make = make
-        self._packed: OrderedDict[F, _Packed] = OrderedDict()
+        self._bits: OrderedDict[F, Bits] = OrderedDict()
         self._latest: OrderedDict[F, Mask] = OrderedDict()
+        if before is not None and make_some is not None:
+            for filters, bits in list(before._bits.items()):
+                self._bits[filters] = bits.changed(places, make_some(filters))
 
     def of(self, filters: F) -> Mask:
+        bits = self.at_hand(filters) or self._made(filters)
         mask = self._latest.get(filters)
         if mask is None:
-            packed = self._packed.get(filters) or self._pack(filters)
-            mask = packed.mask()
-            _put(self._latest, filters, mask, _LATEST, _LATEST_BYTES // max(1, len(mask.may)))
+            mask = bits.mask()
+            _put(self._latest, filters, mask, _LATEST, _LATEST_BYTES // max(1, bits.length))
         return mask
 
-    def _pack(self, filters: F) -> _Packed:
-        may = self._make(filters)
-        bits = np.packbits(may)
-        packed = _Packed(bits, len(may), _digest(bits))
-        _put(self._packed, filters, packed, PACKED, PACKED_BYTES // max(1, len(bits)))
-        return packed
+    def at_hand(self, filters: F) -> Bits | None:
+        """In some microseconds; None if the mask would have to be made."""
+        if (bits := self._bits.get(filters)) is not None:
+            with contextlib.suppress(KeyError):  # gone since
+                self._bits.move_to_end(filters)
+        return bits
+
+    def _made(self, filters: F) -> Bits:
+        bits = Bits.of(self._make(filters))
+        _put(self._bits, filters, bits, PACKED, PACKED_BYTES // max(1, len(bits.packed)))
+        return bits
 
 
 def _digest(bits: NDArray[np.uint8]) -> bytes:

@@ -1,6 +1,6 @@
 """A model that grows -> how near books are to a book, and why, as JSON: an item of a list, but for the book in it.
 
-    mask = Mask.of(may)                           (p,): what may stand in a list
+    mask = Mask.of(may)                           of (p,): what may stand in a list
     near.of(7, 10, mask)                          Near(ids=[12, ...], told=[b',"score":0.41,"why":[...]}', ...])
 
 What a pair of books shares follows from the model alone, and outlives every change of price and stock; which are the
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from bookclub_platform.models import Grown, Recommendation
-from serving.masks import Mask
+from bookclub_platform.models import Allowed, Grown, Recommendation
+from serving.masks import Bits, Mask
 
 _OVERHEAD_BYTES = 150  # of a pair, past its JSON
 _RANKING_BYTES = 800  # of a ranking, past what is in its arrays
@@ -89,7 +89,18 @@ class NearBytes:
             KeyError: the model does not know the book.
         """
         key = mask.digest, book_id, limit, exclude
-        ranking = self._rankings.get(key) or self._rank(key, mask.may)
+        return self._near(book_id, self._at_hand(key, mask.may.take) or self._searched(key, mask.may))
+
+    def at_hand(self, book_id: int, limit: int, mask: Bits, exclude: tuple[int, ...] = ()) -> Near | None:
+        """The same; None if that takes a search.
+
+        Raises:
+            KeyError: the model does not know the book.
+        """
+        ranking = self._at_hand((mask.digest, book_id, limit, exclude), mask.take)
+        return ranking and self._near(book_id, ranking)
+
+    def _near(self, book_id: int, ranking: _Ranking) -> Near:
         known = self._pairs.get(book_id, _NONE)
         wanted = ranking.ids.tolist()
         try:
@@ -103,10 +114,18 @@ class NearBytes:
         while self._pairs.drop(_AT_ONCE) or self._rankings.drop(_AT_ONCE):
             yield
 
-    def _rank(self, key: _Key, may: NDArray[np.bool_]) -> _Ranking:
+    def _at_hand(self, key: _Key, allowed: Allowed) -> _Ranking | None:
+        ranking, (_, book_id, limit, exclude) = self._rankings.get(key), key
+        if ranking is None and not exclude:
+            found = self._grown.listed(self._grown.place(book_id), limit, allowed)
+            ranking = found and self._kept(key, *found)
+        return ranking
+
+    def _searched(self, key: _Key, may: NDArray[np.bool_]) -> _Ranking:
         _, book_id, limit, exclude = key
-        found = None if exclude else self._grown.listed(self._grown.place(book_id), limit, may)
-        places, scores = found or self._grown.ranked(self._grown.probe([book_id]), limit, may, exclude)
+        return self._kept(key, *self._grown.ranked(self._grown.probe([book_id]), limit, may, exclude))
+
+    def _kept(self, key: _Key, places: NDArray[np.integer], scores: NDArray[np.floating]) -> _Ranking:
         ranking = _Ranking(self._grown.ids[places], places, scores)
         self._rankings.put(key, ranking)
         return ranking

@@ -18,6 +18,7 @@ from bookclub_platform.models import Probe
 from bookclub_platform.models import Recommendation as Ranked
 from serving.catalogue import Snapshot
 from serving.lineup import Filters, Lineup
+from serving.off_loop import SMALL, in_turn
 from serving.schemas import Book, Emptiness, Fallback, Recommendation, Why
 
 _AT_ONCE = 100  # books, of which a thread of the pool makes items in some milliseconds
@@ -69,10 +70,10 @@ async def rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth
     """The nearest of each probe, computed off the event loop, in small parts: between them others have their turn."""
     depth, keys = depth or choice.limit, list(asked)
     ranking: Ranking = {}
-    at_once = max(1, _AT_ONCE // depth)
+    at_once = max(1, _AT_ONCE // depth) if len(lineup.grown.ids) <= SMALL else 1
     for start in range(0, len(keys), at_once):
         some = {key: asked[key] for key in keys[start : start + at_once]}
-        ranking |= await asyncio.to_thread(_rank, lineup, some, choice, depth)
+        ranking |= await in_turn(_rank, lineup, some, choice, depth)
     return ranking
 
 
@@ -153,7 +154,7 @@ async def _others(
             found[key] = lineup.well_rated(choice.filters, 2 * choice.limit, left_out, shelf)
         return found
 
-    ids = await asyncio.to_thread(chosen)
+    ids = await in_turn(chosen)
     listed = await _books(snapshot, {book_id for some in ids.values() for book_id in some}, choice.filters)
     there = {key: [book for book_id in ids[key] if (book := listed[book_id]) is not None] for key in short}
     return {key: there[key][: choice.limit - len(near[key])] for key in short}, shelves

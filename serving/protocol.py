@@ -21,6 +21,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.headers import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, TOO_LONG, secured
+from serving.joined_writes import JoinedWrites
 
 _ABOUT_UPGRADES = {b"upgrade", b"http2-settings"}
 # The application looks closely, once all is there (security.py, limits.py). This is far past what it takes: who sends a
@@ -37,7 +38,7 @@ class HttpProtocol(HttpToolsProtocol):
     _overdue: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         self._overdue = self.loop.call_later(HEAD_WITHIN_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -124,6 +124,10 @@ class Stock(NamedTuple):
         del named["mark"], named["whole"]
         return named
 
+    def at(self, rows: NDArray[np.integer]) -> Stock:
+        """Those books alone, in the order of `rows`."""
+        return Stock(**{name: array[rows] for name, array in self.columns.items()})
+
 
 def fingerprint(text: str) -> int:
     """A number of 64 bits, with its sign."""

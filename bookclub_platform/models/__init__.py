@@ -22,6 +22,7 @@ from bookclub_platform.models._gate import Decision, Judgement, decide
 from bookclub_platform.models._grown import Grown, Probe
 from bookclub_platform.models._health import ListHealth, list_health
 from bookclub_platform.models._judge import PROXIES, Judge
+from bookclub_platform.models._lists import Allowed
 from bookclub_platform.models._passages import Found, Piece, find
 from bookclub_platform.models._readers import Readers, Step
 from bookclub_platform.models._registry import ModelVersion, Registry
@@ -32,6 +33,7 @@ from bookclub_platform.models.tfidf import Tfidf
 __all__ = [
     "MODELS",
     "PROXIES",
+    "Allowed",
     "BookText",
     "Decision",
     "FoldableModel",

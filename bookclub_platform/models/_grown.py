@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bookclub_platform.models._contract import BookText, Recommendation
 from bookclub_platform.models._fold import merged
 from bookclub_platform.models._index import Vector, nearest
+from bookclub_platform.models._lists import Allowed
 from bookclub_platform.models._whole_lists import senses_of
 from bookclub_platform.models.tfidf import Tfidf
 
@@ -168,12 +169,12 @@ class Grown:
         return self.explained(probe, places[chosen], scores[chosen])
 
     def listed(
-        self, place: int, limit: int, is_allowed: NDArray[np.bool_] | None
+        self, place: int, limit: int, allowed: Allowed | None
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]] | None:
         """What `ranked` gives for the book at `place`, if that is known without a search."""
         if self.fresh is not None or self.base.lists_ is None:
             return None
-        found = self.base.lists_.of(place, limit, self.base.works_, is_allowed)
+        found = self.base.lists_.of(place, limit, self.base.works_, allowed)
         return (found[0], np.minimum(found[1], 1.0)) if found is not None else None
 
     def ranked(
@@ -184,8 +185,10 @@ class Grown:
         exclude: Collection[int] = (),
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
         """Places and scores of `nearest`, highest first; of equals, the lowest id."""
-        if probe.at is not None and not exclude and (listed := self.listed(probe.at, limit, is_allowed)) is not None:
-            return listed
+        if probe.at is not None and not exclude:
+            listed = self.listed(probe.at, limit, None if is_allowed is None else is_allowed.take)
+            if listed is not None:
+                return listed
         left_out = {*probe.works, *self.works[self.places(exclude)].tolist()}
         wanted = limit + len(left_out)  # each work takes one place of a list at most
         may = self.is_current if is_allowed is None else is_allowed
@@ -206,7 +209,7 @@ class Grown:
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
         """From the list made once if it is long enough, else by a search."""
         if probe.at is not None and self.base.lists_ is not None:
-            listed = self.base.lists_.of(probe.at, wanted, self.base.works_, may)
+            listed = self.base.lists_.of(probe.at, wanted, self.base.works_, may.take)
             if listed is not None:
                 return listed
         return _search(self.base, probe, may, self.base.works_, wanted)
@@ -293,10 +296,10 @@ def _search(
     return places[best], scores[best]
 
 
-def _senses(part: Tfidf, probe: Probe, at: NDArray[np.integer] | slice) -> NDArray[np.floating]:
+def _senses(part: Tfidf, probe: Probe, at: NDArray[np.integer]) -> NDArray[np.floating]:
     """What the embedding adds to the scores of the books at these places."""
     if part.embedding_ is None or probe.sense is None:
-        return np.zeros(len(part.book_ids))[at]
+        return np.zeros(len(at))
     return senses_of(part.embedding_, part.embedding_weight, probe.sense, at)
 
 

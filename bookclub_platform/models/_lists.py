@@ -1,16 +1,20 @@
 """The nearest of each book, made once: a request reads its row and leaves out what may not be recommended now.
 
-    lists.of(7, 10, works, is_allowed)      ->  ten places and their scores, or None: the list has no ten
+    lists.of(7, 10, works, may.take)        ->  ten places and their scores, or None: the list has no ten
 
 NumPy alone. _whole_lists.py and _nearest.py make them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+Allowed = Callable[[NDArray[np.integer]], NDArray[np.bool_]]
+"""Places, -1 too, of which any answer will do -> whether the book at each may stand in a list."""
 
 
 class Lists(NamedTuple):
@@ -23,13 +27,13 @@ class Lists(NamedTuple):
     scores: NDArray[np.floating]
 
     def of(
-        self, book: int, wanted: int, works: NDArray[np.int32], is_allowed: NDArray[np.bool_] | None
+        self, book: int, wanted: int, works: NDArray[np.int32], allowed: Allowed | None
     ) -> tuple[NDArray[np.int32], NDArray[np.floating]] | None:
         """The `wanted` nearest of the allowed books, one of a work (n,); None where the list has fewer."""
         row = self.ids[book]
         # A loop over the few that are looked at costs a third of what NumPy takes to begin with.
         for ids in (row[: 2 * wanted], row):
-            may = np.ones(len(ids), dtype=np.bool_) if is_allowed is None else is_allowed[ids]
+            may = np.ones(len(ids), dtype=np.bool_) if allowed is None else allowed(ids)
             if np.count_nonzero(may) < wanted:
                 continue
             chosen: dict[int, int] = {}  # work -> its first rank

@@ -349,7 +349,8 @@ class Tfidf:
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
         """Places and scores: from the list made once if it is long enough, else by a search."""
         if self.lists_ is not None:
-            if (listed := self.lists_.of(at, limit, self.works_, is_allowed)) is not None:
+            listed = self.lists_.of(at, limit, self.works_, None if is_allowed is None else is_allowed.take)
+            if listed is not None:
                 return listed
             if is_allowed is not None and len(self.book_ids) > UP_TO:
                 return self.index_.among(at, is_allowed, self.works_, limit)
@@ -370,7 +371,7 @@ class Tfidf:
     def _senses(self, at: int, others: NDArray[np.integer] | slice) -> NDArray[np.floating]:
         """What the embedding adds to the scores of `others`."""
         if self.embedding_ is None:
-            return np.zeros(len(self.book_ids))[others]
+            return np.zeros(len(self.book_ids) if isinstance(others, slice) else len(others))
         return senses_of(self.embedding_, self.embedding_weight, self.embedding_[at], others)
 
     def reasons(self, score: float, sense: float, shared: Shared) -> list[Reason]:

@@ -1,0 +1,42 @@
+"""A connection's transport -> the same, but that the head of an answer leaves with the first of its body.
+
+    protocol.connection_made(JoinedWrites(transport, loop))
+
+uvicorn writes the two apart, and uvloop sends each write at once: two calls of the system for an answer, and a client
+that is woken by the first to find nothing to read yet. A head whose body is still being made leaves by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+_HEAD = b"HTTP/1.1 "
+
+
+class JoinedWrites:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.writelines([head, data])
+        elif data.startswith(_HEAD):
+            self._head = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

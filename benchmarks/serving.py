@@ -107,7 +107,7 @@ def compare(
     """Print the table -> requests per second of the API, by what is asked and how."""
     bare, process = peer
     print("| asked | | errors | bare FastAPI | the API | ratio | ratio by CPU |\n|---|---|---|---|---|---|---|")
-    peaks = {}
+    peaks, at_half = {}, []
     for name, paths in asked.items():
         for how, order in ORDERS.items():
             both = in_turns(
@@ -116,16 +116,12 @@ def compare(
                 lambda paths=paths, order=order: server.load(paths, seconds, order),  # type: ignore[misc]
             )
             row(f"{name} | {how}", *both)
-            peaks[name, how] = statistics.median(one.per_s for one in both[1])
-    for (name, how), peak in peaks.items():
-        if how == "skewed":
-            continue
-        pause_ms = round(32 / (peak / 2) * 1000)
-        if how == "cold":
-            server.change()
-        half = load(server.process, server.address, asked[name], seconds, 32, pause_ms, order=ORDERS[how])
-        print(f"\nAt half of the peak, {name}, {how} ({half.per_s:.0f} of {peak:.0f}/s): "
-              f"p50 {half.p50_ms:.1f} ms, p99 {half.p99_ms:.1f} ms, {half.errors} errors")  # fmt: skip
+            peaks[name, how] = peak = statistics.median(one.per_s for one in both[1])
+            if how != "skewed":  # at once: what the peak found kept is kept
+                half = server.load(paths, seconds, order, 32, round(32 / (peak / 2) * 1000))
+                at_half.append(f"At half of the peak, {name}, {how} ({half.per_s:.0f} of {peak:.0f}/s): "
+                               f"p50 {half.p50_ms:.1f} ms, p99 {half.p99_ms:.1f} ms, {half.errors} errors")  # fmt: skip
+    print("", *at_half, sep="\n")
     return peaks
 
 
@@ -150,11 +146,11 @@ class Server(NamedTuple):
     process: psutil.Process
     any_id: int
 
-    def load(self, paths: list[str], seconds: float, order: Order) -> Load:
+    def load(self, paths: list[str], seconds: float, order: Order, connections: int = 16, pause_ms: int = 0) -> Load:
         """Before each address is asked for once, the books change: what was answered before is of no use."""
         if order == "once":
             self.change()
-        return load(self.process, self.address, paths, seconds, order=order)
+        return load(self.process, self.address, paths, seconds, connections, pause_ms, order=order)
 
     def change(self) -> None:
         """Another price for one book, as a crawl finds it; returns once the API ranks by it."""

@@ -198,7 +198,8 @@ def test_on_a_full_disk_the_model_in_use_serves_on_and_the_next_comes_once_there
             assert "cannot be written to: File too large" in get(client, "/ready")["checks"]["disk"]["detail"]
             assert get(client, f"/books/{ids_of(world)[0]}/recommendations")["model"]["version"] == world.first.version
             psutil.Process(serving.pid).rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
-            given.wait_for(lambda: given.model_version(client) == world.sea.version)
+            # The pause before the next try has doubled with each that failed, for as long as the disk was looked at.
+            given.wait_for(lambda: given.model_version(client) == world.sea.version, 60)
             given.wait_for(lambda: get(client, "/ready")["checks"]["disk"]["ok"])
         finally:
             world.registry.promote(world.first)

@@ -204,15 +204,28 @@ def _changed(known: Stock, rows: NDArray[np.void], mark: Mark, whole: Whole) -> 
     """`known` with `rows`, ascending by id, in place of what it has of the same books."""
     if not len(rows):
         return known if known.whole == whole else known._replace(whole=whole)
+    newer = _stock(rows[rows["is_listed"] == 1], mark, whole)
+    columns = newer.columns
+    at = known.ids.searchsorted(newer.ids)
+    if len(known.ids) and len(newer.ids) == len(rows) and np.array_equal(known.ids.take(at, mode="clip"), newer.ids):
+        merged = {name: _with(array, at, columns[name]) for name, array in known.columns.items()}
+        return Stock(**merged, mark=mark, whole=whole)
     ids = rows["id"].astype(np.int64)
     at = known.ids.searchsorted(ids)
     is_kept = np.ones(len(known.ids) + 1, dtype=np.bool_)
     is_kept[at[np.append(known.ids, -1)[at] == ids]] = False
-    newer = _stock(rows[rows["is_listed"] == 1], mark, whole)
     place = known.ids[is_kept[:-1]].searchsorted(newer.ids)
-    columns = newer.columns
     merged = {name: np.insert(array[is_kept[:-1]], place, columns[name]) for name, array in known.columns.items()}
     return Stock(**merged, mark=mark, whole=whole)
+
+
+def _with(array: NDArray[Any], at: NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
+    """`array` itself where nothing is another."""
+    if np.array_equal(array[at], values):
+        return array
+    newer = array.copy()
+    newer[at] = values
+    return newer
 
 
 def select_texts(ids: Sequence[int]) -> sa.Select[Any]:

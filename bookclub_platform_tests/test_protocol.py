@@ -7,12 +7,13 @@ import contextlib
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 from bookclub_platform_tests import api_fixtures as given
 from serving import protocol
@@ -42,6 +43,15 @@ def client() -> Iterator[httpx.Client]:
     @app.post("/refused")
     async def refused() -> str:
         return "without a look at the body"
+
+    @app.get("/in-parts")
+    async def in_parts() -> StreamingResponse:
+        async def parts() -> AsyncIterator[str]:
+            await asyncio.sleep(SHORT_S)
+            yield "first"
+            yield "second"
+
+        return StreamingResponse(parts())
 
     with given.serving(app) as client:
         yield client
@@ -143,3 +153,13 @@ def test_the_gateway_closes_an_idle_connection_before_the_api_does() -> None:
     for block in upstream:
         told = re.search(r"keepalive_timeout (\d+)s;", block)
         assert (int(told[1]) if told else 60) < OPTIONS["timeout_keep_alive"]  # 60: nginx's own
+
+
+def test_an_answer_leaves_as_a_whole_and_its_head_alone_where_the_body_is_still_made(client: httpx.Client) -> None:
+    with connected(client) as connection:
+        for _ in range(20):
+            connection.sendall(POST + b"12345678")
+            assert connection.recv(65536).endswith(b"\r\n\r\n8")
+        connection.sendall(b"GET /in-parts HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65536).endswith(b"\r\n\r\n")
+        assert heard(connection) == b"5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n"

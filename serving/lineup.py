@@ -112,6 +112,8 @@ class Lineup:
         assert self.stock is not None and before.stock is not None
         if self.grown is not before.grown or not np.array_equal(self.stock.ids, before.stock.ids):
             return
+        if self.epoch != before.epoch or self._table != before._table:
+            return  # versions of rows say nothing of another database
         rows = np.flatnonzero(self.stock.version != before.stock.version)
         if len(rows) > _FEW_CHANGES:
             return
@@ -159,6 +161,10 @@ class Lineup:
         works = self.grown.works[self.grown.places(ids)].tolist()
         rows = [row for book_id in ids if (row := self.row(book_id)) is not None]
         return {*works, *(self._works[rows].tolist() if rows else ())}
+
+    @property
+    def _table(self) -> str | None:
+        return self.stock.mark.table if self.stock is not None and self.stock.mark is not None else None
 
     @cached_property
     def _works(self) -> NDArray[np.int64]:

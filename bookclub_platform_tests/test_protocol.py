@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import re
 import socket
+import struct
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -155,11 +157,22 @@ def test_the_gateway_closes_an_idle_connection_before_the_api_does() -> None:
         assert (int(told[1]) if told else 60) < OPTIONS["timeout_keep_alive"]  # 60: nginx's own
 
 
-def test_an_answer_leaves_as_a_whole_and_its_head_alone_where_the_body_is_still_made(client: httpx.Client) -> None:
+def segments(connection: socket.socket) -> int:
+    """That have come with data: `tcpi_data_segs_in` of Linux's tcp_info."""
+    found: int = struct.unpack_from("I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 152)[0]
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells how many segments came")
+def test_an_answer_leaves_as_a_whole(client: httpx.Client) -> None:
     with connected(client) as connection:
-        for _ in range(20):
+        for number in range(1, 21):
             connection.sendall(POST + b"12345678")
-            assert connection.recv(65536).endswith(b"\r\n\r\n8")
+            assert connection.recv(65536).endswith(b"\r\n\r\n8") and segments(connection) == number
+
+
+def test_a_head_leaves_alone_where_the_body_is_still_made(client: httpx.Client) -> None:
+    with connected(client) as connection:
         connection.sendall(b"GET /in-parts HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert connection.recv(65536).endswith(b"\r\n\r\n")
         assert heard(connection) == b"5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -123,6 +125,23 @@ def test_a_lineup_takes_over_the_masks_of_the_one_before_with_what_has_changed(a
         assert taken.mask().may.tolist() == expected.may.tolist() and taken.digest == expected.digest
         is_another = filters in (asked[0], asked[2])  # what sells out passes the others as before
         assert (taken.digest != mask.digest) == is_another
+
+
+def test_a_lineup_that_nobody_holds_is_gone_at_once_and_its_model_with_it(world: World, tmp_path: Any) -> None:
+    world.models[world.first.version].save(tmp_path)
+    lineups = Lineups(world.database_url, near_bytes=2**20)
+    lineup = lineups.of(Tfidf.load(tmp_path))
+    lineups.close()
+    assert lineup.near is not None
+    lineup.near.of(ids_of(world)[0], 5, lineup.mask(Filters("crime")))
+    lineup.well_rated(Filters(), 5)
+    gone = weakref.ref(lineup), weakref.ref(lineup.grown.base)
+    gc.disable()
+    try:
+        del lineup
+        assert [one() for one in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_an_artifact_without_fingerprints_is_folded_anew(world: World, tmp_path: Any) -> None:

@@ -13,9 +13,9 @@ A lineup never changes, so that an answer that holds one is of one model and one
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,7 +105,16 @@ class Lineup:
 
     @cached_property
     def _masks(self) -> Masks[Filters]:
-        return Masks(self._may)
+        return Masks(self._make)
+
+    @property
+    def _make(self) -> Callable[[Filters], NDArray[np.bool_]]:
+        """Without `self`: what refers to itself is let go of only when Python looks for such things, which it does
+        rarely, and with it goes a whole model."""
+        if self.stock is None:
+            is_current = self.grown.is_current
+            return lambda _: is_current
+        return partial(_may, self.stock, self._row_of_place, self.grown.is_current)
 
     def take_over(self, before: Lineup) -> None:
         """What `before` has worked out, of the same places: a price that changes moves one bit of a million."""
@@ -121,12 +130,14 @@ class Lineup:
         places = np.flatnonzero(np.isin(row_of_place, rows) & self.grown.is_current)
         changed = self.stock.at(row_of_place[places])
         taken = {"_row_of_place": row_of_place, "_works": vars(before).get("_works")}
-        taken["_masks"] = Masks(self._may, before._masks, places, lambda filters: _passes(changed, filters))
+        taken["_masks"] = Masks(self._make, before._masks, places, lambda filters: _passes(changed, filters))
         vars(self).update({name: value for name, value in taken.items() if value is not None})
 
     def listed(self, filters: browse.Filters) -> NDArray[np.bool_]:
         """(p,): likewise by the filters of pages and searches, but for `source`."""
-        return self._by_place(passing(self.stock, filters)) if self.stock is not None else self.grown.is_current
+        if self.stock is None:
+            return self.grown.is_current
+        return _by_place(passing(self.stock, filters), self._row_of_place, self.grown.is_current)
 
     def well_rated(
         self, filters: Filters, limit: int, left_out: Collection[int] = (), shelf: int | None = None
@@ -148,13 +159,6 @@ class Lineup:
                 found: list[int] = self.stock.ids[rows[best[np.sort(first)[:limit]]]].tolist()
                 return found
             wanted *= 4
-
-    def _may(self, filters: Filters) -> NDArray[np.bool_]:
-        return self._by_place(_passes(self.stock, filters)) if self.stock is not None else self.grown.is_current
-
-    def _by_place(self, passes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        may = np.append(passes, False)  # the last is that of books that are not listed
-        return may.take(self._row_of_place) & self.grown.is_current
 
     def works_of(self, ids: Collection[int]) -> set[int]:
         """The works of those of `ids` that are known, listed or not."""
@@ -305,6 +309,20 @@ class Lineups:
         if self.books is not None and self.books.files is not None:
             self.books.files.close()
         self._engine.dispose()
+
+
+def _may(
+    stock: Stock, row_of_place: NDArray[np.int32], is_current: NDArray[np.bool_], filters: Filters
+) -> NDArray[np.bool_]:
+    return _by_place(_passes(stock, filters), row_of_place, is_current)
+
+
+def _by_place(
+    passes: NDArray[np.bool_], row_of_place: NDArray[np.int32], is_current: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(p,) of (n,) by row of the stock."""
+    may = np.append(passes, False)  # the last is that of books that are not listed
+    return may.take(row_of_place) & is_current
 
 
 def _passes(stock: Stock, filters: Filters) -> NDArray[np.bool_]:

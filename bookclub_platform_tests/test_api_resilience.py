@@ -19,6 +19,7 @@ from bookclub_platform_tests.test_accounts import register
 from bookclub_platform_tests.test_feedback import tell
 from bookclub_platform_tests.test_serving_imports import process
 from serving.app import create_app
+from serving.champion import LONGEST_PAUSE_S
 
 # The fixtures, under the names by which tests ask for them.
 world, after = given.world, given.after
@@ -198,8 +199,8 @@ def test_on_a_full_disk_the_model_in_use_serves_on_and_the_next_comes_once_there
             assert "cannot be written to: File too large" in get(client, "/ready")["checks"]["disk"]["detail"]
             assert get(client, f"/books/{ids_of(world)[0]}/recommendations")["model"]["version"] == world.first.version
             psutil.Process(serving.pid).rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
-            # The pause before the next try has doubled with each that failed, for as long as the disk was looked at.
-            given.wait_for(lambda: given.model_version(client) == world.sea.version, 60)
+            # The pause before the next try has doubled with each that failed.
+            given.wait_for(lambda: given.model_version(client) == world.sea.version, LONGEST_PAUSE_S + 30)
             given.wait_for(lambda: get(client, "/ready")["checks"]["disk"]["ok"])
         finally:
             world.registry.promote(world.first)

@@ -130,7 +130,7 @@ class Lineup:
         places = np.flatnonzero(np.isin(row_of_place, rows) & self.grown.is_current)
         changed = self.stock.at(row_of_place[places])
         taken = {"_row_of_place": row_of_place, "_works": vars(before).get("_works")}
-        taken["_masks"] = Masks(self._make, before._masks, places, lambda filters: _passes(changed, filters))
+        taken["_masks"] = before._masks.followed(self._make, places, lambda filters: _passes(changed, filters))
         vars(self).update({name: value for name, value in taken.items() if value is not None})
 
     def listed(self, filters: browse.Filters) -> NDArray[np.bool_]:

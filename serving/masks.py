@@ -3,10 +3,10 @@
     masks = Masks(make)                   make: filters -> (p,) bool
     masks.of(Filters(category="travel"))  -> Mask(may, digest)
     masks.at_hand(Filters())              -> Bits(packed, length, digest); None if it would have to be made
-    Masks(make, masks, places, make_some) those that were made, with what make_some(filters) says of some places
+    masks.followed(make, places, make_some)  those that were made, for a state that is another at some places
 
 Of a million books a mask is a megabyte and takes milliseconds to make, and a shop has as many as it has categories, and
-more: those used last are kept as they are, others as bits, which are a mask again in 40 microseconds.
+more: they are kept as bits, which are a mask again in 40 microseconds; those used last are kept as they are, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 PACKED, PACKED_BYTES = 200, 16 * 2**20
 _LATEST, _LATEST_BYTES = 20, 4 * 2**20
-_NOWHERE: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
 F = TypeVar("F", bound=Hashable)
 
@@ -79,20 +78,23 @@ class Bits(NamedTuple):
 class Masks(Generic[F]):
     """Those asked for last; for several threads."""
 
-    def __init__(
-        self,
-        make: Callable[[F], NDArray[np.bool_]],
-        before: Masks[F] | None = None,
-        places: NDArray[np.int64] = _NOWHERE,
-        make_some: Callable[[F], NDArray[np.bool_]] | None = None,
-    ) -> None:
-        """`before`: those of a state that is the same but at `places` (k,), of which `make_some` gives (k,) bool."""
+    def __init__(self, make: Callable[[F], NDArray[np.bool_]]) -> None:
         self._make = make
         self._bits: OrderedDict[F, Bits] = OrderedDict()
         self._latest: OrderedDict[F, Mask] = OrderedDict()
-        if before is not None and make_some is not None:
-            for filters, bits in list(before._bits.items()):
-                self._bits[filters] = bits.changed(places, make_some(filters))
+
+    def followed(
+        self,
+        make: Callable[[F], NDArray[np.bool_]],
+        places: NDArray[np.int64],
+        make_some: Callable[[F], NDArray[np.bool_]],
+    ) -> Masks[F]:
+        """Those that were made, for a state that `make` tells of and that is another at `places` (k,) alone, of which
+        `make_some` gives (k,) bool."""
+        newer = Masks(make)
+        for filters, bits in list(self._bits.items()):
+            newer._bits[filters] = bits.changed(places, make_some(filters))
+        return newer
 
     def of(self, filters: F) -> Mask:
         bits = self.at_hand(filters) or self._made(filters)

@@ -1,4 +1,4 @@
-"""Bytes of a connection -> requests, as uvicorn makes them but for three things.
+"""Bytes of a connection -> requests, as uvicorn makes them but for four things.
 
     uvicorn.Config(app, http=HttpProtocol, ws="none")
 
@@ -10,6 +10,8 @@ what follows the headers for that protocol, and uvicorn would lose the body.
 And what is sent has bounds in bytes and in time, where httptools has none: one header of 64 MB would hold up everybody
 else of the worker for seconds, and requests that never end would stay open for ever. An address or headers that are too
 long -> 414 or 431; all else that is over its bounds -> the end of the connection.
+
+And the head of an answer leaves with the first of its body (joined_writes.py).
 """
 
 from __future__ import annotations

@@ -366,12 +366,13 @@ class Tfidf:
         cosines = self.index_.cosines(at)
         if self.embedding_ is None:
             return cosines
-        return (1 - self.embedding_weight) * cosines + self._senses(at, slice(None))
+        senses = senses_of(self.embedding_, self.embedding_weight, self.embedding_[at], slice(None))
+        return (1 - self.embedding_weight) * cosines + senses
 
-    def _senses(self, at: int, others: NDArray[np.integer] | slice) -> NDArray[np.floating]:
+    def _senses(self, at: int, others: NDArray[np.integer]) -> NDArray[np.floating]:
         """What the embedding adds to the scores of `others`."""
         if self.embedding_ is None:
-            return np.zeros(len(self.book_ids) if isinstance(others, slice) else len(others))
+            return np.zeros(len(others))
         return senses_of(self.embedding_, self.embedding_weight, self.embedding_[at], others)
 
     def reasons(self, score: float, sense: float, shared: Shared) -> list[Reason]:

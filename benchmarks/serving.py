@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -47,6 +48,7 @@ UNLIMITED = {f"BOOKCLUB_{name}": "0" for name in ("ANONYMOUS_PER_MINUTE", "ACCOU
 
 LISTS = "10 like a book"
 COUNTED = ("/stats/overview", "/stats/categories", "/categories")
+CHANGED_EVERY_S = 0.5
 ORDERS: dict[str, Order] = {"cold": "once", "kept": "random", "skewed": "zipf"}
 
 
@@ -118,11 +120,22 @@ def compare(
             row(f"{name} | {how}", *both)
             peaks[name, how] = peak = statistics.median(one.per_s for one in both[1])
             if how != "skewed":  # at once: what the peak found kept is kept
-                half = server.load(paths, seconds, order, 32, round(32 / (peak / 2) * 1000))
-                at_half.append(f"At half of the peak, {name}, {how} ({half.per_s:.0f} of {peak:.0f}/s): "
-                               f"p50 {half.p50_ms:.1f} ms, p99 {half.p99_ms:.1f} ms, {half.errors} errors")  # fmt: skip
+                pause_ms = round(32 / (peak / 2) * 1000)
+                half = server.load(paths, seconds, order, 32, pause_ms)
+                at_half.append(told(f"{name}, {how}", half, peak))
+            if how == "cold":
+                with server.changing(CHANGED_EVERY_S):
+                    half = server.load(paths, 10, "random", 32, pause_ms)
+                at_half.append(told(f"{name}, while a price changes each {CHANGED_EVERY_S:g} s", half, peak))
     print("", *at_half, sep="\n")
     return peaks
+
+
+def told(what: str, half: Load, peak: float) -> str:
+    return (
+        f"At half of the peak, {what} ({half.per_s:.0f} of {peak:.0f}/s): "
+        f"p50 {half.p50_ms:.1f} ms, p99 {half.p99_ms:.1f} ms, {half.errors} errors"
+    )
 
 
 def questions(ids: list[int], slugs: list[str]) -> dict[str, list[str]]:
@@ -152,13 +165,35 @@ class Server(NamedTuple):
             self.change()
         return load(self.process, self.address, paths, seconds, connections, pause_ms, order=order)
 
-    def change(self) -> None:
-        """Another price for one book, as a crawl finds it; returns once the API ranks by it."""
+    @contextmanager
+    def changing(self, every_s: float) -> Iterator[None]:
+        """As while a crawl runs."""
+        ended = threading.Event()
+
+        def change_again() -> None:
+            while not ended.wait(every_s):
+                self.set_price()
+
+        changes = threading.Thread(target=change_again)
+        changes.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            changes.join()
+
+    def set_price(self) -> int:
+        """Another price for one book, as a crawl finds it -> the data version since."""
         with sa.create_engine(database_urls(self.database_url).books).begin() as connection:
             chosen = books.c.id == self.any_id
             connection.execute(sa.update(books).where(chosen).values(price=books.c.price + decimal.Decimal("0.01")))
             noted = {"source": "sandbox", "category": "-", "crawl_id": "-", "inserted": 0, "updated": 1, "delisted": 0}
-            version = connection.execute(sa.insert(loads).values(noted).returning(loads.c.id)).scalar_one()
+            version: int = connection.execute(sa.insert(loads).values(noted).returning(loads.c.id)).scalar_one()
+        return version
+
+    def change(self) -> None:
+        """Returns once the API ranks by it."""
+        version = self.set_price()
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             answer = httpx.get(f"{self.address}/books/{self.any_id}/recommendations?limit=1", timeout=30).json()

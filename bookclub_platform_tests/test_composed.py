@@ -26,6 +26,7 @@ from serving.book_bytes import BookBytes
 from serving.catalogue import Catalogue
 from serving.masks import Mask, Masks
 from serving.near_bytes import NearBytes
+from serving.stock_files import StockFiles
 
 world = given.world
 VOLATILE = {"date", "x-request-id"}
@@ -59,6 +60,16 @@ def settled(world: World, client: httpx.Client) -> None:
 def composed(client: httpx.Client) -> int:
     lines = client.get("/metrics").text.splitlines()
     return int(float(next(line for line in lines if line.startswith("bookclub_answers_composed_total")).split()[-1]))
+
+
+def misses(client: httpx.Client) -> int:
+    """Of answers from memory: put together, or made by the routes."""
+    lines = client.get("/metrics").text.splitlines()
+    return int(float(next(line for line in lines if 'cache_requests_total{outcome="misses"' in line).split()[-1]))
+
+
+def data_version(client: httpx.Client, path: str) -> str:
+    return client.get(path).headers["bookclub-data-version"]
 
 
 def alike(world: World, client: httpx.Client, path: str, **headers: str) -> httpx.Response:
@@ -141,6 +152,26 @@ def test_books_of_a_large_catalogue_come_from_files_and_are_those_of_the_routes(
     given.load(world.database_url, "sea", [replace(book, price=book.price + 1) for book in sea])
     settled(world, composing)
     given.wait_for(nothing_is_asked_for, 20)
+
+
+def test_while_a_large_catalogue_is_read_answers_are_those_of_before(
+    large: list[int], world: World, composing: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(self: StockFiles, *asked: Any) -> Any:
+        time.sleep(0.5)  # a million books take longer
+        return read(self, *asked)
+
+    read = StockFiles.read
+    monkeypatch.setattr(StockFiles, "read", slow)
+    book = f"/books/{ids_of(world)[0]}"
+    paths, space = [book, f"{book}/recommendations", "/books?limit=3"], given.catalogue()["space"]
+    (before,) = {data_version(composing, path) for path in paths}
+    by_routes, count = misses(composing) - composed(composing), 0
+    given.load(world.database_url, "space", [replace(one, price=one.price + 1) for one in space])
+    assert data_version(composing, f"{book}/history") != before  # which Postgres tells
+    while {data_version(composing, path) for path in paths} == {before}:
+        count += 1
+    assert count > 10 and misses(composing) - composed(composing) == by_routes
 
 
 def test_whatever_is_asked_for_is_answered_as_by_the_routes(world: World, composing: httpx.Client) -> None:

@@ -14,7 +14,7 @@ from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
 from serving import datawatch
 from serving.app import create_app
-from serving.datawatch import HELD_S, STALE_S, DataWatch
+from serving.datawatch import HELD_IF_LARGE_S, HELD_S, STALE_S, DataWatch
 from serving.kept import Answer, KeptAnswers
 
 world = given.world
@@ -173,6 +173,32 @@ def test_a_newer_data_version_waits_for_who_reads_it_first_and_not_for_long(worl
     assert watch.version == watch.newest == "9"
     watch._found("2", "9", now + HELD_S + 0.01)  # another database
     assert watch.version == watch.newest == "2"
+
+
+def test_of_a_large_catalogue_a_newer_data_version_waits_for_its_lineup(world: World) -> None:
+    now = time.monotonic()
+    watch = DataWatch(world.database_url)
+    watch.is_large = True
+    watch._found("7", None, now - 5)
+    watch._found("8", "7", now)
+    watch.saw("8")  # a search, whose answer says so
+    assert (watch.version, watch.newest, watch.is_current) == ("7", "8", True)
+    watch.saw("8", now - 2)
+    watch._found("9", "8", now)
+    assert (watch.version, watch.newest, watch.is_current) == ("8", "9", True)
+    watch._found("9", "9", now - 2 + HELD_IF_LARGE_S)
+    assert watch.version == "9"
+
+
+def test_nothing_comes_from_memory_once_postgres_is_silent_though_a_newer_version_is_held_back(world: World) -> None:
+    watch = DataWatch(world.database_url)
+    began = time.monotonic()
+    watch._found("7", None, began)
+    watch.is_large = True
+    watch._found("8", "7", began + 0.2)
+    while watch.is_current:
+        time.sleep(0.01)
+    assert STALE_S <= time.monotonic() - began < STALE_S + 1
 
 
 def test_lists_come_from_memory_all_the_while_the_books_change(

@@ -38,7 +38,7 @@ _REHEARSED = 50  # words
 _BEHIND_S = 0.02  # how often it is looked at in memory whether the books have changed
 _PAUSES = 19  # so many times as long as a slice of work on the side took is left to the answers after it
 _AHEAD_PAUSES, _AHEAD_S = 2, 2.0  # likewise while a new model waits; and how long it waits for that at most
-LONGEST_BOOKS_PAUSE_S = 20.0  # a book is to be recommended within a minute
+LONGEST_BOOKS_PAUSE_S = 10.0  # what is held back meanwhile is to have a lineup within HELD_IF_LARGE_S
 LAST = "champion.json"
 
 

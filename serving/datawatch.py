@@ -1,9 +1,11 @@
 """Postgres -> the data version, known in memory and never more than STALE_S behind; or known not to be.
 
     watch = DataWatch(database_url); watch.start(); watch.version, watch.is_current; watch.stop()
+    watch.is_large = True                         it may be HELD_IF_LARGE_S behind
 
 A newer version that it hears of is not at once the one to answer with: until the lineup is of that one, each list would
-take a way to Postgres that costs ten times as much. It is as soon as somebody `saw` it, and after HELD_S at the latest.
+take a way to Postgres that costs ten times as much. It is as soon as somebody `saw` it, and after HELD_S at the latest;
+of a large catalogue, whose lineup takes seconds to read, after HELD_IF_LARGE_S.
 
 Asked again and again rather than told by LISTEN: a connection that was dropped in silence tells nothing, and looks like
 one on which nothing happens. In a thread of its own: on a crowded event loop the question would wait behind the answers
@@ -30,6 +32,7 @@ STALE_S = 1.0
 SILENT_S = 1.5
 TRIED_EVERY_S = 1.0
 HELD_S = STALE_S - 2 * PAUSE_S  # the next look comes a pause later, and may have to wait
+HELD_IF_LARGE_S = 20.0  # while books change all the time there is a lineup every ten (champion.py)
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _DATA_VERSION = str(select_data_version().compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
@@ -40,12 +43,14 @@ class DataWatch:
     version: the data version to answer with; None before the first.
     newest: the newest that this process has heard of.
     outages: how often Postgres came back: another database, restored, may stand there since, with the same versions.
+    is_large: whether there are so many books that a lineup takes seconds to read.
     """
 
     def __init__(self, database_url: str) -> None:
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql")
         self._address = url.render_as_string(hide_password=False)
         self._confirmed_at = -STALE_S
+        self._current_until = float("-inf")
         self._is_away = False
         self._asked_at: float | None = None
         self._heard_at = self._tried_at = float("-inf")
@@ -55,11 +60,12 @@ class DataWatch:
         self.version: str | None = None
         self.newest: str | None = None
         self.outages = 0
+        self.is_large = False
 
     @property
     def is_current(self) -> bool:
-        """Whether Postgres named `version` within the last STALE_S seconds."""
-        return time.monotonic() - self._confirmed_at < STALE_S
+        """Whether Postgres named `version` within the last STALE_S seconds, or a newer one that is held back."""
+        return time.monotonic() < self._current_until
 
     def heard(self) -> None:
         """Postgres answered somebody."""
@@ -82,16 +88,19 @@ class DataWatch:
         return False
 
     def saw(self, version: str, asked_at: float | None = None) -> None:
-        """An answer was read from that version: nobody who has seen it may be given an older one afterwards.
+        """An answer was read from that version: nobody who has seen it may be given an older one afterwards. But of a
+        catalogue that takes long to read: one search would send all lists the way over Postgres for seconds.
 
-        `asked_at`: when it was the newest, in `time.monotonic()` seconds, if that is known.
+        `asked_at`: when it was the newest, in `time.monotonic()` seconds, if there is a lineup of it.
         """
         with self._lock:
             if self.version is None or int(version) > int(self.version):
-                self.version = version
                 self.newest = max(version, self.newest or version, key=int)
+                if asked_at is None and self.version is not None and self.is_large:
+                    return
+                self.version = version
                 if asked_at is not None and not self._is_away:
-                    self._confirmed_at = max(self._confirmed_at, asked_at)
+                    self._confirm(max(self._confirmed_at, asked_at))
 
     def start(self) -> None:
         """Look again and again until `stop`."""
@@ -138,9 +147,18 @@ class DataWatch:
             if self.newest is None or self.newest == before or int(version) > int(self.newest):
                 self.newest = version
             is_later = self.version is not None and int(self.newest) > int(self.version)
-            if is_later and not self._is_away and asked_at - self._confirmed_at < HELD_S:
+            held_s = HELD_IF_LARGE_S if self.is_large else HELD_S
+            if is_later and not self._is_away and asked_at - self._confirmed_at < held_s:
+                self._stands(min(asked_at, self._confirmed_at + held_s - HELD_S))
                 return
             self.version = self.newest
             self.outages += self._is_away
             self._is_away = False
-            self._confirmed_at = asked_at
+            self._confirm(asked_at)
+
+    def _confirm(self, asked_at: float) -> None:
+        self._confirmed_at = asked_at
+        self._stands(asked_at)
+
+    def _stands(self, asked_at: float) -> None:
+        self._current_until = max(self._current_until, asked_at + STALE_S)

@@ -252,7 +252,10 @@ class Lineups:
         if known is not None and known.stock is not None:
             lineup.take_over(known)
         lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
-        if len(stock.ids) >= SHARED_FROM:
+        is_large = len(stock.ids) >= SHARED_FROM
+        if self._watch is not None:
+            self._watch.is_large = is_large
+        if is_large:
             _ = newer.works
             give_back_memory()
         return lineup

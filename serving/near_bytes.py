@@ -75,9 +75,14 @@ class _Latest(Generic[K, V]):
 
 class NearBytes:
     """The rankings and reasons found last, as many as `capacity_bytes` hold, a quarter of it for rankings; for several
-    threads."""
+    threads.
+
+    Attributes:
+        told_all: the digest of the mask with which all books' lists were asked for last.
+    """
 
     def __init__(self, grown: Grown, capacity_bytes: int) -> None:
+        self.told_all: bytes | None = None
         self._grown = grown
         self._rankings = _Latest[_Key, _Ranking](capacity_bytes // 4, _size_of_ranking)
         self._pairs = _Latest[int, dict[int, bytes]](capacity_bytes - capacity_bytes // 4, _size_of_pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from bookclub_platform.core.stock import fingerprint
 from bookclub_platform.models import BookText, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving.book_bytes import BookBytes
 from serving.lineup import Filters, Lineups
 
 world, after = given.world, given.after
@@ -125,6 +127,28 @@ def test_a_lineup_takes_over_the_masks_of_the_one_before_with_what_has_changed(a
         assert taken.mask().may.tolist() == expected.may.tolist() and taken.digest == expected.digest
         is_another = filters in (asked[0], asked[2])  # what sells out passes the others as before
         assert (taken.digest != mask.digest) == is_another
+
+
+def test_what_is_read_ahead_is_every_listed_book_as_it_is_now_and_no_list_is_told_twice(after: World) -> None:
+    model, known = after.models[after.first.version], {at for theme in given.THEMES for at in ids_of(after, theme)}
+    lineups = Lineups(after.database_url, books=BookBytes(2**20), near_bytes=2**20)
+    before = lineups.of(model)
+    first = len(list(lineups.prepare(before)))
+    sea = given.catalogue()["sea"]
+    given.load(after.database_url, "sea", [replace(sea[0], price=sea[0].price + 1), *sea[1:]])
+    newer = lineups.of(model, before)
+    assert newer.near is before.near and newer.near is not None
+    assert before.json.keys() == known and not newer.json
+    assert len(list(lineups.prepare(newer))) < first
+    assert before.json.keys() == newer.json.keys()
+    prices = [[json.loads(lineup.json[at])["price"] for lineup in (before, newer)] for at in known]
+    assert [round(new - old, 2) for old, new in prices if new != old] == [1]
+    small = Lineups(after.database_url, books=BookBytes(2**12), near_bytes=2**20)
+    lineup = small.of(model)
+    list(small.prepare(lineup))
+    assert not lineup.json and lineup.is_listed(ids_of(after)[0]) and not lineup.is_listed(10**9)
+    lineups.close()
+    small.close()
 
 
 def test_a_lineup_that_nobody_holds_is_gone_at_once_and_its_model_with_it(world: World, tmp_path: Any) -> None:

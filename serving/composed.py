@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 from starlette.middleware.gzip import GZipMiddleware
@@ -111,9 +110,9 @@ class ComposeAnswers:
 
     async def _book(self, frame: Frame, book_id: int, scope: Scope) -> Composed | None:
         lineup = frame.champion.lineup
-        if not self._catalogue.watch.is_current or (row := lineup.row(book_id)) is None or scope["query_string"]:
+        if not self._catalogue.watch.is_current or not lineup.is_listed(book_id) or scope["query_string"]:
             return None
-        books = await self._json_of(lineup, [book_id], [int(frame.stock.version[row])])
+        books = await self._json_of(lineup, [book_id])
         return frame.answer(scope, books[0]) if books is not None else None
 
     async def _page(self, frame: Frame, scope: Scope) -> Composed | None:
@@ -122,7 +121,7 @@ class ComposeAnswers:
             return None
         is_short_work = asked.filters is None or len(frame.stock.ids) <= SMALL
         place = place_of(frame.stock, asked) if is_short_work else await to_thread(place_of, frame.stock, asked)
-        books = await self._json_of(lineup, place.ids, place.versions)
+        books = await self._json_of(lineup, place.ids)
         if books is None:
             return None
         return frame.answer(scope, page_json(place, books, asked.mark, frame.state.data_version))
@@ -130,23 +129,25 @@ class ComposeAnswers:
     async def _list(self, frame: Frame, book_id: int, scope: Scope) -> Composed | None:
         """While Postgres is away, too: of what is in memory."""
         lineup, choice = frame.champion.lineup, _choice(scope["query_string"])
-        if choice is None or choice.diversity > 0 or lineup.row(book_id) is None:
+        if choice is None or choice.diversity > 0 or not lineup.is_listed(book_id):
             return None
         found = await _found(lineup, book_id, choice)
         if found is None:
             return None
-        ids, told = found.near.ids, found.near.told
+        ids, told = found.near.ids.tolist(), found.near.told
         if found.others:
-            ids = np.append(ids, np.array(found.others, dtype=np.int64))
-            told = told + [_UNLIKE] * len(found.others)
-        books = await self._json_of(lineup, ids.tolist(), lineup.versions(ids))
+            ids, told = ids + found.others, told + [_UNLIKE] * len(found.others)
+        books = await self._json_of(lineup, ids)
         if books is None:
             return None
         around = frame.around(*labels(True, len(found.near.told), len(found.others), found.is_own_shelf))
         return frame.answer(scope, _list_json(around, book_id, books, told), has_lists=True)
 
-    async def _json_of(self, lineup: Lineup, ids: Sequence[int], versions: Sequence[int]) -> list[bytes] | None:
-        """The books in those versions of their rows; None if one of them is another by now, or cannot be read."""
+    async def _json_of(self, lineup: Lineup, ids: Sequence[int]) -> list[bytes] | None:
+        """The books as the lineup has them; None if the row of one is another by now, or cannot be read."""
+        if lineup.json:
+            return [lineup.json[book_id] for book_id in ids]
+        versions = lineup.versions(ids)
         found = self._books.of(ids, versions, lineup.epoch)
         if None in found:
             lacking = [book_id for book_id, json in zip(ids, found, strict=True) if json is None]

@@ -32,11 +32,9 @@ class Question(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The ids of a page and the versions of their rows, whether books follow on another, and how many there are on
-    all."""
+    """The ids of a page, whether books follow on another, and how many there are on all."""
 
     ids: list[int]
-    versions: list[int]
     is_last: bool
     total: int
 
@@ -62,13 +60,10 @@ def question_of(query: bytes) -> Question | None:
 
 def place_of(stock: Stock, asked: Question) -> Place:
     """Where the page is."""
-    ids, versions = stock.ids, stock.version
-    if asked.filters is not None:
-        passes = passing(stock, asked.filters)
-        ids, versions = ids[passes], versions[passes]
+    ids = stock.ids if asked.filters is None else stock.ids[passing(stock, asked.filters)]
     start = int(ids.searchsorted(asked.after_id, side="right"))
     end = start + asked.limit
-    return Place(ids[start:end].tolist(), versions[start:end].tolist(), end >= len(ids), len(ids))
+    return Place(ids[start:end].tolist(), end >= len(ids), len(ids))
 
 
 def page_json(place: Place, books: Sequence[bytes], mark: str, data_version: str) -> bytes:

@@ -13,11 +13,11 @@ A lineup never changes, so that an answer that holds one is of one model and one
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import sqlalchemy as sa
@@ -64,6 +64,7 @@ class Lineup:
     near: what `grown` tells of near books.
     read_at: when the books were read, in `time.monotonic()` seconds.
     renewed_at: when it is to be read again though nothing changed, in `time.monotonic()` seconds.
+    json: each listed book as BookBytes has it, once all of them were at hand; until then none.
     """
 
     grown: Grown
@@ -73,10 +74,14 @@ class Lineup:
     near: NearBytes | None = None
     read_at: float = 0.0
     renewed_at: float = float("inf")
+    json: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def data_version(self) -> str | None:
         return self.state.data_version if self.state is not None else None
+
+    def is_listed(self, book_id: int) -> bool:
+        return book_id in self.json or self.row(book_id) is not None
 
     def row(self, book_id: int) -> int | None:
         """Where in `stock` the book is; None if it is not listed."""
@@ -85,10 +90,10 @@ class Lineup:
         at = int(self.stock.ids.searchsorted(book_id))
         return at if at < len(self.stock.ids) and self.stock.ids[at] == book_id else None
 
-    def versions(self, ids: NDArray[np.int64]) -> list[int]:
+    def versions(self, ids: Sequence[int]) -> list[int]:
         """Of the rows of these books, all of which are listed."""
         assert self.stock is not None
-        versions: list[int] = self.stock.version[self.stock.ids.searchsorted(ids)].tolist()
+        versions: list[int] = self.stock.version[self.stock.ids.searchsorted(np.array(ids, dtype=np.int64))].tolist()
         return versions
 
     def allowed(self, filters: Filters) -> NDArray[np.bool_]:
@@ -275,8 +280,8 @@ class Lineups:
         """
         if self.books is None or lineup.stock is None or lineup.near is None or len(lineup.stock.ids) > _PREPARED:
             return
-        ids = lineup.stock.ids.tolist()
-        kept = self.books.of(ids, lineup.stock.version.tolist(), lineup.epoch)
+        ids, versions = lineup.stock.ids.tolist(), lineup.stock.version.tolist()
+        kept = self.books.of(ids, versions, lineup.epoch)
         lacking = [book_id for book_id, json in zip(ids, kept, strict=True) if json is None]
         for start in range(0, len(lacking), _AT_ONCE):
             try:
@@ -286,6 +291,9 @@ class Lineups:
                 raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
             self.books.keep(rows, lineup.epoch)
             yield
+        kept = self.books.of(ids, versions, lineup.epoch)
+        if None not in kept:  # they fit
+            lineup.json.update(dict(zip(ids, cast(list[bytes], kept), strict=True)))  # at once: others read it
         mask = lineup.mask(Filters())
         if mask.digest == lineup.near.told_all:
             return

@@ -116,6 +116,7 @@ class NearBytes:
 
     def emptied(self) -> Iterator[None]:
         """Let go of all that is kept, in short slices: at once that takes milliseconds, in which no thread runs."""
+        self.told_all = None
         while self._pairs.drop(_AT_ONCE) or self._rankings.drop(_AT_ONCE):
             yield
 

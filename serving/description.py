@@ -13,7 +13,9 @@ Books from a shop, and for each of them the books most like it, with the reasons
 
 * **Paging**: take `next` of a page as `cursor` of the next one, with the same filters and order, until it is null.
 * **Versions**: answers about books carry the headers `Bookclub-Data-Version` and `Bookclub-Model`. One answer is always
-  of one data version and one model; the model may change between two requests, without an interruption.
+  of one data version and one model; the model may change between two requests, without an interruption. After books
+  have changed, an answer may be of the version before for a second (of 20,000 books and more, for 20 at most), though
+  another address was answered of the newer one already.
 * **Caching**: answers that may be 304 (see each route) carry an `ETag`. Send it as `If-None-Match`, and 304 says that
   nothing changed: what you have still holds. GET /books/popular may be kept for a minute instead (`max-age=60`). What
   is about an account, and every problem, is for no cache (`no-store`).

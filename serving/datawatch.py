@@ -1,7 +1,7 @@
-"""Postgres -> the data version, known in memory and never more than STALE_S behind; or known not to be.
+"""Postgres -> the data version, known in memory and no more than STALE_S behind, or known not to be.
 
     watch = DataWatch(database_url); watch.start(); watch.version, watch.is_current; watch.stop()
-    watch.is_large = True                         it may be HELD_IF_LARGE_S behind
+    watch.is_large = True                         of 20,000 books and more: then it may be HELD_IF_LARGE_S behind
 
 A newer version that it hears of is not at once the one to answer with: until the lineup is of that one, each list would
 take a way to Postgres that costs ten times as much. It is as soon as somebody `saw` it, and after HELD_S at the latest;

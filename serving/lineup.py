@@ -7,7 +7,8 @@
     lineup.mask(Filters()), lineup.versions(ids)
     lineup.near, lineups.books                   what is told of near books, and of each book, as bytes
 
-A lineup never changes, so that an answer that holds one is of one model and one state of the catalogue.
+What a lineup says never changes (what is at hand of it grows), so that an answer that holds one is of one model and one
+state of the catalogue.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,48 +88,63 @@ def main() -> None:
         asked = questions(ids, slugs)
         chosen = {name: asked[name] for name in asked if any(word in name for word in options.kinds or asked)}
         peer = running.enter_context(bare_fastapi(work, api, [*asked[LISTS], *asked["one book"], "/books"]))
+        scored = None if options.no_mlflow_serve else running.enter_context(mlflow_models_serve(model))
         print(f"{len(known)} books, {len(ids)} asked for, {options.rounds} rounds of {options.seconds:g} s, "
               "16 connections, one worker each\n")  # fmt: skip
-        peaks = compare(Server(url, api, ours, ids[0]), peer, chosen, options.rounds, options.seconds)
+        compare(Server(url, api, ours, ids[0]), peer, scored, chosen, options.rounds, options.seconds)
         print(
             f"\nStart to ready: {first_start_s:.2f} s with a download of the model, {again_s:.2f} s with its own copy"
         )
         print(f"First answer of a state of the books: {'; '.join(counted)}")
         print(f"Memory of a worker after that load: {own_bytes(ours) / 2**20:.0f} MB that no other could share")
-        if not options.no_mlflow_serve:
-            scored, process = running.enter_context(mlflow_models_serve(work, model))
-            theirs = load(process, scored, asked[LISTS], options.seconds, body=INVOCATION)
-            figures = f"{theirs.per_s:.0f} lists/s, p99 {theirs.p99_ms:.1f} ms, {theirs.errors} errors"
-            times = [f"{how} {peaks[LISTS, how] / theirs.per_s:.0f}" for how in ORDERS if (LISTS, how) in peaks]
-            print(f"`mlflow models serve`, ids and reasons: {figures}; ours are so many times that: {', '.join(times)}")
 
 
 def compare(
-    server: Server, peer: tuple[str, psutil.Process], asked: dict[str, list[str]], rounds: int, seconds: float
-) -> dict[tuple[str, str], float]:
-    """Print the table -> requests per second of the API, by what is asked and how."""
+    server: Server,
+    peer: tuple[str, psutil.Process],
+    scored: tuple[str, psutil.Process] | None,
+    asked: dict[str, list[str]],
+    rounds: int,
+    seconds: float,
+) -> None:
+    """Print the table, and below it what cannot be in it. `scored`: the model as MLflow serves it, for lists alone."""
     bare, process = peer
     print("| asked | | errors | bare FastAPI | the API | ratio | ratio by CPU |\n|---|---|---|---|---|---|---|")
-    peaks, at_half = {}, []
+    below = []
     for name, paths in asked.items():
         for how, order in ORDERS.items():
-            both = in_turns(
-                rounds,
-                lambda paths=paths, order=order: load(process, bare, paths, seconds, order=order),  # type: ignore[misc]
-                lambda paths=paths, order=order: server.load(paths, seconds, order),  # type: ignore[misc]
-            )
-            row(f"{name} | {how}", *both)
-            peaks[name, how] = peak = statistics.median(one.per_s for one in both[1])
+            askings = [
+                partial(load, process, bare, paths, seconds, order=order),
+                partial(server.load, paths, seconds, order),
+            ]
+            if scored is not None and name == LISTS:
+                askings.append(partial(invoked, scored, paths, seconds))
+            theirs, ours, *rest = in_turns(rounds, *askings)
+            row(f"{name} | {how}", theirs, ours)
+            below += [beside_mlflow(f"{name}, {how}", ours, one) for one in rest]
+            peak = statistics.median(one.per_s for one in ours)
             if how != "skewed":  # at once: what the peak found kept is kept
                 pause_ms = round(32 / (peak / 2) * 1000)
                 half = server.load(paths, seconds, order, 32, pause_ms)
-                at_half.append(told(f"{name}, {how}", half, peak))
+                below.append(told(f"{name}, {how}", half, peak))
             if how == "cold":
                 with server.changing(CHANGED_EVERY_S):
                     half = server.load(paths, 10, "random", 32, pause_ms)
-                at_half.append(told(f"{name}, while a price changes each {CHANGED_EVERY_S:g} s", half, peak))
-    print("", *at_half, sep="\n")
-    return peaks
+                below.append(told(f"{name}, while a price changes each {CHANGED_EVERY_S:g} s", half, peak))
+    print("", *below, sep="\n")
+
+
+def invoked(scored: tuple[str, psutil.Process], paths: list[str], seconds: float) -> Load:
+    """The books of `paths`, asked of `mlflow models serve`; it keeps no answer, so in which order is the same to it."""
+    address, process = scored
+    return load(process, address, paths, seconds, body=INVOCATION)
+
+
+def beside_mlflow(what: str, ours: list[Load], theirs: list[Load]) -> str:
+    times = statistics.median(our.per_s / their.per_s for our, their in zip(ours, theirs, strict=True))
+    their_per_s = statistics.median(one.per_s for one in theirs)
+    errors = sum(one.errors for one in theirs)
+    return f"{what}: {times:.1f} times `mlflow models serve`, which tells {their_per_s:.0f}/s, {errors} errors"
 
 
 def told(what: str, half: Load, peak: float) -> str:
@@ -296,20 +312,21 @@ def bare_fastapi(folder: Path, api: str, paths: list[str]) -> Iterator[tuple[str
 
 
 @contextmanager
-def mlflow_models_serve(folder: Path, model: Tfidf) -> Iterator[tuple[str, psutil.Process]]:
+def mlflow_models_serve(model: Tfidf) -> Iterator[tuple[str, psutil.Process]]:
     import mlflow
 
-    (folder / "tfidf").mkdir()
-    model.save(folder / "tfidf")
-    saved, port = folder / "pyfunc", free_port()
-    mlflow.pyfunc.save_model(
-        str(saved), python_model=str(HERE / "_mlflow_model.py"), artifacts={"tfidf": str(folder / "tfidf")},
-        pip_requirements=[],
-    )  # fmt: skip
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved), "--env-manager", "local"]
-    with process([*command, "--port", str(port)], {}, folder / "models_serve.log") as started:
-        wait_for(f"http://127.0.0.1:{port}/ping")
-        yield f"http://127.0.0.1:{port}", started
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save(folder / "tfidf")
+        saved, port = folder / "pyfunc", free_port()
+        mlflow.pyfunc.save_model(
+            str(saved), python_model=str(HERE / "_mlflow_model.py"), artifacts={"tfidf": str(folder / "tfidf")},
+            pip_requirements=[],
+        )  # fmt: skip
+        command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved), "--env-manager", "local"]
+        with process([*command, "--port", str(port)], {}, folder / "models_serve.log") as started:
+            wait_for(f"http://127.0.0.1:{port}/ping")
+            yield f"http://127.0.0.1:{port}", started
 
 
 @contextmanager

@@ -155,13 +155,33 @@ def test_more_are_scored_where_those_scored_at_first_do_not_settle_it(
     assert filtered_recall(model, 0.5) < 0.99 < with_the_rest
 
 
-def test_columns_alike_in_their_last_bits_are_told_apart() -> None:
+@pytest.mark.parametrize("few", [0, 10**9])
+def test_columns_alike_in_their_last_bits_are_told_apart(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_index, "FEW", few)
     columns = np.array([3, 3 + 2**16], np.int32)
     entries = ([1.0, 1.0, 0.8, 0.6], ([0, 1, 2, 2], columns[[0, 1, 0, 1]]))
     by_book = csr_matrix(entries, shape=(3, 2**18), dtype=np.float32)
     index = _index.InvertedIndex(_index.Compressed.of(by_book), _index.Compressed.of(by_book.T.tocsr()))
     assert index.cosines_of(2, np.arange(3)).tolist() == index.cosines(2).tolist()
     assert index.cosines_of(2, np.arange(3)).tolist() == pytest.approx([0.8, 0.6, 1.0])
+
+
+@pytest.mark.parametrize("few", [0, 10**9])
+@pytest.mark.parametrize("limit", [1, 5, 10**6])
+def test_what_books_share_is_what_their_vectors_share(
+    model: Tfidf, few: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_index, "FEW", few)
+    by_book, others = model.index_.by_book, np.array([3, 50, 8, 7, 900, 3])
+    dense = csr_matrix((by_book.data, by_book.indices, by_book.indptr), shape=(BOOKS, len(model.vocabulary_))).toarray()
+    shared = model.index_.shared(7, others, limit)
+    for rank, products in enumerate(dense[7] * dense[others]):
+        largest = np.lexsort((np.arange(len(products)), -products))[: min(limit, np.count_nonzero(products))]
+        own = slice(shared.bounds[rank], shared.bounds[rank + 1])
+        assert shared.columns[own].tolist() == largest.tolist()
+        assert shared.products[own].tolist() == products[largest].tolist()
+        assert shared.counts[rank] == np.count_nonzero(products)
+        assert shared.totals[rank] == pytest.approx(products.sum(), rel=1e-6)
 
 
 def filtered_recall(model: Tfidf, share: float) -> float:

@@ -23,6 +23,7 @@ from bookclub_platform.models._contract import BookText, Recommendation
 from bookclub_platform.models._fold import merged
 from bookclub_platform.models._index import Vector, nearest
 from bookclub_platform.models._lists import Allowed
+from bookclub_platform.models._reasons import REASONS
 from bookclub_platform.models._whole_lists import senses_of
 from bookclub_platform.models.tfidf import Tfidf
 
@@ -254,11 +255,10 @@ class Grown:
             if part is None or not len(inside):
                 continue
             at = places[inside] - offset
-            shared = part.index_.shared(probe.vector, at)
-            near, senses = scores[inside].tolist(), _senses(part, probe, at).tolist()
-            for rank, row, score, sense, terms in zip(inside.tolist(), at.tolist(), near, senses, shared, strict=True):
-                reasons = self.base.reasons(score, sense, terms)
-                found[rank] = Recommendation(int(part.book_ids[row]), score, reasons)
+            near = scores[inside]
+            why = self.base.reasons(near, _senses(part, probe, at), part.index_.shared(probe.vector, at, REASONS))
+            ids = part.book_ids[at].tolist()
+            found.update(zip(inside.tolist(), map(Recommendation, ids, near.tolist(), why), strict=True))
         return [found[rank] for rank in range(len(places))]
 
     def _parts(self) -> list[Tfidf]:

@@ -2,7 +2,7 @@
 
     index = InvertedIndex(by_book, by_column)
     index.cosines(7)               ->  (n,) float64
-    index.shared(7, array([3, 9])) ->  the columns that 7 shares with 3 and with 9, and what each adds to the cosine
+    index.shared(7, array([3, 9]), 5)  ->  the columns that 7 shares with 3 and with 9, and what each adds to the cosine
     index.among(7, is_allowed, works, 10)  ->  the ten nearest of the allowed books, and their cosines
 
 `cosines` and `shared` are exact: only the books that share a column with the one asked for are touched, and all of
@@ -32,6 +32,7 @@ NARROW = 3_000
 STEPS = (62_500, 125_000, 187_500, 250_000)
 ALLOWED_POSTINGS = 20_000
 FIRST, SCORED = 100, 1_000
+FEW = 3_000  # entries: to look each up is faster than to make a table first
 
 
 class Compressed(NamedTuple):
@@ -70,14 +71,24 @@ class Compressed(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What a pair of books shares, largest first: columns, and what each adds to the cosine."""
+    """What each of k books shares with one: of the i-th book the columns `columns[bounds[i]:bounds[i + 1]]` and what
+    each adds to the cosine, the largest alone, largest first; of equals the first column.
+
+    Attributes:
+        bounds: (k + 1,).
+        counts: (k,) how many columns there are in all.
+        totals: (k,) what all of them add.
+    """
 
     columns: NDArray[np.int32]
     products: NDArray[np.float32]
+    bounds: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    totals: NDArray[np.float64]
 
 
 class Vector(NamedTuple):
-    """What is compared with the books and need be none of them: columns, each once, and weights of 0 or more."""
+    """What is compared with the books and need be none of them: columns, ascending, and weights of 0 or more."""
 
     columns: NDArray[np.int32]
     weights: NDArray[np.float32]
@@ -85,7 +96,8 @@ class Vector(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InvertedIndex:
-    """The same matrix (n books, m columns) twice: `by_book` has a row a book, `by_column` a row a column."""
+    """The same matrix (n books, m columns) twice: `by_book` has a row a book, whose columns ascend, `by_column` a row a
+    column."""
 
     by_book: Compressed
     by_column: Compressed
@@ -108,13 +120,18 @@ class InvertedIndex:
         sums = np.bincount(owners, weights=products, minlength=len(others))
         return np.asarray(sums, dtype=np.float64)  # of no book they would be integers
 
-    def shared(self, book: int | Vector, others: NDArray[np.integer]) -> list[Shared]:
-        """For each of `others` (places) what it shares with `book`."""
+    def shared(self, book: int | Vector, others: NDArray[np.integer], limit: int) -> Shared:
+        """What each of `others` (places) shares with `book`, the `limit` largest of each."""
         owners, columns, products = self._products(book, others)
         kept = np.flatnonzero(products)
-        kept = kept[np.lexsort((columns[kept], -products[kept], owners[kept]))]
-        bounds = np.searchsorted(owners[kept], np.arange(len(others) + 1))
-        return [Shared(columns[kept[start:end]], products[kept[start:end]]) for start, end in pairwise(bounds)]
+        owners, columns, products = owners[kept], columns[kept], products[kept]
+        counts = np.bincount(owners, minlength=len(others))
+        totals = np.asarray(np.bincount(owners, weights=products, minlength=len(others)), dtype=np.float64)
+        order = np.lexsort((columns, -products, owners))
+        ranks = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        largest = order[ranks < limit]
+        bounds = np.concatenate([[0], np.cumsum(np.minimum(counts, limit))])
+        return Shared(columns[largest], products[largest], bounds, counts, totals)
 
     def among(
         self, book: int | Vector, is_allowed: NDArray[np.bool_], works: NDArray[np.int32], limit: int
@@ -193,14 +210,21 @@ class InvertedIndex:
         lengths = ends - starts
         entries = np.arange(lengths.sum()) + np.repeat(ends - np.cumsum(lengths), lengths)
         columns = self.by_book.indices[entries]
-        ranks = _ranks(asked.columns)
-        at = ranks[columns & (len(ranks) - 1)]
-        kept = np.flatnonzero(asked.columns[at] == columns)
+        at = _sought(asked.columns, columns)
+        kept = np.flatnonzero(asked.columns.take(at) == columns)
         owners = np.repeat(np.arange(len(others)), _within(kept, starts, ends)[0])
         return owners, columns[kept], self.by_book.data[entries[kept]] * asked.weights[at[kept]]
 
     def _asked(self, book: int | Vector) -> Vector:
         return book if isinstance(book, Vector) else self.vector(book)
+
+
+def _sought(columns: NDArray[np.int32], entries: NDArray[np.int32]) -> NDArray[np.integer]:
+    """Where in `columns`, ascending, each of `entries` is, if it is there; else anywhere."""
+    if len(entries) < FEW:
+        return np.asarray(np.minimum(columns.searchsorted(entries), max(len(columns) - 1, 0)))
+    ranks = _ranks(columns)
+    return np.asarray(ranks[entries & (len(ranks) - 1)])
 
 
 def _ranks(columns: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -35,6 +35,7 @@ from bookclub_platform.models._index import Compressed, InvertedIndex, Shared, n
 from bookclub_platform.models._lists import Lists
 from bookclub_platform.models._nearest import nearest_lists
 from bookclub_platform.models._parameters import checked
+from bookclub_platform.models._reasons import REASONS, told_reasons
 from bookclub_platform.models._search import SearchIndex
 from bookclub_platform.models._segments import Segments, segments_of
 from bookclub_platform.models._stems import Stems
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 UNKNOWN_CATEGORIES = ("default", "add-a-comment", "unsorted", "choose-a-category")  # the last two are the sandbox's
-REASONS = 5
 
 
 class Tfidf:
@@ -336,12 +336,11 @@ class Tfidf:
         if at == len(self.book_ids) or self.book_ids[at] != book_id:
             raise KeyError(book_id)
         others, scores = self._nearest(at, limit, is_allowed)
-        capped = np.minimum(scores, 1.0).tolist()
-        senses = self._senses(at, others).tolist()
-        pairs = zip(others, capped, senses, self.index_.shared(at, others), strict=True)
+        capped = np.minimum(scores, 1.0)
+        why = self.reasons(capped, self._senses(at, others), self.index_.shared(at, others, REASONS))
         return [
-            Recommendation(int(self.book_ids[other]), score, self.reasons(score, sense, shared))
-            for other, score, sense, shared in pairs
+            Recommendation(book_id, score, reasons)
+            for book_id, score, reasons in zip(self.book_ids[others].tolist(), capped.tolist(), why, strict=True)
         ]
 
     def _nearest(
@@ -375,22 +374,9 @@ class Tfidf:
             return np.zeros(len(others))
         return senses_of(self.embedding_, self.embedding_weight, self.embedding_[at], others)
 
-    def reasons(self, score: float, sense: float, shared: Shared) -> list[Reason]:
-        """The largest shares one by one, then the rest as one: together the score."""
-        first_category = len(self.vocabulary_) - self.n_categories_
-        of_words = score - sense
-        total = float(shared.products.sum())
-        largest = zip(shared.columns[:REASONS].tolist(), shared.products[:REASONS].tolist(), strict=True)
-        reasons = [
-            Reason("category" if at >= first_category else "term", self.vocabulary_[at], of_words * product / total)
-            for at, product in largest
-        ]
-        further = len(shared.columns) - len(reasons)
-        rest = of_words - sum(reason.share for reason in reasons)
-        if sense > 0:
-            reasons.append(Reason("embedding", "similar subjects", sense))
-        reasons.sort(key=lambda reason: -reason.share)
-        return [*reasons, Reason("terms", f"{further} more", max(rest, 0.0))] if further else reasons
+    def reasons(self, scores: NDArray[np.floating], senses: NDArray[np.floating], shared: Shared) -> list[list[Reason]]:
+        """Of each of the k books that `scores` are of: see `told_reasons`."""
+        return told_reasons(scores, senses, shared, self.vocabulary_, len(self.vocabulary_) - self.n_categories_)
 
     def save(self, folder: Path) -> None:
         """See `Model.save`."""

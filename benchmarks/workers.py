@@ -1,7 +1,7 @@
 """One, two and three workers under the same load -> the memory that each worker after the first costs, as Markdown.
 
     python benchmarks/workers.py                                                   # 1,000 books: two minutes; needs wrk
-    python benchmarks/workers.py --books 1000000 --work FOLDER --settle 60         # the FOLDER of serving.py
+    python benchmarks/workers.py --books 1000000 --work FOLDER --settle 90 --accounts 2    # the FOLDER of serving.py
 
 All is asked of them: lists, with filters, of categories, books, pages, searches, counts; then accounts log in and
 export. Memory is the proportional set size of all processes of the API together: what several of them share, such as
@@ -32,7 +32,7 @@ from serving import UNLIMITED, filled, mlflow_server, publish, questions, serve
 
 OPEN = UNLIMITED | {"BOOKCLUB_LOGINS_PER_MINUTE": "0", "BOOKCLUB_REGISTRATIONS_PER_HOUR": "0"}
 CONNECTIONS = 8  # for each worker
-ACCOUNTS, LOGINS, AT_ONCE = 8, 10, 8
+LOGINS = 10
 PASSWORD = "nineteen green kettles sing"
 
 
@@ -75,7 +75,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--seconds", type=int, default=3, help="of each kind of question, for each worker")
     parser.add_argument(
-        "--settle", type=float, default=10, help="seconds after the start in which books are read ahead"
+        "--settle",
+        type=float,
+        default=10,
+        help="seconds after the start, in which books are read ahead, and after the load: a worker with a large "
+        "catalogue gives back what it has worked with once a minute, and later where that takes long",
+    )
+    parser.add_argument(
+        "--accounts", type=int, default=8, help="that log in and export at once; of a million books 2, or they give way"
     )
     parser.add_argument("--work", type=Path, help="a folder that keeps what is made for the next run")
     return parser.parse_args()
@@ -102,17 +109,17 @@ def one_run(
         before = Memory.of(parent)
         seconds = options.seconds * workers
         errors = sum(load(parent, api, paths, seconds, CONNECTIONS * workers).errors for paths in asked.values())
-        with exporters(api) as accounts, ThreadPoolExecutor(AT_ONCE) as threads:
+        with exporters(api, options.accounts) as accounts, ThreadPoolExecutor(options.accounts) as threads:
             errors += sum(threads.map(use, accounts))
-        time.sleep(2)
+        time.sleep(options.settle)
         return before, Memory.of(parent), errors
 
 
 @contextmanager
-def exporters(api: str) -> Iterator[list[tuple[str, str]]]:
+def exporters(api: str, count: int) -> Iterator[list[tuple[str, str]]]:
     """(address, name) of accounts."""
     with httpx.Client(base_url=api, timeout=60) as client:
-        names = [f"reader-{random.randrange(10**9)}" for _ in range(ACCOUNTS)]
+        names = [f"reader-{random.randrange(10**9)}" for _ in range(count)]
         for name in names:
             client.post("/register", json={"username": name, "password": PASSWORD}).raise_for_status()
         yield [(api, name) for name in names]

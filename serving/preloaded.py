@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 
+from bookclub_platform.core.passwords import MIN_LENGTH, weakness
 from serving.app import create_app
 from serving.routes import routers
 from serving.stock_files import give_back_memory
@@ -15,6 +16,7 @@ from serving.stock_files import give_back_memory
 __all__ = ["create_app"]
 
 list(routers())
+weakness("nobody", "a" * MIN_LENGTH)  # makes its lists of words: 5 MB
 gc.collect()
 gc.freeze()
 give_back_memory()

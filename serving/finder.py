@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
 
 from bookclub_platform.core.browse import Filters, select_found
 from bookclub_platform.core.tables import select_by_code, select_listed
@@ -54,14 +56,14 @@ async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> 
         everything = await asyncio.to_thread(_found, champion, query.q, Filters()) if filters != Filters() else found
         facets = await facets_of(snapshot, filters, among=list({*coded, *everything.scores, *ids}))
     if query.sort == "relevance":
-        books = await _books(snapshot, {*best, *ids[page]})
-        scores = await asyncio.to_thread(_scores, found, coded, best, books)
+        rows = await _rows(snapshot, {*best, *ids[page]})
+        scores = await asyncio.to_thread(_scores, found, coded, best, rows)
         ids = sorted(best, key=lambda book_id: -scores[book_id]) + ids[_READ:]
     else:
         ids = [row.id for row in await snapshot.rows(select_found(ids, filters, query.sort))]
-        books = await _books(snapshot, ids[page])
-        scores = await asyncio.to_thread(_scores, found, coded, best, books)
-    shown = [(books[book_id], scores.get(book_id) or found.scores[book_id]) for book_id in ids[page]]
+        rows = await _rows(snapshot, ids[page])
+        scores = await asyncio.to_thread(_scores, found, coded, best, rows)
+    shown = [(rows[book_id], scores.get(book_id) or found.scores[book_id]) for book_id in ids[page]]
     return Finding(await asyncio.to_thread(_items, found, shown), len(ids), facets)
 
 
@@ -89,29 +91,28 @@ async def _coded(snapshot: Snapshot, text: str) -> list[int]:
     return [row.id for row in await snapshot.rows(select_by_code(code))] if _CODE.fullmatch(code) else []
 
 
-async def _books(snapshot: Snapshot, ids: Collection[int]) -> dict[int, Book]:
-    rows = await snapshot.rows(select_listed(list(ids))) if ids else []
-    return {row.id: Book.model_validate(row) for row in rows}
+async def _rows(snapshot: Snapshot, ids: Collection[int]) -> dict[int, sa.Row[Any]]:
+    return {row.id: row for row in await snapshot.rows(select_listed(list(ids)))} if ids else {}
 
 
-def _scores(found: Found, coded: Sequence[int], best: Sequence[int], books: dict[int, Book]) -> dict[int, float]:
-    """Of those of `best` that are among `books`."""
-    scores = {book_id: found.score(book_id, _texts(books[book_id])) for book_id in best if book_id in books}
+def _scores(found: Found, coded: Sequence[int], best: Sequence[int], rows: dict[int, sa.Row[Any]]) -> dict[int, float]:
+    """Of those of `best` that are among `rows`."""
+    scores = {book_id: found.score(book_id, _texts(rows[book_id])) for book_id in best if book_id in rows}
     return scores | dict.fromkeys(coded, 1.0)
 
 
-def _items(found: Found, shown: Sequence[tuple[Book, float]]) -> list[SearchItem]:
-    return [_item(found, book, score) for book, score in shown]
+def _items(found: Found, shown: Sequence[tuple[sa.Row[Any], float]]) -> list[SearchItem]:
+    return [_item(found, row, score) for row, score in shown]
 
 
-def _item(found: Found, book: Book, score: float) -> SearchItem:
+def _item(found: Found, row: sa.Row[Any], score: float) -> SearchItem:
     matched = Matched(
-        terms=found.reader.matched(_texts(book)),
-        title=[Piece.model_validate(piece) for piece in found.reader.pieces(book.title)],
-        snippet=[Piece.model_validate(piece) for piece in found.reader.snippet(book.description or "")],
+        terms=found.reader.matched(_texts(row)),
+        title=[Piece.model_validate(piece) for piece in found.reader.pieces(row.title)],
+        snippet=[Piece.model_validate(piece) for piece in found.reader.snippet(row.description or "")],
     )
-    return SearchItem(**dict(book), score=score, matched=matched)
+    return SearchItem(**dict(Book.model_validate(row)), score=score, matched=matched)
 
 
-def _texts(book: Book) -> list[str]:
-    return [book.title, book.description or ""]
+def _texts(row: sa.Row[Any]) -> list[str]:
+    return [row.title, row.description or ""]

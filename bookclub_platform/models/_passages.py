@@ -50,6 +50,12 @@ def _words_of(text: str) -> tuple[str, ...]:
     return tuple(map(intern, words(text)))
 
 
+@lru_cache(maxsize=20_000)
+def _words_of_one(shown: str) -> tuple[str, ...]:
+    """The same of what is shown as one word: texts are made of few, and one by one they cost as much as a text."""
+    return tuple(words(shown))
+
+
 class Reader:
     """Reads texts for one question, as each index has heard it."""
 
@@ -66,6 +72,7 @@ class Reader:
                 for place, _ in word.places:
                     self._known.setdefault(index.lexicon.word(place), at)
         self._known |= {word.text: at for at, word in enumerate(question.words)}
+        self._shown: dict[str, int | None] = {}
         self._stem = lru_cache(maxsize=None)(stemmer())
 
     def in_order(self, text: str) -> float:
@@ -102,22 +109,29 @@ class Reader:
 
     def matched(self, texts: Sequence[str]) -> list[str]:
         """The words of the question that stand in any of `texts`, in its order."""
-        found = {self._word(word) for text in texts for word in words(text)}
+        found = {self._word(word) for text in texts for word in set(_words_of(text))}
         return [word.text for at, word in enumerate(self._question.words) if at in found]
 
     def _read(self, text: str) -> Iterator[_Shown]:
         for match in _SHOWN.finditer(text):
-            read = [self._word(word) for word in words(match[0])]
-            yield _Shown(match.start(), match.end(), next((at for at in read if at is not None), None))
+            yield _Shown(match.start(), match.end(), self._shown_word(match[0]))
+
+    def _shown_word(self, shown: str) -> int | None:
+        """Which word of the question the first is, of those that are shown as one, that is any."""
+        if shown not in self._shown:
+            read = (self._word(word) for word in _words_of_one(shown))
+            self._shown[shown] = next((at for at in read if at is not None), None)
+        return self._shown[shown]
 
     def _marked(self, shown: list[_Shown]) -> list[_Shown]:
         """Without lonely stop words: a text in which each "the" is marked says nothing."""
         if len(self._stop) == len(self._question.words):
             return shown
-        kept = []
+        kept = [*shown]
         for at, word in enumerate(shown):
-            beside = {other.word for other in shown[max(at - 1, 0) : at + 2]} - self._stop - {None}
-            kept.append(word._replace(word=None) if word.word in self._stop and not beside else word)
+            if word.word in self._stop:
+                beside = {other.word for other in shown[max(at - 1, 0) : at + 2]} - self._stop - {None}
+                kept[at] = word if beside else word._replace(word=None)
         return kept
 
     def _word(self, word: str) -> int | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import decimal
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -50,7 +51,7 @@ UNLIMITED = {f"BOOKCLUB_{name}": "0" for name in ("ANONYMOUS_PER_MINUTE", "ACCOU
 LISTS = "10 like a book"
 COUNTED = ("/stats/overview", "/stats/categories", "/categories")
 CHANGED_EVERY_S = 0.5
-MOST_S = 120.0  # to ask once for each
+LEAST_PER_S = 400  # so many addresses are asked for once in a second
 ORDERS: dict[str, Order] = {"cold": "once", "kept": "random", "skewed": "zipf"}
 
 
@@ -121,7 +122,7 @@ def compare(
             if scored is not None and name == LISTS:
                 askings.append(partial(invoked, scored, paths, seconds))
             if how != "cold":  # of a large catalogue the rounds alone would come to the fewest twice
-                load(server.process, server.address, paths, MOST_S, order="once")
+                load(server.process, server.address, paths, math.ceil(len(paths) / LEAST_PER_S), order="once")
             theirs, ours, *rest = in_turns(rounds, *askings)
             row(f"{name} | {how}", theirs, ours)
             below += [beside_mlflow(f"{name}, {how}", ours, one) for one in rest]

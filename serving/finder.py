@@ -7,7 +7,6 @@ lineup was read has to pass in the snapshot, too.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from serving import problems
 from serving.catalogue import Snapshot
 from serving.champion import Champion
 from serving.facets import facets_of
+from serving.off_loop import in_long_turn
 from serving.questions import SearchQuery
 from serving.schemas import Book, Facets, Matched, Piece, SearchItem
 
@@ -48,23 +48,23 @@ async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> 
         Problem: 503, the model in use was made before there was search; 409, the cursor is of another order.
     """
     filters, page = query.filters(), query.page
-    found = await asyncio.to_thread(_found, champion, query.q, filters)
+    found = await in_long_turn(_found, champion, query.q, filters)
     coded = await _coded(snapshot, query.q)
     ids = await _passing(snapshot, [*coded, *found.scores], filters)
     best, facets = ids[:_READ], None
     if query.facets:
-        everything = await asyncio.to_thread(_found, champion, query.q, Filters()) if filters != Filters() else found
+        everything = await in_long_turn(_found, champion, query.q, Filters()) if filters != Filters() else found
         facets = await facets_of(snapshot, filters, among=list({*coded, *everything.scores, *ids}))
     if query.sort == "relevance":
         rows = await _rows(snapshot, {*best, *ids[page]})
-        scores = await asyncio.to_thread(_scores, found, coded, best, rows)
+        scores = await in_long_turn(_scores, found, coded, best, rows)
         ids = sorted(best, key=lambda book_id: -scores[book_id]) + ids[_READ:]
     else:
         ids = [row.id for row in await snapshot.rows(select_found(ids, filters, query.sort))]
         rows = await _rows(snapshot, ids[page])
-        scores = await asyncio.to_thread(_scores, found, coded, best, rows)
+        scores = await in_long_turn(_scores, found, coded, best, rows)
     shown = [(rows[book_id], scores.get(book_id) or found.scores[book_id]) for book_id in ids[page]]
-    return Finding(await asyncio.to_thread(_items, found, shown), len(ids), facets)
+    return Finding(await in_long_turn(_items, found, shown), len(ids), facets)
 
 
 def _found(champion: Champion, text: str, filters: Filters) -> Found:

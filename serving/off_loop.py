@@ -1,8 +1,11 @@
 """Work of some milliseconds -> done off the event loop, in the order in which it came.
 
     near = await in_turn(search, lineup, 7)       what search(lineup, 7) returns or raises
+    found = await in_long_turn(find, text)        the same of what takes ten times as long: a line of its own
 
-One after the other: side by side each would take as long as all of them together, the first as long as the last.
+One after the other: side by side each would take as long as all of them together, the first as long as the last, and
+what the event loop answers meanwhile would wait for as many threads. With four searches at once the 99th percentile of
+lists was 26 ms with 1,000 books and 86 ms with a million, with one 5 ms, and no more searches were answered.
 """
 
 from __future__ import annotations
@@ -16,8 +19,13 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 SMALL = 20_000  # of so many books any list is found in less time than another thread takes to begin
-_THREAD = ThreadPoolExecutor(1, thread_name_prefix="search")  # it begins with the first work, which no fork comes after
+# They begin with the first work, which no fork comes after.
+_SHORT, _LONG = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("short", "long"))
 
 
 async def in_turn(work: Callable[[Unpack[Ts]], T], *given: *Ts) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_THREAD, work, *given)
+    return await asyncio.get_running_loop().run_in_executor(_SHORT, work, *given)
+
+
+async def in_long_turn(work: Callable[[Unpack[Ts]], T], *given: *Ts) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_LONG, work, *given)

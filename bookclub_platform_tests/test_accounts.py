@@ -384,8 +384,11 @@ def test_forty_logins_at_once_hold_nobody_up_who_reads(client: httpx.Client) -> 
     with ThreadPoolExecutor(40) as pool:
         logins = [pool.submit(login, client, "reader", "wrong") for _ in range(40)]
         time.sleep(0.1)
-        started = time.perf_counter()
-        assert client.get("/books", headers=reader).is_success
-        took_s = time.perf_counter() - started
+        started, took_s = time.perf_counter(), []
+        while not took_s or not all(job.done() for job in logins):  # one alone may meet a busy moment of the machine
+            asked = time.perf_counter()
+            assert client.get("/books", headers=reader).is_success
+            took_s.append(time.perf_counter() - asked)
+        all_s = time.perf_counter() - started
         assert {job.result().status_code for job in logins} <= {401, 503}
-        assert took_s < (time.perf_counter() - started) / 3, "hashing must not run on the event loop"
+        assert statistics.median(took_s) < all_s / 3, "hashing must not run on the event loop"

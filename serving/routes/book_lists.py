@@ -9,11 +9,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response, Security
 from starlette.responses import StreamingResponse
 
+from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_listed
-from serving import problems
-from serving.catalogue import State
-from serving.champion import ChampionKeeper
-from serving.dependencies import TheCatalogue, TheExports, TheKeeper, ThePopular
+from serving import counts, problems
+from serving.dependencies import TheCatalogue, TheChampionIfAny, TheExports, ThePopular
 from serving.examples import example_of_model
 from serving.exports import MEDIA_TYPES
 from serving.feedback_shapes import PopularBook, PopularBooks
@@ -50,7 +49,7 @@ async def export_books(
     query: Annotated[ExportQuery, Query()],
     claims: Annotated[Claims, Security(guard, scopes=["export"])],
     exports: TheExports,
-    keeper: TheKeeper,
+    champion: TheChampionIfAny,
     fresh: TheFreshness,
     response: Response,
 ) -> StreamingResponse:
@@ -82,7 +81,7 @@ async def export_books(
                 "the export anew.",
             )
         response.headers["Accept-Ranges"] = "none"
-        if (books := _books(keeper, export.state, query)) is not None:
+        if (books := _books(counts.stock_of(champion, export.state), query)) is not None:
             response.headers["Bookclub-Books"] = str(books)
         return export.response(response.headers)
     except BaseException:
@@ -90,10 +89,9 @@ async def export_books(
         raise
 
 
-def _books(keeper: ChampionKeeper, state: State, query: ExportQuery) -> int | None:
+def _books(stock: Stock | None, query: ExportQuery) -> int | None:
     """How many books the export has; None where Postgres would have to count them."""
-    stock = keeper.current.lineup.stock if keeper.current is not None else None
-    if stock is None or query.with_delisted or keeper.current is None or keeper.current.lineup.state != state:
+    if stock is None or query.with_delisted:
         return None
     return len(stock.ids) - int(stock.ids.searchsorted(query.after, side="right"))
 

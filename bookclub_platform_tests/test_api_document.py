@@ -18,7 +18,7 @@ from bookclub_platform.core.settings import Settings
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import PROBLEM, World, get
 from serving.app import create_app
-from serving.cursor import MAX_ID
+from serving.digits import MAX_ID
 from serving.examples import example_of
 from serving.policies import TRIES
 from serving.problems import KINDS

@@ -19,6 +19,7 @@ from starlette.routing import Match, Mount
 
 from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, NoChampion
 from serving import tracing
+from serving.digits import MAX_ID
 from serving.headers import secured
 
 MEDIA_TYPE = "application/problem+json"
@@ -65,7 +66,7 @@ class ProblemDetails(BaseModel):
     )
     instance: str = Field(description="The path that was asked.", examples=["/books/42"])
     errors: list[FieldFault] = Field([], description="Of `invalid-request`: all that is wrong.")
-    book_ids: list[Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 2**53 - 1})]] = Field(
+    book_ids: list[Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_ID})]] = Field(
         [], description="Of `unknown-books`: those ids.", examples=[[41, 42]]
     )
     policies: list[str] = Field(

@@ -14,9 +14,8 @@ from bookclub_platform.core.tables import select_book
 from serving import counts, cursor, finder, neighbours
 from serving.catalogue import Catalogue, Snapshot
 from serving.champion import Champion, ChampionKeeper
-from serving.cursor import MAX_ID
 from serving.dependencies import TheCatalogue, TheChampionIfAny, TheKeeper
-from serving.digits import WHOLE, BookId, Stars
+from serving.digits import MAX_ID, WHOLE, BookId, Stars
 from serving.gate import charge
 from serving.questions import Limit, PageQuery, SearchQuery, SearchText
 from serving.schemas import Book, Recommendation

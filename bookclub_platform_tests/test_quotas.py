@@ -358,7 +358,7 @@ def test_right_passwords_and_faults_of_ours_cost_nothing_and_wrong_ones_of_an_ad
         with tries.one("ada", "192.0.2.1"):
             pass
         with pytest.raises(Problem, match="Too many people"), tries.one("ada", "192.0.2.1"):
-            raise Problem(503, "busy", "Too many people log in just now.")
+            raise Problem("busy", "Too many people log in just now.")
     assert [one_wrong(tries, "ada", "192.0.2.1") for _ in range(4)] == [True] * 3 + [False]
     names = [one_wrong(tries, f"name-{number}", "192.0.2.1") for number in range(40)]
     assert sum(names) == 27, "ten times as many from one address, whatever the names"

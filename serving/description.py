@@ -115,5 +115,5 @@ def _quota_row(quota: Quota) -> str:
 
 
 def _problem_row(status: int) -> str:
-    kinds = ", ".join(f"`{kind}`" for kind, (of, _) in KINDS.items() if of == status)
+    kinds = ", ".join(f"`{kind}`" for kind, of in KINDS.items() if of.status == status and not of.is_for_readers)
     return f"| {status} {phrase(status)} | {kinds} | {_TO_DO[status]} |"

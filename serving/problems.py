@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 from fastapi import FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
@@ -86,20 +86,21 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(BookclubError):
-    """A request that cannot be answered; `kind` names it for programs (`unknown-book`), `detail` for people."""
+    """A request that cannot be answered; `kind` names it for programs (`unknown-book`), `detail` for people: that of
+    KINDS, unless there is more to say."""
 
     def __init__(
-        self, status: int, kind: str, detail: str, headers: dict[str, str] | None = None, **members: Any
+        self, kind: str, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
     ) -> None:
-        super().__init__(detail)
-        self.status, self.kind, self.headers, self.members = status, kind, headers, members
+        super().__init__(detail or KINDS[kind].detail)
+        self.status, self.kind, self.headers, self.members = KINDS[kind].status, kind, headers, members
 
 
 class UnknownBook(Problem):
     """No book has this id."""
 
     def __init__(self, book_id: int) -> None:
-        super().__init__(404, "unknown-book", f"No book has the id {book_id}. GET /books lists those there are.")
+        super().__init__("unknown-book", f"No book has the id {book_id}. GET /books lists those there are.")
 
 
 class UnknownBooks(Problem):
@@ -108,7 +109,7 @@ class UnknownBooks(Problem):
     def __init__(self, book_ids: list[int]) -> None:
         named = ", ".join(map(str, book_ids))
         super().__init__(
-            404, "unknown-books", f"No book has any of these ids: {named}. Ask without them.", book_ids=book_ids
+            "unknown-books", f"No book has any of these ids: {named}. Ask without them.", book_ids=book_ids
         )
 
 
@@ -116,9 +117,7 @@ class OtherOrder(Problem):
     """A page in one order was asked for with the cursor of one in another."""
 
     def __init__(self, sort: str) -> None:
-        super().__init__(
-            409, "other-order", f"The cursor is of a page in the order {sort}: ask with sort={sort}, or anew."
-        )
+        super().__init__("other-order", f"The cursor is of a page in the order {sort}: ask with sort={sort}, or anew.")
 
 
 class Fault(TypedDict):
@@ -134,16 +133,14 @@ class InvalidRequest(Problem):
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         detail = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults[:5])
-        super().__init__(422, "invalid-request", detail, errors=faults)
+        super().__init__("invalid-request", detail, errors=faults)
 
 
 class OtherFilters(Problem):
     """A page of one list was asked for with the cursor of another's."""
 
     def __init__(self) -> None:
-        super().__init__(
-            409, "other-filters", "The cursor is of a page with other filters: ask with those of before, or anew."
-        )
+        super().__init__("other-filters")
 
 
 class ProblemResponse(JSONResponse):
@@ -155,8 +152,16 @@ class ProblemResponse(JSONResponse):
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
-# Kind of problem -> status, and a detail that it may have: for /docs. A test compares them with what is raised.
-KINDS = {
+class Kind(NamedTuple):
+    """A kind of problem: its status, and a detail that it may have. `is_for_readers`: pages alone tell it, in words."""
+
+    status: int
+    detail: str
+    is_for_readers: bool = False
+
+
+# For /docs, and for who raises one. A test compares them with what is raised.
+_KINDS: dict[str, tuple[Any, ...]] = {
     "invalid-scope": (400, "The account has none of the scopes admin."),
     "no-token": (401, "This needs an access token: POST /login gives one. Send it as Authorization: Bearer."),
     "expired-token": (401, "The access token has expired. Refresh it: POST /token/refresh."),
@@ -167,6 +172,7 @@ KINDS = {
     "insufficient-scope": (403, "The token lacks the scope export. Log in with an account that has it."),
     "weak-password": (403, "The password must not contain the name. Choose another."),
     "registration-closed": (403, "Accounts are made by the operator here: ask them."),
+    "other-site": (403, "The form comes from another site. Go on from the catalogue itself.", True),
     "unknown-book": (404, "No book has the id 42. GET /books lists those there are."),
     "unknown-books": (404, "No book has any of these ids: 41, 42. Ask without them."),
     "unknown-segment": (404, "No segment has the id 3-99. GET /segments lists those there are."),
@@ -202,6 +208,7 @@ KINDS = {
     "not-ready": (503, "The books cannot be read: the database does not answer."),
     "busy": (503, "Too many people log in just now. Try again."),
 }
+KINDS = {kind: Kind(*told) for kind, told in _KINDS.items()}
 _PLAIN = {  # whose status says it all
     400: "The query of the address is not UTF-8.",
     413: "The body may have 65536 bytes at most.",
@@ -228,7 +235,7 @@ def responses(*asked: int | str) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {}
     for one in asked:
         kind = one if isinstance(one, str) else None
-        status, detail = KINDS[one] if isinstance(one, str) else (one, _PLAIN[one])
+        status, detail = KINDS[one][:2] if isinstance(one, str) else (one, _PLAIN[one])
         example = _content(status, kind, detail, "/books") | _MEMBERS.get(kind or "", {})
         content = {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
         described = found.setdefault(status, {"description": "", "content": {MEDIA_TYPE: content}})

@@ -113,7 +113,6 @@ def books_of(champion: Champion, segment_id: str, in_stock: bool | None) -> tupl
     version, _, number = segment_id.partition("-")
     if version != champion.version.version:
         raise problems.Problem(
-            404,
             "other-model",
             f"Segment {segment_id} is of version {version} of the model, and version {champion.version.version} is in "
             "use. GET /segments lists its segments.",
@@ -123,7 +122,7 @@ def books_of(champion: Champion, segment_id: str, in_stock: bool | None) -> tupl
             chosen = listed if in_stock is None else listed[has_stock == in_stock]
             return segment, sorted(champion.lineup.grown.ids[chosen].tolist())
     raise problems.Problem(
-        404, "unknown-segment", f"No segment has the id {segment_id}. GET /segments lists those there are."
+        "unknown-segment", f"No segment has the id {segment_id}. GET /segments lists those there are."
     )
 
 
@@ -133,7 +132,6 @@ def _shelves(champion: Champion) -> list[_Shelf]:
     learned = grown.base.segments_
     if learned is None:
         raise problems.Problem(
-            404,
             "no-segments",
             f"{version.name} version {version.version} has learned no segments: it is of an earlier release, of a "
             "handful of books, or of so many that it has no embedding. Train it again, or go by /categories.",

@@ -29,8 +29,7 @@ class WrongPassword(Problem):
     """Name and password do not belong together."""
 
     def __init__(self) -> None:
-        detail = "Name and password do not belong together."
-        super().__init__(401, "wrong-credentials", detail, headers={"WWW-Authenticate": "Bearer"})
+        super().__init__("wrong-credentials", headers={"WWW-Authenticate": "Bearer"})
 
 
 class Tries:

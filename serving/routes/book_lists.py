@@ -75,7 +75,6 @@ async def export_books(
         fresh.check(export.state, None)
         if query.data_version not in {None, export.state.data_version}:
             raise problems.Problem(
-                409,
                 "data-moved-on",
                 f"The books are of data version {export.state.data_version} now, not of {query.data_version}. Begin "
                 "the export anew.",
@@ -115,9 +114,7 @@ async def list_popular(
         books = {row.id: Book.model_validate(row) for row in await snapshot.rows(select_listed(list(interest)))}
     wanted = [book_id for book_id in interest if book_id in books][: query.limit]
     if not wanted:
-        raise problems.Problem(
-            404, "no-feedback", "Nobody has clicked, liked or swapped a book in the last 30 days, as far as /feedback."
-        )
+        raise problems.Problem("no-feedback")
     name_versions(response, None, snapshot)
     items = [PopularBook(book=books[book_id], interest=interest[book_id]) for book_id in wanted]
     answer = PopularBooks(items=items, data_version=snapshot.data_version)

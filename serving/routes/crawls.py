@@ -43,12 +43,12 @@ async def start_crawl(
     have started some of them, or all."""
     known = await dagster.keys()
     if unknown := [key for key in asked.categories or [] if key not in known]:
-        raise problems.Problem(404, "unknown-categories", f"Dagster knows no category {', '.join(unknown)}.")
+        raise problems.Problem("unknown-categories", f"Dagster knows no category {', '.join(unknown)}.")
     async with catalogue.snapshot() as snapshot:
         retired = {row.category for row in await snapshot.rows(select_retired_everywhere())}
     wanted = set(asked.categories or known) - (set() if asked.categories else retired)
     if not wanted:
-        raise problems.Problem(404, "no-categories", "No category is known yet: Dagster's sensors find them.")
+        raise problems.Problem("no-categories")
     crawl_id = uuid4()
     stretches = [list(keys) for is_wanted, keys in itertools.groupby(known, key=wanted.__contains__) if is_wanted]
     # Before: what was begun and then failed, or was never answered, was an act too.
@@ -73,5 +73,5 @@ async def get_crawl(
 
 async def _found(dagster: TheDagster, crawl_id: UUID) -> Crawl:
     if (crawl := await dagster.crawl(crawl_id)) is None:
-        raise problems.Problem(404, "unknown-crawl", f"No crawl {crawl_id} was started here.")
+        raise problems.Problem("unknown-crawl", f"No crawl {crawl_id} was started here.")
     return crawl

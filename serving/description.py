@@ -7,8 +7,9 @@ from bookclub_platform.core.settings import Settings
 from serving import policies
 from serving.problems import KINDS, phrase
 from serving.quotas import Quota
+from serving.sizes import MAX_ADDRESS_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES
 
-_GENERAL = """
+_GENERAL = f"""
 Books from a shop, and for each of them the books most like it, with the reasons.
 
 * **Paging**: take `next` of a page as `cursor` of the next one, with the same filters and order, until it is null.
@@ -39,10 +40,10 @@ Books from a shop, and for each of them the books most like it, with the reasons
   only where they are spent. Beyond a quota the answer is 429: `violated-policies` names it, `RateLimit` tells of it,
   and `Retry-After` says when to come back. While one of wrong passwords is spent, the right password is refused as
   well.
-* **Limits**: pages and lists of 1 to 100; 100 books or events in a batch; bodies of 64 KiB, addresses of
-  8 KiB, headers of 32 KiB; ids up to 2^53 - 1; a question may take the database 3 seconds, figures over all books 30
-  seconds, an export 15 minutes. A few exports run at a time, one of each account: GET /books/export says who has to
-  wait or to give way.
+* **Limits**: pages and lists of 1 to 100; 100 books or events in a batch; bodies of {MAX_BODY_BYTES // 1024} KiB,
+  addresses of {MAX_ADDRESS_BYTES // 1024} KiB, headers of {MAX_HEADER_BYTES // 1024} KiB;
+  ids up to 2^53 - 1; a question may take the database 3 seconds, figures over all books 30 seconds, an export
+  15 minutes. A few exports run at a time, one of each account: GET /books/export says who has to wait or to give way.
 * **HEAD** answers wherever GET does, with the same headers.
 * **Unknown** parameters and fields of JSON are refused (422) on every route, so that a misspelt filter is not passed
   over; and so is a parameter that comes twice, unless it is a list (`exclude`).

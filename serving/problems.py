@@ -21,6 +21,7 @@ from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, No
 from serving import tracing
 from serving.digits import MAX_ID
 from serving.headers import secured
+from serving.sizes import TOO_LONG
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -211,11 +212,9 @@ _KINDS: dict[str, tuple[Any, ...]] = {
 KINDS = {kind: Kind(*told) for kind, told in _KINDS.items()}
 _PLAIN = {  # whose status says it all
     400: "The query of the address is not UTF-8.",
-    413: "The body may have 65536 bytes at most.",
-    414: "The address may have 8192 bytes at most.",
     415: "Send the body as JSON, with the header Content-Type: application/json.",
-    431: "The headers may have 32768 bytes at most.",
     500: "The server made a mistake, which its log describes. Asking again may help.",
+    **TOO_LONG,
 }
 FORM_WANTED = f"Send the body as a form, with the header Content-Type: {FORMS[0]}."
 _MEMBERS: dict[str, dict[str, Any]] = {  # what a kind of problem adds to the members that all have
@@ -265,6 +264,11 @@ def answer(
     content = _content(status, kind, detail, request.url.path)
     # What goes wrong is true at that moment alone; without a word a cache may keep a 404.
     return ProblemResponse(content | members, status, {"Cache-Control": "no-store"} | (headers or {}))
+
+
+def plain(request: Request, status: int, headers: dict[str, str] | None = None) -> ProblemResponse:
+    """The response for a problem whose status says it all."""
+    return answer(request, status, _PLAIN[status], headers=headers)
 
 
 def of(request: Request, problem: Problem) -> ProblemResponse:
@@ -334,7 +338,7 @@ async def _invalid_request(request: Request, error: Exception) -> ProblemRespons
         if not sent.startswith(FORMS):
             return answer(request, 415, FORM_WANTED)
     elif errors[0]["loc"] == ["body"] and "json" not in sent:
-        return answer(request, 415, _PLAIN[415])
+        return plain(request, 415)
     return of(request, InvalidRequest(errors))
 
 
@@ -362,6 +366,6 @@ async def _fault(request: Request, error: Exception) -> ProblemResponse:
     # its next request on this one, which had nothing to do with the error.
     trace = tracing.current()  # Starlette makes this answer outside of all middleware
     named = {"X-Request-ID": trace.request_id} if trace is not None else {}
-    failed = answer(request, 500, _PLAIN[500], headers={"Connection": "close"} | named)
+    failed = plain(request, 500, headers={"Connection": "close"} | named)
     failed.raw_headers = secured(failed.raw_headers, request.url.path)
     return failed

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import problems
-from serving.headers import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, TOO_LONG, Pair, secured
+from serving.headers import Pair, secured
+from serving.sizes import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES
 
 _BEYOND_ASCII = re.compile(rb"%[89a-fA-F]")
 
@@ -52,13 +53,13 @@ class RefuseBroken:
 def _refusal(scope: Scope) -> problems.ProblemResponse | None:
     query = scope["query_string"]
     if len(scope["raw_path"]) + len(query) > MAX_ADDRESS_BYTES:
-        return problems.answer(Request(scope), 414, TOO_LONG[414])
+        return problems.plain(Request(scope), 414)
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-        return problems.answer(Request(scope), 431, TOO_LONG[431])
+        return problems.plain(Request(scope), 431)
     # Frameworks read what is broken as U+FFFD: another question than the one that was asked.
     is_beyond = not query.isascii() or (b"%" in query and _BEYOND_ASCII.search(query))
     if is_beyond and not _is_utf8(unquote_to_bytes(query)):
-        return problems.answer(Request(scope), 400, "The query of the address is not UTF-8.")
+        return problems.plain(Request(scope), 400)
     return None
 
 

@@ -134,7 +134,7 @@ async def no_such_page(request: Request) -> HTMLResponse:
 
 
 async def _like_it(keeper: ChampionKeeper, snapshot: Snapshot, book_id: int) -> list[Recommendation]:
-    """None while there is no model, or for a book that it does not know yet: a page without them is still of use."""
+    """Empty while there is no model, or if it does not know the book yet: the page is still useful without a list."""
     if keeper.current is None:
         return []
     lineup, choice = keeper.current.lineup, neighbours.Choice(limit=_LIKE_IT)

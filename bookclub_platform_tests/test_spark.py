@@ -238,7 +238,7 @@ def test_what_is_not_installed_is_named_with_its_mend(environment: Path, monkeyp
     monkeypatch.setitem(sys.modules, "pyspark", None)
     with dg.DagsterInstance.ephemeral() as instance:
         assert not graph.materialize("http://127.0.0.1:1", instance, ["tfidf_model"], {})
-        assert "pip install '.[spark]'" in failure(instance)
+        assert "pip install -c constraints.txt -e '.[spark]'" in failure(instance)
 
 
 @needs_spark

@@ -1,10 +1,10 @@
-"""Listed books of the database -> the files that serving/book_files.py maps, but for those that are there already.
+"""Listed books of the database -> the files that serving/book_files.py maps; only what they lack is read.
 
-    echo postgresql://... | python -m serving.book_filing HOME/serving/books HOME/serving/stock
+    { echo postgresql://...; cat; } | python -m serving.book_filing HOME/serving/books HOME/serving/stock
 
-Ends with its standard input, which whoever has started it holds open. What was filed before stays in use until more is
-written: books are added to the same file, a part after the other, and after each comes an index in the place of the
-one before. Where most is out of date, a new file is begun.
+Ends at once when its standard input ends: the worker that starts it holds the pipe open, and `cat` does so in a
+terminal. Books are appended to the same file in parts, and a new index replaces the old one after each part, so that
+readers always have a complete one. If most of the file is out of date, a new file is begun.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     app.add_middleware(ComposeAnswers, keeper=keeper, catalogue=catalogue, books=books, accounts=accounts, counts=kept)
 
-The routes would say the same, byte for byte, and say all else: what is wrong with a question, and what there is instead
-of near books. An answer is put together only while the lineup is of the newest data version: it is of that one state,
-for each book in it is of the version of its row that the lineup names. docs/decisions/0010 tells why.
+The routes would give the same answer, byte for byte. They also give all others: errors, and lists that are filled by a
+fallback. An answer is put together only while the lineup is of the data version to answer with. It is of that one
+state, because each book in it has the row version that the lineup names. See docs/decisions/0010.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     export = await exports.open(user_id, "csv", with_delisted=False, after=0); return export.response(headers)
 
-Each holds a connection and its snapshot for as long as the client takes, so there are a few at a time, one of each
-account, and none lasts for ever, nor goes on for who takes next to nothing; whoever is slow gives way to who waits. One
-that breaks off is gone on with by `after`.
+Each holds a connection and its snapshot for as long as the client reads. So there are only a few at a time, one per
+account, and each has a time limit. A very slow client is cut off, and a slow one gives way to one that waits; `after`
+resumes.
 """
 
 from __future__ import annotations

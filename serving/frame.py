@@ -37,7 +37,7 @@ class Composed:
     body: bytes
 
     def varied(self) -> Composed:
-        """As it is told to those who take no packed one, where others would be given that."""
+        """With the Vary of a response that others get gzipped."""
         return Composed(self.status, [*self.headers[:-1], (b"vary", VARIED.encode())], self.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

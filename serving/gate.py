@@ -9,7 +9,7 @@ Requests with a token count for the account, and for the address that they come 
 
     RateLimit-Policy: "account";q=1200;w=60, "address";q=6000;w=60
 
-and with another quota than that of requests likewise, behind it, where the answer counted against one.
+Other quotas that the answer counted against follow in the same fields.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ async def signed_in(request: Request, _: Annotated[str | None, Depends(described
         Problem: 401 without a token that holds.
     """
     claims = await guard(request, SecurityScopes([]), None)
-    assert claims is not None, "guard lets nobody pass without who does not ask for `read`"
+    assert claims is not None, "guard returns None only for routes that ask for `read`"
     return claims
 
 

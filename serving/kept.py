@@ -3,8 +3,9 @@
     app.add_middleware(KeepAnswers, kept=KeptAnswers(64 * 2**20), keeper=keeper, watch=watch, accounts=accounts)
 
 An answer is kept whole, under the model and the data version that its own headers name, and given out only while those
-are the ones in use: no answer mixes versions, and none is older than the watch's second. While Postgres is away,
-recommendations are given out all the same, with the data version that they are of. docs/decisions/0010 tells why.
+are the ones in use. So no answer mixes versions, and none is older than datawatch.py allows: one second, or up to 20 of
+a large catalogue. While Postgres is away, recommendations are still given out, with the data version that they are of.
+See docs/decisions/0010.
 """
 
 from __future__ import annotations

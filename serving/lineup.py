@@ -102,7 +102,7 @@ class Lineup:
         return self.mask(filters).may
 
     def mask(self, filters: Filters) -> Mask:
-        """The same."""
+        """`allowed`, with the digest that caches know it by."""
         return self._masks.of(filters)
 
     def at_hand(self, filters: Filters) -> Bits | None:

@@ -46,14 +46,14 @@ class Metrics(Collector):
         self._models: deque[str] = deque(maxlen=MODELS_SHOWN)
         self._latency = Histogram(
             "bookclub_http_request_seconds",
-            "Time from a request to the end of its answer.",
+            "Time from a request to the end of its response.",
             ["method", "route", "status"],
             buckets=_UP_TO_S,
             registry=self._registry,
         )
         self._by_version = Histogram(
             "bookclub_answer_seconds",
-            f"The same, by the model and data version that the answer names; the last {VERSIONS_SHOWN} such pairs.",
+            f"The same, by model and data version of the response; the last {VERSIONS_SHOWN} such pairs.",
             ["route", "model", "data_version"],
             buckets=_UP_TO_S,
             registry=self._registry,
@@ -61,7 +61,7 @@ class Metrics(Collector):
 
         self._feedback = Counter(
             "bookclub_feedback_events",
-            "Events of readers that were kept, by what they did and the model that had recommended the book.",
+            "Stored feedback events, by kind and by the model that recommended the book.",
             ["kind", "model"],
             registry=self._registry,
         )
@@ -103,27 +103,27 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What the others count themselves, asked when Prometheus asks."""
-        yield CounterMetricFamily("bookclub_model_swaps", "Champions taken up since the start.", self._keeper.swaps)
+        yield CounterMetricFamily("bookclub_model_swaps", "Champions loaded since the start.", self._keeper.swaps)
         if (champion := self._keeper.current) is not None:
             version = champion.version
             facts = {"name": version.name, "version": version.version, "run_id": version.run_id}
             yield InfoMetricFamily("bookclub_model", "The champion in use.", facts)
         fault = float(self._keeper.fault is not None)
-        yield GaugeMetricFamily("bookclub_model_fault", "1 while the registry's champion is not the one in use.", fault)
+        yield GaugeMetricFamily("bookclub_model_fault", "1 while the champion in use is not the registry's.", fault)
         if self._watch.version is not None:
-            said = "The newest data version that this process has heard of."
+            said = "Data version that answers are of."
             yield GaugeMetricFamily("bookclub_data_version", said, float(self._watch.version))
-        said = "1 while Postgres names the data version within a second."
+        said = "1 while Postgres answers within a second."
         yield GaugeMetricFamily("bookclub_database_up", said, float(self._watch.is_current))
         asked = CounterMetricFamily(
-            "bookclub_answer_cache_requests", "Questions that an answer may be kept of, by outcome.", labels=["outcome"]
+            "bookclub_answer_cache_requests", "Cacheable requests, by outcome.", labels=["outcome"]
         )
         for outcome in ("hits", "stale", "misses"):
             asked.add_metric([outcome], getattr(self._kept, outcome))
         yield asked
-        said = "Answers that were put together from books and reasons in memory."
+        said = "Responses assembled from books and reasons in memory."
         yield CounterMetricFamily("bookclub_answers_composed", said, self._kept.composed)
-        yield GaugeMetricFamily("bookclub_answer_cache_bytes", "What is kept takes.", self._kept.size_bytes)
+        yield GaugeMetricFamily("bookclub_answer_cache_bytes", "Bytes of cached responses.", self._kept.size_bytes)
 
     def exposition(self) -> bytes:
         """All figures, as Prometheus reads them; those of other workers are up to a second old."""

@@ -1,6 +1,6 @@
 """Address -> an engine for serving, and connections of it that answer within seconds or say DatabaseUnavailable.
 
-    engine = open_engine(url, 10, isolation_level="REPEATABLE READ")
+    engine = open_engine(url, 10, isolation_level="REPEATABLE READ", is_read_only=True)
     async with connected(engine, watch, "The books") as connection: ...
 
 Connects when first asked; after a failure the next request tries anew, unless the watch knows that nobody is answered.

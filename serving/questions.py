@@ -322,9 +322,6 @@ class _ListRequest(ListQuery):
     exclude: list[Id] = Field([], max_length=MAX_EXCLUDED, description=_EXCLUDE, examples=[[7, 8]])
 
 
-# Of a batch: so many books with lists so long. A thousand items are 2.5 MB, and half a second of work.
-
-
 class BatchRequest(_ListRequest):
     """Which books to find neighbours for."""
 

@@ -1,6 +1,6 @@
 """Champion + snapshot -> the segments of the catalogue, and the books of one.
 
-    find(champion, snapshot) -> Segments; books_of(champion, "3-1", after=0, ...) -> ids, ascending
+    find(champion, snapshot) -> Segments; books_of(champion, "3-1", in_stock=None) -> (Segment, ids ascending)
 
 Segments are of books and not of readers: what is told of readers comes by the accounts of shops, which says nothing of
 who is behind them. A segment is what a shop makes a themed shelf or a campaign of: books about like things, from all

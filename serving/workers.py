@@ -1,6 +1,6 @@
 """An app that can be made anew in each process, a socket -> several processes that answer on it.
 
-    serve(partial(create_app, settings, ...), listener, workers=2)
+    serve(partial(create_app, settings, ...), listener, workers=2, options=OPTIONS)     options: of uvicorn (run.py)
 
 uvicorn's supervisor: it starts a worker again that ends or hangs, ends all on SIGINT and SIGTERM, and on SIGHUP puts a
 fresh worker in the place of each. What workers share lies in files: quotas, keys of tokens, models (mapped, so that

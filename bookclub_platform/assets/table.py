@@ -36,8 +36,8 @@ _SHOWN = ["id", "source", "title", "price", "rating", "stock", "updated_at"]
 
 
 class LoadConfig(dg.Config):
-    """`least_share`: a crawl that finds less than this share of a category's books is not believed, and delists
-    nothing. Set it to 0 in the launchpad once a person has looked, and the books are gone."""
+    """`least_share`: a crawl that finds less than this share of a category's books is not loaded. Set it
+    to 0 in the launchpad once a person has looked, and the books are really gone."""
 
     least_share: float = LEAST_SHARE
 

@@ -14,7 +14,6 @@ from bookclub_platform.core.tables import book_observations, books, rejected_boo
 
 DAYS = 60
 _IS_LISTED = books.c.delisted_at.is_(None)
-# What broke, without the value that broke it: "price: '12,3,4'" -> "price".
 _RULE = rejected_books.c.rule
 _CHARACTERS = sa.func.coalesce(sa.func.char_length(books.c.description), 0)
 

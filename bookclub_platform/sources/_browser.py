@@ -84,7 +84,9 @@ class Browser:
             reason = f"needs a {lacking}: install Debian's chromium and chromium-driver, or set `{lacking}`"
             raise PermanentSourceError(self.address, reason)
         if importlib.util.find_spec("selenium") is None:
-            raise PermanentSourceError(self.address, "needs selenium: pip install 'bookclub-platform[browser]'")
+            raise PermanentSourceError(
+                self.address, "needs selenium: .venv/bin/pip install -c constraints.txt -e '.[browser]'"
+            )
         return program, driver
 
     def start(self, profile: str, contact: str | None) -> Chrome:

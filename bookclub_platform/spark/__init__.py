@@ -28,7 +28,10 @@ def check_installed() -> None:
     """
     otherwise = "or unset BOOKCLUB_SPARK_MASTER to fit without Spark."
     if importlib.util.find_spec("pyspark") is None:
-        raise ConfigurationError(f"PySpark is not installed. Install the extra, pip install '.[spark]', {otherwise}")
+        raise ConfigurationError(
+            "PySpark is not installed. Install the extra, .venv/bin/pip install -c constraints.txt -e '.[spark]', "
+            f"{otherwise}"
+        )
     home = os.environ.get("JAVA_HOME")
     java = Path(home, "bin", "java") if home else shutil.which("java")
     if java is None or not Path(java).is_file():

@@ -1,5 +1,5 @@
-"""Lists of books with addresses of their own, which must be known before `/books/{book_id}`: this file comes before
-books.py in the folder, and so do its routes."""
+"""Lists of books with paths of their own below /books. `routers()` of this package sorts them before
+`/books/{book_id}`, which would take them otherwise."""
 
 from __future__ import annotations
 

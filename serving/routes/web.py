@@ -133,7 +133,7 @@ async def no_such_page(request: Request) -> HTMLResponse:
 
 
 async def _like_it(champion: Champion | None, snapshot: Snapshot, book_id: int) -> list[Recommendation]:
-    """None while there is no model, or for a book that it does not know yet: a page without them is still of use."""
+    """Empty while there is no model, or if it does not know the book yet: the page is still useful without a list."""
     if champion is None:
         return []
     lineup, choice = champion.lineup, neighbours.Choice(limit=_LIKE_IT)

@@ -279,6 +279,12 @@ def of(request: Request, problem: Problem) -> ProblemResponse:
     return answer(request, problem.status, str(problem), problem.kind, headers, **problem.members)
 
 
+def nothing_there(request: Request, headers: dict[str, str] | None = None) -> ProblemResponse:
+    """The response for an address that no route has."""
+    detail = f"There is nothing at {request.url.path}. /docs lists what there is."
+    return answer(request, 404, detail, headers=headers)
+
+
 def unasked(status: int, detail: str) -> bytes:
     """The body of a problem of which nobody knows what was asked: without an `instance`."""
     content = {"type": "about:blank", "title": phrase(status), "status": status, "detail": detail}
@@ -310,8 +316,8 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     headers = dict(error.headers or {})
     detail = str(error.detail)
     if error.status_code == 404:
-        detail = f"There is nothing at {request.url.path}. /docs lists what there is."
-    elif error.status_code == 405:
+        return nothing_there(request, headers)
+    if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed(request))
         detail = f"{request.url.path} does not take {request.method}; it takes {headers['Allow']}."
     return answer(request, error.status_code, detail, headers=headers)

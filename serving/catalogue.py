@@ -2,6 +2,7 @@
 
     async with catalogue.snapshot() as snapshot:
         rows = await snapshot.rows(select_listed(ids)); snapshot.data_version
+    async with catalogue.snapshot(catalogue.figures) as snapshot: ...        for what takes longer
 
 A database that does not answer becomes DatabaseUnavailable within seconds, and is tried anew by the next request.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bookclub_platform.core.tables import select_state
+from serving.bulkheads import Bulkhead
 from serving.datawatch import DataWatch
 from serving.postgres import ANSWER_TIMEOUT_S, be_patient, connected, open_engine
 
@@ -83,24 +85,35 @@ class Snapshot:
 
 
 class Catalogue:
-    """The pool of connections to the books; connects when first asked. `watch` knows the newest version read."""
+    """The pool of connections to the books; connects when first asked.
+
+    Attributes:
+        watch: knows the newest version read.
+        searches, facets, figures: for questions of these sorts. Together they have fewer places than the pool has
+            connections: three are always left for questions that take a moment, and for /ready.
+    """
 
     def __init__(self, database_url: str, watch: DataWatch) -> None:
         self._engine = open_engine(database_url, POOL_SIZE, "REPEATABLE READ", is_read_only=True)
         self.watch = watch
+        self.searches = Bulkhead("searches", places=3, patience_s=ANSWER_TIMEOUT_S)
+        self.facets = Bulkhead("counts of facets", places=2, patience_s=PATIENCE_S)
+        self.figures = Bulkhead("counts over all books", places=2, patience_s=PATIENCE_S)
         self._memory = _Memory()
 
     @asynccontextmanager
-    async def snapshot(self, is_patient: bool = False) -> AsyncIterator[Snapshot]:
-        """Read within one state of the tables; `is_patient`: for what goes over all books and is remembered then.
+    async def snapshot(self, bulkhead: Bulkhead | None = None) -> AsyncIterator[Snapshot]:
+        """Read within one state of the tables; `bulkhead`: one of the above, for what takes longer than a moment.
 
         Raises:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
+            Problem: 503 `busy`, the bulkhead has no place.
         """
-        within_s = PATIENCE_S if is_patient else ANSWER_TIMEOUT_S
-        async with connected(self._engine, self.watch, "The books", within_s) as connection:
-            if is_patient:
-                await connection.execute(be_patient(PATIENCE_S))
+        place = bulkhead.place() if bulkhead is not None else nullcontext()
+        within_s = bulkhead.patience_s if bulkhead is not None else ANSWER_TIMEOUT_S
+        async with place, connected(self._engine, self.watch, "The books", within_s) as connection:
+            if within_s > ANSWER_TIMEOUT_S:
+                await connection.execute(be_patient(within_s))
             state = state_of((await connection.execute(select_state())).one_or_none())
             self.watch.saw(state.data_version)
             yield Snapshot(connection, state, self._memory)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from bookclub_platform.core import stats
-from bookclub_platform.core.browse import Filters, select_total
+from bookclub_platform.core.browse import Filters, select_source_range, select_total
 from bookclub_platform.core.explore import select_currencies
 from bookclub_platform.core.stats import CategoryCount, CategoryTally, Summary, Tally
 from bookclub_platform.core.stock import Stock, select_shelf_rows
@@ -36,6 +37,15 @@ def stock_of(champion: Champion | None, state: State) -> Stock | None:
     """The books of just that state, if they are in memory."""
     lineup = champion.lineup if champion is not None else None
     return lineup.stock if lineup is not None and lineup.state == state else None
+
+
+async def without_only_source(snapshot: Snapshot, filters: Filters) -> Filters:
+    """The same filters, without the source if all listed books are of that one: then the books in memory, which do
+    not know their sources, can be counted as well."""
+    if filters.source is None:
+        return filters
+    (ends,) = await snapshot.remembered("sources", select_source_range())
+    return replace(filters, source=None) if ends.first == ends.last == filters.source else filters
 
 
 async def total(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> int:

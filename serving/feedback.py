@@ -116,7 +116,7 @@ class Popular:
         return await asyncio.shield(self._counting)
 
     async def _count(self) -> Mapping[int, int]:
-        async with self._catalogue.snapshot(is_patient=True) as snapshot:
+        async with self._catalogue.snapshot(self._catalogue.figures) as snapshot:
             rows = await snapshot.rows(select_popular(2 * MAX_LIMIT))
         self._interest, self._counted_at = {row.book_id: row.interest for row in rows}, time.monotonic()
         return self._interest

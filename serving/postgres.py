@@ -32,6 +32,7 @@ STATEMENT_TIMEOUT_S = 3
 ANSWER_TIMEOUT_S = 4.0
 _LOOKED_EVERY_S = 0.1  # as psycopg has it
 _LATER = "Try again in a few seconds."
+_SILENT = "the database does not answer as it should."
 
 
 class _Connection(psycopg.AsyncConnection[Any]):
@@ -93,7 +94,9 @@ async def connected(
         if isinstance(error.orig, UndefinedTable):
             raise _unavailable(what, error, "It has no tables yet: `bookclub build` makes them.") from error
         raise
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, TimeoutError) as error:
+    except sa.exc.TimeoutError as error:  # says nothing of Postgres: others hold all connections
+        raise _unavailable(what, error, _LATER, "too many questions are asked at once.") from error
+    except (sa.exc.OperationalError, sa.exc.InterfaceError, TimeoutError) as error:
         if getattr(getattr(error, "orig", None), "sqlstate", None) is not None:
             watch.heard()  # an error that Postgres tells
         else:
@@ -101,11 +104,12 @@ async def connected(
         raise _unavailable(what, error, _LATER) from error
 
 
-def _unavailable(what: str, error: Exception, advice: str) -> DatabaseUnavailable:
+def _unavailable(what: str, error: Exception, advice: str, why: str = _SILENT) -> DatabaseUnavailable:
     """What may be told to anyone; the cause may name hosts and roles, and goes to the log alone."""
-    log.warning("Postgres does not answer: %s", str(getattr(error, "orig", error)).strip() or type(error).__name__)
-    return DatabaseUnavailable(_told(what, advice))
+    cause = str(getattr(error, "orig", error)).strip() or type(error).__name__
+    log.warning("%s cannot be read: %s %s", what, why, cause)
+    return DatabaseUnavailable(_told(what, advice, why))
 
 
-def _told(what: str, advice: str) -> str:
-    return f"{what} cannot be read: the database does not answer as it should. {advice}"
+def _told(what: str, advice: str, why: str = _SILENT) -> str:
+    return f"{what} cannot be read: {why} {advice}"

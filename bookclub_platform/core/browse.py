@@ -73,6 +73,12 @@ def select_total(filters: Filters) -> sa.Select[Any]:
     return sa.select(sa.func.count()).select_from(books).where(*_where(filters))
 
 
+def select_source_range() -> sa.Select[Any]:
+    """One row: the first and the last source of listed books, by name; read from the ends of an index."""
+    ends = sa.func.min(books.c.source).label("first"), sa.func.max(books.c.source).label("last")
+    return sa.select(*ends).where(books.c.delisted_at.is_(None))
+
+
 def select_found(ids: Sequence[int], filters: Filters, sort: Sort | None) -> sa.Select[Any]:
     """(id,) of the listed books among `ids` that pass, in the order of `select_sorted`; None: in no order."""
     statement = sa.select(books.c.id).where(_among(ids), *_where(filters))

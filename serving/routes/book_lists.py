@@ -98,7 +98,7 @@ def _books(stock: Stock | None, query: ExportQuery) -> int | None:
 @router.get(
     "/popular",
     summary="What readers want",
-    responses=problems.responses("no-feedback", "invalid-request") | CONDITIONAL,
+    responses=problems.responses("no-feedback", "invalid-request", "busy") | CONDITIONAL,
 )
 async def list_popular(
     query: Annotated[PopularQuery, Query()],

@@ -28,7 +28,7 @@ router = APIRouter(tags=["Books"], responses=problems.responses("database-unavai
 @router.get(
     "/books",
     summary="Page through the books",
-    responses=problems.responses("other-order", "other-filters", "invalid-request") | CONDITIONAL,
+    responses=problems.responses("other-order", "other-filters", "invalid-request", "busy") | CONDITIONAL,
 )
 async def list_books(
     query: Annotated[BookQuery, Query()],
@@ -49,12 +49,12 @@ async def list_books(
         raise problems.OtherOrder(page.sort)
     if page is not None and not cursor.is_of(page.mark, filters):
         raise problems.OtherFilters()
-    async with catalogue.snapshot(is_patient=query.facets) as snapshot:
+    async with catalogue.snapshot(catalogue.facets if query.facets else None) as snapshot:
         fresh.check(snapshot, champion)
         rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
-        stock = counts.stock_of(champion, snapshot.state)
-        total = await counts.total(snapshot, stock, filters)
-        facets = await _facets(snapshot, filters, stock) if query.facets else None
+        stock, counted = counts.stock_of(champion, snapshot.state), await counts.without_only_source(snapshot, filters)
+        total = await counts.total(snapshot, stock, counted)
+        facets = await _facets(snapshot, counted, stock) if query.facets else None
     items = [Book.model_validate(row) for row in rows[: query.limit]]
     last = rows[len(items) - 1] if len(rows) > query.limit else None
     following = last and cursor.encode(query.sort, Position(last.id, last.sort_key), cursor.mark_of(filters))
@@ -95,10 +95,10 @@ async def get_history(
     return History(book_id=book_id, currency=book.currency, items=items, data_version=snapshot.data_version)
 
 
-@router.get("/categories", summary="All categories", responses=CONDITIONAL)
+@router.get("/categories", summary="All categories", responses=problems.responses("busy") | CONDITIONAL)
 async def list_categories(catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness) -> Categories:
     """Every category with a listed book, by name, with its counts."""
-    async with catalogue.snapshot(is_patient=True) as snapshot:
+    async with catalogue.snapshot(catalogue.figures) as snapshot:
         fresh.check(snapshot, champion)
         rows = await counts.categories(snapshot, counts.stock_of(champion, snapshot.state))
     items = [Category.model_validate(row) for row in rows]

@@ -14,7 +14,7 @@ from serving.questions import SearchQuery
 from serving.schemas import ModelRef, SearchPage
 from serving.versions import CONDITIONAL, TheFreshness
 
-UNAVAILABLE = ("database-unavailable", "no-model", "no-search")
+UNAVAILABLE = ("database-unavailable", "no-model", "no-search", "busy")
 
 router = APIRouter(tags=["Books"], responses=problems.responses("invalid-request", *UNAVAILABLE))
 
@@ -38,7 +38,7 @@ async def search_books(
     would leave. For the next page ask the same again with `cursor` set to `next`. It counts as a request for each 200
     characters of `q`, and one more with facets."""
     charge(request, query.units)
-    async with catalogue.snapshot() as snapshot:
+    async with catalogue.snapshot(catalogue.searches) as snapshot:
         fresh.check(snapshot, champion, has_lists=True)
         finding = await finder.search(champion, snapshot, query)
     end = query.page.stop

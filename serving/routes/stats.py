@@ -9,13 +9,15 @@ from serving.dependencies import TheCatalogue, TheChampionIfAny
 from serving.statistics import CategoryFigures, CategoryStatistics, CurrencyCount, Overview, figures, price_bands
 from serving.versions import CONDITIONAL, TheFreshness
 
-router = APIRouter(prefix="/stats", tags=["Books"], responses=problems.responses("database-unavailable") | CONDITIONAL)
+router = APIRouter(
+    prefix="/stats", tags=["Books"], responses=problems.responses("database-unavailable", "busy") | CONDITIONAL
+)
 
 
 @router.get("/overview", summary="The catalogue in figures")
 async def get_overview(catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness) -> Overview:
     """Counts, prices, stars and stock of all listed books."""
-    async with catalogue.snapshot(is_patient=True) as snapshot:
+    async with catalogue.snapshot(catalogue.figures) as snapshot:
         fresh.check(snapshot, champion)
         found = await counts.overview(snapshot, counts.stock_of(champion, snapshot.state))
     return Overview(
@@ -36,7 +38,7 @@ async def get_categories(
     catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness
 ) -> CategoryStatistics:
     """Counts, prices, stars and stock of each category with a listed book, by name."""
-    async with catalogue.snapshot(is_patient=True) as snapshot:
+    async with catalogue.snapshot(catalogue.figures) as snapshot:
         fresh.check(snapshot, champion)
         found = await counts.by_category(snapshot, counts.stock_of(champion, snapshot.state))
     items = [

@@ -99,7 +99,7 @@ async def _show_found(
 ) -> HTMLResponse:
     query = SearchQuery(q=asked, limit=_PER_PAGE, cursor=str(start) if start else None)
     charge(request, query.units)
-    async with catalogue.snapshot() as snapshot:
+    async with catalogue.snapshot(catalogue.searches) as snapshot:
         finding = await finder.search(keeper.champion(), snapshot, query)
     end = start + _PER_PAGE
     return _page(

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from bookclub_platform_tests import api_fixtures as given
 from serving import protocol
@@ -26,6 +26,7 @@ GATEWAY = Path(__file__).parents[1] / "deploy" / "gateway" / "bookclub.conf.temp
 HEAD = b"GET /slow HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n"
 SHORT_S = 0.4  # for what may take 10 s or 30 s outside of tests
+LONG = 40 * 2**20  # bytes, more than any system keeps for a connection
 
 
 @pytest.fixture
@@ -54,6 +55,10 @@ def client() -> Iterator[httpx.Client]:
 
         return StreamingResponse(parts())
 
+    @app.get("/long")
+    async def long() -> Response:
+        return Response(b"x" * LONG)
+
     with given.serving(app) as client:
         yield client
 
@@ -62,6 +67,7 @@ def client() -> Iterator[httpx.Client]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEAD_WITHIN_S", SHORT_S)
     monkeypatch.setattr(protocol, "BODY_WITHIN_S", SHORT_S)
+    monkeypatch.setattr(protocol, "TAKEN_WITHIN_S", SHORT_S)
 
 
 @contextlib.contextmanager
@@ -146,6 +152,24 @@ def test_who_drips_bytes_has_no_more_time_and_who_waits_for_an_answer_has(client
         time.sleep(2 * SHORT_S)  # idle between requests, for which there are seconds in any case
         connection.sendall(POST + b"12345678")
         assert connection.recv(65536).endswith(b"\r\n\r\n8")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_who_does_not_read_an_answer_is_not_waited_for_and_who_reads_slowly_is(client: httpx.Client) -> None:
+    def read(after_s: float, pause_s: float) -> int:
+        with connected(client) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            connection.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            time.sleep(after_s)
+            found = 0
+            with contextlib.suppress(ConnectionResetError):
+                while part := connection.recv(2**20):
+                    found += len(part)
+                    time.sleep(pause_s)
+            return found
+
+    assert read(after_s=4 * SHORT_S, pause_s=0) < LONG, "of what it had sent before"
+    assert read(after_s=0, pause_s=SHORT_S / 200) > LONG, "slower than it could, and all the time"
 
 
 def test_the_gateway_closes_an_idle_connection_before_the_api_does() -> None:

@@ -1,4 +1,4 @@
-"""Bytes of a connection -> requests, as uvicorn makes them but for four things.
+"""Bytes of a connection -> requests, as uvicorn makes them but for five things.
 
     uvicorn.Config(app, http=HttpProtocol, ws="none")
 
@@ -10,6 +10,8 @@ what follows the headers for that protocol, and uvicorn would lose the body.
 And what is sent has bounds in bytes and in time, where httptools has none: one header of 64 MB would hold up everybody
 else of the worker for seconds, and requests that never end would stay open for ever. An address or headers that are too
 long -> 414 or 431; all else that is over its bounds -> the end of the connection.
+
+Who does not read an answer is not waited for either: what is not taken lies in memory, megabytes of a long list.
 
 And the head of an answer leaves with the first of its body (joined_writes.py).
 """
@@ -33,12 +35,15 @@ MAX_HEAD_BYTES = MAX_ADDRESS_BYTES + MAX_HEADER_BYTES
 MAX_REQUEST_BYTES = 8 * 2**20
 HEAD_WITHIN_S = 10.0
 BODY_WITHIN_S = 30.0  # 64 KiB at the most
+# So much of an answer is to be read in that time while more of it waits: 1 KiB/s, a tenth of what old phones manage.
+TAKEN_WITHIN_S, TAKEN_BYTES = 30.0, 30 * 1024
 
 
 class HttpProtocol(HttpToolsProtocol):
     _part: Literal["", "head", "body"] = ""  # what of a request has begun and is not all there
     _request_bytes = 0  # but for the piece that the request began in, of 256 KiB at most
     _overdue: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
@@ -46,7 +51,31 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._come_to("")
+        self._stop_waiting()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_waiting()
+        super().resume_writing()
+
+    def _wait_for_reader(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._untaken = self.loop.call_later(TAKEN_WITHIN_S, self._end_unless_taken, waiting)
+
+    def _end_unless_taken(self, waiting: int) -> None:
+        if waiting - self.transport.get_write_buffer_size() < TAKEN_BYTES:
+            self.transport.abort()  # to close would be to wait until all is read
+        else:
+            self._wait_for_reader()
+
+    def _stop_waiting(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and see to it that what has begun ends."""

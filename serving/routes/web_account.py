@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from bookclub_platform.core.accounts import USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.account_shapes import FreshPassword, Password, Username
+from serving.dependencies import TheAccounts, TheCaller
 from serving.gate import PAGES, WEB_ACCOUNT, WEB_DELETE, WEB_REGISTER, Caller
-from serving.guard import TheAccounts, TheCaller
 from serving.problems import Problem
 from serving.tokens import Claims
 from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out

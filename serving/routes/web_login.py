@@ -9,8 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
 from serving.account_shapes import Password, Username
+from serving.dependencies import TheAccounts, TheCaller
 from serving.gate import PAGES, WEB_LOGIN
-from serving.guard import TheAccounts, TheCaller
 from serving.problems import KINDS, Problem
 from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
 from serving.web.route import WebRoute

@@ -35,6 +35,7 @@ from serving.datawatch import DataWatch
 from serving.masks import Bits, Mask, Masks
 from serving.near_bytes import NearBytes
 from serving.passing import passing
+from serving.postgres import open_sync_engine
 from serving.stock_files import SHARED_FROM, StockFiles, give_back_memory
 
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
@@ -214,17 +215,14 @@ class Lineups:
         """`folder`: where the columns of a large catalogue lie for all workers; None: each has its own in memory."""
         self._watch, self.books, self._near_bytes = watch, books, near_bytes
         self._stocks = StockFiles(folder)
-        url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
-        self._engine = sa.create_engine(
-            url,
-            pool_size=1,
-            pool_pre_ping=True,
+        self._engine = open_sync_engine(
+            database_url,
+            is_read_only=True,
+            timeout_s=_STATEMENT_TIMEOUT_S,
             isolation_level="REPEATABLE READ",
-            connect_args={
-                "connect_timeout": 2,
-                "options": "-c timezone=UTC -c default_transaction_read_only=on "
-                f"-c statement_timeout={_STATEMENT_TIMEOUT_S}s",
-            },
+            pool_pre_ping=True,
+            pool_size=1,
+            max_overflow=1,  # `prepare` goes on in one thread while another reads what has changed
         )
 
     def of(self, model: Tfidf, before: Lineup | None = None) -> Lineup:

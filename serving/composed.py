@@ -32,7 +32,7 @@ from serving.frame import Around, Composed, Frame
 from serving.guard import refusal
 from serving.headers import named
 from serving.kept import KeptAnswers
-from serving.lineup import Filters, Lineup
+from serving.lineup import IN_STOCK, Lineup
 from serving.near_bytes import Near
 from serving.neighbours import Choice, labels
 from serving.off_loop import SMALL, in_turn
@@ -41,7 +41,6 @@ from serving.questions import ListQuery
 
 _ASKED = re.compile(rf"/books(?:/({ID})(/recommendations)?)?", re.ASCII)
 _SHORT = 10
-_PLAIN = Filters()
 _UNLIKE = b',"score":0.0,"why":[]}'
 
 
@@ -198,7 +197,7 @@ async def _found(lineup: Lineup, book_id: int, choice: Choice) -> _Found | None:
     """None if the model does not know the book."""
     assert lineup.stock is not None
     is_small = len(lineup.stock.ids) <= SMALL
-    is_plain = choice.limit <= _SHORT and (choice.filters, choice.exclude) == (_PLAIN, ())
+    is_plain = choice.limit <= _SHORT and (choice.filters, choice.exclude) == (IN_STOCK, ())
     is_short_work = is_small or (is_plain and lineup.grown.fresh is not None)  # the books since are few
     asked = lineup, book_id, choice
     try:

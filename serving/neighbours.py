@@ -12,13 +12,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
+from bookclub_platform.core.browse import Filters
 from bookclub_platform.core.stock import fingerprint
 from bookclub_platform.core.tables import select_listed, select_shelves
 from bookclub_platform.models import Probe
 from bookclub_platform.models import Recommendation as Ranked
 from serving.catalogue import Snapshot
-from serving.lineup import Filters, Lineup
+from serving.lineup import IN_STOCK, Lineup
 from serving.off_loop import SMALL, in_turn
+from serving.passing import passes_book
 from serving.schemas import Book, Emptiness, Fallback, Recommendation, Why
 
 _AT_ONCE = 100  # books, of which a thread of the pool makes items in some milliseconds
@@ -30,7 +32,7 @@ Ranking = dict[int, list[Ranked]]  # key of a probe -> its neighbours, nearest f
 class Choice(NamedTuple):
     """What a list is to be like."""
 
-    filters: Filters = Filters()
+    filters: Filters = IN_STOCK
     limit: int = 10
     exclude: tuple[int, ...] = ()
     diversity: float = 0.0
@@ -166,7 +168,7 @@ async def _books(snapshot: Snapshot, ids: set[int], filters: Filters) -> dict[in
     found: list[Book] = []
     for start in range(0, len(rows), _AT_ONCE):
         found += await _apart(_validated, rows[start : start + _AT_ONCE], size=len(rows))
-    return dict.fromkeys(ids) | {book.id: book for book in found if _passes(book, filters)}
+    return dict.fromkeys(ids) | {book.id: book for book in found if passes_book(book, filters)}
 
 
 def _validated(rows: Sequence[sa.Row[Any]]) -> list[Book]:
@@ -176,16 +178,6 @@ def _validated(rows: Sequence[sa.Row[Any]]) -> list[Book]:
 async def _apart(work: Callable[..., _T], *given: Any, size: int) -> _T:
     """What `work` gives, off the event loop if it is part of more than is done there in a moment."""
     return await asyncio.to_thread(work, *given) if size > _AT_ONCE else work(*given)
-
-
-def _passes(book: Book, filters: Filters) -> bool:
-    return (
-        (book.in_stock or not filters.in_stock)
-        and filters.category in {None, book.category}
-        and (filters.min_price is None or book.price >= filters.min_price)
-        and (filters.max_price is None or book.price <= filters.max_price)
-        and (filters.min_rating is None or (book.rating or 0) >= filters.min_rating)
-    )
 
 
 def _items(rows: list[Ranked], listed: dict[int, Book | None], limit: int) -> list[Recommendation]:

@@ -58,14 +58,14 @@ async def log_in(
 ) -> Response:
     refuse_others(request)
     try:
-        cookie = await accounts.login_for_web(asked.username.lower(), asked.password, caller.address)
+        grant = await accounts.login(asked.username.lower(), asked.password, ["read"], caller.address)
     except Problem as problem:
         if problem.status not in {400, 401}:
             raise
         fault = _WRONG if problem.status == 401 else "This account may not read."
         return _form(request, asked.next, asked.username, fault, 401)
     answer = lead_to(asked.next)
-    sign_in(request, answer, cookie)
+    sign_in(request, answer, accounts.cookie_of(grant))
     return answer
 
 

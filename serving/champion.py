@@ -265,14 +265,14 @@ class ChampionKeeper:
         return lineup
 
     def _follow(self, version: ModelVersion) -> None:
-        if self._champion is not None and _key(self._champion.version) == _key(version):
+        if self._champion is not None and self._champion.version.key == version.key:
             self._refusal = None
             if not self._champion.is_confirmed:
                 with self._swap:
                     self._champion = replace(self._champion, version=version, is_confirmed=True)
             return
         refusal = self._refusal
-        if refusal is not None and _key(refusal.version) == _key(version) and time.monotonic() < refusal.again_at:
+        if refusal is not None and refusal.version.key == version.key and time.monotonic() < refusal.again_at:
             raise ArtifactInvalid(refusal.reason)
         try:
             champion = self._load(version)
@@ -324,7 +324,7 @@ class ChampionKeeper:
     def _refuse(self, version: ModelVersion, error: Exception) -> str:
         """Remember not to try `version` again at once; returns why."""
         before = self._refusal
-        again = before is not None and _key(before.version) == _key(version)
+        again = before is not None and before.version.key == version.key
         pause_s = min(2 * before.pause_s, LONGEST_PAUSE_S) if before and again else self._poll_s
         kept = f"version {self._champion.version.version} stays in use" if self._champion else "no other is in use"
         reason = f"{version.name} version {version.version} cannot be used, {kept}: {error}"
@@ -371,11 +371,6 @@ def _rehearsed(model: Tfidf) -> list[list[Recommendation]]:
     new = BookText(max(model.book_ids[-1:].tolist(), default=0) + 1, words, words, "", model.vocabulary_[-1])
     grown = Grown(model).grow([new])
     return [grown.nearest(grown.probe([book_id]), 10) for book_id in (*model.book_ids[:1].tolist(), new.id)]
-
-
-def _key(version: ModelVersion) -> tuple[str, str]:
-    """A version's number alone does not do: deleted and made anew in a fresh registry, it is another model."""
-    return version.version, version.run_id
 
 
 def _forget_all_but(kept: set[Path], folder: Path) -> None:

@@ -144,5 +144,5 @@ def version_headers(champion: Champion | None, data_version: str, has_lists: boo
         return {"Bookclub-Data-Version": data_version}
     return {
         "Bookclub-Data-Version": (champion.lineup.data_version or "0") if has_lists else data_version,
-        "Bookclub-Model": f"{champion.version.name}/{champion.version.version}",
+        "Bookclub-Model": champion.version.label,
     }

@@ -68,14 +68,15 @@ class Freshness:
         Raises:
             NotModified: likewise.
         """
-        tag = _tag(answer.model_dump_json())
+        tag = weak_tag(answer.model_dump_json().encode())
         self._response.headers.update({"ETag": tag, **sharing(self._request, lifetime)})
         if is_named(tag, self._request.headers.get("if-none-match", "")):
             raise NotModified(dict(self._response.headers))
 
 
-def _tag(text: str) -> str:
-    return f'W/"{hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]}"'
+def weak_tag(content: bytes) -> str:
+    """An ETag for what follows from `content`, or is it."""
+    return f'W/"{hashlib.sha256(content).hexdigest()[:24]}"'
 
 
 def fresh_headers(
@@ -87,7 +88,7 @@ def fresh_headers(
     made_of = [state.stamp, champion.version.run_id if champion else "", query.decode("latin-1"), *more]
     return {
         **version_headers(champion, state.data_version, has_lists),
-        "ETag": _tag(chr(0).join(made_of)),
+        "ETag": weak_tag(chr(0).join(made_of).encode("utf-8", "replace")),
         **_sharing(is_personal, "no-cache"),
     }
 

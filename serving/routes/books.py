@@ -8,10 +8,11 @@ from typing import Annotated
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query, Request
 
-from bookclub_platform.core.browse import Filters, Position, select_sorted
+from bookclub_platform.core.browse import Filters
 from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_book, select_history
 from serving import counts, cursor, problems
+from serving.book_pages import page_of
 from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheChampionIfAny
 from serving.digits import BookId
@@ -51,14 +52,12 @@ async def list_books(
         raise problems.OtherFilters()
     async with catalogue.snapshot(is_patient=query.facets) as snapshot:
         fresh.check(snapshot, champion)
-        rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
         stock = counts.stock_of(champion, snapshot.state)
-        total = await counts.total(snapshot, stock, filters)
+        found = await page_of(snapshot, stock, filters, query.sort, after, query.limit)
         facets = await _facets(snapshot, filters, stock) if query.facets else None
-    items = [Book.model_validate(row) for row in rows[: query.limit]]
-    last = rows[len(items) - 1] if len(rows) > query.limit else None
-    following = last and cursor.encode(query.sort, Position(last.id, last.sort_key), cursor.mark_of(filters))
-    return BookPage(items=items, next=following, total=total, facets=facets, data_version=snapshot.data_version)
+    return BookPage(
+        items=found.books, next=found.next, total=found.total, facets=facets, data_version=snapshot.data_version
+    )
 
 
 @router.get(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from bookclub_platform.core.browse import Filters
 from bookclub_platform.core.stock import fingerprint
-from bookclub_platform.core.tables import select_listed, select_shelves
+from bookclub_platform.core.tables import lacking, select_listed, select_shelves
 from bookclub_platform.models import Probe
 from bookclub_platform.models import Recommendation as Ranked
 from serving.catalogue import Snapshot
@@ -48,8 +48,7 @@ class Found(NamedTuple):
 
 async def unknown(snapshot: Snapshot, ids: Sequence[int]) -> list[int]:
     """Those of `ids` that no book has. A delisted book is known: its page may still be open in a reader's browser."""
-    known = {row.id for row in await snapshot.rows(select_shelves(ids))}
-    return [book_id for book_id in ids if book_id not in known]
+    return lacking(ids, await snapshot.rows(select_shelves(ids)))
 
 
 def probes(lineup: Lineup, ids: Sequence[int]) -> dict[int, Probe]:

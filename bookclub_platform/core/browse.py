@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
-from bookclub_platform.core.tables import ORDERS, books
+from bookclub_platform.core.tables import IS_LISTED, ORDERS, books, is_among
 
 Sort = Literal["id", "price", "-price", "rating", "-rating", "title", "-first_seen"]
 SearchSort = Literal["relevance", "id", "price", "-price", "rating", "-rating", "title", "-first_seen"]
@@ -74,7 +74,7 @@ def select_total(filters: Filters) -> sa.Select[Any]:
 
 def select_found(ids: Sequence[int], filters: Filters, sort: Sort | None) -> sa.Select[Any]:
     """(id,) of the listed books among `ids` that pass, in the order of `select_sorted`; None: in no order."""
-    statement = sa.select(books.c.id).where(_among(ids), *_where(filters))
+    statement = sa.select(books.c.id).where(is_among(ids), *_where(filters))
     if sort is None:
         return statement
     order = [books.c.id] if sort == "id" else [_KEYS[sort], books.c.id]
@@ -100,7 +100,7 @@ def select_facet(filters: Filters, facet: Facet, among: Sequence[int] | None = N
             others = filters._replace(in_stock=None)
             counted = sa.select(books.c.in_stock.label("value"), _COUNT).order_by(sa.desc("value"))
     if among is not None:
-        counted = counted.where(_among(among))
+        counted = counted.where(is_among(among))
     return counted.where(*_where(others)).group_by("value")
 
 
@@ -118,10 +118,6 @@ def band_ends(number: int) -> tuple[Decimal, Decimal | None]:
 _COUNT = sa.func.count().label("books")
 
 
-def _among(ids: Sequence[int]) -> sa.ColumnElement[bool]:
-    return books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger)))
-
-
 def _where(filters: Filters) -> list[sa.ColumnElement[bool]]:
     given = [
         (books.c.category.__eq__, filters.category),
@@ -131,4 +127,4 @@ def _where(filters: Filters) -> list[sa.ColumnElement[bool]]:
         (books.c.rating.__ge__, filters.min_rating),
         (books.c.in_stock.__eq__, filters.in_stock),
     ]
-    return [books.c.delisted_at.is_(None), *(compare(value) for compare, value in given if value is not None)]
+    return [IS_LISTED, *(compare(value) for compare, value in given if value is not None)]

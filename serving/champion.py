@@ -1,6 +1,6 @@
 """Registry -> the champion in memory, kept current in the background; a bad or absent one never replaces a good one.
 
-    keeper = ChampionKeeper(registry, "tfidf_model", folder, poll_s=2)
+    keeper = ChampionKeeper(registry, "tfidf_model", folder, poll_s=2, lineups=lineups)
     keeper.recall(); keeper.look(); keeper.champion().model.recommend(1, 10)
 
 `run` recalls the local copy first, so that a start needs no registry, and then looks again and again on the side, at
@@ -100,10 +100,10 @@ class ChampionKeeper:
         name: str,
         folder: Path,
         poll_s: float,
-        lineups: Lineups | None = None,
+        lineups: Lineups,
         served: Served | None = None,
     ) -> None:
-        """Without `lineups` the model recommends what it was trained on; without `served` nobody is told of it."""
+        """Without `served` nobody is told of a version that answers."""
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
         self._lineups, self._served = lineups, served
         self._prepared: Lineup | None = None
@@ -164,7 +164,7 @@ class ChampionKeeper:
 
     def _is_behind(self) -> bool:
         champion = self._champion
-        return champion is not None and self._lineups is not None and self._lineups.is_behind(champion.lineup)
+        return champion is not None and self._lineups.is_behind(champion.lineup)
 
     def recall(self) -> None:
         """Take up the local copy of the champion last in use, if it is sound. Does not raise: a fault is logged.
@@ -220,7 +220,7 @@ class ChampionKeeper:
         """Have what is told of the champion's books at hand before it is asked for; stops where it is out of date. Does
         not raise: a fault is logged."""
         champion, lineups = self._champion, self._lineups
-        if champion is None or lineups is None or champion.lineup is self._prepared:
+        if champion is None or champion.lineup is self._prepared:
             return
         try:
             for _ in _resting(lineups.prepare(champion.lineup)):
@@ -237,8 +237,7 @@ class ChampionKeeper:
 
     def _put_in_use(self, champion: Champion) -> None:
         self._champion = champion
-        if self._lineups is not None:
-            self._lineups.put_in_use(champion.lineup)
+        self._lineups.put_in_use(champion.lineup)
 
     def _lineup(self, model: Tfidf, before: Lineup | None = None, is_new: bool = False) -> Lineup:
         """What may be recommended with `model` now; without the books, what was before.
@@ -247,18 +246,17 @@ class ChampionKeeper:
             ArtifactInvalid: it `is_new`, and cannot take in the books of today.
         """
         fault, lineup = None, before or Lineup(Grown(model))
-        if self._lineups is not None:
-            try:
-                with self._reading:
-                    lineup = self._lineups.of(model, before)
-            except DatabaseUnavailable as error:
-                fault = str(error)
-            except Exception as error:  # as with `look`: whatever a database holds, the model in use serves on
-                if is_new:
-                    told = f"{type(error).__name__}: {error}"
-                    raise ArtifactInvalid(f"It cannot take in the books of today ({told}).") from error
-                log.exception("Looking at the books failed.")
-                fault = f"{type(error).__name__}: {error}"
+        try:
+            with self._reading:
+                lineup = self._lineups.of(model, before)
+        except DatabaseUnavailable as error:
+            fault = str(error)
+        except Exception as error:  # as with `look`: whatever a database holds, the model in use serves on
+            if is_new:
+                told = f"{type(error).__name__}: {error}"
+                raise ArtifactInvalid(f"It cannot take in the books of today ({told}).") from error
+            log.exception("Looking at the books failed.")
+            fault = f"{type(error).__name__}: {error}"
         if fault is not None and fault != self.books_fault:
             log.warning("New books wait: %s", fault)
         self.books_fault = fault
@@ -299,7 +297,7 @@ class ChampionKeeper:
         takes several times as long as those before."""
         deadline = time.monotonic() + _AHEAD_S
         try:
-            for _ in _resting(self._lineups.prepare(champion.lineup) if self._lineups else iter(()), _AHEAD_PAUSES):
+            for _ in _resting(self._lineups.prepare(champion.lineup), _AHEAD_PAUSES):
                 if self._has_ended or time.monotonic() > deadline:
                     break
         except DatabaseUnavailable as error:

@@ -69,7 +69,7 @@ class Freshness:
             NotModified: likewise.
         """
         tag = weak_tag(answer.model_dump_json().encode())
-        self._response.headers.update({"ETag": tag, **sharing(self._request, lifetime)})
+        self._response.headers.update({"ETag": tag, **sharing("authorization" in self._request.headers, lifetime)})
         if is_named(tag, self._request.headers.get("if-none-match", "")):
             raise NotModified(dict(self._response.headers))
 
@@ -89,17 +89,13 @@ def fresh_headers(
     return {
         **version_headers(champion, state.data_version, has_lists),
         "ETag": weak_tag(chr(0).join(made_of).encode("utf-8", "replace")),
-        **_sharing(is_personal, "no-cache"),
+        **sharing(is_personal, "no-cache"),
     }
 
 
-def sharing(request: Request, lifetime: str) -> dict[str, str]:
+def sharing(is_personal: bool, lifetime: str) -> dict[str, str]:
     """The headers by which caches may keep an answer for `lifetime`: those of the client alone where it sent a token,
     for others may have none. Where login is required, that is every answer."""
-    return _sharing("authorization" in request.headers, lifetime)
-
-
-def _sharing(is_personal: bool, lifetime: str) -> dict[str, str]:
     return {"Cache-Control": f"{'private' if is_personal else 'public'}, {lifetime}", "Vary": "Authorization"}
 
 

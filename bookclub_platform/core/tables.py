@@ -164,19 +164,12 @@ def select_training_rows() -> sa.Select[Any]:
     return sa.select(*(books.c[name] for name in names)).where(IS_LISTED).order_by(books.c.id)
 
 
-def select_books(category: str | None = None, in_stock: bool | None = None) -> sa.Select[Any]:
-    """Every column of the listed books that pass the filters, in order of id; core/browse.py has more of both."""
+def select_books(category: str | None = None) -> sa.Select[Any]:
+    """Every column of the listed books (of a category), in order of id; core/browse.py has more filters and orders."""
     statement = sa.select(books).where(IS_LISTED).order_by(books.c.id)
     if category is not None:
         statement = statement.where(books.c.category == category)
-    if in_stock is not None:
-        statement = statement.where(books.c.in_stock == in_stock)
     return statement
-
-
-def select_page(chosen: sa.Select[Any], after_id: int | None, limit: int) -> sa.Select[Any]:
-    """The first `limit` rows of `chosen` (from select_books) whose id is above `after_id`."""
-    return (chosen if after_id is None else chosen.where(books.c.id > after_id)).limit(limit)
 
 
 def select_count(chosen: sa.Select[Any]) -> sa.Select[int]:

@@ -22,11 +22,11 @@ from bookclub_platform.core.stats import CategoryCount, CategoryTally, Summary, 
 from bookclub_platform.core.stock import Stock, select_shelf_rows
 from bookclub_platform.core.tables import select_categories
 from serving import stock_counts
-from serving.catalogue import Snapshot, State
+from serving.catalogue import LARGE_FROM, Snapshot, State
 from serving.champion import Champion
 from serving.page_counts import total_of
 from serving.stock_counts import Shelves
-from serving.stock_files import SHARED_FROM, give_back_memory
+from serving.stock_files import give_back_memory
 
 _T = TypeVar("_T")
 _Counting = Callable[[Stock, Shelves, Sequence[sa.Row[Any]]], _T]
@@ -108,7 +108,7 @@ async def _counted(snapshot: Snapshot, stock: Stock | None, count: _Counting[_T]
 
 def _tidily(count: _Counting[_T], stock: Stock, shelves: Shelves, rows: Sequence[sa.Row[Any]]) -> _T:
     counted = count(stock, shelves, rows)
-    if len(stock.ids) >= SHARED_FROM:
+    if len(stock.ids) >= LARGE_FROM:
         give_back_memory()
     return counted
 

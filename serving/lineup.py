@@ -30,13 +30,13 @@ from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, select_texts
 from bookclub_platform.core.tables import select_state
 from bookclub_platform.models import BookText, Grown, Tfidf
 from serving.book_bytes import BookBytes
-from serving.catalogue import State, state_of
+from serving.catalogue import LARGE_FROM, State, state_of
 from serving.datawatch import DataWatch
 from serving.masks import Bits, Mask, Masks
 from serving.near_bytes import NearBytes
 from serving.passing import passing
 from serving.postgres import open_sync_engine
-from serving.stock_files import SHARED_FROM, StockFiles, give_back_memory
+from serving.stock_files import StockFiles, give_back_memory
 
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
 _PREPARED = 10_000  # of so many books all is read and told before it is asked for: in seconds
@@ -243,7 +243,7 @@ class Lineups:
         if known is not None and known.stock is not None:
             lineup.take_over(known)
         lineup.allowed(IN_STOCK)  # what nearly every request asks is made here, and not in the first of them
-        is_large = len(stock.ids) >= SHARED_FROM
+        is_large = len(stock.ids) >= LARGE_FROM
         if self._watch is not None:
             self._watch.is_large = is_large
         if is_large:
@@ -254,7 +254,7 @@ class Lineups:
     def _follow_files(self, connection: sa.Connection, stock: Stock | None, epoch: int) -> None:
         """The JSON of a large catalogue's books is filed for all workers."""
         files = self.books.files if self.books is not None else None
-        if files is not None and stock is not None and len(stock.ids) >= SHARED_FROM:
+        if files is not None and stock is not None and len(stock.ids) >= LARGE_FROM:
             files.follow(connection, stock, epoch)
 
     def prepare(self, lineup: Lineup) -> Iterator[None]:

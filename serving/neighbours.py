@@ -17,9 +17,9 @@ from bookclub_platform.core.stock import fingerprint
 from bookclub_platform.core.tables import lacking, select_listed, select_shelves
 from bookclub_platform.models import Probe
 from bookclub_platform.models import Recommendation as Ranked
-from serving.catalogue import Snapshot
+from serving.catalogue import LARGE_FROM, Snapshot
 from serving.lineup import IN_STOCK, Lineup
-from serving.off_loop import SMALL, in_turn
+from serving.off_loop import in_turn
 from serving.passing import passes_book
 from serving.schemas import Book, Emptiness, Fallback, Recommendation, Why
 
@@ -71,7 +71,7 @@ async def rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth
     """The nearest of each probe, computed off the event loop, in small parts: between them others have their turn."""
     depth, keys = depth or choice.limit, list(asked)
     ranking: Ranking = {}
-    at_once = max(1, _AT_ONCE // depth) if len(lineup.grown.ids) <= SMALL else 1
+    at_once = max(1, _AT_ONCE // depth) if len(lineup.grown.ids) < LARGE_FROM else 1
     for start in range(0, len(keys), at_once):
         some = {key: asked[key] for key in keys[start : start + at_once]}
         ranking |= await in_turn(_rank, lineup, some, choice, depth)

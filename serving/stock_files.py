@@ -32,11 +32,10 @@ from pydantic import BaseModel, ConfigDict
 
 from bookclub_platform.core.stock import Mark, Stock, Whole, read_changes, read_stock
 from serving.book_files import stands
-from serving.catalogue import State
+from serving.catalogue import LARGE_FROM, State
 
 log = logging.getLogger(__name__)
 
-SHARED_FROM = 20_000  # of fewer books a worker's own columns take less than a megabyte
 _NOTE = "stock.json"
 _PATIENCE_S, _POLL_S = 20.0, 0.02
 _RENEWED_AFTER_S = 30.0
@@ -103,7 +102,7 @@ class StockFiles:
                     return kept  # another worker has just read it
                 known = kept if stands(connection, note.state) else before
         stock = read_stock(connection) if known is None else read_changes(connection, known)
-        if self._folder is None or not self._is_our_turn or stock is known or len(stock.ids) < SHARED_FROM:
+        if self._folder is None or not self._is_our_turn or stock is known or len(stock.ids) < LARGE_FROM:
             return stock
         try:
             return _written(self._folder, stock, state)

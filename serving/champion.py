@@ -27,9 +27,9 @@ from pydantic import TypeAdapter, ValidationError
 from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, ModelError, NoChampion
 from bookclub_platform.models import BookText, Grown, ModelVersion, Recommendation, RegistryReader, Tfidf, load_model
+from serving import malloc
 from serving.lineup import Lineup, Lineups
 from serving.served import Served
-from serving.stock_files import give_back_memory
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ class ChampionKeeper:
                 if self._has_ended or self._champion is not champion or lineups.is_behind(champion.lineup):
                     return
             self._prepared = champion.lineup
-            give_back_memory()
+            malloc.trim()
         except DatabaseUnavailable as error:
             log.warning("What is asked for is read only then: %s", error)
 

@@ -1,7 +1,7 @@
 """Snapshot + the books in memory, if they are of its state -> counts and figures over all books; else Postgres counts.
 
     stock = stock_of(champion, snapshot.state)
-    await total(snapshot, stock, filters); await categories(snapshot, stock)
+    await total(snapshot, stock, filters); await facets(snapshot, stock, filters); await categories(snapshot, stock)
     await overview(snapshot, stock); await by_category(snapshot, stock)
 
 Both give the same, to the last digit; off the event loop, and but for totals once for each state of the books.
@@ -21,12 +21,13 @@ from bookclub_platform.core.explore import select_currencies
 from bookclub_platform.core.stats import CategoryCount, CategoryTally, Summary, Tally
 from bookclub_platform.core.stock import Stock, select_shelf_rows
 from bookclub_platform.core.tables import select_categories
-from serving import stock_counts
+from serving import malloc, stock_counts
 from serving.catalogue import LARGE_FROM, Snapshot, State
 from serving.champion import Champion
-from serving.page_counts import total_of
+from serving.facets import facets_of
+from serving.page_counts import facets_in, total_of
+from serving.schemas import Facets
 from serving.stock_counts import Shelves
-from serving.stock_files import give_back_memory
 
 _T = TypeVar("_T")
 _Counting = Callable[[Stock, Shelves, Sequence[sa.Row[Any]]], _T]
@@ -44,6 +45,14 @@ async def total(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> in
         return await asyncio.to_thread(total_of, stock, filters)
     ((found,),) = await snapshot.remembered(("total", filters), select_total(filters))
     return int(found)
+
+
+async def facets(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> Facets:
+    """How many books each further choice would leave; likewise."""
+    if stock is not None and filters.source is None:
+        counted = await categories(snapshot, stock)
+        return await asyncio.to_thread(facets_in, stock, filters, counted)
+    return await facets_of(snapshot, filters)
 
 
 async def categories(snapshot: Snapshot, stock: Stock | None) -> Sequence[CategoryCount]:
@@ -109,7 +118,7 @@ async def _counted(snapshot: Snapshot, stock: Stock | None, count: _Counting[_T]
 def _tidily(count: _Counting[_T], stock: Stock, shelves: Shelves, rows: Sequence[sa.Row[Any]]) -> _T:
     counted = count(stock, shelves, rows)
     if len(stock.ids) >= LARGE_FROM:
-        give_back_memory()
+        malloc.trim()
     return counted
 
 

@@ -29,6 +29,7 @@ from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, select_texts
 from bookclub_platform.core.tables import select_state
 from bookclub_platform.models import BookText, Grown, Tfidf
+from serving import malloc
 from serving.book_bytes import BookBytes
 from serving.catalogue import LARGE_FROM, State, state_of
 from serving.datawatch import DataWatch
@@ -36,7 +37,7 @@ from serving.masks import Bits, Mask, Masks
 from serving.near_bytes import NearBytes
 from serving.passing import passing
 from serving.postgres import open_sync_engine
-from serving.stock_files import StockFiles, give_back_memory
+from serving.stock_files import StockFiles
 
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
 _PREPARED = 10_000  # of so many books all is read and told before it is asked for: in seconds
@@ -248,7 +249,7 @@ class Lineups:
             self._watch.is_large = is_large
         if is_large:
             _ = newer.works
-            give_back_memory()
+            malloc.trim()
         return lineup
 
     def _follow_files(self, connection: sa.Connection, stock: Stock | None, epoch: int) -> None:

@@ -11,12 +11,10 @@ reads what changed since. Where nothing can be written each worker keeps its own
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import logging
 import os
 import shutil
-import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -118,13 +116,6 @@ def newest_stock(folder: Path) -> Stock:
         OSError, ValueError: there are none, or they are not as they were written.
     """
     return _mapped(folder / "now")[1]
-
-
-def give_back_memory() -> None:
-    """What was taken for the moment and is free again: by itself glibc keeps up to 64 MB of it, and in each thread's
-    part of the heap what lies below the last thing in use."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def _found(folder: Path) -> tuple[_Note, Stock, float] | None:

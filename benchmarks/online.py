@@ -10,14 +10,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from _texts import made_up
 
+from bookclub_platform.core.browse import Filters
 from bookclub_platform.core.stock import Stock, fingerprint
 from bookclub_platform.models import Grown, Tfidf
-from serving.lineup import Filters, Lineup
+from serving.lineup import IN_STOCK, Lineup
 
 REQUESTS = 300
 CAME = 1_000
@@ -59,21 +61,23 @@ def measure(size: int) -> dict[str, list[float]]:
         shelves,
     )
     lineup = Lineup(grown, stock)
-    lineup.allowed(Filters())
+    lineup.allowed(IN_STOCK)
     asked = random.integers(1, n + 1, REQUESTS).tolist()
-    narrow = Filters(category=rows[0].category, min_rating=3)
-    wide = Filters(min_price=10, max_price=40)
+    narrow = IN_STOCK._replace(category=rows[0].category, min_rating=3)
+    wide = IN_STOCK._replace(min_price=Decimal(10), max_price=Decimal(40))
 
     def ask(book_ids: list[int], filters: Filters, **others: Any) -> float:
         return timed(lambda: grown.nearest(grown.probe(book_ids), 10, lineup.allowed(filters), **others))
 
-    times["plain"] = [ask([book], Filters()) for book in asked]
+    times["plain"] = [ask([book], IN_STOCK) for book in asked]
     times["filtered: shelf and stars"] = [ask([book], narrow) for book in asked]
     times["filtered: price"] = [ask([book], wide) for book in asked]
-    times["filtered: a price of its own"] = [ask([book], Filters(min_price=at / 100)) for at, book in enumerate(asked)]
-    times["diversity 0.5"] = [ask([book], Filters(), diversity=0.5) for book in asked]
-    times["five liked"] = [ask(asked[at : at + 5], Filters()) for at in range(REQUESTS - 5)]
-    may = lineup.allowed(Filters())
+    times["filtered: a price of its own"] = [
+        ask([book], IN_STOCK._replace(min_price=Decimal(at) / 100)) for at, book in enumerate(asked)
+    ]
+    times["diversity 0.5"] = [ask([book], IN_STOCK, diversity=0.5) for book in asked]
+    times["five liked"] = [ask(asked[at : at + 5], IN_STOCK) for at in range(REQUESTS - 5)]
+    may = lineup.allowed(IN_STOCK)
     times["text"] = [
         timed(lambda: grown.nearest(grown.probe_of_text(rows[book - 1].description or ""), 10, may))  # noqa: B023
         for book in asked

@@ -16,7 +16,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -28,7 +28,6 @@ Format = Literal["csv", "ndjson", "parquet"]
 TABLES: dict[Name, sa.Table] = {"books": books, "observations": book_observations}
 # Null for a book that one category lists: [{"category": "travel", "category_name": "Travel", "last_seen_at": ...}].
 ALSO_IN = sa.Column("also_in", postgresql.JSONB)
-FORMATS: tuple[Format, ...] = get_args(Format)
 CHUNK_BYTES = 64 * 1024
 PARQUET_ROWS = 10_000  # of a row group: about 20 MB as Python objects
 # What makes a spreadsheet take a text for a formula (OWASP: CSV injection), and our own mark, so that a text that

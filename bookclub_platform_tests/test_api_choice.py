@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bookclub_platform.core import tables
+from bookclub_platform.core.browse import Filters
 from bookclub_platform.core.stock import fingerprint
 from bookclub_platform.models import BookText, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving import passing as filtering
 from serving.book_bytes import BookBytes
-from serving.lineup import Filters, Lineups
+from serving.lineup import IN_STOCK, Lineups
+from serving.schemas import Book
 
 world, after = given.world, given.after
 
@@ -109,7 +114,12 @@ def test_a_lineup_reads_texts_of_those_books_alone_that_the_model_lacks(world: W
 
 def test_a_lineup_takes_over_the_masks_of_the_one_before_with_what_has_changed(after: World) -> None:
     lineups, model = Lineups(after.database_url), after.models[after.first.version]
-    asked = [Filters(), Filters("crime"), Filters(max_price=15), Filters(min_rating=3, in_stock=False)]
+    asked = [
+        IN_STOCK,
+        IN_STOCK._replace(category="crime"),
+        IN_STOCK._replace(max_price=Decimal(15)),
+        Filters(min_rating=3),
+    ]
     before = lineups.of(model)
     masks = [before.mask(filters) for filters in asked]
     sea = given.catalogue()["sea"]
@@ -122,11 +132,28 @@ def test_a_lineup_takes_over_the_masks_of_the_one_before_with_what_has_changed(a
     assert newer is not before
     for filters, mask in zip(asked, masks, strict=True):
         taken = newer.at_hand(filters)
-        assert taken is not None and (anew.at_hand(filters) is None) == (filters != Filters())
+        assert taken is not None and (anew.at_hand(filters) is None) == (filters != IN_STOCK)
         expected = anew.mask(filters)
         assert taken.mask().may.tolist() == expected.may.tolist() and taken.digest == expected.digest
         is_another = filters in (asked[0], asked[2])  # what sells out passes the others as before
         assert (taken.digest != mask.digest) == is_another
+
+
+def test_what_passes_as_a_column_passes_as_a_book(world: World) -> None:
+    lineups = Lineups(world.database_url)
+    stock = lineups.of(world.models[world.first.version]).stock
+    lineups.close()
+    books = {row.id: Book.model_validate(row) for row in given.read(world.database_url, tables.select_books())}
+    assert stock is not None and stock.ids.tolist() == sorted(books)
+    edges = [None, *sorted({Decimal(str(book.price)) for book in books.values()})[::3]]
+    asked = itertools.product([None, "sea", "none"], edges, edges, [None, 2, 5], [None, True, False])
+    passed = set()
+    for category, low, high, stars, in_stock in asked:
+        filters = Filters(category, None, low, high, stars, in_stock)
+        expected = [book_id for book_id in sorted(books) if filtering.passes_book(books[book_id], filters)]
+        assert stock.ids[filtering.passing(stock, filters)].tolist() == expected, filters
+        passed.add(len(expected))
+    assert {0, len(books)} < passed and len(passed) > 10
 
 
 def test_what_is_read_ahead_is_every_listed_book_as_it_is_now_and_no_list_is_told_twice(after: World) -> None:
@@ -157,8 +184,8 @@ def test_a_lineup_that_nobody_holds_is_gone_at_once_and_its_model_with_it(world:
     lineup = lineups.of(Tfidf.load(tmp_path))
     lineups.close()
     assert lineup.near is not None
-    lineup.near.of(ids_of(world)[0], 5, lineup.mask(Filters("crime")))
-    lineup.well_rated(Filters(), 5)
+    lineup.near.of(ids_of(world)[0], 5, lineup.mask(IN_STOCK._replace(category="crime")))
+    lineup.well_rated(IN_STOCK, 5)
     gone = weakref.ref(lineup), weakref.ref(lineup.grown.base)
     gc.disable()
     try:

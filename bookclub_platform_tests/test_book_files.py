@@ -87,7 +87,7 @@ class Shop:
 
 @pytest.fixture
 def shop(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    monkeypatch.setattr(stock_files, "SHARED_FROM", 1)
+    monkeypatch.setattr(stock_files, "LARGE_FROM", 1)
     monkeypatch.setattr(book_files, "_WORTH_IT", 10**9)  # but for tests of the other process none is started
     shop = Shop(database_url, tmp_path)
     with shop.engine.begin() as connection:

@@ -15,12 +15,11 @@ import sqlalchemy as sa
 
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World
-from serving import finder
+from serving import counts, finder
 from serving.app import create_app
 from serving.bulkheads import Bulkhead
 from serving.catalogue import Snapshot
 from serving.problems import Problem
-from serving.routes import books
 
 world = given.world
 
@@ -62,13 +61,13 @@ def test_searches_that_wait_hold_no_connection(api: httpx.Client, monkeypatch: p
 def test_counts_that_take_postgres_long_hold_up_nothing_else(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count: Callable[..., Any] = books.facets_of
+    count: Callable[..., Any] = counts.facets_of
 
     async def slow(snapshot: Snapshot, *asked: Any) -> Any:
         await snapshot.rows(sa.select(sa.func.pg_sleep(0.4)))
         return await count(snapshot, *asked)
 
-    monkeypatch.setattr(books, "facets_of", slow)
+    monkeypatch.setattr(counts, "facets_of", slow)
     paths = [f"/books?facets=true&source=none&min_price={number}" for number in range(QUESTIONS)]
     answers = answers_beside(api, paths, ["/ready", "/books?sort=price", "/categories", "/stats/overview"])
     assert {answer.status_code for answer in answers} == {200}
@@ -84,7 +83,7 @@ def test_the_only_source_is_counted_in_memory(api: httpx.Client, monkeypatch: py
     async def never(*_: Any) -> None:
         raise AssertionError("Postgres was asked to count")
 
-    monkeypatch.setattr(books, "facets_of", never)
+    monkeypatch.setattr(counts, "facets_of", never)
     assert given.get(api, "/books", facets=True, min_price=12, source="books_toscrape")["facets"]["in_stock"]
 
 

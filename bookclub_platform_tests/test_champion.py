@@ -16,7 +16,7 @@ from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.test_tfidf_artifact import put, rewrite_array, with_parameters
 from serving import champion
 from serving.champion import ChampionKeeper
-from serving.lineup import Filters, Lineup, Lineups
+from serving.lineup import IN_STOCK, Lineup, Lineups
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_what_was_told_of_the_version_before_is_let_go_of_bit_by_bit(
     before = keeper.champion()
     assert before.lineup.near is not None
     for book_id in before.model.book_ids.tolist():
-        before.lineup.near.of(book_id, 3, before.lineup.mask(Filters()))
+        before.lineup.near.of(book_id, 3, before.lineup.mask(IN_STOCK))
     assert before.lineup.near._pairs.size_bytes > 0
     registry.promote(store[2])
     keeper.look()

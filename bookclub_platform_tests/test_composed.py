@@ -127,7 +127,7 @@ def large(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return await rows(self, statement, parameters)
 
     for module in (stock_files, lineup):
-        monkeypatch.setattr(module, "SHARED_FROM", 1)
+        monkeypatch.setattr(module, "LARGE_FROM", 1)
     monkeypatch.setattr(lineup, "_PREPARED", 0)
     monkeypatch.setattr(book_files, "_WORTH_IT", 1)
     monkeypatch.setattr(book_files, "_LEAST_REST_S", 0.1)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +25,7 @@ from bookclub_platform import export
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book
 from bookclub_platform.core.database import migrate
-from bookclub_platform.export import FORMATS, Format, Name, export_chunks, snapshot, write_file
+from bookclub_platform.export import Format, Name, export_chunks, snapshot, write_file
 from bookclub_platform.ingest import FileRefused, Ingested, ingest
 from bookclub_platform_tests.test_tables import BOOK, NOON, load_category
 
@@ -126,7 +126,7 @@ def version(url: str) -> int:
         return connection.execute(tables.select_data_version()).scalar_one()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", get_args(Format))
 def test_what_is_exported_comes_into_another_database_as_it_was(
     full: str, empty: str, tmp_path: Path, format: Format
 ) -> None:
@@ -149,7 +149,7 @@ def test_what_is_exported_comes_into_another_database_as_it_was(
     assert content(empty)[-1][0] > content(full)[-1][0]  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", get_args(Format))
 def test_only_listed_books_and_their_sightings_are_exported_unless_all_are_asked_for(full: str, format: Format) -> None:
     counts = {"csv": rows_of_csv, "ndjson": bytes.splitlines, "parquet": rows_of_parquet}[format]
     assert len(counts(exported(full, "books", format))) == len(BOOKS) - 1
@@ -260,7 +260,7 @@ def test_an_export_is_one_moment_whatever_commits_meanwhile(full: str) -> None:
                 other.execute(sa.text("UPDATE bookclub.books SET delisted_at = NULL WHERE source_id = 'upc-99'"))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", get_args(Format))
 def test_an_export_that_is_stopped_early_gives_the_connection_back(
     full: str, format: Format, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,7 +86,7 @@ def is_mapped(stock: Stock) -> bool:
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock_files, "SHARED_FROM", 1)
+    monkeypatch.setattr(stock_files, "LARGE_FROM", 1)
 
 
 def test_whatever_was_written_since_the_changes_give_what_reading_all_gives(engine: sa.Engine) -> None:

@@ -16,6 +16,7 @@ from alembic.migration import MigrationContext
 
 from bookclub_platform.core import accounts, alarms, categories, feedback, tables
 from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core.browse import Filters, Position, select_sorted, select_total
 from bookclub_platform.core.database import migrate
 from bookclub_platform.core.loads import LoadResult, load_category, retire_category
 
@@ -214,10 +215,10 @@ def test_the_table_refuses_what_no_book_can_have(connection: sa.Connection, wron
 
 def test_pages_follow_each_other_without_gap_or_repeat(connection: sa.Connection) -> None:
     load(connection, *(replace(BOOK, source_id=f"upc-{n}", in_stock=n % 2 == 0) for n in range(7)))
-    chosen = tables.select_books(category="travel", in_stock=True)
-    assert connection.scalar(tables.select_count(chosen)) == 4
-    first = connection.execute(tables.select_page(chosen, None, 3)).mappings().all()
-    rest = connection.execute(tables.select_page(chosen, first[-1]["id"], 3)).mappings().all()
+    chosen = Filters(category="travel", in_stock=True)
+    assert connection.scalar(select_total(chosen)) == 4
+    first = connection.execute(select_sorted(chosen, "id", None, 3)).mappings().all()
+    rest = connection.execute(select_sorted(chosen, "id", Position(first[-1]["id"]), 3)).mappings().all()
     assert [row["source_id"] for row in [*first, *rest]] == ["upc-0", "upc-2", "upc-4", "upc-6"]
 
 

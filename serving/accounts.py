@@ -128,21 +128,9 @@ class Accounts:
         audit.note("login", "done", address=address, user_id=user.id, scopes=scopes)
         return grant
 
-    async def login_for_web(self, username: str, password: str, address: str) -> str:
-        """A new session that may read, as what a browser keeps in a cookie.
-
-        Raises:
-            Problem: as `login` does.
-        """
-        return self._cookie(await self.login(username, password, ["read"], address))
-
-    async def register_for_web(self, username: str, password: str, address: str) -> str:
-        """A new account, as `login_for_web` has it.
-
-        Raises:
-            Problem: as `register` does.
-        """
-        return self._cookie(await self.register(username, password, address, ["read"]))
+    def cookie_of(self, grant: Grant) -> str:
+        """The session, as what a browser keeps in a cookie."""
+        return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
 
     async def refresh(self, refresh_token: str, address: str) -> Grant:
         """The next pair of tokens of a session. A refresh token that comes a second time brings the same refresh token
@@ -190,8 +178,8 @@ class Accounts:
         """
         await self._change_password(claims, old, new, address)
 
-    async def change_password_for_web(self, claims: Claims, old: str, new: str, address: str) -> str:
-        """Likewise, and a new session for whoever did it, as what a browser keeps in a cookie.
+    async def change_password_and_log_in(self, claims: Claims, old: str, new: str, address: str) -> Grant:
+        """Likewise, and a new session for whoever did it.
 
         Raises:
             Problem: as `change_password` does.
@@ -201,7 +189,7 @@ class Accounts:
             grant = await self._open_session(connection, claims.user_id, sorted(claims.scopes), kept)
         if grant is None:
             raise WrongPassword
-        return self._cookie(grant)
+        return grant
 
     async def username(self, claims: Claims) -> str:
         """Whose token it is.
@@ -269,9 +257,6 @@ class Accounts:
     async def close(self) -> None:
         self._hashing.close()
         await self._engine.dispose()
-
-    def _cookie(self, grant: Grant) -> str:
-        return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
 
     async def _change_password(self, claims: Claims, old: str, new: str, address: str) -> str:
         """The hash that is kept from now on."""

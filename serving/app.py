@@ -20,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from bookclub_platform.core.database import database_urls
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Tfidf, reader
@@ -87,7 +88,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
 
     Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
     """
-    services = _services(settings, database_url, tracking_uri, figures)
+    services = _services(settings, database_urls(database_url).books, tracking_uri, figures)
     # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
     app = FastAPIOffline(
         title="Book Club API",

@@ -30,6 +30,7 @@ from bookclub_platform.core.tables import select_state
 from serving import logs
 from serving.book_files import NOTE, Filed, Note, mapped, stands
 from serving.catalogue import state_of
+from serving.postgres import open_sync_engine
 from serving.schemas import Book
 from serving.stock_files import newest_stock
 
@@ -45,13 +46,10 @@ def main() -> None:
     """Exit status 1 if the books cannot be read or written; what was filed before is then as it was."""
     logs.configure()
     folder, stock_folder = map(Path, sys.argv[1:3])
-    url = sa.make_url(sys.stdin.readline().strip().replace("postgres://", "postgresql://", 1))
+    database_url = sys.stdin.readline().strip()
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     os.nice(_NICENESS)
-    options = {"connect_timeout": 2, "options": "-c timezone=UTC -c default_transaction_read_only=on"}
-    engine = sa.create_engine(
-        url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT", connect_args=options
-    )
+    engine = open_sync_engine(database_url, is_read_only=True, timeout_s=0, isolation_level="AUTOCOMMIT")
     began = time.monotonic()
     try:
         with engine.connect() as connection:

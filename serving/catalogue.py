@@ -28,6 +28,9 @@ POOL_SIZE = 10
 _MOST_REMEMBERED = 2000  # of counts and figures, a few kilobytes each at most
 
 PATIENCE_S = 30.0
+# Books. Of fewer a worker's own columns take less than a megabyte, a lineup is read in a moment, and any list is found
+# in less time than another thread takes to begin.
+LARGE_FROM = 20_000
 _Rows = Sequence[sa.Row[Any]]
 _T = TypeVar("_T")
 

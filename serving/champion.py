@@ -1,6 +1,6 @@
 """Registry -> the champion in memory, kept current in the background; a bad or absent one never replaces a good one.
 
-    keeper = ChampionKeeper(registry, "tfidf_model", folder, poll_s=2)
+    keeper = ChampionKeeper(registry, "tfidf_model", folder, poll_s=2, lineups=lineups)
     keeper.recall(); keeper.look(); keeper.champion().model.recommend(1, 10)
 
 `run` recalls the local copy first, so that a start needs no registry, and then looks again and again on the side, at
@@ -27,9 +27,9 @@ from pydantic import TypeAdapter, ValidationError
 from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, ModelError, NoChampion
 from bookclub_platform.models import BookText, Grown, ModelVersion, Recommendation, RegistryReader, Tfidf, load_model
+from serving import malloc
 from serving.lineup import Lineup, Lineups
 from serving.served import Served
-from serving.stock_files import give_back_memory
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +100,10 @@ class ChampionKeeper:
         name: str,
         folder: Path,
         poll_s: float,
-        lineups: Lineups | None = None,
+        lineups: Lineups,
         served: Served | None = None,
     ) -> None:
-        """Without `lineups` the model recommends what it was trained on; without `served` nobody is told of it."""
+        """Without `served` nobody is told of a version that answers."""
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
         self._lineups, self._served = lineups, served
         self._prepared: Lineup | None = None
@@ -164,7 +164,7 @@ class ChampionKeeper:
 
     def _is_behind(self) -> bool:
         champion = self._champion
-        return champion is not None and self._lineups is not None and self._lineups.is_behind(champion.lineup)
+        return champion is not None and self._lineups.is_behind(champion.lineup)
 
     def recall(self) -> None:
         """Take up the local copy of the champion last in use, if it is sound. Does not raise: a fault is logged.
@@ -220,14 +220,14 @@ class ChampionKeeper:
         """Have what is told of the champion's books at hand before it is asked for; stops where it is out of date. Does
         not raise: a fault is logged."""
         champion, lineups = self._champion, self._lineups
-        if champion is None or lineups is None or champion.lineup is self._prepared:
+        if champion is None or champion.lineup is self._prepared:
             return
         try:
             for _ in _resting(lineups.prepare(champion.lineup)):
                 if self._has_ended or self._champion is not champion or lineups.is_behind(champion.lineup):
                     return
             self._prepared = champion.lineup
-            give_back_memory()
+            malloc.trim()
         except DatabaseUnavailable as error:
             log.warning("What is asked for is read only then: %s", error)
 
@@ -237,8 +237,7 @@ class ChampionKeeper:
 
     def _put_in_use(self, champion: Champion) -> None:
         self._champion = champion
-        if self._lineups is not None:
-            self._lineups.put_in_use(champion.lineup)
+        self._lineups.put_in_use(champion.lineup)
 
     def _lineup(self, model: Tfidf, before: Lineup | None = None, is_new: bool = False) -> Lineup:
         """What may be recommended with `model` now; without the books, what was before.
@@ -247,32 +246,31 @@ class ChampionKeeper:
             ArtifactInvalid: it `is_new`, and cannot take in the books of today.
         """
         fault, lineup = None, before or Lineup(Grown(model))
-        if self._lineups is not None:
-            try:
-                with self._reading:
-                    lineup = self._lineups.of(model, before)
-            except DatabaseUnavailable as error:
-                fault = str(error)
-            except Exception as error:  # as with `look`: whatever a database holds, the model in use serves on
-                if is_new:
-                    told = f"{type(error).__name__}: {error}"
-                    raise ArtifactInvalid(f"It cannot take in the books of today ({told}).") from error
-                log.exception("Looking at the books failed.")
-                fault = f"{type(error).__name__}: {error}"
+        try:
+            with self._reading:
+                lineup = self._lineups.of(model, before)
+        except DatabaseUnavailable as error:
+            fault = str(error)
+        except Exception as error:  # as with `look`: whatever a database holds, the model in use serves on
+            if is_new:
+                told = f"{type(error).__name__}: {error}"
+                raise ArtifactInvalid(f"It cannot take in the books of today ({told}).") from error
+            log.exception("Looking at the books failed.")
+            fault = f"{type(error).__name__}: {error}"
         if fault is not None and fault != self.books_fault:
             log.warning("New books wait: %s", fault)
         self.books_fault = fault
         return lineup
 
     def _follow(self, version: ModelVersion) -> None:
-        if self._champion is not None and _key(self._champion.version) == _key(version):
+        if self._champion is not None and self._champion.version.key == version.key:
             self._refusal = None
             if not self._champion.is_confirmed:
                 with self._swap:
                     self._champion = replace(self._champion, version=version, is_confirmed=True)
             return
         refusal = self._refusal
-        if refusal is not None and _key(refusal.version) == _key(version) and time.monotonic() < refusal.again_at:
+        if refusal is not None and refusal.version.key == version.key and time.monotonic() < refusal.again_at:
             raise ArtifactInvalid(refusal.reason)
         try:
             champion = self._load(version)
@@ -299,7 +297,7 @@ class ChampionKeeper:
         takes several times as long as those before."""
         deadline = time.monotonic() + _AHEAD_S
         try:
-            for _ in _resting(self._lineups.prepare(champion.lineup) if self._lineups else iter(()), _AHEAD_PAUSES):
+            for _ in _resting(self._lineups.prepare(champion.lineup), _AHEAD_PAUSES):
                 if self._has_ended or time.monotonic() > deadline:
                     break
         except DatabaseUnavailable as error:
@@ -324,7 +322,7 @@ class ChampionKeeper:
     def _refuse(self, version: ModelVersion, error: Exception) -> str:
         """Remember not to try `version` again at once; returns why."""
         before = self._refusal
-        again = before is not None and _key(before.version) == _key(version)
+        again = before is not None and before.version.key == version.key
         pause_s = min(2 * before.pause_s, LONGEST_PAUSE_S) if before and again else self._poll_s
         kept = f"version {self._champion.version.version} stays in use" if self._champion else "no other is in use"
         reason = f"{version.name} version {version.version} cannot be used, {kept}: {error}"
@@ -371,11 +369,6 @@ def _rehearsed(model: Tfidf) -> list[list[Recommendation]]:
     new = BookText(max(model.book_ids[-1:].tolist(), default=0) + 1, words, words, "", model.vocabulary_[-1])
     grown = Grown(model).grow([new])
     return [grown.nearest(grown.probe([book_id]), 10) for book_id in (*model.book_ids[:1].tolist(), new.id)]
-
-
-def _key(version: ModelVersion) -> tuple[str, str]:
-    """A version's number alone does not do: deleted and made anew in a fresh registry, it is another model."""
-    return version.version, version.run_id
 
 
 def _forget_all_but(kept: set[Path], folder: Path) -> None:

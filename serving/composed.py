@@ -24,7 +24,7 @@ from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.stock import SELECT_VERSIONED
 from serving.accounts import Accounts
 from serving.book_bytes import BookBytes
-from serving.catalogue import Catalogue
+from serving.catalogue import LARGE_FROM, Catalogue
 from serving.champion import ChampionKeeper
 from serving.composed_page import page_json, place_of, question_of
 from serving.digits import ID
@@ -32,16 +32,15 @@ from serving.frame import Around, Composed, Frame
 from serving.guard import refusal
 from serving.headers import named
 from serving.kept import KeptAnswers
-from serving.lineup import Filters, Lineup
+from serving.lineup import IN_STOCK, Lineup
 from serving.near_bytes import Near
 from serving.neighbours import Choice, labels
-from serving.off_loop import SMALL, in_turn
+from serving.off_loop import in_turn
 from serving.parameters import has_repeated
 from serving.questions import ListQuery
 
 _ASKED = re.compile(rf"/books(?:/({ID})(/recommendations)?)?", re.ASCII)
 _SHORT = 10
-_PLAIN = Filters()
 _UNLIKE = b',"score":0.0,"why":[]}'
 
 
@@ -120,7 +119,7 @@ class ComposeAnswers:
         lineup, asked = frame.champion.lineup, question_of(scope["query_string"])
         if asked is None or not self._catalogue.watch.is_current:
             return None
-        is_short_work = asked.filters is None or len(frame.stock.ids) <= SMALL
+        is_short_work = asked.filters is None or len(frame.stock.ids) < LARGE_FROM
         place = place_of(frame.stock, asked) if is_short_work else await to_thread(place_of, frame.stock, asked)
         books = await self._json_of(lineup, place.ids)
         if books is None:
@@ -197,8 +196,8 @@ class _Found(NamedTuple):
 async def _found(lineup: Lineup, book_id: int, choice: Choice) -> _Found | None:
     """None if the model does not know the book."""
     assert lineup.stock is not None
-    is_small = len(lineup.stock.ids) <= SMALL
-    is_plain = choice.limit <= _SHORT and (choice.filters, choice.exclude) == (_PLAIN, ())
+    is_small = len(lineup.stock.ids) < LARGE_FROM
+    is_plain = choice.limit <= _SHORT and (choice.filters, choice.exclude) == (IN_STOCK, ())
     is_short_work = is_small or (is_plain and lineup.grown.fresh is not None)  # the books since are few
     asked = lineup, book_id, choice
     try:

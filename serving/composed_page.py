@@ -80,7 +80,4 @@ def page_json(place: Place, books: Sequence[bytes], mark: str, data_version: str
 def _around(data_version: str) -> list[bytes]:
     """What stands around the items, the next cursor and the total."""
     empty = BookPage(items=[], next=None, total=0, facets=None, data_version=data_version)
-    head, rest = empty.model_dump_json().encode().split(b'"items":[]')
-    middle, rest = rest.split(b'"next":null')
-    between, tail = rest.split(b'"total":0')
-    return [head + b'"items":[', b"]" + middle + b'"next":', between + b'"total":', tail]
+    return empty.json_around("items", "next", "total")

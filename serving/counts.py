@@ -1,7 +1,7 @@
 """Snapshot + the books in memory, if they are of its state -> counts and figures over all books; else Postgres counts.
 
     stock = stock_of(champion, snapshot.state)
-    await total(snapshot, stock, filters); await categories(snapshot, stock)
+    await total(snapshot, stock, filters); await facets(snapshot, stock, filters); await categories(snapshot, stock)
     await overview(snapshot, stock); await by_category(snapshot, stock)
 
 Both give the same, to the last digit; off the event loop, and but for totals once for each state of the books.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -22,12 +21,13 @@ from bookclub_platform.core.explore import select_currencies
 from bookclub_platform.core.stats import CategoryCount, CategoryTally, Summary, Tally
 from bookclub_platform.core.stock import Stock, select_shelf_rows
 from bookclub_platform.core.tables import select_categories
-from serving import stock_counts
-from serving.catalogue import Snapshot, State
+from serving import malloc, stock_counts
+from serving.catalogue import LARGE_FROM, Snapshot, State
 from serving.champion import Champion
-from serving.page_counts import total_of
+from serving.facets import facets_of
+from serving.page_counts import facets_in, total_of
+from serving.schemas import Facets
 from serving.stock_counts import Shelves
-from serving.stock_files import SHARED_FROM, give_back_memory
 
 _T = TypeVar("_T")
 _Counting = Callable[[Stock, Shelves, Sequence[sa.Row[Any]]], _T]
@@ -39,21 +39,31 @@ def stock_of(champion: Champion | None, state: State) -> Stock | None:
     return lineup.stock if lineup is not None and lineup.state == state else None
 
 
-async def without_only_source(snapshot: Snapshot, filters: Filters) -> Filters:
-    """The same filters, without the source if all listed books are of that one: then the books in memory, which do
-    not know their sources, can be counted as well."""
+async def total(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> int:
+    """How many books pass."""
+    in_memory = await _in_memory(snapshot, filters)
+    if stock is not None and in_memory is not None:
+        return await asyncio.to_thread(total_of, stock, in_memory)
+    ((found,),) = await snapshot.remembered(("total", filters), select_total(filters))
+    return int(found)
+
+
+async def facets(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> Facets:
+    """How many books each further choice would leave."""
+    in_memory = await _in_memory(snapshot, filters)
+    if stock is not None and in_memory is not None:
+        counted = await categories(snapshot, stock)
+        return await asyncio.to_thread(facets_in, stock, in_memory, counted)
+    return await facets_of(snapshot, filters)
+
+
+async def _in_memory(snapshot: Snapshot, filters: Filters) -> Filters | None:
+    """The filters as the books in memory can be asked, which do not know their sources: without a source that is the
+    only one; None if there are others."""
     if filters.source is None:
         return filters
     (ends,) = await snapshot.remembered("sources", select_source_range())
-    return replace(filters, source=None) if ends.first == ends.last == filters.source else filters
-
-
-async def total(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> int:
-    """How many books pass; which are of a source Postgres alone knows."""
-    if stock is not None and filters.source is None:
-        return await asyncio.to_thread(total_of, stock, filters)
-    ((found,),) = await snapshot.remembered(("total", filters), select_total(filters))
-    return int(found)
+    return filters._replace(source=None) if ends.first == ends.last == filters.source else None
 
 
 async def categories(snapshot: Snapshot, stock: Stock | None) -> Sequence[CategoryCount]:
@@ -118,8 +128,8 @@ async def _counted(snapshot: Snapshot, stock: Stock | None, count: _Counting[_T]
 
 def _tidily(count: _Counting[_T], stock: Stock, shelves: Shelves, rows: Sequence[sa.Row[Any]]) -> _T:
     counted = count(stock, shelves, rows)
-    if len(stock.ids) >= SHARED_FROM:
-        give_back_memory()
+    if len(stock.ids) >= LARGE_FROM:
+        malloc.trim()
     return counted
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -59,10 +59,8 @@ class Page:
 @lru_cache(4000)
 def mark_of(filters: Filters, text: str = "") -> str:
     """What tells the list of books that pass, and fit `text`, from other lists."""
-    chosen = [(field.name, getattr(filters, field.name)) for field in fields(filters)]
-    told = [
-        (name, str(value)) for name, value in chosen if value is not None
-    ]  # so that a new filter changes no old mark
+    # Without those that are not set, so that a new filter changes no old mark.
+    told = [(name, str(value)) for name, value in filters._asdict().items() if value is not None]
     return hashlib.blake2b(repr((text, told)).encode("utf-8", "replace"), digest_size=4).hexdigest()
 
 

@@ -47,8 +47,8 @@ class DataWatch:
     """
 
     def __init__(self, database_url: str) -> None:
-        url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql")
-        self._address = url.render_as_string(hide_password=False)
+        plain = sa.make_url(database_url).set(drivername="postgresql")
+        self._address = plain.render_as_string(hide_password=False)
         self._confirmed_at = -STALE_S
         self._current_until = float("-inf")
         self._is_away = False

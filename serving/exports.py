@@ -32,6 +32,7 @@ from serving.catalogue import State, state_of
 from serving.datawatch import DataWatch
 from serving.logs import CutShort
 from serving.places import Place, Places
+from serving.postgres import CONNECT_TIMEOUT_S
 from serving.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ class Exports:
     """Exports of one database."""
 
     def __init__(self, database_url: str, watch: DataWatch, turns: Turns) -> None:
-        url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
-        self._url = url.update_query_dict({"connect_timeout": "2"}).render_as_string(hide_password=False)
+        url = sa.make_url(database_url).update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
+        self._url = url.render_as_string(hide_password=False)
         self._places, self._watch, self._turns = Places(AT_ONCE), watch, turns
 
     async def open(self, user_id: int, format: Format, with_delisted: bool, after: int) -> Export:

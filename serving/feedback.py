@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from bookclub_platform.core.feedback import Event, add_events, select_popular, unknown_books
+from bookclub_platform.core.feedback import Event, add_events, select_popular
 from bookclub_platform.core.served_models import never_served
-from bookclub_platform.core.tables import select_data_version
+from bookclub_platform.core.tables import lacking, select_data_version, select_shelves
 from serving import problems
 from serving.catalogue import Catalogue
 from serving.datawatch import DataWatch
@@ -62,7 +62,7 @@ class FeedbackBook:
         async with connected(self._engine, self._watch, "The feedback") as connection, connection.begin():
             if faults := await connection.run_sync(self._never_given_out, events):
                 raise problems.InvalidRequest(faults)
-            if unknown := await connection.run_sync(unknown_books, ids):
+            if unknown := lacking(ids, (await connection.execute(select_shelves(ids))).all()):
                 raise problems.UnknownBooks(unknown)
             try:
                 kept = await connection.run_sync(add_events, user_id, events)

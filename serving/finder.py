@@ -71,7 +71,7 @@ def _found(champion: Champion, text: str, filters: Filters) -> Found:
     grown = champion.lineup.grown
     models = [grown.base, grown.fresh] if grown.fresh is not None else [grown.base]
     # Before the best are taken: a narrow shelf may have none of the best of all.
-    may = champion.lineup.listed(filters)
+    may = champion.lineup.allowed(filters._replace(source=None))
     found = find(models, text, RANKED if filters.source is None else _RANKED_OF_A_SHOP, may)
     if found is None:
         detail = f"{champion.version.name} version {champion.version.version} has no index of words: train it again."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import hashlib
 import mimetypes
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from serving.headers import Pair, named
-from serving.versions import is_named
+from serving.versions import is_named, weak_tag
 
 _SCRIPTS = "static-offline-docs"  # what fastapi-offline calls its folder
 _PACKED_FROM = 1000  # bytes
@@ -93,4 +92,4 @@ class Fixed:
         plain = self._make()
         is_picture = self._media_type.startswith("image/")
         packed = b"" if is_picture or len(plain) < _PACKED_FROM else gzip.compress(plain, mtime=0)
-        return _Content(plain, packed, f'W/"{hashlib.sha256(plain).hexdigest()[:24]}"')
+        return _Content(plain, packed, weak_tag(plain))

@@ -92,6 +92,4 @@ def _around(champion: Champion, reason: Emptiness | None, fallback: Fallback | N
         data_version=version,
         ranked_data_version=version,
     )
-    head, rest = empty.model_dump_json().encode().split(b'"items":[')
-    middle, tail = rest.split(b'"book_id":0')
-    return Around(head + b'"items":[', middle + b'"book_id":', tail)
+    return Around(*empty.json_around("items", "book_id"))

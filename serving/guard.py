@@ -29,16 +29,6 @@ described = OAuth2PasswordBearer(
 )
 
 
-async def the_caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller
-    return caller
-
-
-async def the_accounts(request: Request) -> Accounts:
-    accounts: Accounts = request.state.accounts
-    return accounts
-
-
 async def guard(request: Request, asked: SecurityScopes, _: Annotated[str | None, Depends(described)]) -> Claims | None:
     """The claims of the caller's token; None if there is none and none is needed.
 
@@ -94,6 +84,4 @@ def _no_token(caller: Caller) -> problems.Problem:
     return problems.Problem(caller.fault_kind, caller.fault, headers={"WWW-Authenticate": told})
 
 
-TheCaller = Annotated[Caller, Depends(the_caller)]
-TheAccounts = Annotated[Accounts, Depends(the_accounts)]
 SignedIn = Annotated[Claims, Depends(signed_in)]

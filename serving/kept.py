@@ -138,10 +138,9 @@ class KeepAnswers:
         before, state = self._seen
         if champion is before or champion is None:
             return state
-        key = champion.version.version, champion.version.run_id
+        key = champion.version.key
         if before is not None and before.model is not champion.model:
-            is_same_version = (before.version.version, before.version.run_id) == key
-            self._generations[key] = self._generations.get(key, 0) + is_same_version
+            self._generations[key] = self._generations.get(key, 0) + (before.version.key == key)
         self._seen = champion, (*key, self._generations.get(key, 0))
         return self._seen[1]
 
@@ -167,14 +166,13 @@ class KeepAnswers:
         await self._app(scope, receive, send_and_note)
         if not is_whole or self._keeper.current is not champion:
             return
-        version = named(headers, b"bookclub-data-version")
-        if version and named(headers, b"bookclub-model") == _name(champion):
+        version, label = (
+            named(headers, b"bookclub-data-version"),
+            champion.version.label if champion is not None else "",
+        )
+        if version and named(headers, b"bookclub-model") == label:
             answer = Answer(*_for_both(headers), b"".join(parts), scope.get("route"))
             self._kept.keep((question, version), answer)
-
-
-def _name(champion: Champion | None) -> str:
-    return f"{champion.version.name}/{champion.version.version}" if champion is not None else ""
 
 
 def _for_both(headers: list[Pair]) -> tuple[list[Pair], list[Pair]]:

@@ -4,7 +4,7 @@
     lineup = lineups.of(model)                   reads all listed books; texts of those alone that the model lacks
     lineup = lineups.of(model, before=lineup)    the same object while the data version stays the same
     lineup.allowed(Filters(in_stock=True))       (p,) by place of lineup.grown
-    lineup.mask(Filters()), lineup.versions(ids)
+    lineup.mask(IN_STOCK), lineup.versions(ids)
     lineup.near, lineups.books                   what is told of near books, and of each book, as bytes
 
 What a lineup says never changes (what is at hand of it grows), so that an answer that holds one is of one model and one
@@ -16,26 +16,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from bookclub_platform.core import browse
+from bookclub_platform.core.browse import Filters
 from bookclub_platform.core.errors import DatabaseUnavailable
-from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, fingerprint, select_texts
+from bookclub_platform.core.stock import SELECT_VERSIONED, Stock, select_texts
 from bookclub_platform.core.tables import select_state
 from bookclub_platform.models import BookText, Grown, Tfidf
+from serving import malloc
 from serving.book_bytes import BookBytes
-from serving.catalogue import State, state_of
+from serving.catalogue import LARGE_FROM, State, state_of
 from serving.datawatch import DataWatch
 from serving.masks import Bits, Mask, Masks
 from serving.near_bytes import NearBytes
 from serving.passing import passing
-from serving.stock_files import SHARED_FROM, StockFiles, give_back_memory
+from serving.postgres import open_sync_engine
+from serving.stock_files import StockFiles
 
 RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
 _PREPARED = 10_000  # of so many books all is read and told before it is asked for: in seconds
@@ -45,14 +47,7 @@ _STATEMENT_TIMEOUT_S = 60
 _FEW_CHANGES = 10_000  # up to so many books' bits are changed in the masks that there are
 
 
-class Filters(NamedTuple):
-    """Which books may be recommended; None: all."""
-
-    category: str | None = None
-    min_price: float | None = None
-    max_price: float | None = None
-    min_rating: int | None = None
-    in_stock: bool = True
+IN_STOCK = Filters(in_stock=True)  # what nearly every list is asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,14 +131,8 @@ class Lineup:
         places = np.flatnonzero(np.isin(row_of_place, rows) & self.grown.is_current)
         changed = self.stock.at(row_of_place[places])
         taken = {"_row_of_place": row_of_place, "_works": vars(before).get("_works")}
-        taken["_masks"] = before._masks.followed(self._make, places, lambda filters: _passes(changed, filters))
+        taken["_masks"] = before._masks.followed(self._make, places, partial(passing, changed))
         vars(self).update({name: value for name, value in taken.items() if value is not None})
-
-    def listed(self, filters: browse.Filters) -> NDArray[np.bool_]:
-        """(p,): likewise by the filters of pages and searches, but for `source`."""
-        if self.stock is None:
-            return self.grown.is_current
-        return _by_place(passing(self.stock, filters), self._row_of_place, self.grown.is_current)
 
     def well_rated(
         self, filters: Filters, limit: int, left_out: Collection[int] = (), shelf: int | None = None
@@ -152,7 +141,7 @@ class Lineup:
         reviews. One of a work, and of the works `left_out` none."""
         if self.stock is None:
             return []
-        rows = np.flatnonzero(_passes(self.stock, filters))
+        rows = np.flatnonzero(passing(self.stock, filters))
         rows = rows[~np.isin(self._works[rows], list(left_out))]
         is_first = self.stock.category[rows] == shelf if shelf is not None else np.zeros(len(rows), dtype=np.bool_)
         merit = is_first.astype(np.int64) << 40 | self.stock.rating[rows].astype(np.int64) << 32
@@ -214,17 +203,14 @@ class Lineups:
         """`folder`: where the columns of a large catalogue lie for all workers; None: each has its own in memory."""
         self._watch, self.books, self._near_bytes = watch, books, near_bytes
         self._stocks = StockFiles(folder)
-        url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
-        self._engine = sa.create_engine(
-            url,
-            pool_size=1,
-            pool_pre_ping=True,
+        self._engine = open_sync_engine(
+            database_url,
+            is_read_only=True,
+            timeout_s=_STATEMENT_TIMEOUT_S,
             isolation_level="REPEATABLE READ",
-            connect_args={
-                "connect_timeout": 2,
-                "options": "-c timezone=UTC -c default_transaction_read_only=on "
-                f"-c statement_timeout={_STATEMENT_TIMEOUT_S}s",
-            },
+            pool_pre_ping=True,
+            pool_size=1,
+            max_overflow=1,  # `prepare` goes on in one thread while another reads what has changed
         )
 
     def of(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
@@ -257,19 +243,19 @@ class Lineups:
         lineup = Lineup(newer, stock, state, epoch, near, started, renewed_at)
         if known is not None and known.stock is not None:
             lineup.take_over(known)
-        lineup.allowed(Filters())  # what nearly every request asks is made here, and not in the first of them
-        is_large = len(stock.ids) >= SHARED_FROM
+        lineup.allowed(IN_STOCK)  # what nearly every request asks is made here, and not in the first of them
+        is_large = len(stock.ids) >= LARGE_FROM
         if self._watch is not None:
             self._watch.is_large = is_large
         if is_large:
             _ = newer.works
-            give_back_memory()
+            malloc.trim()
         return lineup
 
     def _follow_files(self, connection: sa.Connection, stock: Stock | None, epoch: int) -> None:
         """The JSON of a large catalogue's books is filed for all workers."""
         files = self.books.files if self.books is not None else None
-        if files is not None and stock is not None and len(stock.ids) >= SHARED_FROM:
+        if files is not None and stock is not None and len(stock.ids) >= LARGE_FROM:
             files.follow(connection, stock, epoch)
 
     def prepare(self, lineup: Lineup) -> Iterator[None]:
@@ -295,7 +281,7 @@ class Lineups:
         kept = self.books.of(ids, versions, lineup.epoch)
         if None not in kept:  # they fit
             lineup.json.update(dict(zip(ids, cast(list[bytes], kept), strict=True)))  # at once: others read it
-        mask = lineup.mask(Filters())
+        mask = lineup.mask(IN_STOCK)
         if mask.digest == lineup.near.told_all:
             return
         began = time.perf_counter()
@@ -329,29 +315,8 @@ class Lineups:
 def _may(
     stock: Stock, row_of_place: NDArray[np.int32], is_current: NDArray[np.bool_], filters: Filters
 ) -> NDArray[np.bool_]:
-    return _by_place(_passes(stock, filters), row_of_place, is_current)
-
-
-def _by_place(
-    passes: NDArray[np.bool_], row_of_place: NDArray[np.int32], is_current: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """(p,) of (n,) by row of the stock."""
-    may = np.append(passes, False)  # the last is that of books that are not listed
+    may = np.append(passing(stock, filters), False)  # the last is that of books that are not listed
     return may.take(row_of_place) & is_current
-
-
-def _passes(stock: Stock, filters: Filters) -> NDArray[np.bool_]:
-    """(n,) by row of `stock`."""
-    passes = stock.in_stock.copy() if filters.in_stock else np.ones(len(stock.ids), dtype=np.bool_)
-    if filters.category is not None:
-        passes &= stock.category == _slug(filters.category)
-    if filters.min_price is not None:
-        passes &= stock.price >= filters.min_price
-    if filters.max_price is not None:
-        passes &= stock.price <= filters.max_price
-    if filters.min_rating is not None:
-        passes &= stock.rating >= filters.min_rating
-    return passes
 
 
 def _best(merit: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
@@ -363,8 +328,3 @@ def _best(merit: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
         places = np.append(better, equal[: limit - len(better)])
     best: NDArray[np.int64] = places[np.argsort(-merit[places], kind="stable")]
     return best
-
-
-@lru_cache(1000)
-def _slug(category: str) -> int:
-    return fingerprint(category)

@@ -1,6 +1,7 @@
-"""glibc's malloc -> told what to give back to the system by itself; nothing elsewhere.
+"""glibc's malloc -> told what to give back to the system, by itself and now; nothing elsewhere.
 
 limit()                     before there are threads
+trim()                      after much work, at once
 """
 
 from __future__ import annotations
@@ -22,3 +23,10 @@ def limit() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for parameter, value in ((_TRIM_THRESHOLD, _LARGE), (_MMAP_THRESHOLD, _LARGE), (_ARENA_MAX, _ARENAS)):
             libc.mallopt(parameter, value)
+
+
+def trim() -> None:
+    """Give back what was taken for the moment and is free again: by itself glibc keeps up to 64 MB of it, and in each
+    thread's part of the heap what lies below the last thing in use."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

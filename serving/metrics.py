@@ -69,7 +69,7 @@ class Metrics(Collector):
     def note_feedback(self, kind: str, model: str) -> None:
         """One event was kept; `model` as `tfidf_model/3`."""
         if (champion := self._keeper.current) is not None:
-            self._meet(f"{champion.version.name}/{champion.version.version}")
+            self._meet(champion.version.label)
         # What clients say: of versions that they may invent there is no end.
         self._feedback.labels(kind, model if model in self._models else "other").inc()
 

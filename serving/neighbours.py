@@ -12,13 +12,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
+from bookclub_platform.core.browse import Filters
 from bookclub_platform.core.stock import fingerprint
-from bookclub_platform.core.tables import select_listed, select_shelves
+from bookclub_platform.core.tables import lacking, select_listed, select_shelves
 from bookclub_platform.models import Probe
 from bookclub_platform.models import Recommendation as Ranked
-from serving.catalogue import Snapshot
-from serving.lineup import Filters, Lineup
-from serving.off_loop import SMALL, in_turn
+from serving.catalogue import LARGE_FROM, Snapshot
+from serving.lineup import IN_STOCK, Lineup
+from serving.off_loop import in_turn
+from serving.passing import passes_book
 from serving.schemas import Book, Emptiness, Fallback, Recommendation, Why
 
 _AT_ONCE = 100  # books, of which a thread of the pool makes items in some milliseconds
@@ -30,7 +32,7 @@ Ranking = dict[int, list[Ranked]]  # key of a probe -> its neighbours, nearest f
 class Choice(NamedTuple):
     """What a list is to be like."""
 
-    filters: Filters = Filters()
+    filters: Filters = IN_STOCK
     limit: int = 10
     exclude: tuple[int, ...] = ()
     diversity: float = 0.0
@@ -46,8 +48,7 @@ class Found(NamedTuple):
 
 async def unknown(snapshot: Snapshot, ids: Sequence[int]) -> list[int]:
     """Those of `ids` that no book has. A delisted book is known: its page may still be open in a reader's browser."""
-    known = {row.id for row in await snapshot.rows(select_shelves(ids))}
-    return [book_id for book_id in ids if book_id not in known]
+    return lacking(ids, await snapshot.rows(select_shelves(ids)))
 
 
 def probes(lineup: Lineup, ids: Sequence[int]) -> dict[int, Probe]:
@@ -70,7 +71,7 @@ async def rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth
     """The nearest of each probe, computed off the event loop, in small parts: between them others have their turn."""
     depth, keys = depth or choice.limit, list(asked)
     ranking: Ranking = {}
-    at_once = max(1, _AT_ONCE // depth) if len(lineup.grown.ids) <= SMALL else 1
+    at_once = max(1, _AT_ONCE // depth) if len(lineup.grown.ids) < LARGE_FROM else 1
     for start in range(0, len(keys), at_once):
         some = {key: asked[key] for key in keys[start : start + at_once]}
         ranking |= await in_turn(_rank, lineup, some, choice, depth)
@@ -166,7 +167,7 @@ async def _books(snapshot: Snapshot, ids: set[int], filters: Filters) -> dict[in
     found: list[Book] = []
     for start in range(0, len(rows), _AT_ONCE):
         found += await _apart(_validated, rows[start : start + _AT_ONCE], size=len(rows))
-    return dict.fromkeys(ids) | {book.id: book for book in found if _passes(book, filters)}
+    return dict.fromkeys(ids) | {book.id: book for book in found if passes_book(book, filters)}
 
 
 def _validated(rows: Sequence[sa.Row[Any]]) -> list[Book]:
@@ -176,16 +177,6 @@ def _validated(rows: Sequence[sa.Row[Any]]) -> list[Book]:
 async def _apart(work: Callable[..., _T], *given: Any, size: int) -> _T:
     """What `work` gives, off the event loop if it is part of more than is done there in a moment."""
     return await asyncio.to_thread(work, *given) if size > _AT_ONCE else work(*given)
-
-
-def _passes(book: Book, filters: Filters) -> bool:
-    return (
-        (book.in_stock or not filters.in_stock)
-        and filters.category in {None, book.category}
-        and (filters.min_price is None or book.price >= filters.min_price)
-        and (filters.max_price is None or book.price <= filters.max_price)
-        and (filters.min_rating is None or (book.rating or 0) >= filters.min_rating)
-    )
 
 
 def _items(rows: list[Ranked], listed: dict[int, Book | None], limit: int) -> list[Recommendation]:

@@ -18,7 +18,6 @@ from typing import TypeVar, TypeVarTuple, Unpack
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-SMALL = 20_000  # of so many books any list is found in less time than another thread takes to begin
 # They begin with the first work, which no fork comes after.
 _SHORT, _LONG = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("short", "long"))
 

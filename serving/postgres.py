@@ -3,6 +3,8 @@
     engine = open_engine(url, 10, isolation_level="REPEATABLE READ", is_read_only=True)
     async with connected(engine, watch, "The books") as connection: ...
 
+An address names its driver, as core/database.database_urls has it; create_app sees to that.
+
 Connects when first asked; after a failure the next request tries anew, unless the watch knows that nobody is answered.
 """
 
@@ -49,21 +51,28 @@ class _Connection(psycopg.AsyncConnection[Any]):
 
 def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read_only: bool) -> AsyncEngine:
     """A pool of at most `pool_size` connections."""
-    url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
     return create_async_engine(
-        url,
+        database_url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,
         isolation_level=isolation_level,
-        connect_args={
-            "async_creator_fn": _Connection.connect,
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "options": f"-c timezone=UTC -c default_transaction_read_only={'on' if is_read_only else 'off'} "
-            f"-c statement_timeout={STATEMENT_TIMEOUT_S}s",
-        },
+        connect_args={"async_creator_fn": _Connection.connect, **_connect_args(is_read_only, STATEMENT_TIMEOUT_S)},
     )
+
+
+def open_sync_engine(database_url: str, *, is_read_only: bool, timeout_s: int, **pool: Any) -> sa.Engine:
+    """For threads; `timeout_s`: how long a statement may take, 0 as long as it takes."""
+    return sa.create_engine(database_url, connect_args=_connect_args(is_read_only, timeout_s), **pool)
+
+
+def _connect_args(is_read_only: bool, timeout_s: int) -> dict[str, Any]:
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "options": f"-c timezone=UTC -c default_transaction_read_only={'on' if is_read_only else 'off'} "
+        f"-c statement_timeout={timeout_s}s",
+    }
 
 
 def be_patient(for_s: float) -> sa.Select[tuple[str]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 
 from bookclub_platform.core.passwords import MIN_LENGTH, weakness
+from serving import malloc
 from serving.app import create_app
 from serving.routes import routers
-from serving.stock_files import give_back_memory
 
 __all__ = ["create_app"]
 
@@ -19,4 +19,4 @@ list(routers())
 weakness("nobody", "a" * MIN_LENGTH)  # makes its lists of words: 5 MB
 gc.collect()
 gc.freeze()
-give_back_memory()
+malloc.trim()

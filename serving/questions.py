@@ -6,7 +6,7 @@ A parameter that does not exist is refused: a misspelt filter would otherwise be
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from decimal import Decimal
 from typing import Annotated, Any, Self, get_args
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from bookclub_platform.core.browse import Filters, SearchSort, Sort
 from bookclub_platform.core.feedback import Kind
 from bookclub_platform.export import Format
-from serving import lineup, problems
+from serving import problems
 from serving.cursor import BY_ID, PLACE, Cursor, decode_place, is_of
 from serving.digits import MAX_ID, NUMBER, WHOLE, Amount, Id, Price, Stars, StrictId
 from serving.neighbours import Choice
@@ -85,7 +85,7 @@ class _Narrowed(Question):
     facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
 
     def filters(self) -> Filters:
-        return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
+        return Filters(**{name: getattr(self, name) for name in Filters._fields})
 
 
 class BookQuery(_Narrowed, PageQuery):
@@ -311,8 +311,18 @@ class ListQuery(Question):
         return 1 if self.diversity == 0 else 2
 
     def choice(self) -> Choice:
-        filters = lineup.Filters(self.category, self.min_price, self.max_price, self.min_rating, self.in_stock)
+        filters = Filters(
+            category=self.category,
+            min_price=_exact(self.min_price),
+            max_price=_exact(self.max_price),
+            min_rating=self.min_rating,
+            in_stock=self.in_stock or None,
+        )
         return Choice(filters, self.limit, tuple(self.exclude), self.diversity)
+
+
+def _exact(amount: float | None) -> Decimal | None:
+    return Decimal(repr(amount)) if amount is not None else None
 
 
 class _ListRequest(ListQuery):

@@ -107,7 +107,7 @@ class SharedQuotas:
             self._lock(fcntl.LOCK_UN)
         if is_over:
             return standings
-        return [_counted(quota, groups, now) for (_, groups), (quota, _) in zip(found, asked, strict=True)]
+        return [_standing(quota, groups, 0, now) for (_, groups), (quota, _) in zip(found, asked, strict=True)]
 
     def give_back(self, quota: Quota, who: str) -> None:
         """Take one request of `who`, which was within the quota, as not made."""
@@ -181,11 +181,6 @@ def _standing(quota: Quota, groups: _Groups, units: int, now: float) -> Standing
             break
         lacking, retry_s = lacking - count, gone_at - now
     return Standing(quota, max(left, 0), _until_some_leave(groups, now), retry_s)
-
-
-def _counted(quota: Quota, groups: _Groups, now: float) -> Standing:
-    left = quota.amount - sum(count for _, count in groups)
-    return Standing(quota, left, _until_some_leave(groups, now), None)
 
 
 def _until_some_leave(groups: _Groups, now: float) -> float:

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from bookclub_platform.core.browse import Filters
 from bookclub_platform.core.tables import select_listed
 from bookclub_platform.models import Grown
 from serving import problems
 from serving.catalogue import Snapshot
 from serving.champion import Champion
-from serving.lineup import Filters
+from serving.lineup import IN_STOCK
 from serving.schemas import Answer, Book, DataVersion, ModelRef
 
 EXAMPLES = 3
@@ -137,8 +138,8 @@ def _shelves(champion: Champion) -> list[_Shelf]:
             "handful of books, or of so many that it has no embedding. Train it again, or go by /categories.",
         )
     segment, nearness = _placed(grown)
-    listed = champion.lineup.allowed(Filters(in_stock=False))
-    has_stock = champion.lineup.allowed(Filters())
+    listed = champion.lineup.allowed(Filters())
+    has_stock = champion.lineup.allowed(IN_STOCK)
     shelves = []
     for at, columns in enumerate(learned.terms):
         places = np.flatnonzero(listed & (segment == at))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from bookclub_platform.core.served_models import NameAndVersion, note_served
 from bookclub_platform.models import ModelVersion
-from serving.postgres import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S
+from serving.postgres import STATEMENT_TIMEOUT_S, open_sync_engine
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,10 @@ class Served:
     """
 
     def __init__(self, database_url: str) -> None:
-        url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
-        options = {"connect_timeout": CONNECT_TIMEOUT_S, "options": f"-c statement_timeout={STATEMENT_TIMEOUT_S}s"}
         # Asked once for each model: a connection kept for that would be one of Postgres' hundred.
-        self._engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
+        self._engine = open_sync_engine(
+            database_url, is_read_only=False, timeout_s=STATEMENT_TIMEOUT_S, poolclass=sa.NullPool
+        )
         self._noted: frozenset[NameAndVersion] = frozenset()
         self.versions: frozenset[NameAndVersion] = frozenset()
         self._is_late = False

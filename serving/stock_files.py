@@ -11,12 +11,10 @@ reads what changed since. Where nothing can be written each worker keeps its own
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import logging
 import os
 import shutil
-import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -32,11 +30,10 @@ from pydantic import BaseModel, ConfigDict
 
 from bookclub_platform.core.stock import Mark, Stock, Whole, read_changes, read_stock
 from serving.book_files import stands
-from serving.catalogue import State
+from serving.catalogue import LARGE_FROM, State
 
 log = logging.getLogger(__name__)
 
-SHARED_FROM = 20_000  # of fewer books a worker's own columns take less than a megabyte
 _NOTE = "stock.json"
 _PATIENCE_S, _POLL_S = 20.0, 0.02
 _RENEWED_AFTER_S = 30.0
@@ -103,7 +100,7 @@ class StockFiles:
                     return kept  # another worker has just read it
                 known = kept if stands(connection, note.state) else before
         stock = read_stock(connection) if known is None else read_changes(connection, known)
-        if self._folder is None or not self._is_our_turn or stock is known or len(stock.ids) < SHARED_FROM:
+        if self._folder is None or not self._is_our_turn or stock is known or len(stock.ids) < LARGE_FROM:
             return stock
         try:
             return _written(self._folder, stock, state)
@@ -119,13 +116,6 @@ def newest_stock(folder: Path) -> Stock:
         OSError, ValueError: there are none, or they are not as they were written.
     """
     return _mapped(folder / "now")[1]
-
-
-def give_back_memory() -> None:
-    """What was taken for the moment and is free again: by itself glibc keeps up to 64 MB of it, and in each thread's
-    part of the heap what lies below the last thing in use."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def _found(folder: Path) -> tuple[_Note, Stock, float] | None:

@@ -68,14 +68,15 @@ class Freshness:
         Raises:
             NotModified: likewise.
         """
-        tag = _tag(answer.model_dump_json())
-        self._response.headers.update({"ETag": tag, **sharing(self._request, lifetime)})
+        tag = weak_tag(answer.model_dump_json().encode())
+        self._response.headers.update({"ETag": tag, **sharing("authorization" in self._request.headers, lifetime)})
         if is_named(tag, self._request.headers.get("if-none-match", "")):
             raise NotModified(dict(self._response.headers))
 
 
-def _tag(text: str) -> str:
-    return f'W/"{hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]}"'
+def weak_tag(content: bytes) -> str:
+    """An ETag for what follows from `content`, or is it."""
+    return f'W/"{hashlib.sha256(content).hexdigest()[:24]}"'
 
 
 def fresh_headers(
@@ -87,18 +88,14 @@ def fresh_headers(
     made_of = [state.stamp, champion.version.run_id if champion else "", query.decode("latin-1"), *more]
     return {
         **version_headers(champion, state.data_version, has_lists),
-        "ETag": _tag(chr(0).join(made_of)),
-        **_sharing(is_personal, "no-cache"),
+        "ETag": weak_tag(chr(0).join(made_of).encode("utf-8", "replace")),
+        **sharing(is_personal, "no-cache"),
     }
 
 
-def sharing(request: Request, lifetime: str) -> dict[str, str]:
+def sharing(is_personal: bool, lifetime: str) -> dict[str, str]:
     """The headers by which caches may keep an answer for `lifetime`: those of the client alone where it sent a token,
     for others may have none. Where login is required, that is every answer."""
-    return _sharing("authorization" in request.headers, lifetime)
-
-
-def _sharing(is_personal: bool, lifetime: str) -> dict[str, str]:
     return {"Cache-Control": f"{'private' if is_personal else 'public'}, {lifetime}", "Vary": "Authorization"}
 
 
@@ -144,5 +141,5 @@ def version_headers(champion: Champion | None, data_version: str, has_lists: boo
         return {"Bookclub-Data-Version": data_version}
     return {
         "Bookclub-Data-Version": (champion.lineup.data_version or "0") if has_lists else data_version,
-        "Bookclub-Model": f"{champion.version.name}/{champion.version.version}",
+        "Bookclub-Model": champion.version.label,
     }

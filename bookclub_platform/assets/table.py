@@ -27,7 +27,7 @@ from bookclub_platform.core.drift import measure_drift, note_before
 from bookclub_platform.core.loads import LEAST_SHARE, LoadResult, load_category
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.tables import books as books_table
-from bookclub_platform.core.tables import select_books, select_page
+from bookclub_platform.core.tables import select_books
 from bookclub_platform.report import figures, pictures
 from bookclub_platform.resources import Api, BooksDatabase, DataFolder
 from bookclub_platform.sources import Source
@@ -138,7 +138,7 @@ def _load_rows(
 
 def _preview(key: str, database: BooksDatabase) -> dg.MetadataValue:
     with database.begin() as connection:
-        rows = connection.execute(select_page(select_books(category=key), None, PREVIEW_ROWS)).mappings().all()
+        rows = connection.execute(select_books(key).limit(PREVIEW_ROWS)).mappings().all()
     return preview([{name: row[name] for name in _SHOWN} for row in rows])
 
 

@@ -185,7 +185,7 @@ def select_states() -> sa.Select[Any]:
     return (
         sa.select(
             categories,
-            sa.func.count(tables.books.c.id).filter(tables.books.c.delisted_at.is_(None)).label("books"),
+            sa.func.count(tables.books.c.id).filter(tables.IS_LISTED).label("books"),
             sa.func.max(tables.books.c.last_seen_at).label("last_crawl_at"),
         )
         .select_from(categories.outerjoin(tables.books, of_category))

@@ -11,15 +11,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from bookclub_platform.core.errors import ConfigurationError, DatabaseUnavailable
 from bookclub_platform.core.tables import SCHEMA
+
+# Alembic is imported where it is used: the API reads an address here, and does without it.
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 0x626F6F6B  # "book": any number that no other program on the server uses
@@ -79,6 +80,9 @@ def migrate(url: str, revision: str = "head") -> None:
     Raises:
         ConfigurationError: the database was brought up by a newer version than this one.
     """
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.connect() as lock, lock.begin():
         lock.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
@@ -113,16 +117,22 @@ def current_revision(url: str) -> str | None:
 
 def head_revision() -> str | None:
     """The revision that this version of the platform needs."""
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     return config
 
 
 def _revision(connection: sa.Connection) -> str | None:
+    from alembic.migration import MigrationContext
+
     context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
     return context.get_current_revision()
 

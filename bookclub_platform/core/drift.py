@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bookclub_platform.core.tables import books
+from bookclub_platform.core.tables import IS_LISTED, books
 
 # The median moves only if half of the books do. Of a few books a sale can be half; it never doubles or halves them all.
 FEW_BOOKS = 20
@@ -98,7 +98,7 @@ def note_before(connection: sa.Connection, source: str, category: str | None) ->
     connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.drift_before"))
     is_inside = sa.true() if category is None else books.c.category == category
     rows = sa.select(*(books.c[name] for name in _before.c.keys())).where(  # noqa: SIM118
-        books.c.source == source, is_inside, books.c.delisted_at.is_(None)
+        books.c.source == source, is_inside, IS_LISTED
     )
     return connection.execute(sa.CreateTableAs(rows, "drift_before", temporary=True)).rowcount
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bookclub_platform.core.tables import book_observations, books, rejected_books
+from bookclub_platform.core.tables import IS_LISTED, book_observations, books, rejected_books
 
 DAYS = 60
-_IS_LISTED = books.c.delisted_at.is_(None)
 _RULE = rejected_books.c.rule
 _CHARACTERS = sa.func.coalesce(sa.func.char_length(books.c.description), 0)
 
@@ -26,7 +25,7 @@ def select_currencies(category: str | None = None) -> sa.Select[Any]:
     """(currency, books), the commonest first."""
     return (
         sa.select(books.c.currency, sa.func.count().label("books"))
-        .where(_IS_LISTED, _category(category))
+        .where(IS_LISTED, _category(category))
         .group_by(books.c.currency)
         .order_by(sa.desc("books"), books.c.currency)
     )
@@ -36,18 +35,18 @@ def select_numbers(currency: str, category: str | None = None) -> sa.Select[Any]
     """(price, rating, stock, characters) of every book; price is null in another currency, characters 0: no text."""
     price = sa.case((books.c.currency == currency, sa.cast(books.c.price, sa.Double)))
     return sa.select(price.label("price"), books.c.rating, books.c.stock, _CHARACTERS.label("characters")).where(
-        _IS_LISTED, _category(category)
+        IS_LISTED, _category(category)
     )
 
 
 def select_overview() -> sa.Select[Any]:
     """One row: listed, delisted, in_stock, categories, sources, first_seen_at, last_seen_at; rows of the histories."""
     return sa.select(
-        sa.func.count().filter(_IS_LISTED).label("listed"),
-        sa.func.count().filter(sa.not_(_IS_LISTED)).label("delisted"),
-        sa.func.count().filter(_IS_LISTED, books.c.in_stock).label("in_stock"),
-        sa.func.count(books.c.category.distinct()).filter(_IS_LISTED).label("categories"),
-        sa.func.array_agg(books.c.source.distinct()).filter(_IS_LISTED).label("sources"),
+        sa.func.count().filter(IS_LISTED).label("listed"),
+        sa.func.count().filter(sa.not_(IS_LISTED)).label("delisted"),
+        sa.func.count().filter(IS_LISTED, books.c.in_stock).label("in_stock"),
+        sa.func.count(books.c.category.distinct()).filter(IS_LISTED).label("categories"),
+        sa.func.array_agg(books.c.source.distinct()).filter(IS_LISTED).label("sources"),
         sa.func.min(books.c.first_seen_at).label("first_seen_at"),
         sa.func.max(books.c.last_seen_at).label("last_seen_at"),
         sa.select(sa.func.count()).select_from(book_observations).scalar_subquery().label("observations"),
@@ -59,7 +58,7 @@ def select_missing() -> sa.Select[Any]:
     """One row: for each column that may be empty, how many books have nothing there."""
     optional = [column for column in books.columns if column.nullable and column.name != "delisted_at"]
     counts: list[Any] = [sa.func.count().filter(column.is_(None)).label(column.name) for column in optional]
-    return sa.select(*counts).where(_IS_LISTED)
+    return sa.select(*counts).where(IS_LISTED)
 
 
 def select_category_figures(currency: str) -> sa.Select[Any]:
@@ -78,7 +77,7 @@ def select_category_figures(currency: str) -> sa.Select[Any]:
             sa.cast(sa.func.avg(books.c.rating), sa.Double).label("mean_rating"),
             sa.func.count().filter(_CHARACTERS == 0).label("without_description"),
         )
-        .where(_IS_LISTED)
+        .where(IS_LISTED)
         .group_by(books.c.category)
         .order_by(sa.desc("books"), books.c.category)
     )
@@ -89,7 +88,7 @@ def select_by_text(is_longest: bool, limit: int) -> sa.Select[Any]:
     order = _CHARACTERS.desc() if is_longest else _CHARACTERS.asc()
     return (
         sa.select(books.c.id, books.c.title, books.c.category_name, books.c.url, _CHARACTERS.label("characters"))
-        .where(_IS_LISTED)
+        .where(IS_LISTED)
         .order_by(order, books.c.id)
         .limit(limit)
     )
@@ -104,7 +103,7 @@ def select_repeated(column: str, limit: int) -> sa.Select[Any]:
             sa.func.count().label("books"),
             sa.func.array_agg(books.c.id)[1:5].label("ids"),
         )
-        .where(_IS_LISTED, value.is_not(None))
+        .where(IS_LISTED, value.is_not(None))
         .group_by(sa.func.md5(value))
         .having(sa.func.count() > 1)
         .order_by(sa.desc("books"), "text")
@@ -169,7 +168,7 @@ def select_price_moves(limit: int) -> sa.Select[Any]:
             ratio.label("ratio"),
         )
         .join(first, first.c.book_id == books.c.id)
-        .where(_IS_LISTED, books.c.price != first.c.first)
+        .where(IS_LISTED, books.c.price != first.c.first)
         .order_by(sa.func.abs(sa.func.ln(sa.func.nullif(ratio, 0))).desc().nulls_last(), books.c.id)
         .limit(limit)
     )

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from bookclub_platform.core.accounts import users
-from bookclub_platform.core.tables import books, metadata
+from bookclub_platform.core.tables import IS_LISTED, books, metadata
 
 Kind = Literal["shown", "clicked", "liked", "swapped"]
 INTEREST: tuple[Kind, ...] = ("clicked", "liked", "swapped")  # what somebody did who wanted the book
@@ -88,13 +88,6 @@ def _digest(user_id: int, reader: str | None) -> bytes | None:
     return None if reader is None else hashlib.sha256(f"{user_id}:{reader}".encode()).digest()
 
 
-def unknown_books(connection: sa.Connection, ids: Sequence[int]) -> list[int]:
-    """Those of `ids` that no book has, listed or not."""
-    asked = sa.literal(list(ids), sa.ARRAY(sa.BigInteger))
-    known = set(connection.scalars(sa.select(books.c.id).where(books.c.id == sa.func.any(asked))))
-    return [book_id for book_id in dict.fromkeys(ids) if book_id not in known]
-
-
 def select_popular(limit: int) -> sa.Select[Any]:
     """(book_id, interest) of the listed books that most readers wanted in the last POPULAR_FOR, the most first:
     `interest` is how many accounts clicked, liked or swapped it. One that does so again and again is one, and one that
@@ -111,7 +104,7 @@ def select_popular(limit: int) -> sa.Select[Any]:
         sa.select(wanted.c.book_id, interest)
         .join(users, users.c.id == wanted.c.user_id)
         .join(books, books.c.id == wanted.c.book_id)
-        .where(users.c.disabled_at.is_(None), books.c.delisted_at.is_(None))
+        .where(users.c.disabled_at.is_(None), IS_LISTED)
         .group_by(wanted.c.book_id)
         .order_by(interest.desc(), wanted.c.book_id)
         .limit(limit)

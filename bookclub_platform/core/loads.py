@@ -34,6 +34,7 @@ from sqlalchemy.schema import CreateTable
 
 from bookclub_platform.core.book import Book, RejectedBook
 from bookclub_platform.core.tables import (
+    IS_LISTED,
     SCHEMA,
     book_categories,
     book_observations,
@@ -245,7 +246,7 @@ def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool
     """Into `known` those rows of `incoming` whose key the table has, narrow, with what is to be done about each."""
     on_key = sa.and_(*(books.c[name] == _incoming.c[name] for name in _KEY))
     is_elsewhere = books.c.category != _incoming.c.category if has_categories else sa.false()
-    is_away = sa.and_(is_elsewhere, books.c.delisted_at.is_(None))
+    is_away = sa.and_(is_elsewhere, IS_LISTED)
     # What the crawl of one category did not find says nothing against what that of another saw, even before.
     comes_back = sa.and_(books.c.delisted_at.is_not(None), sa.or_(books.c.delisted_at <= crawled_at, is_elsewhere))
     names = [name for name in _CONTENT if name not in _HOME]
@@ -253,8 +254,8 @@ def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool
         _row(books.c, names).is_distinct_from(_row(_incoming.c, names)),
         sa.and_(sa.not_(is_away), _row(books.c, _HOME).is_distinct_from(_row(_incoming.c, _HOME))),
     )
-    is_current = sa.and_(books.c.delisted_at.is_(None), books.c.last_seen_at <= _incoming.c.last_seen_at)
-    is_here = sa.and_(books.c.delisted_at.is_(None), sa.not_(is_elsewhere))
+    is_current = sa.and_(IS_LISTED, books.c.last_seen_at <= _incoming.c.last_seen_at)
+    is_here = sa.and_(IS_LISTED, sa.not_(is_elsewhere))
     sighted = [_incoming.c[name] for name in _SIGHTED]
     flags = (sa.or_(comes_back, sa.and_(is_current, has_new_content)), is_away, is_here)
     compared = sa.select(books.c.id.label("book_id"), *sighted, *flags).select_from(_incoming.join(books, on_key))
@@ -339,7 +340,7 @@ def _texts(values: Sequence[str]) -> sa.ColumnElement[Any]:
 
 def _is_listed(source: str, category: str | None) -> sa.ColumnElement[bool]:
     is_inside = sa.true() if category is None else books.c.category == category
-    return sa.and_(books.c.source == source, is_inside, books.c.delisted_at.is_(None))
+    return sa.and_(books.c.source == source, is_inside, IS_LISTED)
 
 
 def _has_second(source: str, category: str | None) -> sa.Select[Any]:

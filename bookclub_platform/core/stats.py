@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from bookclub_platform.core.browse import price_band
-from bookclub_platform.core.tables import books
+from bookclub_platform.core.tables import IS_LISTED, books
 
-_IS_LISTED = books.c.delisted_at.is_(None)
 QUARTILES = (0.25, 0.5, 0.75)
 STARS = (1, 2, 3, 4, 5)
 NO_CURRENCY = "XXX"  # ISO 4217's own word for it: there is no book yet
@@ -116,9 +115,9 @@ def commonest(currencies: Sequence[tuple[str, int]]) -> str:
 def select_counts() -> sa.Select[Any]:
     """One row: delisted, categories, sources (their names, or null), first_seen_at, updated_at."""
     counts: list[Any] = [
-        sa.func.count().filter(sa.not_(_IS_LISTED)).label("delisted"),
-        sa.func.count(books.c.category.distinct()).filter(_IS_LISTED).label("categories"),
-        sa.func.array_agg(books.c.source.distinct()).filter(_IS_LISTED).label("sources"),
+        sa.func.count().filter(sa.not_(IS_LISTED)).label("delisted"),
+        sa.func.count(books.c.category.distinct()).filter(IS_LISTED).label("categories"),
+        sa.func.array_agg(books.c.source.distinct()).filter(IS_LISTED).label("sources"),
         sa.func.min(books.c.first_seen_at).label("first_seen_at"),
         sa.func.max(books.c.updated_at).label("updated_at"),
     ]
@@ -141,7 +140,7 @@ def select_tally_by_category(currency: str) -> sa.Select[Any]:
 def select_price_bands(currency: str) -> sa.Select[Any]:
     """(band, books) of the bands of core/browse.py that have a book, from the cheapest up."""
     columns: list[Any] = [price_band().label("band"), sa.func.count().label("books")]
-    return sa.select(*columns).where(_IS_LISTED, books.c.currency == currency).group_by("band").order_by("band")
+    return sa.select(*columns).where(IS_LISTED, books.c.currency == currency).group_by("band").order_by("band")
 
 
 def _terms(currency: str) -> sa.Subquery:
@@ -149,7 +148,7 @@ def _terms(currency: str) -> sa.Subquery:
     price = sa.case((books.c.currency == currency, sa.cast(books.c.price * 100, sa.BigInteger))).label("price")
     names = ["category", "category_name", "in_stock", "stock", "rating"]
     # OFFSET keeps Postgres from putting the conversion into each of a dozen sums, which takes twice as long.
-    return sa.select(*(books.c[name] for name in names), price).where(_IS_LISTED).offset(0).subquery()
+    return sa.select(*(books.c[name] for name in names), price).where(IS_LISTED).offset(0).subquery()
 
 
 def _tally(terms: sa.Subquery) -> list[sa.ColumnElement[Any]]:

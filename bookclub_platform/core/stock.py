@@ -18,7 +18,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from bookclub_platform.core.tables import SCHEMA, books
+from bookclub_platform.core.tables import IS_LISTED, SCHEMA, books, is_among
 
 _SEPARATOR = "\x1f"  # no shop writes it, and cleaning would take it out
 
@@ -55,7 +55,7 @@ _WRAP = 2**32  # rows know the last 32 bits of a transaction's number, and half 
 SELECT_VERSIONED: sa.Select[Any] = (
     sa.select(books, sa.literal_column("xmin::text::bigint", sa.BigInteger).label("version"))
     .where(books.c.id == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(sa.BigInteger))))
-    .where(books.c.delisted_at.is_(None))
+    .where(IS_LISTED)
 )
 _ROW = np.dtype(
     [
@@ -231,12 +231,7 @@ def _with(array: NDArray[Any], at: NDArray[np.int64], values: NDArray[Any]) -> N
 def select_texts(ids: Sequence[int]) -> sa.Select[Any]:
     """(id, title, description, category, category_name) of the listed books among `ids`, in order of id."""
     names = ["id", "title", "description", "category", "category_name"]
-    return (
-        sa.select(*(books.c[name] for name in names))
-        .where(books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger))))
-        .where(books.c.delisted_at.is_(None))
-        .order_by(books.c.id)
-    )
+    return sa.select(*(books.c[name] for name in names)).where(is_among(ids), IS_LISTED).order_by(books.c.id)
 
 
 def select_shelf_rows(ids: Sequence[int]) -> sa.Select[Any]:
@@ -246,6 +241,6 @@ def select_shelf_rows(ids: Sequence[int]) -> sa.Select[Any]:
     place = sa.func.dense_rank().over(order_by=books.c.source).label("source_place")
     return (
         sa.select(*(books.c[name] for name in names), place)
-        .where(books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger))))
+        .where(is_among(ids))
         .order_by(books.c.category_name, books.c.category)
     )

@@ -63,7 +63,7 @@ books = sa.Table(
     sa.CheckConstraint("first_seen_at <= last_seen_at", name="seen"),
     sa.Index(None, "category", "id"),
 )
-_IS_LISTED = books.c.delisted_at.is_(None)
+IS_LISTED = books.c.delisted_at.is_(None)
 # What pages of books are ordered by, beside the id. None of it is ever null, so that one comparison of rows tells what
 # comes after a book: books without stars are last in both directions. Of a title that is longer than an index takes
 # only the start counts, without regard to case, the same on every server whatever its language.
@@ -77,7 +77,7 @@ ORDERS: dict[str, sa.ColumnElement[Any]] = {
     "first_seen": books.c.first_seen_at,
 }
 for _name, _key in ORDERS.items():
-    sa.Index(f"ix_books_by_{_name}", _key, books.c.id, postgresql_where=_IS_LISTED)
+    sa.Index(f"ix_books_by_{_name}", _key, books.c.id, postgresql_where=IS_LISTED)
 
 book_categories = sa.Table(
     "book_categories",
@@ -142,6 +142,11 @@ book_history = sa.table(
 )
 
 
+def is_among(ids: Sequence[int]) -> sa.ColumnElement[bool]:
+    """Whether a book is one of these: one parameter, however many they are."""
+    return books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger)))
+
+
 def select_data_version() -> sa.Select[int]:
     """The highest id of `loads`: grows with every change of `books`; 0 while there is none."""
     return sa.select(sa.func.coalesce(sa.func.max(loads.c.id), 0))
@@ -156,22 +161,15 @@ def select_state() -> sa.Select[Any]:
 def select_training_rows() -> sa.Select[Any]:
     """(id, title, description, category, category_name) of every listed book, in order of id."""
     names = ["id", "title", "description", "category", "category_name"]
-    return sa.select(*(books.c[name] for name in names)).where(books.c.delisted_at.is_(None)).order_by(books.c.id)
+    return sa.select(*(books.c[name] for name in names)).where(IS_LISTED).order_by(books.c.id)
 
 
-def select_books(category: str | None = None, in_stock: bool | None = None) -> sa.Select[Any]:
-    """Every column of the listed books that pass the filters, in order of id; core/browse.py has more of both."""
-    statement = sa.select(books).where(_IS_LISTED).order_by(books.c.id)
+def select_books(category: str | None = None) -> sa.Select[Any]:
+    """Every column of the listed books (of a category), in order of id; core/browse.py has more filters and orders."""
+    statement = sa.select(books).where(IS_LISTED).order_by(books.c.id)
     if category is not None:
         statement = statement.where(books.c.category == category)
-    if in_stock is not None:
-        statement = statement.where(books.c.in_stock == in_stock)
     return statement
-
-
-def select_page(chosen: sa.Select[Any], after_id: int | None, limit: int) -> sa.Select[Any]:
-    """The first `limit` rows of `chosen` (from select_books) whose id is above `after_id`."""
-    return (chosen if after_id is None else chosen.where(books.c.id > after_id)).limit(limit)
 
 
 def select_count(chosen: sa.Select[Any]) -> sa.Select[int]:
@@ -186,8 +184,13 @@ def select_book(book_id: int) -> sa.Select[Any]:
 
 def select_shelves(ids: Sequence[int]) -> sa.Select[Any]:
     """(id, category) of the books among `ids`, delisted or not, in no order."""
-    asked = sa.literal(list(ids), sa.ARRAY(sa.BigInteger))
-    return sa.select(books.c.id, books.c.category).where(books.c.id == sa.func.any(asked))
+    return sa.select(books.c.id, books.c.category).where(is_among(ids))
+
+
+def lacking(ids: Sequence[int], rows: Sequence[sa.Row[Any]]) -> list[int]:
+    """Those of `ids` that no row has, each once."""
+    known = {row.id for row in rows}
+    return [book_id for book_id in dict.fromkeys(ids) if book_id not in known]
 
 
 def select_history(book_id: int) -> sa.Select[Any]:
@@ -205,16 +208,12 @@ def select_history(book_id: int) -> sa.Select[Any]:
 def select_by_code(code: str) -> sa.Select[Any]:
     """(id,) of the listed books with that UPC or source id, in order of id."""
     has_code = sa.or_(books.c.source_id == code, books.c.upc == code)
-    return sa.select(books.c.id).where(has_code, books.c.delisted_at.is_(None)).order_by(books.c.id)
+    return sa.select(books.c.id).where(has_code, IS_LISTED).order_by(books.c.id)
 
 
 def select_listed(ids: Sequence[int]) -> sa.Select[Any]:
     """The books among `ids` that are not delisted, in no order."""
-    return (
-        sa.select(books)
-        .where(books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger))))
-        .where(books.c.delisted_at.is_(None))
-    )
+    return sa.select(books).where(is_among(ids), IS_LISTED)
 
 
 def select_categories() -> sa.Select[Any]:
@@ -226,7 +225,7 @@ def select_categories() -> sa.Select[Any]:
             sa.func.count().label("books"),
             sa.func.count().filter(books.c.in_stock).label("in_stock"),
         )
-        .where(books.c.delisted_at.is_(None))
+        .where(IS_LISTED)
         .group_by(books.c.category, books.c.category_name)
         .order_by(books.c.category_name, books.c.category)
     )

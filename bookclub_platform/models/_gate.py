@@ -13,7 +13,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,9 +69,6 @@ class Decision:
     is_promoted: bool
     reason: str
     figures: dict[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"is_promoted": self.is_promoted, "reason": self.reason, **self.figures}
 
 
 def decide(challenger: Judgement, champion: Judgement | None, min_gain: float = MIN_GAIN) -> Decision:

@@ -58,6 +58,16 @@ class ModelVersion:
     registered_at: datetime
     tags: dict[str, str] = field(compare=False)  # grow with each promotion; the version stays the same
 
+    @property
+    def label(self) -> str:
+        """For people, headers and figures: `tfidf_model/3`."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """A version's number alone does not do: deleted and made anew in a fresh registry, it is another model."""
+        return self.version, self.run_id
+
 
 class Registry:
     """MLflow at `tracking_uri`: an http address, or a database's (`postgresql+psycopg2://...`) where full MLflow is.

@@ -20,8 +20,9 @@ from serving.account_shapes import (
     TokenAnswer,
 )
 from serving.accounts import Grant
+from serving.dependencies import TheAccounts, TheCaller
 from serving.gate import ACCOUNT
-from serving.guard import SignedIn, TheAccounts, TheCaller, described, signed_in
+from serving.guard import SignedIn, described, signed_in
 
 IS_OPEN = True  # they are how one gets a token
 UNAVAILABLE = ("database-unavailable", "busy")  # where a password is hashed

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query, Request
 
-from bookclub_platform.core.browse import Filters, Position, select_sorted
-from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_book, select_history
 from serving import counts, cursor, problems
+from serving.book_pages import page_of
 from serving.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheChampionIfAny
 from serving.digits import BookId
-from serving.facets import facets_of
 from serving.gate import charge
-from serving.page_counts import facets_in
 from serving.questions import BookQuery
-from serving.schemas import Book, BookPage, Categories, Category, Facets, History, State
+from serving.schemas import Book, BookPage, Categories, Category, History, State
 from serving.versions import CONDITIONAL, TheFreshness
 
 router = APIRouter(tags=["Books"], responses=problems.responses("database-unavailable"))
@@ -51,14 +47,12 @@ async def list_books(
         raise problems.OtherFilters()
     async with catalogue.snapshot(catalogue.facets if query.facets else None) as snapshot:
         fresh.check(snapshot, champion)
-        rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
-        stock, counted = counts.stock_of(champion, snapshot.state), await counts.without_only_source(snapshot, filters)
-        total = await counts.total(snapshot, stock, counted)
-        facets = await _facets(snapshot, counted, stock) if query.facets else None
-    items = [Book.model_validate(row) for row in rows[: query.limit]]
-    last = rows[len(items) - 1] if len(rows) > query.limit else None
-    following = last and cursor.encode(query.sort, Position(last.id, last.sort_key), cursor.mark_of(filters))
-    return BookPage(items=items, next=following, total=total, facets=facets, data_version=snapshot.data_version)
+        stock = counts.stock_of(champion, snapshot.state)
+        found = await page_of(snapshot, stock, filters, query.sort, after, query.limit)
+        facets = await counts.facets(snapshot, stock, filters) if query.facets else None
+    return BookPage(
+        items=found.books, next=found.next, total=found.total, facets=facets, data_version=snapshot.data_version
+    )
 
 
 @router.get(
@@ -110,10 +104,3 @@ async def _known(snapshot: Snapshot, book_id: int) -> sa.Row[tuple[object, ...]]
     if not rows:
         raise problems.UnknownBook(book_id)
     return rows[0]
-
-
-async def _facets(snapshot: Snapshot, filters: Filters, stock: Stock | None) -> Facets:
-    if stock is None or filters.source is not None:
-        return await facets_of(snapshot, filters)
-    categories = await counts.categories(snapshot, stock)
-    return await asyncio.to_thread(facets_in, stock, filters, categories)

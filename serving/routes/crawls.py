@@ -6,13 +6,13 @@ import itertools
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Path, Request, Response, Security
+from fastapi import APIRouter, Path, Response, Security
 
 from bookclub_platform.core import audit
 from bookclub_platform.core.categories import select_retired_everywhere
 from serving import problems
 from serving.crawls import Crawl
-from serving.dependencies import TheCatalogue, TheDagster
+from serving.dependencies import TheCaller, TheCatalogue, TheDagster
 from serving.guard import guard
 from serving.questions import CrawlRequest
 from serving.tokens import Claims
@@ -33,7 +33,7 @@ Administrator = Annotated[Claims, Security(guard, scopes=["admin"])]
 async def start_crawl(
     asked: CrawlRequest,
     claims: Administrator,
-    request: Request,
+    caller: TheCaller,
     catalogue: TheCatalogue,
     dagster: TheDagster,
     response: Response,
@@ -52,7 +52,7 @@ async def start_crawl(
     crawl_id = uuid4()
     stretches = [list(keys) for is_wanted, keys in itertools.groupby(known, key=wanted.__contains__) if is_wanted]
     # Before: what was begun and then failed, or was never answered, was an act too.
-    audit.note("start-crawl", "done", address=request.state.caller.address, user_id=claims.user_id, crawl=str(crawl_id))
+    audit.note("start-crawl", "done", address=caller.address, user_id=claims.user_id, crawl=str(crawl_id))
     await dagster.start(stretches, crawl_id)
     response.headers["Location"] = f"/crawls/{crawl_id}"
     return await _found(dagster, crawl_id)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Security
 
 from serving import problems
-from serving.dependencies import TheFeedbackBook
+from serving.dependencies import TheFeedbackBook, TheMetrics
 from serving.feedback_shapes import FeedbackReceipt
 from serving.gate import tell
 from serving.guard import guard, lacking
@@ -26,6 +26,7 @@ async def add_feedback(
     asked: FeedbackRequest,
     book: TheFeedbackBook,
     claims: Annotated[Claims, Security(guard, scopes=["feedback"])],
+    metrics: TheMetrics,
     request: Request,
 ) -> FeedbackReceipt:
     """Recommended books that were shown, clicked, liked or swapped, up to 100 events at a time. The example: the list
@@ -50,5 +51,5 @@ async def add_feedback(
         tell(request, standing)
     stored = await book.add(claims.user_id, asked.events)
     for event in stored:
-        request.state.metrics.note_feedback(event.kind, f"{event.model}/{event.model_version}")
+        metrics.note_feedback(event.kind, f"{event.model}/{event.model_version}")
     return FeedbackReceipt(stored=len(stored), known=len(asked.events) - len(stored))

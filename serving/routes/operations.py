@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import time
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from starlette.responses import PlainTextResponse
 
 from bookclub_platform.core.errors import DatabaseUnavailable
-from serving import metrics, problems
+from serving import problems
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
-from serving.dependencies import TheCatalogue, TheKeeper
+from serving.dependencies import TheCatalogue, TheDisk, TheKeeper, TheMetrics, TheQuotas
+from serving.metrics import MEDIA_TYPE
 from serving.schemas import Check, Health, Readiness
 
 IS_OPEN = True
@@ -27,7 +28,7 @@ async def get_health() -> Health:
 
 
 @router.get("/ready", summary="Can it answer?", responses=problems.responses("not-ready"))
-async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper, request: Request) -> Readiness:
+async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper, disk: TheDisk, quotas: TheQuotas) -> Readiness:
     """Asks each dependency. Ready means that books and recommendations are answered; without the registry it goes on
     with the model that it has, with a full disk with what is in memory, and only says so. If not ready: a problem with
     the same `checks`. A gateway may answer with the status alone."""
@@ -35,8 +36,8 @@ async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper, request: Request
         "database": await _database(catalogue),
         "model": _model(keeper),
         "registry": _registry(keeper),
-        "disk": _said(await request.state.disk.fault(), "it can be written to, and there is room"),
-        "quotas": _said(request.state.quotas.fault, "all workers count together"),
+        "disk": _said(await disk.fault(), "it can be written to, and there is room"),
+        "quotas": _said(quotas.fault, "all workers count together"),
     }
     missing = [name for name in ("database", "model") if not checks[name].ok]
     if missing:
@@ -85,6 +86,6 @@ _FIGURES = {"text/plain": {"schema": {"type": "string"}, "example": "bookclub_da
     response_class=PlainTextResponse,
     responses={200: {"content": _FIGURES}},
 )
-async def get_metrics(request: Request) -> Response:
+async def get_metrics(metrics: TheMetrics) -> Response:
     """Requests and their latency by route and status, the model in use, and how often it was swapped."""
-    return Response(request.state.metrics.exposition(), media_type=metrics.MEDIA_TYPE)
+    return Response(metrics.exposition(), media_type=MEDIA_TYPE)

@@ -126,11 +126,11 @@ async def _batch_json(empty: BatchRecommendations, lists: Sequence[tuple[int, Fo
     def told(book_id: int, found: Found) -> bytes:
         return BookRecommendations(book_id=book_id, **found._asdict()).model_dump_json().encode()
 
-    head, tail = empty.model_dump_json().encode().split(b'"results":[]')
-    yield head + b'"results":['
+    head, tail = empty.json_around("results")
+    yield head
     for number, (book_id, found) in enumerate(lists):
         yield b"," * (number > 0) + await asyncio.to_thread(told, book_id, found)
-    yield b"]" + tail
+    yield tail
 
 
 def _versions(champion: Champion, snapshot: Snapshot) -> dict[str, Any]:

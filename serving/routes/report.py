@@ -21,13 +21,7 @@ POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-top-navigation-by-user-activation"
 )
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "private, no-cache",
-}
-
+HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "private, no-cache"}
 
 _PAGE = {"text/html": {"schema": {"type": "string"}, "example": "<!doctype html><title>The catalogue</title>"}}
 

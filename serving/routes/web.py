@@ -9,9 +9,10 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field, field_validator
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from bookclub_platform.core.browse import Filters, Position, Sort, select_sorted
+from bookclub_platform.core.browse import Filters, Sort
 from bookclub_platform.core.tables import select_book
 from serving import counts, cursor, finder, neighbours
+from serving.book_pages import page_of
 from serving.catalogue import Catalogue, Snapshot
 from serving.champion import Champion, ChampionKeeper
 from serving.dependencies import TheCatalogue, TheChampionIfAny, TheKeeper
@@ -73,23 +74,19 @@ async def show_shelves(
     async with catalogue.snapshot() as snapshot:
         stock = counts.stock_of(keeper.current, snapshot.state)
         categories = await counts.categories(snapshot, stock)
-        rows = await snapshot.rows(select_sorted(chosen, query.sort, after, query.limit + 1))
-        total = await counts.total(snapshot, stock, chosen)
-    books = [Book.model_validate(row) for row in rows[: query.limit]]
-    last = rows[len(books) - 1] if len(rows) > query.limit else None
-    following = last and cursor.encode(query.sort, Position(last.id, last.sort_key), cursor.mark_of(chosen))
+        found = await page_of(snapshot, stock, chosen, query.sort, after, query.limit)
     name = next((row.category_name for row in categories if row.category == query.category), None)
     return _page(
         request,
         "shelves.html",
         categories=categories,
-        books=books,
+        books=found.books,
         query=query,
         name=name,
-        total=total,
+        total=found.total,
         orders=_ORDERS,
         start=start,
-        following=following and _with(request, cursor=following, start=start + len(books)),
+        following=found.next and _with(request, cursor=found.next, start=start + len(found.books)),
         first=_with(request, cursor=None, start=None),
     )
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from bookclub_platform.core.accounts import USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.account_shapes import FreshPassword, Password, Username
+from serving.dependencies import TheAccounts, TheCaller
 from serving.gate import PAGES, WEB_ACCOUNT, WEB_DELETE, WEB_REGISTER, Caller
-from serving.guard import TheAccounts, TheCaller
 from serving.problems import Problem
 from serving.tokens import Claims
 from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
@@ -83,13 +83,13 @@ async def register(
     if asked.password != asked.again:
         return _registration(request, _DIFFERENT, 422, asked.model_dump())
     try:
-        cookie = await accounts.register_for_web(asked.username.lower(), asked.password, caller.address)
+        grant = await accounts.register(asked.username.lower(), asked.password, caller.address, ["read"])
     except Problem as problem:
         if problem.kind not in {"weak-password", "name-taken"}:
             raise
         return _registration(request, str(problem), problem.status, asked.model_dump())
     answer = lead_to(asked.next)
-    sign_in(request, answer, cookie)
+    sign_in(request, answer, accounts.cookie_of(grant))
     return answer
 
 
@@ -109,13 +109,13 @@ async def change_password(
     if asked.password != asked.again:
         return await _account(request, _DIFFERENT, 422)
     try:
-        cookie = await accounts.change_password_for_web(claims, asked.old_password, asked.password, caller.address)
+        grant = await accounts.change_password_and_log_in(claims, asked.old_password, asked.password, caller.address)
     except Problem as problem:
         if problem.kind not in {"weak-password", "wrong-credentials"}:
             raise
         return await _account(request, str(problem) if problem.kind == "weak-password" else _WRONG, problem.status)
     answer = lead_to(f"{WEB_ACCOUNT}?changed")
-    sign_in(request, answer, cookie)
+    sign_in(request, answer, accounts.cookie_of(grant))
     return answer
 
 

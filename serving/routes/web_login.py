@@ -9,8 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
 from serving.account_shapes import Password, Username
+from serving.dependencies import TheAccounts, TheCaller
 from serving.gate import PAGES, WEB_LOGIN
-from serving.guard import TheAccounts, TheCaller
 from serving.problems import KINDS, Problem
 from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
 from serving.web.route import WebRoute
@@ -58,14 +58,14 @@ async def log_in(
 ) -> Response:
     refuse_others(request)
     try:
-        cookie = await accounts.login_for_web(asked.username.lower(), asked.password, caller.address)
+        grant = await accounts.login(asked.username.lower(), asked.password, ["read"], caller.address)
     except Problem as problem:
         if problem.status not in {400, 401}:
             raise
         fault = _WRONG if problem.status == 401 else "This account may not read."
         return _form(request, asked.next, asked.username, fault, 401)
     answer = lead_to(asked.next)
-    sign_in(request, answer, cookie)
+    sign_in(request, answer, accounts.cookie_of(grant))
     return answer
 
 

@@ -49,8 +49,7 @@ _templates.globals |= {"money": money, "asset": asset, "MIN_LENGTH": MIN_LENGTH,
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """The template of that name, rendered."""
     html = _templates.get_template(template).render(values)
-    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Content-Type-Options": "nosniff"}
-    return HTMLResponse(html, status, headers=headers)
+    return HTMLResponse(html, status, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
 def page_for(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

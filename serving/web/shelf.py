@@ -35,7 +35,6 @@ class CoverFiles(StaticFiles):
         response = super().file_response(full_path, stat_result, scope, status_code)
         is_for_all = not scope["state"]["accounts"].is_login_required
         response.headers["Cache-Control"] = FOR_EVER if is_for_all else FOR_EVER.replace("public", "private")
-        response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
 

@@ -11,8 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -30,6 +29,7 @@ from bookclub_platform.core.book import Book
 from bookclub_platform.core.loads import load_category
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf
+from bookclub_platform_tests.waiting import is_up, wait_for
 from serving.app import create_app
 from serving.run import OPTIONS
 
@@ -159,21 +159,6 @@ def settings(home: Path, **others: Any) -> Settings:
         0,
     )
     return Settings(home=home, **({"model_poll_s": 0.05, "answer_cache_mb": 0} | unlimited | others))
-
-
-def wait_for(is_so: Callable[[], bool], timeout_s: float = 10) -> None:
-    """Return once `is_so()`; AssertionError if that takes too long."""
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, f"not so within {timeout_s} s"
-        time.sleep(0.02)
-
-
-def is_up(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
 
 
 def model_version(client: httpx.Client) -> str | None:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +24,7 @@ from bookclub_platform.core import tables
 from bookclub_platform.local.home import project_file
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import problem
+from bookclub_platform_tests.waiting import wait_for
 from serving.app import create_app
 
 NOWHERE = "http://127.0.0.1:1"
@@ -73,7 +73,7 @@ def stage(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with (instance_folder / "log").open("wb") as log:
             webserver = subprocess.Popen(command, env=environment, cwd=instance_folder, stdout=log, stderr=log)
         try:
-            given.wait_for(lambda: given.is_up(f"http://127.0.0.1:{port}/server_info"), 90)
+            wait_for(lambda: given.is_up(f"http://127.0.0.1:{port}/server_info"), 90)
             with given.serving(create_app(settings, database_url, NOWHERE)) as client:
                 login = client.post("/login", data={"username": "boss", "password": PASSWORD})
                 yield Stage(
@@ -100,11 +100,8 @@ def test_a_crawl_is_started_and_followed_until_its_books_are_there(stage: Stage)
         found: str = stage.client.get(f"/crawls/{crawl['id']}", headers=stage.admin).json()["status"]
         return found
 
-    deadline = time.monotonic() + 90
-    while (seen := status()) in {"queued", "running"}:
-        assert time.monotonic() < deadline, (seen, stage.log.read_text()[-3000:])
-        time.sleep(0.5)
-    assert seen == "succeeded", stage.log.read_text()[-3000:]
+    wait_for(lambda: status() not in {"queued", "running"}, 90, log=stage.log, pause_s=0.2)
+    assert status() == "succeeded", stage.log.read_text()[-3000:]
     ended = stage.client.get(f"/crawls/{crawl['id']}", headers=stage.admin).json()["runs"]
     assert all(run["started_at"] <= run["ended_at"] for run in ended)
     found = {row.category for row in given.read(stage.database_url, sa.select(tables.books.c.category).distinct())}

@@ -23,6 +23,7 @@ from bookclub_platform.definitions import build_definitions
 from bookclub_platform.local.home import dagster_home, project_file
 from bookclub_platform.local.postgres import leased
 from bookclub_platform.schedules import run_in_progress
+from bookclub_platform_tests.local_http import in_thread
 from bookclub_platform_tests.test_alarms import Receiver, failed_run
 from bookclub_platform_tests.waiting import wait_for
 
@@ -57,7 +58,7 @@ def test_the_daemon_finds_categories_tells_of_failures_and_crawls_at_its_minute(
 ) -> None:
     log = tmp_path / "daemon.log"
     home = tmp_path / "home"
-    with sandbox.running(books=40, seed=2) as shop_url, leased(home) as url, Receiver() as receiver:
+    with sandbox.running(books=40, seed=2) as shop_url, leased(home) as url, in_thread(Receiver()) as receiver:
         for name, value in {
             "HOME": str(home),
             "SHOP_URL": shop_url,
@@ -85,4 +86,3 @@ def test_the_daemon_finds_categories_tells_of_failures_and_crawls_at_its_minute(
                 loaded = instance.get_materialized_partitions(dg.AssetKey("books"))
                 assert loaded >= set(instance.get_dynamic_partitions(CATEGORIES)) - {"mars"}
             assert [run.run_id for run in instance.get_runs(FAILED)] == [failed]
-        receiver.shutdown()

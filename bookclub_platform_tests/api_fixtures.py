@@ -130,7 +130,7 @@ def shared_mlflow() -> tuple[str, Path]:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[httpx.Client]:
+def serving(app: FastAPI, starts_within_s: float = 20) -> Iterator[httpx.Client]:
     """A client of `app`, which uvicorn serves on a free port of loopback."""
     config = uvicorn.Config(app, **OPTIONS | {"log_level": "warning", "timeout_graceful_shutdown": 2})
     server = uvicorn.Server(config)
@@ -138,7 +138,7 @@ def serving(app: FastAPI) -> Iterator[httpx.Client]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=20) as client:
-            wait_for(lambda: server.started, 20)
+            wait_for(lambda: server.started, starts_within_s, "the API has not started")
             yield client
         server.should_exit = True
         thread.join(20)

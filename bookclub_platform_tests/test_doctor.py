@@ -67,7 +67,7 @@ def test_an_address_that_takes_a_question_and_never_answers_holds_nobody_up(tmp_
         )
         started = time.monotonic()
         found = findings(settings, patience_s=1.5)
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 6, "one after the other would be 7.5"
     assert {"database", "shop", "mlflow", "dagster", "api"} <= {p for p, one in found.items() if not one.is_well}
 
 

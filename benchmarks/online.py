@@ -69,6 +69,9 @@ def measure(size: int) -> dict[str, list[float]]:
     def ask(book_ids: list[int], filters: Filters, **others: Any) -> float:
         return timed(lambda: grown.nearest(grown.probe(book_ids), 10, lineup.allowed(filters), **others))
 
+    scores, likeness, others = np.full(10, 0.3), np.full(10, 0.1), np.arange(10)
+    shared = [model.index_.shared(at % size, others, 5) for at in asked]
+    times["reasons of a list"] = [timed(lambda of=of: model.reasons(scores, likeness, of)) for of in shared]
     times["plain"] = [ask([book], IN_STOCK) for book in asked]
     times["filtered: shelf and stars"] = [ask([book], narrow) for book in asked]
     times["filtered: price"] = [ask([book], wide) for book in asked]

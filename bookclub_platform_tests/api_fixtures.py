@@ -11,8 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -30,6 +29,7 @@ from bookclub_platform.core.book import Book
 from bookclub_platform.core.loads import load_category
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf
+from bookclub_platform_tests.waiting import is_up, wait_for
 from serving.app import create_app
 from serving.run import OPTIONS
 
@@ -130,7 +130,7 @@ def shared_mlflow() -> tuple[str, Path]:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[httpx.Client]:
+def serving(app: FastAPI, starts_within_s: float = 20) -> Iterator[httpx.Client]:
     """A client of `app`, which uvicorn serves on a free port of loopback."""
     config = uvicorn.Config(app, **OPTIONS | {"log_level": "warning", "timeout_graceful_shutdown": 2})
     server = uvicorn.Server(config)
@@ -138,7 +138,7 @@ def serving(app: FastAPI) -> Iterator[httpx.Client]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=20) as client:
-            wait_for(lambda: server.started, 20)
+            wait_for(lambda: server.started, starts_within_s, "the API has not started")
             yield client
         server.should_exit = True
         thread.join(20)
@@ -159,21 +159,6 @@ def settings(home: Path, **others: Any) -> Settings:
         0,
     )
     return Settings(home=home, **({"model_poll_s": 0.05, "answer_cache_mb": 0} | unlimited | others))
-
-
-def wait_for(is_so: Callable[[], bool], timeout_s: float = 10) -> None:
-    """Return once `is_so()`; AssertionError if that takes too long."""
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, f"not so within {timeout_s} s"
-        time.sleep(0.02)
-
-
-def is_up(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
 
 
 def model_version(client: httpx.Client) -> str | None:

@@ -8,11 +8,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 from bookclub_platform.sandbox import generate
 from bookclub_platform.sandbox.pages import Shop
 from bookclub_platform.sandbox.server import ShopApp
+from bookclub_platform_tests.local_http import Handler, in_thread
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
@@ -46,8 +47,7 @@ class CountingShop(ThreadingHTTPServer):
         self.sent_bytes = 0
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     server: CountingShop
 
     def do_GET(self) -> None:
@@ -70,17 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             self.wfile.write(whole)
 
-    def log_message(self, *_: object) -> None:
-        return None
-
 
 @contextlib.contextmanager
 def counting_shop(books: int, delay_s: float = 0.0) -> Iterator[CountingShop]:
-    with CountingShop(books, delay_s) as shop:
-        thread = threading.Thread(target=shop.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield shop
-        finally:
-            shop.shutdown()
-            thread.join()
+    with in_thread(CountingShop(books, delay_s)) as shop:
+        yield shop

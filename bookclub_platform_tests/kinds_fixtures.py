@@ -7,9 +7,7 @@ import csv
 import io
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +19,7 @@ import pytest
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.sandbox import generate, running
 from bookclub_platform.sources import Source, sources
+from bookclub_platform_tests.local_http import Handler, served
 
 BOOKS, SEED = 25, 3
 PER_PAGE = 10
@@ -77,30 +76,15 @@ def as_parquet(table: Sequence[Row]) -> bytes:
 def answering(answer: Answer) -> Iterator[str]:
     """A server on loopback -> its address."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Answering(Handler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             found = answer(parts.path, parse_qs(parts.query))
             body, headers = found if found is not None else (b"", {})
-            self.send_response(404 if found is None else 302 if "Location" in headers else 200)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+            self.say(404 if found is None else 302 if "Location" in headers else 200, body, **headers)
 
-        def log_message(self, *_: object) -> None:
-            return None
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Answering) as address:
+        yield address
 
 
 def api(table: Sequence[Row], per_page: int = PER_PAGE) -> Answer:

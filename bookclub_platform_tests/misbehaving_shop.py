@@ -11,14 +11,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
+
+from bookclub_platform_tests import local_http
 
 BODY = "<html>£51.77</html>".encode()
 Answer = Callable[["Handler", int], None]
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(local_http.Handler):
     server: Misbehaving
 
     def do_GET(self) -> None:
@@ -35,17 +36,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.under_way -= 1
 
     def say(self, status: int, body: bytes = BODY, **headers: str | None) -> None:
-        """A header that is None is left out."""
-        self.send_response(status)
-        for name, value in {"Content_Type": "text/html", "Content_Length": str(len(body)), **headers}.items():
-            if value is not None:
-                self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        return None
+        super().say(status, body, **{"Content_Type": "text/html", **headers})
 
 
 class Misbehaving(ThreadingHTTPServer):
@@ -140,13 +131,9 @@ def gzipped(handler: Handler, visit: int) -> None:
 
 @contextlib.contextmanager
 def open_shop(otherwise: Answer | None = None) -> Iterator[Misbehaving]:
-    with Misbehaving(otherwise) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with local_http.in_thread(Misbehaving(otherwise)) as server:
         yield server
         server.released.set()
-        server.shutdown()
-        thread.join()
 
 
 def _cut(body: bytes, has_length: bool) -> Answer:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.failures import standing_failures
 from bookclub_platform.local.home import dagster_home
+from bookclub_platform_tests.local_http import Handler, in_thread
 from bookclub_platform_tests.test_checks import tiny_graph
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
@@ -49,38 +49,29 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.taken: list[dict[str, Any]] = []
         self.status = 200
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/hooks/s3cr3t-path"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: Receiver
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.server.status == 200:
             self.server.taken.append(json.loads(body))
-        self.send_response(self.server.status)
-        self.send_header("Location", "/elsewhere")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        self.say(self.server.status, Location="/elsewhere")
 
     def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        return None
+        self.say(200)
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
+    with in_thread(Receiver()) as receiver:
         yield receiver
-        receiver.shutdown()
 
 
 @pytest.fixture

@@ -6,12 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any, ClassVar, NamedTuple
 
 import dagster as dg
@@ -25,6 +22,8 @@ from bookclub_platform.core import tables
 from bookclub_platform.local.home import project_file
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import problem
+from bookclub_platform_tests.local_http import Handler, served
+from bookclub_platform_tests.waiting import wait_for
 from serving.app import create_app
 
 NOWHERE = "http://127.0.0.1:1"
@@ -73,7 +72,7 @@ def stage(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with (instance_folder / "log").open("wb") as log:
             webserver = subprocess.Popen(command, env=environment, cwd=instance_folder, stdout=log, stderr=log)
         try:
-            given.wait_for(lambda: given.is_up(f"http://127.0.0.1:{port}/server_info"), 90)
+            wait_for(lambda: given.is_up(f"http://127.0.0.1:{port}/server_info"), 90)
             with given.serving(create_app(settings, database_url, NOWHERE)) as client:
                 login = client.post("/login", data={"username": "boss", "password": PASSWORD})
                 yield Stage(
@@ -100,11 +99,8 @@ def test_a_crawl_is_started_and_followed_until_its_books_are_there(stage: Stage)
         found: str = stage.client.get(f"/crawls/{crawl['id']}", headers=stage.admin).json()["status"]
         return found
 
-    deadline = time.monotonic() + 90
-    while (seen := status()) in {"queued", "running"}:
-        assert time.monotonic() < deadline, (seen, stage.log.read_text()[-3000:])
-        time.sleep(0.5)
-    assert seen == "succeeded", stage.log.read_text()[-3000:]
+    wait_for(lambda: status() not in {"queued", "running"}, 90, log=stage.log, pause_s=0.2)
+    assert status() == "succeeded", stage.log.read_text()[-3000:]
     ended = stage.client.get(f"/crawls/{crawl['id']}", headers=stage.admin).json()["runs"]
     assert all(run["started_at"] <= run["ended_at"] for run in ended)
     found = {row.category for row in given.read(stage.database_url, sa.select(tables.books.c.category).distinct())}
@@ -123,7 +119,7 @@ def test_only_administrators_crawl_and_only_what_there_is(stage: Stage) -> None:
     problem(stage.client.get("/crawls/7", headers=stage.admin), 422)
 
 
-class Half(BaseHTTPRequestHandler):
+class Half(Handler):
     """A Dagster whose second run of a request fails, with what it says of its own machine; `heard` is what it got."""
 
     heard: ClassVar[list[tuple[dict[str, str], Any]]] = []
@@ -137,22 +133,13 @@ class Half(BaseHTTPRequestHandler):
             "repositoryOrError": {"__typename": "Repository", "assetNodes": nodes},
             "launchMultipleRuns": {"__typename": "LaunchMultipleRunsResult", "launchMultipleRunsResult": runs},
         }
-        body = json.dumps({"data": data}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
+        self.say(200, json.dumps({"data": data}).encode())
 
 
 def test_of_a_crawl_that_began_in_part_the_id_is_told_and_dagster_is_told_of_the_trace(
     database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Half) as half:
-        Thread(target=half.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{half.server_port}"
+    with served(Half) as address:
         settings = given.settings(tmp_path, model_poll_s=60, database_url=database_url, dagster_url=address)
         users.add(settings, "half", PASSWORD, is_admin=True)
         with given.serving(create_app(settings, database_url, NOWHERE)) as client:
@@ -160,7 +147,6 @@ def test_of_a_crawl_that_began_in_part_the_id_is_told_and_dagster_is_told_of_the
             headers = {"authorization": f"Bearer {login.json()['access_token']}", "x-request-id": "asked-for"}
             headers["traceparent"] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
             answer = client.post("/crawls", json={"categories": ["a", "c"]}, headers=headers)
-        half.shutdown()
     told = problem(answer, 503)
     sent, asked = Half.heard[-1]
     params = asked["variables"]["params"]

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from bookclub_platform.local.backup import BackupUnusable, backup, restore
 from bookclub_platform.local.postgres import is_running, leased
 from bookclub_platform_tests.test_build import BOOKCLUB
 from bookclub_platform_tests.test_tables import BOOK, NOON, load_category
+from bookclub_platform_tests.waiting import wait_for
 
 PAGES = {
     "raw/shop/travel.warc.gz": b"pages\0" * 1000,
@@ -147,7 +147,7 @@ def restoring(saved: Path, home: Path) -> subprocess.Popen[bytes]:
 def test_a_restore_that_is_killed_leaves_the_home_empty_and_the_next_one_fills_it(saved: Path, tmp_path: Path) -> None:
     home, staging = tmp_path / "home", tmp_path / ".home.restoring"
     with restoring(saved, home) as process:
-        wait_for(lambda: (staging / "home" / "postgres" / "server.json").exists())
+        wait_for(lambda: (staging / "home" / "postgres" / "server.json").exists(), 20, pause_s=0.002)
         with pytest.raises(AlreadyRunning, match="Another restore"):
             restore(settings_of(home), saved)
         process.send_signal(signal.SIGKILL)
@@ -155,13 +155,6 @@ def test_a_restore_that_is_killed_leaves_the_home_empty_and_the_next_one_fills_i
     restore(settings_of(home), saved)
     assert set(files(home)) == set(PAGES)
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
-
-
-def wait_for(happened: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.002)
 
 
 def rewritten(saved: Path, target: Path, change: Callable[[str, bytes], bytes | None], **more: bytes) -> Path:

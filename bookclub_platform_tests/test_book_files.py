@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 
 from bookclub_platform.core.stock import SELECT_VERSIONED
 from bookclub_platform.core.tables import books, loads, select_state
+from bookclub_platform_tests.waiting import wait_for
 from serving import book_files, book_filing, stock_files
 from serving.book_bytes import BookBytes
 from serving.book_files import NOTE, BookFiles, Note
@@ -96,13 +96,6 @@ def shop(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     yield shop
     shop.files.close()
     shop.engine.dispose()
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_every_listed_book_is_filed_as_the_routes_tell_it(shop: Shop) -> None:
@@ -224,7 +217,7 @@ def test_a_worker_has_them_filed_by_a_process_that_others_do_not_start_too(
         with shop.looking() as files, shop.looking(other):
             return shop.holds(files) and shop.holds(other)
 
-    wait_for(is_filed)
+    wait_for(is_filed, 20)
     assert shop.files._filing.wait(20) == 0
 
 

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from bookclub_platform.local.home import dagster_home
 from bookclub_platform.local.postgres import leased
 from bookclub_platform.sources import latest
 from bookclub_platform_tests.conftest import SHARED
+from bookclub_platform_tests.waiting import is_up, wait_for
 
 BOOKCLUB = [sys.executable, "-m", "bookclub_platform.cli"]
 needs_real_shop = pytest.mark.skipif(not (SHARED / "shop").exists(), reason="the real shop's pages are not here")
@@ -60,23 +60,11 @@ def api(home: Path, shop_url: str) -> Iterator[str]:
     served = environment(home, shop_url, BOOKCLUB_API_PORT=str(port))
     with subprocess.Popen([*BOOKCLUB, "serve"], env=served, stdout=subprocess.DEVNULL) as process:
         try:
-            wait_until_ready(url)
+            wait_for(lambda: is_up(f"{url}/ready"), 30, f"{url} is not ready", pause_s=0.1)
             yield url
         finally:
             process.terminate()
             process.wait(10)
-
-
-def wait_until_ready(url: str, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            if requests.get(f"{url}/ready", timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{url} was not ready within {timeout_s} s")
 
 
 @contextmanager

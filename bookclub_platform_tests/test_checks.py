@@ -1,11 +1,8 @@
 """Asset checks, each seen to pass and to fail: as pure functions, then by Dagster's own runs on a shop that changes."""
 
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book, RejectedBook
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
-from bookclub_platform.sandbox.pages import Shop
+from bookclub_platform_tests.local_http import ChangingShop, changing_shop
 from bookclub_platform_tests.test_tables import BOOK, NOON, OTHER, REST
 
 SHELF = [BOOK, OTHER, *REST]
@@ -141,40 +138,6 @@ def newest(instance: dg.DagsterInstance, asset: str, check: str) -> dg.AssetChec
     return record.evaluation
 
 
-@dataclass
-class ShopWithMoods:
-    """The sandbox's shop; each answer goes through `change(path, page)`."""
-
-    url: str = ""
-    change: Callable[[str, str], str] = field(default=lambda _, page: page)
-
-
-@contextmanager
-def shop_with_moods(books: int = 60, seed: int = 2) -> Iterator[ShopWithMoods]:
-    shop, moods = Shop(sandbox.generate(books, seed)), ShopWithMoods()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            page = shop.page(self.path.removeprefix("/"))
-            body = page.body if page else b"not found"
-            if page and self.path.endswith(".html"):
-                body = moods.change(self.path, body.decode()).encode()
-            self.send_response(200 if page else 404)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            return None
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        moods.url = f"http://127.0.0.1:{server.server_address[1]}"
-        yield moods
-        server.shutdown()
-
-
 CATEGORY_FAULTS = ["cut", "dear", "collapsed", "broken", "mute", "starless", "emptied", "well"]  # largest first
 
 
@@ -188,7 +151,7 @@ class Platform:
     """
 
     instance: dg.DagsterInstance
-    shop: ShopWithMoods
+    shop: ChangingShop
     engine: sa.Engine
     keys: dict[str, str]
     good: dict[str, list[Any]] = field(default_factory=dict)
@@ -230,7 +193,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Ite
     keys = {fault: genre.slug for fault, (_, genre) in zip(CATEGORY_FAULTS, largest, strict=False)}
     with (
         pytest.MonkeyPatch.context() as patch,
-        shop_with_moods() as shop,
+        changing_shop(60) as shop,
         dg.DagsterInstance.ephemeral() as instance,
     ):
         patch.setenv("BOOKCLUB_HOME", str(tmp_path_factory.mktemp("home")))

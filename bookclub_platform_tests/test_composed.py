@@ -54,7 +54,7 @@ def settled(world: World, client: httpx.Client) -> None:
         answers = [get(one, path, limit=1) for one in (client, world.client)]
         return all({answer["ranked_data_version"], answer["data_version"]} == {str(version)} for answer in answers)
 
-    given.wait_for(is_settled)
+    given.wait_for(is_settled, 10)
 
 
 def composed(client: httpx.Client) -> int:
@@ -205,9 +205,7 @@ def test_after_each_change_answers_are_those_of_the_routes_again(world: World, c
     sold_out = [replace(book, stock=0, in_stock=False) if number % 3 else book for number, book in enumerate(sea)]
     for books in (sea[:-2], sold_out, changed, sea):
         given.load(world.database_url, "sea", books)
-        changed_at = time.monotonic()
         settled(world, composing)
-        assert time.monotonic() - changed_at < 10
         before = composed(composing)
         for book_id in ids_of(world)[::5]:
             for query in ("", "?in_stock=false", "?category=sea"):

@@ -9,12 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from PIL import Image
@@ -26,6 +23,7 @@ from bookclub_platform.sources import Fetcher, Patience
 from bookclub_platform.sources import _covers as covers
 from bookclub_platform.sources._covers import CoverReport, collect_covers
 from bookclub_platform.sources._images import THUMBNAIL_HEIGHT, NoPicture, checked
+from bookclub_platform_tests.local_http import Handler, served
 
 HASTY = Patience(attempts=2, backoff_base_s=0.01)
 
@@ -56,29 +54,17 @@ class ImageShop:
 def shop() -> Iterator[ImageShop]:
     state = ImageShop()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Images(Handler):
         def do_GET(self) -> None:
             state.asked[self.path] += 1
-            body = state.images.get(self.path)
-            self.send_response(404 if body is None else 302 if isinstance(body, str) else 200)
+            body, tag = state.images.get(self.path), f'"{self.path}"'
             if isinstance(body, str):
-                self.send_header("Location", body)
-            self.send_header("ETag", f'"{self.path}"')
-            sent = body if isinstance(body, bytes) else b""
-            self.send_header("Content-Length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent)
+                self.say(302, Location=body, ETag=tag)
+            else:
+                self.say(404 if body is None else 200, body or b"", ETag=tag)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        state.address = f"http://127.0.0.1:{server.server_port}"
-        Thread(target=partial(server.serve_forever, poll_interval=0.02), daemon=True).start()
+    with served(Images) as state.address:
         yield state
-        server.shutdown()
 
 
 def files(folder: Path) -> set[str]:

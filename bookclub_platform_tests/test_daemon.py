@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +23,9 @@ from bookclub_platform.definitions import build_definitions
 from bookclub_platform.local.home import dagster_home, project_file
 from bookclub_platform.local.postgres import leased
 from bookclub_platform.schedules import run_in_progress
+from bookclub_platform_tests.local_http import in_thread
 from bookclub_platform_tests.test_alarms import Receiver, failed_run
+from bookclub_platform_tests.waiting import wait_for
 
 FAILED = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])
 
@@ -52,19 +53,12 @@ def daemon(instance_folder: Path, log: Path) -> Iterator[None]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(what: Callable[[], object], log: Path, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline, log.read_text()[-5000:]
-        time.sleep(0.3)
-
-
 def test_the_daemon_finds_categories_tells_of_failures_and_crawls_at_its_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "daemon.log"
     home = tmp_path / "home"
-    with sandbox.running(books=40, seed=2) as shop_url, leased(home) as url, Receiver() as receiver:
+    with sandbox.running(books=40, seed=2) as shop_url, leased(home) as url, in_thread(Receiver()) as receiver:
         for name, value in {
             "HOME": str(home),
             "SHOP_URL": shop_url,
@@ -79,12 +73,12 @@ def test_the_daemon_finds_categories_tells_of_failures_and_crawls_at_its_minute(
         with dg.DagsterInstance.from_config(str(folder)) as instance:
             failed = failed_run(shop_url, instance)
             with daemon(folder, log):
-                wait_for(lambda: len(instance.get_dynamic_partitions(CATEGORIES)) > 10, log, 60)
-                wait_for(lambda: receiver.taken, log, 60)
+                wait_for(lambda: len(instance.get_dynamic_partitions(CATEGORIES)) > 10, 60, log=log, pause_s=0.3)
+                wait_for(lambda: receiver.taken, 60, log=log, pause_s=0.3)
                 assert receiver.taken[0]["id"] == f"run {failed}"
                 crawls = dg.RunsFilter(tags={"dagster/schedule_name": "daily_crawl"})
-                wait_for(lambda: instance.get_runs(crawls), log, 75)
-                wait_for(lambda: instance.get_runs(crawls)[-1].is_finished, log, 60)
+                wait_for(lambda: instance.get_runs(crawls), 75, log=log, pause_s=0.3)
+                wait_for(lambda: instance.get_runs(crawls)[-1].is_finished, 60, log=log, pause_s=0.3)
                 run = instance.get_runs(crawls)[-1]
                 assert run.status == dg.DagsterRunStatus.SUCCESS
                 assert run.tags["dagster/asset_partition_range_start"] == "mars"
@@ -92,4 +86,3 @@ def test_the_daemon_finds_categories_tells_of_failures_and_crawls_at_its_minute(
                 loaded = instance.get_materialized_partitions(dg.AssetKey("books"))
                 assert loaded >= set(instance.get_dynamic_partitions(CATEGORIES)) - {"mars"}
             assert [run.run_id for run in instance.get_runs(FAILED)] == [failed]
-        receiver.shutdown()

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -20,6 +18,7 @@ from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.local.database import open_databases
 from bookclub_platform.local.postgres import is_running, leased
+from bookclub_platform_tests.waiting import wait_for
 
 HOLDER = """
 import sys, time
@@ -28,13 +27,6 @@ from bookclub_platform.local.postgres import lease
 print(lease(Path(sys.argv[1])), flush=True)
 time.sleep(60)
 """
-
-
-def wait_for(happened: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def server_pid(home: Path) -> int:

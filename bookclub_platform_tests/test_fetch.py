@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import requests
@@ -35,6 +36,7 @@ from bookclub_platform_tests.misbehaving_shop import (
     status,
     trickle,
 )
+from bookclub_platform_tests.waiting import wait_for
 
 HASTY = Patience(backoff_base_s=0.02, backoff_cap_s=0.1, connect_timeout_s=0.5, read_timeout_s=0.3, page_timeout_s=0.6)
 
@@ -330,11 +332,10 @@ def test_closing_does_not_wait_for_a_shop_that_hangs(shop: Misbehaving) -> None:
     fetcher = Fetcher(delay_s=0, concurrency=2)
     asking = threading.Thread(target=lambda: list(fetcher.fetch_many([f"{shop.address}/a"], "book")))
     asking.start()
-    while not shop.visits["/a"]:
-        time.sleep(0.01)
+    wait_for(lambda: shop.visits["/a"])
     started = time.monotonic()
     fetcher.close()
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 5
     shop.released.set()
     asking.join(5)
     assert not asking.is_alive() and shop.visits["/a"] == 1
@@ -346,10 +347,19 @@ def test_the_user_agent_names_the_project(shop: Misbehaving, fetcher: Fetcher) -
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux alone acknowledges at once when asked")
-def test_a_server_that_sends_head_and_body_apart_is_not_slow(shop: Misbehaving) -> None:
+def test_what_a_server_sends_is_acknowledged_at_once(shop: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that sends head and body apart waits 40 ms for a delayed acknowledgement. The kernel forgets what it was told
+    here: it is told before each answer."""
+    set_option, told = socket.socket.setsockopt, []
+
+    def noted(of: socket.socket, *option: Any) -> None:
+        told.append(option)
+        set_option(of, *option)
+
+    monkeypatch.setattr(socket.socket, "setsockopt", noted)
     with Fetcher(delay_s=0, concurrency=1) as fetcher:
-        fetcher.fetch(f"{shop.address}/warm", "book")
-        started = time.monotonic()
-        for n in range(20):
+        for n in range(5):
             fetcher.fetch(f"{shop.address}/{n}", "book")
-        assert time.monotonic() - started < 20 * 0.03  # 0.04 s each with delayed acknowledgement
+    answers = sum(shop.visits.values())
+    assert answers == 6  # with robots.txt
+    assert told.count((socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)) == answers

@@ -4,43 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 
 from bookclub_platform.sources import Fetcher
 from bookclub_platform.sources._contract import Validators
+from bookclub_platform_tests.local_http import Handler, served
 
 
-class Mirror(BaseHTTPRequestHandler):
+class Mirror(Handler):
     """Answers with the headers that it was sent, and hands out a cookie."""
-
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         body = b"" if self.path == "/robots.txt" else json.dumps(dict(self.headers.items())).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Set-Cookie", "visit=1; Path=/")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.say(200, body, Content_Type="application/json", Set_Cookie="visit=1; Path=/")
 
 
 @pytest.fixture
 def addresses() -> Iterator[tuple[str, str]]:
     """Two hosts."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as one, ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as other:
-        for server in (one, other):
-            Thread(target=partial(server.serve_forever, poll_interval=0.02), daemon=True).start()
-        yield f"127.0.0.1:{one.server_port}", f"127.0.0.1:{other.server_port}"
-        one.shutdown()
-        other.shutdown()
+    with served(Mirror) as one, served(Mirror) as other:
+        yield one.removeprefix("http://"), other.removeprefix("http://")
 
 
 def sent(fetcher: Fetcher, url: str, validators: Validators | None = None) -> dict[str, str]:

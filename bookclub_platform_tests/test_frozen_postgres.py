@@ -81,6 +81,4 @@ def test_reads_of_a_frozen_database_end_within_seconds_and_then_at_once_until_it
             started = time.monotonic()
             problem(client.get("/books/export", headers=token), 503)
             assert time.monotonic() - started < WITHIN_S
-    thawed_at = time.monotonic()
-    given.wait_for(lambda: all(client.get(path, headers=token).is_success for path in paths), 10)
-    assert time.monotonic() - thawed_at < 3
+    given.wait_for(lambda: all(client.get(path, headers=token).is_success for path in paths), 3)

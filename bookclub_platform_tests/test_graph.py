@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dagster as dg
@@ -24,6 +20,7 @@ from bookclub_platform.definitions import build_definitions
 from bookclub_platform.models import Registry
 from bookclub_platform.sandbox.pages import Shop
 from bookclub_platform.sources import sources
+from bookclub_platform_tests.local_http import changing_shop
 
 PARTITIONED = ["books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books"]
 
@@ -81,30 +78,9 @@ def shop_categories(url: str) -> list[Category]:
         return list(shop.categories(fetcher))
 
 
-@contextmanager
-def shop_that_may_change(has_titles: threading.Event) -> Iterator[str]:
-    """The sandbox's pages; without `has_titles` no book page has a title, as after a change of layout."""
-    shop = Shop(sandbox.generate(40, 2))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            page = shop.page(self.path.removeprefix("/"))
-            body = page.body if page else b"not found"
-            if not has_titles.is_set():
-                body = body.replace(b"<h1>", b"<h4>").replace(b"</h1>", b"</h4>")
-            self.send_response(200 if page else 404)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            return None
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+def without_titles(path: str, page: str) -> str:
+    """As after a change of layout."""
+    return page.replace("<h1>", "<h4>").replace("</h1>", "</h4>")
 
 
 def checks_of(instance: dg.DagsterInstance, *names: str) -> dict[str, bool]:
@@ -117,9 +93,8 @@ def checks_of(instance: dg.DagsterInstance, *names: str) -> dict[str, bool]:
 def test_pages_of_a_changed_layout_are_kept_aside_and_the_last_good_rows_stay(
     environment: Path, database_url: str
 ) -> None:
-    has_titles = threading.Event()
-    has_titles.set()
-    with shop_that_may_change(has_titles) as url, dg.DagsterInstance.ephemeral() as instance:
+    with changing_shop(40) as shop, dg.DagsterInstance.ephemeral() as instance:
+        url = shop.url
         keys = [category.slug for category in shop_categories(url)][:2]
         instance.add_dynamic_partitions(CATEGORIES, keys)
         assert materialize(url, instance, PARTITIONED, range_tags(keys))
@@ -129,7 +104,7 @@ def test_pages_of_a_changed_layout_are_kept_aside_and_the_last_good_rows_stay(
             "few_rejected": True,
             "count_did_not_collapse": True,
         }
-        has_titles.clear()
+        shop.change = without_titles
         assert materialize(url, instance, PARTITIONED, range_tags(keys))
         assert checks_of(instance, few) == {"few_rejected": False}
     assert listed_titles(database_url) == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from dagster._core.events import EngineEventData
 
 from bookclub_platform import lost_runs
 from bookclub_platform.lost_runs import HOST_TAG, end_lost_runs, tags_of_this_process
+from bookclub_platform_tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -49,8 +49,7 @@ def test_a_run_whose_process_is_killed_counts_as_failed(
     process.kill()
     assert end_lost_runs(instance) == [], "it may just be about to note its own end"
     monkeypatch.setattr(lost_runs, "_GRACE_S", 0.0)
-    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.01)
+    wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
     assert end_lost_runs(instance) == [run_id], "a process that nobody waited for yet is gone all the same"
     run = instance.get_run_by_id(run_id)
     assert run is not None

@@ -6,7 +6,6 @@ import itertools
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bookclub_platform.core import database, tables
 from bookclub_platform.core.database import current_revision, database_urls, head_revision, migrate
 from bookclub_platform.core.errors import ConfigurationError
 from bookclub_platform.core.served_models import never_served
+from bookclub_platform_tests.waiting import wait_for
 
 _numbers = itertools.count()
 REVISIONS = ["0001", "0002", "0003"]
@@ -119,11 +119,8 @@ def test_two_starts_at_once_make_the_databases_and_tables_once(empty_server: str
             )
             for _ in range(2)
         ]
-        deadline = time.monotonic() + 60
         waiting = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-        while gate.scalar(waiting) != 2:
-            assert time.monotonic() < deadline and all(one.poll() is None for one in starts)
-            time.sleep(0.05)
+        wait_for(lambda: gate.scalar(waiting) == 2, 60)
     outputs = [one.communicate(timeout=60)[0] for one in starts]
     assert [one.returncode for one in starts] == [0, 0], outputs
     assert all(f"The tables are of revision {head_revision()}." in output for output in outputs)

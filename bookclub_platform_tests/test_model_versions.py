@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -143,9 +142,7 @@ def test_the_api_takes_up_a_rollback_and_a_promotion_within_seconds_and_both_are
         caplog.clear()
         done = bookclub(tmp_path, *arguments)
         assert done.exit_code == 0, done.stderr
-        started = time.monotonic()
         given.wait_for(lambda expected=expected: given.model_version(api) == expected, 5)
-        assert time.monotonic() - started < 5
         lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "bookclub.audit"]
         noted = [line for line in lines if line["act"] != "take-up-model"]  # that is the API's
         assert [line["act"] for line in noted] == acts

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -22,6 +17,7 @@ import pytest
 from bookclub_platform.core.database import database_urls
 from bookclub_platform.core.errors import ArtifactInvalid, NoChampion, RegistryUnavailable
 from bookclub_platform.models import BookText, Registry, Tfidf, load_model
+from bookclub_platform_tests.api_fixtures import mlflow_server
 
 PARAMETERS = {"title_weight": 2, "unknown_categories": ["default"]}
 METRICS = {"coverage": 0.99, "fit_s": 0.3}
@@ -49,40 +45,8 @@ def root(tmp_path: Path) -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """(address, folder of its files) of a real MLflow server."""
     folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = (
-        f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///{folder}/mlflow.db"
-    )
-    command += f" --artifacts-destination {folder}/artifacts"
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, *command.split()],
-            env=os.environ | quiet,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_healthy(address, process)
+    with mlflow_server(folder) as address:
         yield address, folder / "artifacts"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
-
-
-def wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/health", timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None and time.monotonic() < deadline, "the MLflow server did not start"
-            time.sleep(0.1)
 
 
 def test_publishing_leaves_a_finished_run_with_all_it_was_given(database: Registry, root: str, model: Tfidf) -> None:

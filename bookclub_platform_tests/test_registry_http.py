@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from bookclub_platform.core.errors import ArtifactInvalid, NoChampion, RegistryU
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf, reader
 from bookclub_platform.models._registry_http import HttpRegistry
 from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.local_http import Handler, served
 
 ROWS = [
     BookText(i, f"The {word} {i}", f"a tale of the {word}", "sea", "Sea")
@@ -119,7 +118,7 @@ def test_a_version_whose_files_are_no_folder_of_a_run_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-class _Guarded(BaseHTTPRequestHandler):
+class _Guarded(Handler):
     """Answers who knows the password as a registry without models; others as a gateway would."""
 
     def do_GET(self) -> None:
@@ -130,20 +129,13 @@ class _Guarded(BaseHTTPRequestHandler):
             status, body = 200, b"<html>no JSON</html>"
         else:
             status, body = 401, b"<html>who are you?</html>"
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None: ...
+        self.say(status, body)
 
 
 @pytest.fixture
 def guarded() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Guarded)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
+    with served(_Guarded) as address:
+        yield address.removeprefix("http://")
 
 
 def test_user_and_password_are_sent_and_never_told(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -331,7 +331,7 @@ def test_a_search_that_makes_no_sense_is_refused_by_name(world: World, bad: str)
 @pytest.mark.parametrize("odd", ["!!!", "%F0%9F%98%80", "' OR 1=1 --", "%25", "中文", "\\", "a" * 1000, '"'])
 def test_any_other_text_is_only_searched_for(world: World, odd: str) -> None:
     answer = world.client.get(f"/books/search?q={odd}")
-    assert answer.status_code == 200 and answer.json()["total"] >= 0
+    assert answer.status_code == 200
 
 
 def test_a_page_beyond_the_last_is_empty(world: World) -> None:

@@ -8,14 +8,13 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from bookclub_platform.sources import (
     read_raw_books,
     sources,
 )
+from bookclub_platform_tests.local_http import served
 
 SHARED_SHOP = Path(__file__).parents[2] / "shared" / "shop"
 needs_real_shop = pytest.mark.skipif(not SHARED_SHOP.exists(), reason="the real shop's pages are not at hand")
@@ -208,19 +208,13 @@ class Files(SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def served(folder: Path, files: dict[str, str | bytes]) -> Iterator[str]:
+def serving_files(folder: Path, files: dict[str, str | bytes]) -> Iterator[str]:
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(partial(Files, directory=str(folder))) as address:
+        yield address
 
 
 def crawl_travel(
@@ -244,7 +238,7 @@ def test_a_whole_small_shop_is_a_complete_crawl_and_its_progress_is_told(
     tmp_path: Path, pages: dict[str, str | bytes]
 ) -> None:
     seen: list[Page | Unchanged | FailedPage] = []
-    with served(tmp_path / "www", pages) as address:
+    with serving_files(tmp_path / "www", pages) as address:
         report, raw_books, rejected = crawl_travel(address, tmp_path, seen.append)
     assert report.is_complete and (report.pages, report.books, report.failed) == (6, 3, [])
     assert sorted(str(book.title) for book in raw_books) == ["Book 1", "Book 2", "Book 3"] and not rejected
@@ -253,7 +247,7 @@ def test_a_whole_small_shop_is_a_complete_crawl_and_its_progress_is_told(
 
 def test_a_book_that_is_gone_is_reported_and_the_others_are_kept(tmp_path: Path, pages: dict[str, str | bytes]) -> None:
     del pages["catalogue/book_2/index.html"]
-    with served(tmp_path / "www", pages) as address:
+    with serving_files(tmp_path / "www", pages) as address:
         report, raw_books, _ = crawl_travel(address, tmp_path)
     assert not report.is_complete and "book_2: the shop answers 404" in reasons(report)
     assert sorted(str(book.title) for book in raw_books) == ["Book 1", "Book 3"]
@@ -263,7 +257,7 @@ def test_a_book_that_is_gone_is_reported_and_the_others_are_kept(tmp_path: Path,
 
 def test_a_listing_page_that_is_gone_makes_the_crawl_incomplete(tmp_path: Path, pages: dict[str, str | bytes]) -> None:
     del pages[f"{FOLDER}/page-2.html"]
-    with served(tmp_path / "www", pages) as address:
+    with serving_files(tmp_path / "www", pages) as address:
         report, raw_books, _ = crawl_travel(address, tmp_path)
     assert not report.is_complete and "the shop answers 404" in reasons(report)
     assert [book.title for book in raw_books] == ["Book 1"]
@@ -275,7 +269,7 @@ def test_a_listing_that_says_more_than_it_links_makes_the_crawl_incomplete(
     last = pages[f"{FOLDER}/page-3.html"]
     assert isinstance(last, str)
     pages[f"{FOLDER}/page-3.html"] = last.replace("<strong>3<", "<strong>5<")
-    with served(tmp_path / "www", pages) as address:
+    with serving_files(tmp_path / "www", pages) as address:
         report, raw_books, _ = crawl_travel(address, tmp_path)
     assert not report.is_complete and "says 5 books and links 3" in reasons(report)
     assert len(raw_books) == 3
@@ -285,7 +279,7 @@ def test_a_pager_that_leads_in_a_circle_ends(tmp_path: Path, pages: dict[str, st
     second = pages[f"{FOLDER}/page-2.html"]
     assert isinstance(second, str)
     pages[f"{FOLDER}/page-2.html"] = second.replace("page-3.html", "index.html")
-    with served(tmp_path / "www", pages) as address:
+    with serving_files(tmp_path / "www", pages) as address:
         report, raw_books, _ = crawl_travel(address, tmp_path)
     assert not report.is_complete and "in a circle" in reasons(report)
     assert len(raw_books) == 2
@@ -294,7 +288,7 @@ def test_a_pager_that_leads_in_a_circle_ends(tmp_path: Path, pages: dict[str, st
 def test_a_date_alone_is_believed_only_of_a_page_that_was_old_when_it_came(
     tmp_path: Path, pages: dict[str, str | bytes]
 ) -> None:
-    with served(tmp_path / "www", pages) as address:  # Last-Modified is the file's, and there is no ETag
+    with serving_files(tmp_path / "www", pages) as address:  # Last-Modified is the file's, and there is no ETag
         crawl_travel(address, tmp_path, crawl_id="1")
         assert crawl_travel(address, tmp_path, crawl_id="2")[0].unchanged == 0
         for path in (tmp_path / "www").rglob("*.html"):
@@ -309,7 +303,7 @@ def test_a_pager_without_end_ends(tmp_path: Path, pages: dict[str, str | bytes])
         following = f'<li class="next"><a href="page-{n + 1}.html">next</a></li>'
         name = "index.html" if n == 1 else f"page-{n}.html"
         pages[f"{FOLDER}/{name}"] = PAGE.format(LISTING.format(count=1, links=link, next=following))
-    with served(tmp_path / "www", pages) as address:
+    with serving_files(tmp_path / "www", pages) as address:
         report, raw_books, _ = crawl_travel(address, tmp_path)
     assert not report.is_complete and len(raw_books) == 1 and report.pages == 5
     assert "bring no new book" in report.failed[0].reason
@@ -320,7 +314,7 @@ def test_a_listing_that_is_none_makes_the_crawl_incomplete_and_is_kept(
     tmp_path: Path, pages: dict[str, str | bytes], body: bytes
 ) -> None:
     pages[f"{FOLDER}/page-2.html"] = body
-    with served(tmp_path / "www", pages) as address:
+    with serving_files(tmp_path / "www", pages) as address:
         report, _, _ = crawl_travel(address, tmp_path)
     assert not report.is_complete and (report.pages, report.books) == (3, 1)
 
@@ -337,7 +331,7 @@ def test_a_page_that_is_no_book_is_rejected_with_the_reason(
     tmp_path: Path, pages: dict[str, str | bytes], body: bytes, reason: str
 ) -> None:
     pages["catalogue/book_2/index.html"] = body
-    with served(tmp_path / "www", pages) as address:
+    with serving_files(tmp_path / "www", pages) as address:
         report, raw_books, rejected = crawl_travel(address, tmp_path)
     assert report.is_complete and len(raw_books) == 2
     assert [(row.url, row.category) for row in rejected] == [(f"{address}/catalogue/book_2/index.html", "travel")]
@@ -347,22 +341,22 @@ def test_a_page_that_is_no_book_is_rejected_with_the_reason(
 def test_links_that_leave_the_shop_are_reported_and_not_followed(tmp_path: Path, pages: dict[str, str | bytes]) -> None:
     second = pages[f"{FOLDER}/page-2.html"]
     assert isinstance(second, str)
-    with served(tmp_path / "elsewhere", pages) as other:
+    with serving_files(tmp_path / "elsewhere", pages) as other:
         pages[f"{FOLDER}/page-2.html"] = second.replace("../../../book_2", f"{other}/catalogue/book_2")
-        with served(tmp_path / "www", pages) as address:
+        with serving_files(tmp_path / "www", pages) as address:
             report, raw_books, _ = crawl_travel(address, tmp_path)
     assert not report.is_complete and "leads away" in reasons(report)
     assert sorted(str(book.title) for book in raw_books) == ["Book 1", "Book 3"]
 
 
 def test_a_crawl_can_be_run_again_in_the_same_process(tmp_path: Path, pages: dict[str, str | bytes]) -> None:
-    with served(tmp_path / "www", pages) as address:
+    with serving_files(tmp_path / "www", pages) as address:
         first, second = (crawl_travel(address, tmp_path, crawl_id=f"2025112{n}") for n in range(2))
     assert first[0].is_complete and second[0].is_complete and len(first[1]) == len(second[1]) == 3
 
 
 def test_a_shop_that_is_down_is_a_clear_error_that_names_the_setting(tmp_path: Path) -> None:
-    with served(tmp_path, {}) as address:
+    with serving_files(tmp_path, {}) as address:
         pass
     shop = shop_at(address)
     started = time.monotonic()
@@ -377,7 +371,7 @@ def test_a_shop_that_is_down_is_a_clear_error_that_names_the_setting(tmp_path: P
 
 def test_an_address_that_is_no_such_shop_is_a_clear_error_that_names_the_setting(tmp_path: Path) -> None:
     with (
-        served(tmp_path, {"index.html": "<html><body>It works!</body></html>"}) as address,
+        serving_files(tmp_path, {"index.html": "<html><body>It works!</body></html>"}) as address,
         Fetcher(delay_s=0, concurrency=2) as fetcher,
         pytest.raises(SourceError, match="BOOKCLUB_SHOP_URL"),
     ):

@@ -94,7 +94,9 @@ class Accounts:
                 many accounts were made from there.
         """
         if not self.is_registration_open:
-            raise problems.Problem(403, "registration-closed", "Accounts are made by the operator here: ask them.")
+            raise problems.Problem(
+                403, "registration-closed", "Registration is closed. Ask the operator for an account."
+            )
         with self._registrations.one(address):
             await self._refuse_weak(username, password)
             kept = await self._hashing.run(passwords.hash_password, password)
@@ -103,7 +105,7 @@ class Accounts:
                 grant = user_id and await self._open_session(connection, user_id, scopes, kept)
             if not grant:
                 audit.note("register", "refused", address=address, why="taken")
-                raise problems.Problem(409, "name-taken", "This name cannot be had. Choose another.")
+                raise problems.Problem(409, "name-taken", "This name is taken. Choose another.")
         audit.note("register", "done", address=address, user_id=user_id, username=username)
         return grant
 
@@ -163,7 +165,7 @@ class Accounts:
             raise problems.Problem(
                 401,
                 "refresh-refused",
-                "The refresh token is not good, or not any more. Log in again.",
+                "The refresh token is not valid, or no longer. Log in again.",
                 headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
             )
         if renewal.outcome == "repeated":
@@ -249,7 +251,7 @@ class Accounts:
             raise problems.Problem(
                 409,
                 "last-administrator",
-                "This is the only administrator. Make another first: `bookclub users add NAME --admin`.",
+                "This is the only administrator. Make another one first: `bookclub users add NAME --admin`.",
             )
         self._live.pop(claims.session_id, None)
         audit.note("delete-account", "done", address=address, user_id=user.id)
@@ -286,7 +288,7 @@ class Accounts:
         """The hash that is kept from now on."""
         user = await self._proved(await self.username(claims), old, "change-password", address)
         if passwords.is_same(old, new):
-            raise problems.Problem(403, "weak-password", "The password is the one that you have now. Choose another.")
+            raise problems.Problem(403, "weak-password", "The new password is the same as the old one. Choose another.")
         await self._refuse_weak(user.username, new)
         kept = await self._hashing.run(passwords.hash_password, new)
         async with self._transaction() as connection:
@@ -354,9 +356,7 @@ class _Hashing:
 
     async def run(self, work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
         if self._under_way >= _AT_ONCE + _LONGEST_QUEUE:
-            raise problems.Problem(
-                503, "busy", "Too many people log in just now. Try again.", headers={"Retry-After": "1"}
-            )
+            raise problems.Problem(503, "busy", "Too many logins at the moment. Retry.", headers={"Retry-After": "1"})
         self._under_way += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments, **named))

@@ -41,7 +41,7 @@ MEDIA_TYPES: dict[Format, str] = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
 }
-_AWAY = "The books cannot be read: the database does not answer."
+_AWAY = "The books cannot be read: the database does not respond."
 AT_ONCE = 3  # of each worker
 LASTS_S = 900.0
 # What a slow telephone takes; whoever takes less in that time only keeps the others waiting.
@@ -67,7 +67,9 @@ class Exports:
         """
         if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
             raise problems.Problem(
-                501, "format-absent", "This server cannot write parquet (no pyarrow). Ask for ndjson or csv."
+                501,
+                "format-absent",
+                "This server cannot write parquet (pyarrow is not installed). Request ndjson or csv.",
             )
         if self._watch.is_to_be_spared():
             raise DatabaseUnavailable(_AWAY)
@@ -87,7 +89,7 @@ class Exports:
                 raise problems.Problem(
                     429,
                     "export-under-way",
-                    "An export of this account is under way. Read it to its end, or close it, and ask again.",
+                    "This account already has an export running. Read it to the end or close it, then retry.",
                     headers={"Retry-After": "10"},
                 )
             await asyncio.sleep(_LOOKED_EVERY_S)
@@ -98,7 +100,7 @@ class Exports:
             self._places.make_room()
             if time.monotonic() > deadline:
                 raise problems.Problem(
-                    503, "busy", "Too many exports are under way. Try again.", headers={"Retry-After": "10"}
+                    503, "busy", "Too many exports are running. Retry.", headers={"Retry-After": "10"}
                 )
             await asyncio.sleep(_LOOKED_EVERY_S)
         return place

@@ -15,8 +15,8 @@ Pair = tuple[bytes, bytes]
 MAX_ADDRESS_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 TOO_LONG = {
-    414: f"The address may have {MAX_ADDRESS_BYTES} bytes at most.",
-    431: f"The headers may have {MAX_HEADER_BYTES} bytes at most.",
+    414: f"The URL may have at most {MAX_ADDRESS_BYTES} bytes.",
+    431: f"The headers may have at most {MAX_HEADER_BYTES} bytes.",
 }
 
 HEADERS = {

@@ -40,9 +40,9 @@ class LimitBody:
 
 
 def _packed(coding: str) -> HTTPException:
-    detail = f"The body came as Content-Encoding: {coding[:100]}. Send it unpacked, without that header."
+    detail = f"The body has Content-Encoding: {coding[:100]}. Send it uncompressed, without this header."
     return HTTPException(415, detail, headers={"Accept-Encoding": "identity"})  # RFC 7694
 
 
 def _too_long() -> HTTPException:
-    return HTTPException(413, f"The body may have {MAX_BODY_BYTES} bytes at most.")
+    return HTTPException(413, f"The body may have at most {MAX_BODY_BYTES} bytes.")

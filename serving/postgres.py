@@ -91,7 +91,7 @@ async def connected(
         watch.heard()
     except sa.exc.ProgrammingError as error:
         if isinstance(error.orig, UndefinedTable):
-            raise _unavailable(what, error, "It has no tables yet: `bookclub build` makes them.") from error
+            raise _unavailable(what, error, "It has no tables yet: run `bookclub build`.") from error
         raise
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, TimeoutError) as error:
         if getattr(getattr(error, "orig", None), "sqlstate", None) is not None:
@@ -108,4 +108,4 @@ def _unavailable(what: str, error: Exception, advice: str) -> DatabaseUnavailabl
 
 
 def _told(what: str, advice: str) -> str:
-    return f"{what} cannot be read: the database does not answer as it should. {advice}"
+    return f"{what} cannot be read: the database does not respond as expected. {advice}"

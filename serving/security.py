@@ -58,7 +58,7 @@ def _refusal(scope: Scope) -> problems.ProblemResponse | None:
     # Frameworks read what is broken as U+FFFD: another question than the one that was asked.
     is_beyond = not query.isascii() or (b"%" in query and _BEYOND_ASCII.search(query))
     if is_beyond and not _is_utf8(unquote_to_bytes(query)):
-        return problems.answer(Request(scope), 400, "The query of the address is not UTF-8.")
+        return problems.answer(Request(scope), 400, "The query string is not UTF-8.")
     return None
 
 

@@ -26,10 +26,10 @@ from serving.quotas import Quota, SharedQuotas
 
 
 class WrongPassword(Problem):
-    """Name and password do not belong together."""
+    """Wrong name or password."""
 
     def __init__(self) -> None:
-        detail = "Name and password do not belong together."
+        detail = "Wrong name or password."
         super().__init__(401, "wrong-credentials", detail, headers={"WWW-Authenticate": "Bearer"})
 
 

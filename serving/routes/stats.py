@@ -12,7 +12,7 @@ from serving.versions import CONDITIONAL, TheFreshness
 router = APIRouter(prefix="/stats", tags=["Books"], responses=problems.responses("database-unavailable") | CONDITIONAL)
 
 
-@router.get("/overview", summary="The catalogue in figures")
+@router.get("/overview", summary="Statistics of the catalogue")
 async def get_overview(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> Overview:
     """Counts, prices, stars and stock of all listed books."""
     async with catalogue.snapshot(is_patient=True) as snapshot:
@@ -31,9 +31,9 @@ async def get_overview(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFre
     )
 
 
-@router.get("/categories", summary="Each category in figures")
+@router.get("/categories", summary="Statistics by category")
 async def get_categories(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> CategoryStatistics:
-    """Counts, prices, stars and stock of each category with a listed book, by name."""
+    """Counts, prices, stars and stock of each category with a listed book, sorted by name."""
     async with catalogue.snapshot(is_patient=True) as snapshot:
         fresh.check(snapshot, keeper.current)
         found = await counts.by_category(snapshot, counts.stock_of(keeper.current, snapshot))

@@ -22,9 +22,10 @@ lint: $(INSTALLED)  ## style, types, import rules, known faults of what is insta
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/audit.py
 
+# A script called serving.py would hide the package `serving` from all scripts beside it.
 bench: $(INSTALLED)  ## the crawl against Scrapy, or with BENCH=load the loads against COPY: benchmarks/README.md
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
-	@exec $(BIN)/python benchmarks/$(or $(BENCH),crawl).py $(ARGS)
+	@exec $(BIN)/python benchmarks/$(or $(BENCH:serving=answers),crawl).py $(ARGS)
 
 install: $(INSTALLED)  ## install into .venv
 

@@ -28,7 +28,7 @@ class Shelf(NamedTuple):
 
 def shelf(file: Path | None, sandbox_books: int) -> Shelf:
     """The books of `file` (JSON lines), cleaned as the platform does; without a file those of the sandbox."""
-    raw = list(_real(file) if file else _made_up(sandbox_books))
+    raw = list(_real(file) if file else made_up(sandbox_books))
     books = clean(raw).books
     return Shelf(
         [
@@ -49,7 +49,7 @@ def _real(file: Path) -> Iterator[RawBook]:
                        | {"slug": book["category_slug"], "price": f"£{book['price_gbp']:.2f}"})  # fmt: skip
 
 
-def _made_up(number: int) -> Iterator[RawBook]:
+def made_up(number: int) -> Iterator[RawBook]:
     catalogue = generate(number)
     for book in catalogue.books:
         genre = words().genres[book.genre]

@@ -7,14 +7,14 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from _texts import made_up
 
-from benchmarks._texts import made_up
 from bookclub_platform.core.stock import Stock, fingerprint
 from bookclub_platform.models import Grown, Tfidf
 from serving.lineup import Filters, Lineup
@@ -23,7 +23,10 @@ REQUESTS = 300
 CAME = 1_000
 
 
-def main(sizes: list[int]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sizes", type=int, nargs="*", default=[1_000, 100_000], metavar="BOOKS")
+    sizes: list[int] = parser.parse_args().sizes
     print(f"{'books':>8} {'request':<28} {'p50 ms':>8} {'p99 ms':>8}")
     for size in sizes:
         for name, times in measure(size).items():
@@ -85,4 +88,4 @@ def timed(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]] or [1_000, 100_000])
+    main()

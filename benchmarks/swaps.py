@@ -26,11 +26,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+from _servers import UNLIMITED, Server, fill, mlflow_server, publish, serve
 from _wrk import Load, load
 
 from bookclub_platform.local.postgres import leased
 from bookclub_platform.models import ModelVersion, Registry, Tfidf
-from serving import UNLIMITED, Server, fill, mlflow_server, publish, serve
 
 CONNECTIONS = 16
 READERS = 2

@@ -1,7 +1,7 @@
 """One, two and three workers under the same load -> the memory that each worker after the first costs, as Markdown.
 
     python benchmarks/workers.py                                                   # 1,000 books: two minutes; needs wrk
-    python benchmarks/workers.py --books 1000000 --work FOLDER --settle 90 --accounts 2    # the FOLDER of serving.py
+    python benchmarks/workers.py --books 1000000 --work FOLDER --settle 90 --accounts 2    # the FOLDER of answers.py
 
 All is asked of them: lists, with filters, of categories, books, pages, searches, counts; then accounts log in and
 export. Memory is the proportional set size of all processes of the API together: what several of them share, such as
@@ -23,12 +23,12 @@ from typing import NamedTuple
 import httpx
 import psutil
 import sqlalchemy as sa
+from _servers import UNLIMITED, filled, mlflow_server, publish, questions, serve
 from _wrk import load
 
 from bookclub_platform.core.database import database_urls
 from bookclub_platform.core.tables import books, select_categories
 from bookclub_platform.local.postgres import leased
-from serving import UNLIMITED, filled, mlflow_server, publish, questions, serve
 
 OPEN = UNLIMITED | {"BOOKCLUB_LOGINS_PER_MINUTE": "0", "BOOKCLUB_REGISTRATIONS_PER_HOUR": "0"}
 CONNECTIONS = 8  # for each worker

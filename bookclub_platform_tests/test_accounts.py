@@ -137,7 +137,7 @@ def test_a_disabled_account_is_told_nothing_else_and_its_tokens_end(client: http
     assert problem(login(client, "gone"), 401)["detail"] == "Wrong name or password."
     problem(refresh(client, answer["refresh_token"]), 401)
     wait_a_live_time()
-    assert "withdrawn" in problem(books(client, answer["access_token"]), 401)["detail"]
+    assert "has ended" in problem(books(client, answer["access_token"]), 401)["detail"]
 
 
 def test_a_taken_name_is_refused_whatever_its_case(client: httpx.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 import statistics
 import uuid
 from dataclasses import replace
@@ -15,9 +16,13 @@ import pytest
 import sqlalchemy as sa
 
 from bookclub_platform.core import accounts, passwords, tables
+from bookclub_platform.core.browse import Position
 from bookclub_platform.core.feedback import feedback
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
+from serving import composed, kept
+from serving.cursor import BY_ID, Page, decode, encode
+from serving.digits import MAX_ID
 
 world, after = given.world, given.after
 
@@ -106,6 +111,15 @@ def test_a_cursor_of_another_order_is_refused_and_a_made_up_one_is_a_place_like_
     else:
         assert statuses == [200] + [409] * 6
         assert problem(answers["title" if ".t" not in cursor else "price"], 409)["type"].endswith(":other-order")
+
+
+@pytest.mark.parametrize("book_id", [1, 10**15 - 1, 10**15, MAX_ID])
+def test_every_id_that_a_book_may_have_comes_back_from_a_cursor_and_an_address(book_id: int) -> None:
+    place = Page("price", Position(book_id, Decimal("12.50")), "5f3c9a1e")
+    assert decode(encode(place.sort, place.after, place.mark)) == place
+    by_id = encode("id", Position(book_id), "5f3c9a1e")
+    assert decode(by_id).after.book_id == book_id and re.fullmatch(BY_ID, by_id)
+    assert kept._KEPT.fullmatch(f"/books/{book_id}") and composed._ASKED.fullmatch(f"/books/{book_id}")
 
 
 def test_a_cursor_of_other_filters_is_refused_and_one_given_out_before_still_goes_on(odd: World) -> None:

@@ -15,11 +15,11 @@ from bookclub_platform.core.served_models import served_models
 from bookclub_platform.models import Registry
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from bookclub_platform_tests.test_accounts import register
+from bookclub_platform_tests.test_accounts import bearer, register
 from bookclub_platform_tests.test_feedback import tell
 from bookclub_platform_tests.test_serving_imports import process
 from serving.app import create_app
-from serving.champion import LONGEST_PAUSE_S
+from serving.champion import LONGEST_PAUSE_S, Champion, ChampionKeeper
 
 # The fixtures, under the names by which tests ask for them.
 world, after = given.world, given.after
@@ -63,6 +63,27 @@ def test_a_new_champion_is_taken_up_under_load_without_a_failed_or_mixed_answer(
             swapping = False
         versions = [version for reader in readers for version in reader.result()]
     assert set(versions) == set(wanted) and len(versions) > 50
+
+
+@pytest.mark.parametrize("path", ["/catalogue/{}", "/books/export", "/books", "/categories", "/stats/overview"])
+def test_an_answer_holds_on_to_the_champion_that_it_began_with(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    token = register(world.client, path.strip("/{}").replace("/", "-"))
+    address = path.format(ids_of(world)[0])
+    before = world.client.get(address, headers=bearer(token))
+    reads: list[bool] = []
+
+    def there_and_gone(keeper: ChampionKeeper) -> Champion | None:
+        reads.append(True)
+        return keeper._champion if len(reads) % 2 else None  # as a registry that is another one now would have it
+
+    monkeypatch.setattr(ChampionKeeper, "current", property(there_and_gone))
+    answer = world.client.get(address, headers=bearer(token))
+    assert (answer.status_code, answer.text) == (200, before.text)
+    named = ("bookclub-model", "bookclub-books")
+    assert [answer.headers.get(name) for name in named] == [before.headers.get(name) for name in named]
+    assert len(reads) == 1
 
 
 def test_a_damaged_champion_is_refused_and_the_one_before_serves_on(after: World) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,26 @@ import pytest
 from bookclub_platform.sandbox import running
 from bookclub_platform_tests.api_fixtures import shared_mlflow
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+COMMANDS = sorted(path.name for path in BENCHMARKS.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_benchmark_starts_without_wrk_and_the_peers(command: str) -> None:
+    """As `make bench` starts it: its folder, and not the project's, is the first place for imports."""
+    without_wrk = {"PATH": ""}
+    asked = [sys.executable, str(BENCHMARKS / command), "--help"]
+    done = subprocess.run(asked, env=os.environ | without_wrk, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: {command}" in done.stdout
+
+
+def test_make_bench_finds_each_benchmark_by_its_name() -> None:
+    for name in ["serving", *(command.removesuffix(".py") for command in COMMANDS)]:
+        told = subprocess.run(["make", "-n", "bench", f"BENCH={name}"], cwd=ROOT, capture_output=True, text=True)
+        script = re.search(r"benchmarks/\w+\.py", told.stdout)
+        assert script is not None and (ROOT / script[0]).exists(), told.stdout + told.stderr
 
 
 def test_our_half_finds_every_book_and_tells_what_it_cost() -> None:

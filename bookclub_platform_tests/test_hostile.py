@@ -228,6 +228,14 @@ def test_nobody_is_led_to_the_host_that_a_request_names(world: World, path: str)
         assert (answer.status, answer.headers["location"]) == (307, f"{path.rstrip('/')}?limit=3")
 
 
+@pytest.mark.parametrize(
+    "path", ["/login%0A", "/register%0a", "/%0Alogin", "/token/refresh%0d", "/books%00", "/ready%7f"]
+)
+def test_no_address_goes_round_a_quota_by_a_control_character(world: World, path: str) -> None:
+    for method in ("GET", "POST"):
+        problem_like(world.client.request(method, path), 404)
+
+
 @pytest.mark.parametrize("path", ["/books", "/books/0", "/nothing", "/fault", "/catalogue", "/docs", f"/{'a' * 9000}"])
 def test_every_answer_carries_the_headers_that_browsers_want(world: World, path: str) -> None:
     headers = world.client.get(path).headers

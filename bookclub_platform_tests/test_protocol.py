@@ -19,9 +19,8 @@ from fastapi.responses import StreamingResponse
 
 from bookclub_platform_tests import api_fixtures as given
 from serving import protocol
-from serving.headers import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES
-from serving.limits import MAX_BODY_BYTES
 from serving.run import OPTIONS
+from serving.sizes import MAX_ADDRESS_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES
 
 GATEWAY = Path(__file__).parents[1] / "deploy" / "gateway" / "bookclub.conf.template"
 HEAD = b"GET /slow HTTP/1.1\r\nHost: x\r\n"

@@ -13,6 +13,7 @@ HTTP edge (middleware and headers)
     protocol        uvicorn's HTTP parser, with problems for what cannot be parsed
     joined_writes   head and body of a response leave in one write
     limits          413 and 415 for bodies that are too long or compressed
+    sizes           the limits of a request's size
     security        security headers; redirects stay on this host
     headers         reads ASGI headers; which security headers a path gets
     heads           HEAD wherever there is GET

@@ -94,9 +94,7 @@ class Accounts:
                 many accounts were made from there.
         """
         if not self.is_registration_open:
-            raise problems.Problem(
-                403, "registration-closed", "Registration is closed. Ask the operator for an account."
-            )
+            raise problems.Problem("registration-closed")
         with self._registrations.one(address):
             await self._refuse_weak(username, password)
             kept = await self._hashing.run(passwords.hash_password, password)
@@ -105,7 +103,7 @@ class Accounts:
                 grant = user_id and await self._open_session(connection, user_id, scopes, kept)
             if not grant:
                 audit.note("register", "refused", address=address, why="taken")
-                raise problems.Problem(409, "name-taken", "This name is taken. Choose another.")
+                raise problems.Problem("name-taken")
         audit.note("register", "done", address=address, user_id=user_id, username=username)
         return grant
 
@@ -119,7 +117,7 @@ class Accounts:
         scopes = [scope for scope in user.scopes if scope in wanted] if wanted else list(user.scopes)
         if not scopes:
             audit.note("login", "refused", address=address, user_id=user.id, why="scope")
-            raise problems.Problem(400, "invalid-scope", f"The account has none of the scopes {' '.join(wanted)}.")
+            raise problems.Problem("invalid-scope", f"The account has none of the scopes {' '.join(wanted)}.")
         fresh = await self._renewed_hash(user, password)
         async with self._transaction() as connection:
             grant = await self._open_session(connection, user.id, scopes, user.password_hash)
@@ -162,12 +160,7 @@ class Accounts:
             if renewal.session_id is not None:
                 self._live.pop(renewal.session_id, None)
             audit.note("refresh", "refused", address=address, user_id=renewal.user_id, why=renewal.outcome)
-            raise problems.Problem(
-                401,
-                "refresh-refused",
-                "The refresh token is not valid, or no longer. Log in again.",
-                headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
-            )
+            raise problems.Problem("refresh-refused", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
         if renewal.outcome == "repeated":
             audit.note("refresh", "done", address=address, user_id=renewal.user_id, why=renewal.outcome)
         access = self._tokens.issue(renewal.user_id, renewal.session_id, renewal.scopes)
@@ -248,11 +241,7 @@ class Accounts:
             raise WrongPassword
         if outcome == "last":
             audit.note("delete-account", "refused", address=address, user_id=user.id, why="last administrator")
-            raise problems.Problem(
-                409,
-                "last-administrator",
-                "This is the only administrator. Make another one first: `bookclub users add NAME --admin`.",
-            )
+            raise problems.Problem("last-administrator")
         self._live.pop(claims.session_id, None)
         audit.note("delete-account", "done", address=address, user_id=user.id)
 
@@ -288,7 +277,7 @@ class Accounts:
         """The hash that is kept from now on."""
         user = await self._proved(await self.username(claims), old, "change-password", address)
         if passwords.is_same(old, new):
-            raise problems.Problem(403, "weak-password", "The new password is the same as the old one. Choose another.")
+            raise problems.Problem("weak-password", "The new password is the same as the old one. Choose another.")
         await self._refuse_weak(user.username, new)
         kept = await self._hashing.run(passwords.hash_password, new)
         async with self._transaction() as connection:
@@ -326,7 +315,7 @@ class Accounts:
 
     async def _refuse_weak(self, username: str, password: str) -> None:
         if (why := await self._hashing.run(passwords.weakness, username, password)) is not None:
-            raise problems.Problem(403, "weak-password", f"The password {why} Choose another.")
+            raise problems.Problem("weak-password", f"The password {why} Choose another.")
 
     async def _open_session(
         self, connection: AsyncConnection, user_id: int, scopes: Sequence[str], password_hash: str
@@ -356,7 +345,7 @@ class _Hashing:
 
     async def run(self, work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
         if self._under_way >= _AT_ONCE + _LONGEST_QUEUE:
-            raise problems.Problem(503, "busy", "Too many logins at the moment. Retry.", headers={"Retry-After": "1"})
+            raise problems.Problem("busy", headers={"Retry-After": "1"})
         self._under_way += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments, **named))

@@ -27,6 +27,7 @@ from serving.book_bytes import BookBytes
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
 from serving.composed_page import page_json, place_of, question_of
+from serving.digits import ID
 from serving.frame import Around, Composed, Frame
 from serving.guard import refusal
 from serving.headers import named
@@ -38,7 +39,7 @@ from serving.off_loop import SMALL, in_turn
 from serving.parameters import has_repeated
 from serving.questions import ListQuery
 
-_ASKED = re.compile(r"/books(?:/([1-9][0-9]{0,15})(/recommendations)?)?", re.ASCII)
+_ASKED = re.compile(rf"/books(?:/({ID})(/recommendations)?)?", re.ASCII)
 _SHORT = 10
 _PLAIN = Filters()
 _UNLIKE = b',"score":0.0,"why":[]}'

@@ -1,6 +1,6 @@
 """Snapshot + the books in memory, if they are of its state -> counts and figures over all books; else Postgres counts.
 
-    stock = stock_of(champion, snapshot)
+    stock = stock_of(champion, snapshot.state)
     await total(snapshot, stock, filters); await categories(snapshot, stock)
     await overview(snapshot, stock); await by_category(snapshot, stock)
 
@@ -22,7 +22,7 @@ from bookclub_platform.core.stats import CategoryCount, CategoryTally, Summary, 
 from bookclub_platform.core.stock import Stock, select_shelf_rows
 from bookclub_platform.core.tables import select_categories
 from serving import stock_counts
-from serving.catalogue import Snapshot
+from serving.catalogue import Snapshot, State
 from serving.champion import Champion
 from serving.page_counts import total_of
 from serving.stock_counts import Shelves
@@ -32,10 +32,10 @@ _T = TypeVar("_T")
 _Counting = Callable[[Stock, Shelves, Sequence[sa.Row[Any]]], _T]
 
 
-def stock_of(champion: Champion | None, snapshot: Snapshot) -> Stock | None:
-    """The books of just that snapshot's state, if they are in memory."""
+def stock_of(champion: Champion | None, state: State) -> Stock | None:
+    """The books of just that state, if they are in memory."""
     lineup = champion.lineup if champion is not None else None
-    return lineup.stock if lineup is not None and lineup.state == snapshot.state else None
+    return lineup.stock if lineup is not None and lineup.state == state else None
 
 
 async def total(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> int:

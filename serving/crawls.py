@@ -97,7 +97,7 @@ class Dagster:
             detail = (
                 f"{problem} Some runs may have started: check GET /crawls/{crawl_id} before you start another crawl."
             )
-            raise problems.Problem(503, problem.kind, detail, problem.headers, crawl_id=str(crawl_id)) from problem
+            raise problems.Problem(problem.kind, detail, problem.headers, crawl_id=str(crawl_id)) from problem
 
     async def crawl(self, crawl_id: UUID) -> Crawl | None:
         """The crawl of that id; None if there is none."""
@@ -143,7 +143,7 @@ def _unavailable(told: str) -> problems.Problem:
     """What Dagster said may name hosts and paths, and goes to the log alone."""
     log.warning("Dagster does not answer as it should: %s", told)
     detail = "Dagster does not respond as expected. Start it, or see its log."
-    return problems.Problem(503, "dagster-unavailable", detail, headers={"Retry-After": "10"})
+    return problems.Problem("dagster-unavailable", detail, headers={"Retry-After": "10"})
 
 
 def _run(found: Mapping[str, Any]) -> CrawlRun:

@@ -30,12 +30,11 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, WithJsonSchema
 
 from bookclub_platform.core.browse import Filters, Position, SearchSort, Sort
+from serving.digits import ID
 
-# The largest integer that readers of JSON keep exact (RFC 8259, 6), a double's 2^53 - 1; far below Postgres' bigint.
-MAX_ID = 2**53 - 1
 _MARK = "(-[0-9a-f]{8})?$"
 _FORM = (
-    "^[1-9][0-9]{0,14}([.]([pP][0-9]{1,10}|r[1-6]|R[0-5]|t([0-7][0-9a-f]|[c-f][0-9a-f]([89ab][0-9a-f]){1,3}){0,100}"
+    f"^{ID}([.]([pP][0-9]{{1,10}}|r[1-6]|R[0-5]|t([0-7][0-9a-f]|[c-f][0-9a-f]([89ab][0-9a-f]){{1,3}}){{0,100}}"
     f"|F[0-9]{{1,16}}))?{_MARK}"
 )
 _MAX_LENGTH = 1000
@@ -44,7 +43,7 @@ _LETTERS |= {"-first_seen": "F", "id": ""}
 _SORTS = {letter: sort for sort, letter in _LETTERS.items()}
 _BY_ID = "i"
 PLACE = f"^[1-9][0-9]{{0,3}}([.][pPrRtFi])?{_MARK}"
-BY_ID = f"^[1-9][0-9]{{0,15}}{_MARK}"
+BY_ID = f"^{ID}{_MARK}"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

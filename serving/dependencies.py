@@ -30,6 +30,10 @@ async def _champion(request: Request) -> Champion:
     return (await _keeper(request)).champion()
 
 
+async def _champion_if_any(request: Request) -> Champion | None:
+    return (await _keeper(request)).current
+
+
 async def _report(request: Request) -> Path:
     report: Path = request.state.report
     return report
@@ -62,4 +66,6 @@ ThePopular = Annotated[Popular, Depends(_popular)]
 TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
 TheReport = Annotated[Path, Depends(_report)]
 TheKeeper = Annotated[ChampionKeeper, Depends(_keeper)]
+# One for the whole of an answer: `keeper.current` read twice may be of two states of the books, or none by then.
 TheChampion = Annotated[Champion, Depends(_champion)]
+TheChampionIfAny = Annotated[Champion | None, Depends(_champion_if_any)]

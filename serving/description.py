@@ -6,8 +6,9 @@ from bookclub_platform.core.settings import Settings
 from serving import policies
 from serving.problems import KINDS, phrase
 from serving.quotas import Quota
+from serving.sizes import MAX_ADDRESS_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES
 
-_GENERAL = """
+_GENERAL = f"""
 The books of a shop, and for each book the most similar ones, with reasons.
 
 * **Pagination**: send `next` of a page as `cursor` to get the next page, with the same filters and order. The last page
@@ -38,9 +39,10 @@ The books of a shop, and for each book the most similar ones, with reasons.
   quota that the request counted against; quotas of wrong passwords appear only when they are exhausted. A request over
   a quota gets 429: `violated-policies` names the quota, and `Retry-After` says when to try again. While a quota of
   wrong passwords is exhausted, the right password is rejected as well.
-* **Limits**: pages and lists have 1 to 100 items; batches have up to 100 books or events. Bodies have up to 64 KiB,
-  URLs 8 KiB, headers 32 KiB. Ids go up to 2^53 - 1. A request may use the database for 3 seconds, statistics for 30
-  seconds, an export for 15 minutes. Exports: one at a time per account, and a few in all; see GET /books/export.
+* **Limits**: pages and lists have 1 to 100 items; batches have up to 100 books or events. Bodies have up to
+  {MAX_BODY_BYTES // 1024} KiB, URLs {MAX_ADDRESS_BYTES // 1024} KiB, headers {MAX_HEADER_BYTES // 1024} KiB.
+  Ids go up to 2^53 - 1. A request may use the database for 3 seconds, statistics for 30 seconds, an export for 15
+  minutes. Exports: one at a time per account, and a few in all; see GET /books/export.
 * **HEAD** works wherever GET does, with the same headers.
 * **Unknown parameters** and unknown JSON fields get 422 on every route, so that a misspelt filter does not go
   unnoticed. So does a parameter that is sent twice, unless it is a list (`exclude`).
@@ -114,5 +116,5 @@ def _quota_row(quota: Quota) -> str:
 
 
 def _problem_row(status: int) -> str:
-    kinds = ", ".join(f"`{kind}`" for kind, (of, _) in KINDS.items() if of == status)
+    kinds = ", ".join(f"`{kind}`" for kind, of in KINDS.items() if of.status == status and not of.is_for_readers)
     return f"| {status} {phrase(status)} | {kinds} | {_TO_DO[status]} |"

@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from serving.cursor import MAX_ID
-
+# The largest integer that readers of JSON keep exact (RFC 8259, 6), a double's 2^53 - 1; far below Postgres' bigint.
+MAX_ID = 2**53 - 1
+ID = "[1-9][0-9]{0,15}"  # every id up to MAX_ID, in an address or a cursor: as many digits
 _WHOLE = re.compile("0|-?[1-9][0-9]*")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 

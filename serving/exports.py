@@ -66,11 +66,7 @@ class Exports:
             DatabaseUnavailable: Postgres does not answer.
         """
         if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-            raise problems.Problem(
-                501,
-                "format-absent",
-                "This server cannot write parquet (pyarrow is not installed). Request ndjson or csv.",
-            )
+            raise problems.Problem("format-absent")
         if self._watch.is_to_be_spared():
             raise DatabaseUnavailable(_AWAY)
         held = ExitStack()
@@ -86,12 +82,7 @@ class Exports:
         deadline = time.monotonic() + _PATIENCE_S
         while not self._turns.take(user_id, held):
             if time.monotonic() > deadline:
-                raise problems.Problem(
-                    429,
-                    "export-under-way",
-                    "This account already has an export running. Read it to the end or close it, then retry.",
-                    headers={"Retry-After": "10"},
-                )
+                raise problems.Problem("export-under-way", headers={"Retry-After": "10"})
             await asyncio.sleep(_LOOKED_EVERY_S)
 
     async def _take_place(self, user_id: int, held: ExitStack) -> Place:
@@ -99,9 +90,7 @@ class Exports:
         while (place := self._places.take(user_id, held)) is None:
             self._places.make_room()
             if time.monotonic() > deadline:
-                raise problems.Problem(
-                    503, "busy", "Too many exports are running. Retry.", headers={"Retry-After": "10"}
-                )
+                raise problems.Problem("busy", "Too many exports are running. Retry.", {"Retry-After": "10"})
             await asyncio.sleep(_LOOKED_EVERY_S)
         return place
 

@@ -67,7 +67,7 @@ class FeedbackBook:
             try:
                 kept = await connection.run_sync(add_events, user_id, events)
             except sa.exc.IntegrityError as error:  # of an account that was deleted a moment ago
-                raise problems.Problem(401, "ended-session", "This account has been deleted.") from error
+                raise problems.Problem("ended-session", "This account has been deleted.") from error
         return [
             event for event in {event.event_id: event for event in reversed(events)}.values() if event.event_id in kept
         ]

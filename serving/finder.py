@@ -75,7 +75,7 @@ def _found(champion: Champion, text: str, filters: Filters) -> Found:
     found = find(models, text, RANKED if filters.source is None else _RANKED_OF_A_SHOP, may)
     if found is None:
         detail = f"{champion.version.name} version {champion.version.version} has no search index. Train a new model."
-        raise problems.Problem(503, "no-search", detail, headers={"Retry-After": "60"})
+        raise problems.Problem("no-search", detail, headers={"Retry-After": "60"})
     return found
 
 

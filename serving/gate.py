@@ -199,7 +199,6 @@ def beyond(*standings: Standing) -> problems.Problem:
     quota = over[0].quota
     wait_s = math.ceil(max(standing.retry_s or 0 for standing in over))
     return problems.Problem(
-        429,
         "quota-exceeded",
         f"{sentence(quota)} Retry in {wait_s} s.",
         headers={"Retry-After": str(wait_s)} | _fields(standings),

@@ -74,7 +74,6 @@ def lacking(claims: Claims, scopes: list[str]) -> problems.Problem | None:
     if not (missing := [scope for scope in scopes if scope not in claims.scopes]):
         return None
     return problems.Problem(
-        403,
         "insufficient-scope",
         f"The token lacks the scope {' '.join(missing)}. Log in with an account that has it.",
         headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
@@ -93,11 +92,8 @@ async def signed_in(request: Request, _: Annotated[str | None, Depends(described
 
 
 def _no_token(caller: Caller) -> problems.Problem:
-    detail = (
-        caller.fault or "This needs an access token. Get one from POST /login and send it as Authorization: Bearer."
-    )
     told = 'Bearer error="invalid_token"' if caller.fault else "Bearer"
-    return problems.Problem(401, caller.fault_kind, detail, headers={"WWW-Authenticate": told})
+    return problems.Problem(caller.fault_kind, caller.fault, headers={"WWW-Authenticate": told})
 
 
 TheCaller = Annotated[Caller, Depends(the_caller)]

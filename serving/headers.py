@@ -12,13 +12,6 @@ from collections.abc import Iterable, Sequence
 
 Pair = tuple[bytes, bytes]
 
-MAX_ADDRESS_BYTES = 8 * 1024
-MAX_HEADER_BYTES = 32 * 1024
-TOO_LONG = {
-    414: f"The URL may have at most {MAX_ADDRESS_BYTES} bytes.",
-    431: f"The headers may have at most {MAX_HEADER_BYTES} bytes.",
-}
-
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",

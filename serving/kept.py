@@ -22,12 +22,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.accounts import Accounts
 from serving.champion import Champion, ChampionKeeper
 from serving.datawatch import DataWatch
+from serving.digits import ID
 from serving.guard import refusal
 from serving.headers import Pair, named
 from serving.versions import is_named
 
 # What depends on nothing but the books and the model.
-_KEPT = re.compile(r"/books(?:/[1-9][0-9]{0,15}(?P<list>/recommendations)?)?|/categories", re.ASCII)
+_KEPT = re.compile(rf"/books(?:/{ID}(?P<list>/recommendations)?)?|/categories", re.ASCII)
 # A crawl that finds nothing new moves `last_seen_at` and not the data version.
 RENEWED_AFTER_S = 60.0
 _LARGEST_SHARE = 1 / 64

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY_BYTES = 64 * 1024
+from serving.sizes import MAX_BODY_BYTES, TOO_LONG
 
 
 class LimitBody:
@@ -45,4 +45,4 @@ def _packed(coding: str) -> HTTPException:
 
 
 def _too_long() -> HTTPException:
-    return HTTPException(413, f"The body may have at most {MAX_BODY_BYTES} bytes.")
+    return HTTPException(413, TOO_LONG[413])

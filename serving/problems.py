@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 from fastapi import FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
@@ -19,7 +19,9 @@ from starlette.routing import Match, Mount
 
 from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, NoChampion
 from serving import tracing
+from serving.digits import MAX_ID
 from serving.headers import secured
+from serving.sizes import TOO_LONG
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -65,7 +67,7 @@ class ProblemDetails(BaseModel):
     )
     instance: str = Field(description="The path of the request.", examples=["/books/42"])
     errors: list[FieldFault] = Field([], description="For `invalid-request`: every fault.")
-    book_ids: list[Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 2**53 - 1})]] = Field(
+    book_ids: list[Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_ID})]] = Field(
         [], description="For `unknown-books`: the unknown ids.", examples=[[41, 42]]
     )
     policies: list[str] = Field(
@@ -87,20 +89,21 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(BookclubError):
-    """A request that cannot be answered; `kind` names it for programs (`unknown-book`), `detail` for people."""
+    """A request that cannot be answered; `kind` names it for programs (`unknown-book`), `detail` for people: that of
+    KINDS, unless there is more to say."""
 
     def __init__(
-        self, status: int, kind: str, detail: str, headers: dict[str, str] | None = None, **members: Any
+        self, kind: str, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
     ) -> None:
-        super().__init__(detail)
-        self.status, self.kind, self.headers, self.members = status, kind, headers, members
+        super().__init__(detail or KINDS[kind].detail)
+        self.status, self.kind, self.headers, self.members = KINDS[kind].status, kind, headers, members
 
 
 class UnknownBook(Problem):
     """No book has this id."""
 
     def __init__(self, book_id: int) -> None:
-        super().__init__(404, "unknown-book", f"No book has the id {book_id}. GET /books lists all books.")
+        super().__init__("unknown-book", f"No book has the id {book_id}. GET /books lists all books.")
 
 
 class UnknownBooks(Problem):
@@ -109,10 +112,7 @@ class UnknownBooks(Problem):
     def __init__(self, book_ids: list[int]) -> None:
         named = ", ".join(map(str, book_ids))
         super().__init__(
-            404,
-            "unknown-books",
-            f"No book has any of these ids: {named}. Remove them from the request.",
-            book_ids=book_ids,
+            "unknown-books", f"No book has any of these ids: {named}. Remove them from the request.", book_ids=book_ids
         )
 
 
@@ -121,9 +121,7 @@ class OtherOrder(Problem):
 
     def __init__(self, sort: str) -> None:
         super().__init__(
-            409,
-            "other-order",
-            f"The cursor belongs to the order {sort}. Send sort={sort}, or start again without a cursor.",
+            "other-order", f"The cursor belongs to the order {sort}. Send sort={sort}, or start again without a cursor."
         )
 
 
@@ -140,18 +138,14 @@ class InvalidRequest(Problem):
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         detail = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults[:5])
-        super().__init__(422, "invalid-request", detail, errors=faults)
+        super().__init__("invalid-request", detail, errors=faults)
 
 
 class OtherFilters(Problem):
     """A page of one list was asked for with the cursor of another's."""
 
     def __init__(self) -> None:
-        super().__init__(
-            409,
-            "other-filters",
-            "The cursor belongs to other filters. Send the same ones, or start again without a cursor.",
-        )
+        super().__init__("other-filters")
 
 
 class ProblemResponse(JSONResponse):
@@ -163,18 +157,27 @@ class ProblemResponse(JSONResponse):
         return json.dumps(content, allow_nan=False).encode("ascii")
 
 
-# Kind of problem -> status, and a detail that it may have: for /docs. A test compares them with what is raised.
-KINDS = {
+class Kind(NamedTuple):
+    """A kind of problem: its status, and a detail that it may have. `is_for_readers`: pages alone tell it, in words."""
+
+    status: int
+    detail: str
+    is_for_readers: bool = False
+
+
+# For /docs, and for who raises one. A test compares them with what is raised.
+_KINDS: dict[str, tuple[Any, ...]] = {
     "invalid-scope": (400, "The account has none of the scopes admin."),
     "no-token": (401, "This needs an access token. Get one from POST /login and send it as Authorization: Bearer."),
     "expired-token": (401, "The access token has expired. Refresh it: POST /token/refresh."),
     "invalid-token": (401, "The access token is not valid. Refresh it, or log in again."),
     "ended-session": (401, "The session of this access token has ended. Log in again."),
     "wrong-credentials": (401, "Wrong name or password."),
-    "refresh-refused": (401, "The refresh token is not valid, or no longer. Log in again."),
+    "refresh-refused": (401, "The refresh token is not valid or has expired. Log in again."),
     "insufficient-scope": (403, "The token lacks the scope export. Log in with an account that has it."),
     "weak-password": (403, "The password must not contain the name. Choose another."),
     "registration-closed": (403, "Registration is closed. Ask the operator for an account."),
+    "other-site": (403, "The form was sent from another site. Please use the forms of this catalogue.", True),
     "unknown-book": (404, "No book has the id 42. GET /books lists all books."),
     "unknown-books": (404, "No book has any of these ids: 41, 42. Remove them from the request."),
     "unknown-segment": (404, "No segment has the id 3-99. GET /segments lists all segments."),
@@ -213,13 +216,12 @@ KINDS = {
     "not-ready": (503, "The books cannot be read: the database does not respond."),
     "busy": (503, "Too many logins at the moment. Retry."),
 }
+KINDS = {kind: Kind(*told) for kind, told in _KINDS.items()}
 _PLAIN = {  # whose status says it all
     400: "The query string is not UTF-8.",
-    413: "The body may have at most 65536 bytes.",
-    414: "The URL may have at most 8192 bytes.",
     415: "Send the body as JSON, with the header Content-Type: application/json.",
-    431: "The headers may have at most 32768 bytes.",
     500: "Internal error. It is in the server's log. A retry may help.",
+    **TOO_LONG,
 }
 FORM_WANTED = f"Send the body as a form, with the header Content-Type: {FORMS[0]}."
 _MEMBERS: dict[str, dict[str, Any]] = {  # what a kind of problem adds to the members that all have
@@ -239,7 +241,7 @@ def responses(*asked: int | str) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {}
     for one in asked:
         kind = one if isinstance(one, str) else None
-        status, detail = KINDS[one] if isinstance(one, str) else (one, _PLAIN[one])
+        status, detail = KINDS[one][:2] if isinstance(one, str) else (one, _PLAIN[one])
         example = _content(status, kind, detail, "/books") | _MEMBERS.get(kind or "", {})
         content = {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
         described = found.setdefault(status, {"description": "", "content": {MEDIA_TYPE: content}})
@@ -271,12 +273,23 @@ def answer(
     return ProblemResponse(content | members, status, {"Cache-Control": "no-store"} | (headers or {}))
 
 
+def plain(request: Request, status: int, headers: dict[str, str] | None = None) -> ProblemResponse:
+    """The response for a problem whose status says it all."""
+    return answer(request, status, _PLAIN[status], headers=headers)
+
+
 def of(request: Request, problem: Problem) -> ProblemResponse:
     """The response for a problem that was raised, or that cannot be: middleware has no handlers around it."""
     headers = problem.headers or {}
     if problem.status == 503:
         headers = {"Retry-After": str(RETRY_AFTER_S)} | headers
     return answer(request, problem.status, str(problem), problem.kind, headers, **problem.members)
+
+
+def nothing_there(request: Request, headers: dict[str, str] | None = None) -> ProblemResponse:
+    """The response for a path that no route has."""
+    detail = f"There is nothing at {request.url.path}. See /docs."
+    return answer(request, 404, detail, headers=headers)
 
 
 def unasked(status: int, detail: str) -> bytes:
@@ -310,8 +323,8 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     headers = dict(error.headers or {})
     detail = str(error.detail)
     if error.status_code == 404:
-        detail = f"There is nothing at {request.url.path}. See /docs."
-    elif error.status_code == 405:
+        return nothing_there(request, headers)
+    if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed(request))
         detail = f"{request.url.path} does not accept {request.method}, only {headers['Allow']}."
     return answer(request, error.status_code, detail, headers=headers)
@@ -338,7 +351,7 @@ async def _invalid_request(request: Request, error: Exception) -> ProblemRespons
         if not sent.startswith(FORMS):
             return answer(request, 415, FORM_WANTED)
     elif errors[0]["loc"] == ["body"] and "json" not in sent:
-        return answer(request, 415, _PLAIN[415])
+        return plain(request, 415)
     return of(request, InvalidRequest(errors))
 
 
@@ -366,6 +379,6 @@ async def _fault(request: Request, error: Exception) -> ProblemResponse:
     # its next request on this one, which had nothing to do with the error.
     trace = tracing.current()  # Starlette makes this answer outside of all middleware
     named = {"X-Request-ID": trace.request_id} if trace is not None else {}
-    failed = answer(request, 500, _PLAIN[500], headers={"Connection": "close"} | named)
+    failed = plain(request, 500, headers={"Connection": "close"} | named)
     failed.raw_headers = secured(failed.raw_headers, request.url.path)
     return failed

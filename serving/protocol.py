@@ -22,8 +22,9 @@ from typing import Literal
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.headers import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, TOO_LONG, secured
+from serving.headers import secured
 from serving.joined_writes import JoinedWrites
+from serving.sizes import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, TOO_LONG
 
 _ABOUT_UPGRADES = {b"upgrade", b"http2-settings"}
 # The application looks closely, once all is there (security.py, limits.py). This is far past what it takes: who sends a

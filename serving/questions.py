@@ -16,8 +16,8 @@ from bookclub_platform.core.browse import Filters, SearchSort, Sort
 from bookclub_platform.core.feedback import Kind
 from bookclub_platform.export import Format
 from serving import lineup, problems
-from serving.cursor import BY_ID, MAX_ID, PLACE, Cursor, decode_place, is_of
-from serving.digits import NUMBER, WHOLE, Amount, Id, Price, Stars, StrictId
+from serving.cursor import BY_ID, PLACE, Cursor, decode_place, is_of
+from serving.digits import MAX_ID, NUMBER, WHOLE, Amount, Id, Price, Stars, StrictId
 from serving.neighbours import Choice
 from serving.versions import RECOMMENDATION_ID
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from serving.cursor import MAX_ID
+from serving.digits import MAX_ID
 
 DataVersion = Annotated[
     str,

@@ -114,7 +114,6 @@ def books_of(champion: Champion, segment_id: str, in_stock: bool | None) -> tupl
     version, _, number = segment_id.partition("-")
     if version != champion.version.version:
         raise problems.Problem(
-            404,
             "other-model",
             f"Segment {segment_id} belongs to model version {version}; version {champion.version.version} is in use. "
             "GET /segments lists its segments.",
@@ -123,9 +122,7 @@ def books_of(champion: Champion, segment_id: str, in_stock: bool | None) -> tupl
         if segment.id == f"{version}-{int(number)}":
             chosen = listed if in_stock is None else listed[has_stock == in_stock]
             return segment, sorted(champion.lineup.grown.ids[chosen].tolist())
-    raise problems.Problem(
-        404, "unknown-segment", f"No segment has the id {segment_id}. GET /segments lists all segments."
-    )
+    raise problems.Problem("unknown-segment", f"No segment has the id {segment_id}. GET /segments lists all segments.")
 
 
 def _shelves(champion: Champion) -> list[_Shelf]:
@@ -134,7 +131,6 @@ def _shelves(champion: Champion) -> list[_Shelf]:
     learned = grown.base.segments_
     if learned is None:
         raise problems.Problem(
-            404,
             "no-segments",
             f"{version.name} version {version.version} has no segments: it was trained by an earlier release, or on "
             "too few books, or on so many that it has no embedding. Train a new model, or use /categories.",

@@ -29,8 +29,7 @@ class WrongPassword(Problem):
     """Wrong name or password."""
 
     def __init__(self) -> None:
-        detail = "Wrong name or password."
-        super().__init__(401, "wrong-credentials", detail, headers={"WWW-Authenticate": "Bearer"})
+        super().__init__("wrong-credentials", headers={"WWW-Authenticate": "Bearer"})
 
 
 class Tries:

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response, Security
 from starlette.responses import StreamingResponse
 
+from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_listed
-from serving import problems
-from serving.catalogue import State
-from serving.champion import ChampionKeeper
-from serving.dependencies import TheCatalogue, TheExports, TheKeeper, ThePopular
+from serving import counts, problems
+from serving.dependencies import TheCatalogue, TheChampionIfAny, TheExports, ThePopular
 from serving.examples import example_of_model
 from serving.exports import MEDIA_TYPES
 from serving.feedback_shapes import PopularBook, PopularBooks
@@ -50,7 +49,7 @@ async def export_books(
     query: Annotated[ExportQuery, Query()],
     claims: Annotated[Claims, Security(guard, scopes=["export"])],
     exports: TheExports,
-    keeper: TheKeeper,
+    champion: TheChampionIfAny,
     fresh: TheFreshness,
     response: Response,
 ) -> StreamingResponse:
@@ -74,13 +73,12 @@ async def export_books(
         fresh.check(export.state, None)
         if query.data_version not in {None, export.state.data_version}:
             raise problems.Problem(
-                409,
                 "data-moved-on",
                 f"The data version is now {export.state.data_version}, no longer {query.data_version}. Start the "
                 "export again.",
             )
         response.headers["Accept-Ranges"] = "none"
-        if (books := _books(keeper, export.state, query)) is not None:
+        if (books := _books(counts.stock_of(champion, export.state), query)) is not None:
             response.headers["Bookclub-Books"] = str(books)
         return export.response(response.headers)
     except BaseException:
@@ -88,10 +86,9 @@ async def export_books(
         raise
 
 
-def _books(keeper: ChampionKeeper, state: State, query: ExportQuery) -> int | None:
+def _books(stock: Stock | None, query: ExportQuery) -> int | None:
     """How many books the export has; None where Postgres would have to count them."""
-    stock = keeper.current.lineup.stock if keeper.current is not None else None
-    if stock is None or query.with_delisted or keeper.current is None or keeper.current.lineup.state != state:
+    if stock is None or query.with_delisted:
         return None
     return len(stock.ids) - int(stock.ids.searchsorted(query.after, side="right"))
 
@@ -115,9 +112,7 @@ async def list_popular(
         books = {row.id: Book.model_validate(row) for row in await snapshot.rows(select_listed(list(interest)))}
     wanted = [book_id for book_id in interest if book_id in books][: query.limit]
     if not wanted:
-        raise problems.Problem(
-            404, "no-feedback", "POST /feedback has received no click, like or swap in the last 30 days."
-        )
+        raise problems.Problem("no-feedback")
     name_versions(response, None, snapshot)
     items = [PopularBook(book=books[book_id], interest=interest[book_id]) for book_id in wanted]
     answer = PopularBooks(items=items, data_version=snapshot.data_version)

@@ -13,7 +13,7 @@ from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_book, select_history
 from serving import counts, cursor, problems
 from serving.catalogue import Snapshot
-from serving.dependencies import TheCatalogue, TheKeeper
+from serving.dependencies import TheCatalogue, TheChampionIfAny
 from serving.digits import BookId
 from serving.facets import facets_of
 from serving.gate import charge
@@ -33,7 +33,7 @@ router = APIRouter(tags=["Books"], responses=problems.responses("database-unavai
 async def list_books(
     query: Annotated[BookQuery, Query()],
     catalogue: TheCatalogue,
-    keeper: TheKeeper,
+    champion: TheChampionIfAny,
     fresh: TheFreshness,
     request: Request,
 ) -> BookPage:
@@ -49,9 +49,9 @@ async def list_books(
     if page is not None and not cursor.is_of(page.mark, filters):
         raise problems.OtherFilters()
     async with catalogue.snapshot(is_patient=query.facets) as snapshot:
-        fresh.check(snapshot, keeper.current)
+        fresh.check(snapshot, champion)
         rows = await snapshot.rows(select_sorted(filters, query.sort, after, query.limit + 1))
-        stock = counts.stock_of(keeper.current, snapshot)
+        stock = counts.stock_of(champion, snapshot.state)
         total = await counts.total(snapshot, stock, filters)
         facets = await _facets(snapshot, filters, stock) if query.facets else None
     items = [Book.model_validate(row) for row in rows[: query.limit]]
@@ -66,12 +66,12 @@ async def list_books(
     responses=problems.responses("unknown-book", "invalid-request") | CONDITIONAL,
 )
 async def get_book(
-    book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
+    book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness
 ) -> Book:
     """The book with this `id`, also if it is delisted (see `delisted_at`)."""
     async with catalogue.snapshot() as snapshot:
         row = await _known(snapshot, book_id)
-        fresh.check(snapshot, keeper.current)
+        fresh.check(snapshot, champion)
     return Book.model_validate(row)
 
 
@@ -81,7 +81,7 @@ async def get_book(
     responses=problems.responses("unknown-book", "invalid-request") | CONDITIONAL,
 )
 async def get_history(
-    book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness
+    book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness
 ) -> History:
     """Price, stars and stock of the book since it was first seen, with a new item for each change. Also for delisted
     books."""
@@ -89,17 +89,17 @@ async def get_history(
         book = await _known(snapshot, book_id)
         rows = await snapshot.rows(select_history(book_id))
         # A crawl that is loaded late adds to the past alone, and the data version stays.
-        fresh.check(snapshot, keeper.current, *(str(row.held_from) for row in rows))
+        fresh.check(snapshot, champion, *(str(row.held_from) for row in rows))
     items = [State.model_validate(row) for row in rows]
     return History(book_id=book_id, currency=book.currency, items=items, data_version=snapshot.data_version)
 
 
 @router.get("/categories", summary="List categories", responses=CONDITIONAL)
-async def list_categories(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> Categories:
+async def list_categories(catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness) -> Categories:
     """All categories with a listed book, sorted by name, with counts."""
     async with catalogue.snapshot(is_patient=True) as snapshot:
-        fresh.check(snapshot, keeper.current)
-        rows = await counts.categories(snapshot, counts.stock_of(keeper.current, snapshot))
+        fresh.check(snapshot, champion)
+        rows = await counts.categories(snapshot, counts.stock_of(champion, snapshot.state))
     items = [Category.model_validate(row) for row in rows]
     return Categories(items=items, total=len(items), data_version=snapshot.data_version)
 

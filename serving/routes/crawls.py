@@ -43,14 +43,12 @@ async def start_crawl(
     with `crawl_id`, some or all runs may have been started."""
     known = await dagster.keys()
     if unknown := [key for key in asked.categories or [] if key not in known]:
-        raise problems.Problem(404, "unknown-categories", f"Unknown to Dagster: {', '.join(unknown)}.")
+        raise problems.Problem("unknown-categories", f"Unknown to Dagster: {', '.join(unknown)}.")
     async with catalogue.snapshot() as snapshot:
         retired = {row.category for row in await snapshot.rows(select_retired_everywhere())}
     wanted = set(asked.categories or known) - (set() if asked.categories else retired)
     if not wanted:
-        raise problems.Problem(
-            404, "no-categories", "No category is known yet. Dagster's sensors find them within the hour."
-        )
+        raise problems.Problem("no-categories")
     crawl_id = uuid4()
     stretches = [list(keys) for is_wanted, keys in itertools.groupby(known, key=wanted.__contains__) if is_wanted]
     # Before: what was begun and then failed, or was never answered, was an act too.
@@ -75,5 +73,5 @@ async def get_crawl(
 
 async def _found(dagster: TheDagster, crawl_id: UUID) -> Crawl:
     if (crawl := await dagster.crawl(crawl_id)) is None:
-        raise problems.Problem(404, "unknown-crawl", f"There is no crawl {crawl_id}.")
+        raise problems.Problem("unknown-crawl", f"There is no crawl {crawl_id}.")
     return crawl

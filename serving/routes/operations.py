@@ -41,7 +41,7 @@ async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper, request: Request
     missing = [name for name in ("database", "model") if not checks[name].ok]
     if missing:
         detail = " ".join(checks[name].detail for name in missing)
-        raise problems.Problem(503, "not-ready", detail, checks={name: dict(check) for name, check in checks.items()})
+        raise problems.Problem("not-ready", detail, checks={name: dict(check) for name, check in checks.items()})
     return Readiness(status="ready", checks=checks)
 
 

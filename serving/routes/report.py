@@ -46,6 +46,5 @@ async def get_report(report: TheReport) -> HTMLResponse:
         page = await asyncio.to_thread(report.read_bytes)
     except FileNotFoundError:
         log.info("There is no report at %s yet.", report)
-        detail = "There is no report yet. Materialise the asset catalogue_report, or run `bookclub build`."
-        raise problems.Problem(404, "no-report", detail) from None
+        raise problems.Problem("no-report") from None
     return HTMLResponse(page, headers=HEADERS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from serving import counts, problems
-from serving.dependencies import TheCatalogue, TheKeeper
+from serving.dependencies import TheCatalogue, TheChampionIfAny
 from serving.statistics import CategoryFigures, CategoryStatistics, CurrencyCount, Overview, figures, price_bands
 from serving.versions import CONDITIONAL, TheFreshness
 
@@ -13,11 +13,11 @@ router = APIRouter(prefix="/stats", tags=["Books"], responses=problems.responses
 
 
 @router.get("/overview", summary="Statistics of the catalogue")
-async def get_overview(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> Overview:
+async def get_overview(catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness) -> Overview:
     """Counts, prices, stars and stock of all listed books."""
     async with catalogue.snapshot(is_patient=True) as snapshot:
-        fresh.check(snapshot, keeper.current)
-        found = await counts.overview(snapshot, counts.stock_of(keeper.current, snapshot))
+        fresh.check(snapshot, champion)
+        found = await counts.overview(snapshot, counts.stock_of(champion, snapshot.state))
     return Overview(
         **figures(found.tally, found.currency),
         delisted=found.delisted,
@@ -32,11 +32,13 @@ async def get_overview(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFre
 
 
 @router.get("/categories", summary="Statistics by category")
-async def get_categories(catalogue: TheCatalogue, keeper: TheKeeper, fresh: TheFreshness) -> CategoryStatistics:
+async def get_categories(
+    catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness
+) -> CategoryStatistics:
     """Counts, prices, stars and stock of each category with a listed book, sorted by name."""
     async with catalogue.snapshot(is_patient=True) as snapshot:
-        fresh.check(snapshot, keeper.current)
-        found = await counts.by_category(snapshot, counts.stock_of(keeper.current, snapshot))
+        fresh.check(snapshot, champion)
+        found = await counts.by_category(snapshot, counts.stock_of(champion, snapshot.state))
     items = [
         CategoryFigures(category=one.category, category_name=one.category_name, **figures(one.tally, one.currency))
         for one in found

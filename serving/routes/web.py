@@ -13,10 +13,9 @@ from bookclub_platform.core.browse import Filters, Position, Sort, select_sorted
 from bookclub_platform.core.tables import select_book
 from serving import counts, cursor, finder, neighbours
 from serving.catalogue import Catalogue, Snapshot
-from serving.champion import ChampionKeeper
-from serving.cursor import MAX_ID
-from serving.dependencies import TheCatalogue, TheKeeper
-from serving.digits import WHOLE, BookId, Stars
+from serving.champion import Champion, ChampionKeeper
+from serving.dependencies import TheCatalogue, TheChampionIfAny, TheKeeper
+from serving.digits import MAX_ID, WHOLE, BookId, Stars
 from serving.gate import charge
 from serving.questions import Limit, PageQuery, SearchQuery, SearchText
 from serving.schemas import Book, Recommendation
@@ -72,7 +71,7 @@ async def show_shelves(
     after = page.after if page is not None and is_ours else None
     start = query.start if after is not None else 0
     async with catalogue.snapshot() as snapshot:
-        stock = counts.stock_of(keeper.current, snapshot)
+        stock = counts.stock_of(keeper.current, snapshot.state)
         categories = await counts.categories(snapshot, stock)
         rows = await snapshot.rows(select_sorted(chosen, query.sort, after, query.limit + 1))
         total = await counts.total(snapshot, stock, chosen)
@@ -117,14 +116,14 @@ async def _show_found(
 
 @router.get("/catalogue/{book_id}")
 async def show_book(
-    request: Request, book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, keeper: TheKeeper
+    request: Request, book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, champion: TheChampionIfAny
 ) -> HTMLResponse:
     async with catalogue.snapshot() as snapshot:
         rows = await snapshot.rows(select_book(book_id))
         if not rows:
             text = "There is no book with this number."
             return page_for(request, "fault.html", 404, title="No such book", text=text)
-        like_it = await _like_it(keeper, snapshot, book_id)
+        like_it = await _like_it(champion, snapshot, book_id)
     return _page(request, "book.html", book=Book.model_validate(rows[0]), like_it=like_it)
 
 
@@ -133,11 +132,11 @@ async def no_such_page(request: Request) -> HTMLResponse:
     return page_for(request, "fault.html", 404, title="No such page", text="This address does not exist.")
 
 
-async def _like_it(keeper: ChampionKeeper, snapshot: Snapshot, book_id: int) -> list[Recommendation]:
+async def _like_it(champion: Champion | None, snapshot: Snapshot, book_id: int) -> list[Recommendation]:
     """Empty while there is no model, or if it does not know the book yet: the page is still useful without a list."""
-    if keeper.current is None:
+    if champion is None:
         return []
-    lineup, choice = keeper.current.lineup, neighbours.Choice(limit=_LIKE_IT)
+    lineup, choice = champion.lineup, neighbours.Choice(limit=_LIKE_IT)
     asked = neighbours.probes(lineup, [book_id])
     ranking = await neighbours.rank(lineup, asked, choice)
     return (await neighbours.fill(snapshot, lineup, asked, ranking, choice)).get(book_id, [])

@@ -11,13 +11,13 @@ from pydantic import BaseModel
 from serving.account_shapes import Password, Username
 from serving.gate import PAGES, WEB_LOGIN
 from serving.guard import TheAccounts, TheCaller
-from serving.problems import Problem
+from serving.problems import KINDS, Problem
 from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
 from serving.web.route import WebRoute
 
 IS_OPEN = True  # it is how a reader gets in
 
-_WRONG = "Wrong name or password."
+_WRONG = KINDS["wrong-credentials"].detail
 
 
 class _Login(BaseModel):

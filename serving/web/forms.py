@@ -64,7 +64,7 @@ def refuse_others(request: Request) -> None:
     host = request.headers.get("host")  # HTTP/1.0 has none
     is_ours = site == "same-origin" if site else origin is None or (host and _host(origin) == _host(host))
     if not is_ours:
-        raise Problem(403, "other-site", "The form was sent from another site. Please use the forms of this catalogue.")
+        raise Problem("other-site")
 
 
 def _host(origin: str) -> str:

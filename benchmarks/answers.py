@@ -1,7 +1,7 @@
 """Made-up books -> the API under load, beside bare FastAPI and `mlflow models serve` -> Markdown on stdout.
 
-    python benchmarks/serving.py                                   # 1,000 books, three rounds: some minutes
-    python benchmarks/serving.py --books 1000000 --asked 5000 --work /tmp/million   # makes the books once, for all runs
+    python benchmarks/answers.py                                   # 1,000 books, three rounds: some minutes
+    python benchmarks/answers.py --books 1000000 --asked 5000 --work /tmp/million   # makes the books once, for all runs
 
 Postgres, MLflow, the API and its peers are processes of their own on loopback; the API runs as `python -m serving`, one
 worker, without quotas. wrk asks all of them in turns: each address once after the books have changed (cold), any at
@@ -11,44 +11,44 @@ random (kept), and some far more often than others, as readers do (skewed).
 from __future__ import annotations
 
 import argparse
-import decimal
 import json
 import math
-import multiprocessing
-import os
 import random
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import psutil
 import sqlalchemy as sa
+from _servers import (
+    HERE,
+    LISTS,
+    UNLIMITED,
+    Server,
+    filled,
+    free_port,
+    mlflow_server,
+    process,
+    publish,
+    questions,
+    serve,
+    wait_for,
+)  # fmt: skip
 from _wrk import Load, Order, load
 
-from bookclub_platform.cleaning import clean
-from bookclub_platform.core.database import database_urls, ensure_databases, migrate
-from bookclub_platform.core.loads import load_category
-from bookclub_platform.core.tables import books, loads, select_categories, select_training_rows
+from bookclub_platform.core.database import database_urls
+from bookclub_platform.core.tables import select_categories
 from bookclub_platform.local.postgres import leased
-from bookclub_platform.models import BookText, Registry, Tfidf
+from bookclub_platform.models import Tfidf
 
-HERE = Path(__file__).parent
 INVOCATION = '{"dataframe_split": {"columns": ["book_id"], "data": [[ID]]}}'
-UNLIMITED = {f"BOOKCLUB_{name}": "0" for name in ("ANONYMOUS_PER_MINUTE", "ACCOUNT_PER_MINUTE", "ADDRESS_PER_MINUTE")}
-
-
-LISTS = "10 like a book"
 COUNTED = ("/stats/overview", "/stats/categories", "/categories")
 CHANGED_EVERY_S = 0.5
 LEAST_PER_S = 400  # so many addresses are asked for once in a second
@@ -158,134 +158,6 @@ def told(what: str, half: Load, peak: float) -> str:
     )
 
 
-def questions(ids: list[int], slugs: list[str]) -> dict[str, list[str]]:
-    """What is asked -> the addresses, as many as there are ids, no two alike."""
-    lists = [f"/books/{book_id}/recommendations" for book_id in ids]
-    filters = ["min_rating=3", "min_price=10&max_price=40", "in_stock=false", "min_rating=2&max_price=50", "limit=5"]
-    return {
-        LISTS: lists,
-        "the same, with filters": [f"{path}?{filters[at % len(filters)]}" for at, path in enumerate(lists)],
-        "of one category": [f"{path}?category={slug}" for path, slug in zip(lists, cycle(slugs), strict=False)],
-        "one book": [f"/books/{book_id}" for book_id in ids],
-        "a page of 20": [f"/books?cursor={book_id}" for book_id in ids],
-    }
-
-
-class Server(NamedTuple):
-    """The API, and the books behind it."""
-
-    database_url: str
-    address: str
-    process: psutil.Process
-    any_id: int
-
-    def load(self, paths: list[str], seconds: float, order: Order, connections: int = 16, pause_ms: int = 0) -> Load:
-        """Before each address is asked for once, the books change: what was answered before is of no use."""
-        if order == "once":
-            self.change()
-        return load(self.process, self.address, paths, seconds, connections, pause_ms, order=order)
-
-    @contextmanager
-    def changing(self, every_s: float) -> Iterator[None]:
-        """As while a crawl runs."""
-        ended = threading.Event()
-
-        def change_again() -> None:
-            while not ended.wait(every_s):
-                self.set_price()
-
-        changes = threading.Thread(target=change_again)
-        changes.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            changes.join()
-
-    def set_price(self) -> int:
-        """Another price for one book, as a crawl finds it -> the data version since."""
-        with sa.create_engine(database_urls(self.database_url).books).begin() as connection:
-            chosen = books.c.id == self.any_id
-            connection.execute(sa.update(books).where(chosen).values(price=books.c.price + decimal.Decimal("0.01")))
-            noted = {"source": "sandbox", "category": "-", "crawl_id": "-", "inserted": 0, "updated": 1, "delisted": 0}
-            version: int = connection.execute(sa.insert(loads).values(noted).returning(loads.c.id)).scalar_one()
-        return version
-
-    def change(self) -> None:
-        """Returns once the API ranks by it."""
-        version = self.set_price()
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            answer = httpx.get(f"{self.address}/books/{self.any_id}/recommendations?limit=1", timeout=30).json()
-            if answer["ranked_data_version"] == str(version):
-                return
-            time.sleep(0.05)
-        sys.exit("The API does not rank by the new state of the books after 60 s.")
-
-
-def filled(work: Path, url: str, count: int) -> tuple[list[int], Tfidf]:
-    """The ids of `count` books in the table and a model of them: those that lie in `work`, or else made there."""
-    note, folder = work / "filled", work / "model"
-    if not note.exists():
-        # A process of its own: what it takes to make a million books is free again afterwards.
-        with multiprocessing.get_context("spawn").Pool(1) as maker:
-            maker.apply(save_filled, (url, count, folder))
-        note.write_text(str(count))
-    if note.read_text() != str(count):
-        sys.exit(f"{work} holds {note.read_text()} books: name another folder for {count}.")
-    with sa.create_engine(database_urls(url).books).connect() as connection:
-        ids = list(connection.execute(sa.select(books.c.id).order_by(books.c.id)).scalars())
-    return ids, Tfidf.load(folder)
-
-
-def save_filled(url: str, count: int, folder: Path) -> None:
-    fill(url, count)[1].save(folder)
-
-
-def fill(url: str, count: int) -> tuple[list[int], Tfidf]:
-    """`count` books of the sandbox in the table -> their ids, and a model of them."""
-    from _books import _made_up
-
-    urls = database_urls(url)
-    ensure_databases(urls)
-    migrate(urls.books)
-    found = clean(list(_made_up(count))).books
-    with sa.create_engine(urls.books).begin() as connection:
-        for category in sorted({book.category for book in found}):
-            own = [book for book in found if book.category == category]
-            load_category(connection, "sandbox", category, "1", own, [], max(book.seen_at for book in own))
-    del found, own
-    with sa.create_engine(urls.books).connect() as connection:
-        rows = [BookText(*row) for row in connection.execute(select_training_rows())]
-    return [row.id for row in rows], Tfidf().fit(rows)
-
-
-def publish(address: str, model: Tfidf) -> None:
-    registry = Registry(address)
-    registry.promote(registry.publish(model, model.parameters, {"books": len(model.book_ids)}, {}, artifact_root=None))
-
-
-@contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    port = free_port()
-    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
-    command = [sys.executable, "-m", "mlflow", "server", *stores, "--port", str(port), "--workers", "1"]
-    with process(command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, folder / "mlflow.log"):
-        wait_for(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
-
-
-@contextmanager
-def serve(environment: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
-    port = free_port()
-    home = Path(environment["BOOKCLUB_HOME"])
-    home.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "serving"]
-    with process(command, environment | {"BOOKCLUB_API_PORT": str(port)}, home / "serving.log") as started:
-        wait_for(f"http://127.0.0.1:{port}/ready")
-        yield f"http://127.0.0.1:{port}", started
-
-
 def first_answer(api: str, server: psutil.Process, path: str) -> str:
     """What counts over all books is counted when it is first asked for."""
     started, before = time.perf_counter(), server.cpu_times()
@@ -333,48 +205,11 @@ def mlflow_models_serve(model: Tfidf) -> Iterator[tuple[str, psutil.Process]]:
             yield f"http://127.0.0.1:{port}", started
 
 
-@contextmanager
-def process(command: list[str], variables: dict[str, str], log: Path) -> Iterator[psutil.Process]:
-    own = {"PYTHONPATH": str(HERE.parent), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    # `mlflow models serve` looks there for uvicorn.
-    own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | own | variables
-    with log.open("wb") as output:
-        started = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=log.parent)
-    try:
-        yield psutil.Process(started.pid)
-    finally:
-        children = psutil.Process(started.pid).children(recursive=True)
-        started.terminate()
-        started.wait(20)
-        for child in psutil.wait_procs(children, 5)[1]:
-            child.kill()
-
-
-def wait_for(address: str) -> None:
-    deadline = time.monotonic() + 300
-    while True:
-        try:
-            if httpx.get(address).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        if time.monotonic() > deadline:
-            sys.exit(f"{address} did not answer within 300 s")
-        time.sleep(0.02)
-
-
 def own_bytes(server: psutil.Process) -> int:
     """Without what is mapped from files, of which several workers have one copy; where that is not told, the unique set
     size, which counts it while there is one worker."""
     held = server.memory_info()
     return int(held.rss - held.shared) if hasattr(held, "shared") else int(server.memory_full_info().uss)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def in_turns(rounds: int, *askings: Callable[[], Load]) -> list[list[Load]]:

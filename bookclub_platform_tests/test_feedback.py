@@ -154,7 +154,7 @@ def test_a_recommendation_that_cannot_have_been_given_out_is_refused_by_its_plac
             refused = problem(tell(client, token, books[0], good, invented), 422)
             assert refused["type"].endswith(":invalid-request")
             assert [fault["loc"] for fault in refused["errors"]] == [["body", "events", "1", "recommendation_id"]]
-        assert f"data version {ahead} yet" in refused["detail"]
+        assert f"Data version {ahead} does not exist yet" in refused["detail"]
         assert len(problem(tell(client, token, books[0], *wrong), 422)["errors"]) == 4
     with database.begin() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(feedback)) == 2

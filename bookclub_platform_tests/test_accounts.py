@@ -110,7 +110,7 @@ def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(
         register(client, name)
     answer = login(client, name, password)
     body = problem(answer, 401)
-    assert body["detail"] == "Name and password do not belong together."
+    assert body["detail"] == "Wrong name or password."
     assert set(answer.headers) >= {"www-authenticate"}
 
 
@@ -139,10 +139,10 @@ def test_a_disabled_account_is_told_nothing_else_and_its_tokens_end(client: http
         user = accounts.find_user(connection, "gone")
         assert user is not None
         accounts.disable_user(connection, user.id)
-    assert problem(login(client, "gone"), 401)["detail"] == "Name and password do not belong together."
+    assert problem(login(client, "gone"), 401)["detail"] == "Wrong name or password."
     problem(refresh(client, answer["refresh_token"]), 401)
     wait_a_live_time()
-    assert "withdrawn" in problem(books(client, answer["access_token"]), 401)["detail"]
+    assert "has ended" in problem(books(client, answer["access_token"]), 401)["detail"]
 
 
 def test_a_taken_name_is_refused_whatever_its_case(client: httpx.Client) -> None:

@@ -220,7 +220,7 @@ def test_examples_of_problems_speak_of_their_route(tmp_path: Path) -> None:
     told = create_app(settings, "postgresql://nobody@127.0.0.1:1/none", "http://127.0.0.1:1").openapi()
     for line in (
         "| `anonymous` | requests without a token, by address | 77 | 60 s |",
-        "| `login-name` | wrong passwords at one name from one address | 10 | 900 s |",
+        "| `login-name` | wrong passwords for one name from one address | 10 | 900 s |",
     ):
         assert line in told["info"]["description"]
     violated, wanted = {}, {}
@@ -230,7 +230,7 @@ def test_examples_of_problems_speak_of_their_route(tmp_path: Path) -> None:
                 for kind, example in described.get("content", {}).get(PROBLEM, {}).get("examples", {}).items():
                     if kind == "quota-exceeded":
                         violated[path] = example["value"]["violated-policies"]
-                        assert f"The quota {violated[path][0]} is spent" in example["value"]["detail"]
+                        assert f"The quota {violated[path][0]} is exhausted" in example["value"]["detail"]
                     if kind == "invalid-request":
                         ((where, name),) = [fault["loc"] for fault in example["value"]["errors"]]
                         known = {parameter["name"] for parameter in route.get("parameters", [])}

@@ -109,7 +109,7 @@ def test_an_account_tells_only_so_much_a_day(database: sa.Engine, books: list[in
         assert client.post("/feedback", json=events(100), headers=loud).json() == {"stored": 100, "known": 0}
         refused = client.post("/feedback", json=events(100), headers=loud)
         assert problem(refused, 429)["violated-policies"] == ["feedback"]
-        assert "The quota feedback is spent: 150 events in 86400 s." in refused.json()["detail"]
+        assert "The quota feedback is exhausted: 150 events in 86400 s." in refused.json()["detail"]
         assert 86_000 < int(refused.headers["retry-after"]) <= 86_401, "a day after those that were told"
         assert client.post("/feedback", json=events(50), headers=loud).json()["stored"] == 50
         problem(client.post("/feedback", json=events(1), headers=loud), 429)
@@ -154,7 +154,7 @@ def test_a_recommendation_that_cannot_have_been_given_out_is_refused_by_its_plac
             refused = problem(tell(client, token, books[0], good, invented), 422)
             assert refused["type"].endswith(":invalid-request")
             assert [fault["loc"] for fault in refused["errors"]] == [["body", "events", "1", "recommendation_id"]]
-        assert f"data version {ahead} yet" in refused["detail"]
+        assert f"Data version {ahead} does not exist yet" in refused["detail"]
         assert len(problem(tell(client, token, books[0], *wrong), 422)["errors"]) == 4
     with database.begin() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(feedback)) == 2

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NOWHERE = "http://127.0.0.1:1"
 keys: list[Path] = []  # of `closed`
-WRONG = "do not belong together"
+WRONG = "Wrong name or password"
 
 
 @pytest.fixture(scope="module")

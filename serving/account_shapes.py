@@ -16,20 +16,20 @@ Username = Annotated[
     str,
     Field(
         pattern=USERNAME,
-        description=f"{USERNAME_RULE} Upper and lower case are the same.",
+        description=f"{USERNAME_RULE} Case-insensitive.",
         examples=["ada@shop.example"],
     ),
 ]
 Password = Annotated[
-    str, Field(min_length=1, max_length=MAX_LENGTH, description="As it is.", examples=["four words of yours"])
+    str, Field(min_length=1, max_length=MAX_LENGTH, description="The password.", examples=["four words of yours"])
 ]
 FreshPassword = Annotated[
     str,
     Field(
         min_length=MIN_LENGTH,
         max_length=MAX_LENGTH,
-        description=f"{MIN_LENGTH} to {MAX_LENGTH} characters, without the name in it, and none of those that are "
-        "guessed first. Spaces and all scripts are welcome.",
+        description=f"{MIN_LENGTH} to {MAX_LENGTH} characters. It must not contain the name and must not be easy to "
+        "guess. Spaces and all scripts are allowed.",
         examples=["five words of yours now"],
     ),
 ]
@@ -43,8 +43,7 @@ class Registration(Question):
 
 
 class LoginForm(BaseModel):
-    """OAuth2's password form (RFC 6749, 4.3.2); the fields that a login does not need are there because clients send
-    them."""
+    """OAuth2's password form (RFC 6749, 4.3.2). Unused fields are accepted because clients send them."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -63,8 +62,8 @@ class LoginForm(BaseModel):
         "",
         max_length=200,
         pattern="^[a-z ]*$",
-        description="What the token shall be good for, separated by spaces; empty: all that the account may. What the "
-        "account may not is left out without a word: see `scope` of the answer.",
+        description="Scopes that the token should have, separated by spaces; empty: all scopes of the account. Scopes "
+        "that the account lacks are left out; see `scope` of the response.",
         examples=["read export"],
     )
     client_id: str | None = Field(None, max_length=200, description="Not used.")
@@ -72,12 +71,12 @@ class LoginForm(BaseModel):
 
 
 class RefreshRequest(Question):
-    """A refresh token to take for the next pair."""
+    """A refresh token to exchange for the next pair."""
 
     refresh_token: str = Field(
         min_length=1,
         max_length=200,
-        description="The newest that the session was given.",
+        description="The newest refresh token of the session.",
         examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
     )
 
@@ -89,19 +88,19 @@ class Logout(Question):
         None,
         min_length=1,
         max_length=200,
-        description="Any that the session was given; null: the session of the access token.",
+        description="Any refresh token of the session to end; null: the session of the access token.",
         examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
     )
 
 
 class Farewell(Question):
-    """That it is the owner who has the account deleted."""
+    """Confirmation that the owner deletes the account."""
 
     password: Password
 
 
 class NewPassword(Question):
-    """Another password for the account of the token."""
+    """A new password for the account of the token."""
 
     old_password: Password
     new_password: FreshPassword
@@ -110,25 +109,23 @@ class NewPassword(Question):
 class Account(Answer):
     """The account of the token."""
 
-    username: str = Field(description="As one logs in, in lower case.", examples=["ada@shop.example"])
+    username: str = Field(description="Name of the account, in lower case.", examples=["ada@shop.example"])
     scopes: list[str] = Field(
-        description="What its tokens may be good for; this token may be good for less.",
+        description="Scopes of the account; this token may have fewer.",
         examples=[["read", "export", "feedback"]],
     )
-    created_at: datetime = Field(description="Since when there is the account, UTC.")
-    sessions: int = Field(description="How many of its sessions are open, this one among them.", examples=[2])
+    created_at: datetime = Field(description="When the account was made.")
+    sessions: int = Field(description="Number of active sessions, this one included.", examples=[2])
 
 
 class TokenAnswer(Answer):
-    """Somebody is logged in."""
+    """Tokens of a session."""
 
     access_token: str = Field(description="Send it as `Authorization: Bearer ...`.", examples=["eyJhbGciOiJIUzI1NiJ9"])
-    token_type: Literal["bearer"] = Field("bearer", description="Nothing else.")
-    expires_in: Few = Field(description="Seconds for which the access token is good, from now.", examples=[600])
+    token_type: Literal["bearer"] = Field("bearer", description="Always `bearer`.")
+    expires_in: Few = Field(description="Seconds until the access token expires.", examples=[600])
     refresh_token: str = Field(
-        description="Take it to /token/refresh for the next pair, any time within 30 days of the login.",
+        description="Exchange it at POST /token/refresh for the next pair, within 30 days after the login.",
         examples=["JbU6Yv6oCkP0zq9s6U0eW9sYb4wL1mXo3cQkq9r0a7E"],
     )
-    scope: str = Field(
-        description="What the tokens are good for, separated by spaces.", examples=["read export feedback"]
-    )
+    scope: str = Field(description="Scopes of the tokens, separated by spaces.", examples=["read export feedback"])

@@ -262,7 +262,7 @@ class Accounts:
         """The hash that is kept from now on."""
         user = await self._proved(await self.username(claims), old, "change-password", address)
         if passwords.is_same(old, new):
-            raise problems.Problem("weak-password", "The password is the one that you have now. Choose another.")
+            raise problems.Problem("weak-password", "The new password is the same as the old one. Choose another.")
         await self._refuse_weak(user.username, new)
         kept = await self._hashing.run(passwords.hash_password, new)
         async with self._transaction() as connection:

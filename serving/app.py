@@ -93,7 +93,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
     app = FastAPIOffline(
         title="Book Club API",
         version="1",
-        summary="Books, and books like them.",
+        summary="Books and similar books.",
         description=description(settings),
         servers=[{"url": "/"}],  # where this document is: clients made from it else ask http://localhost
         openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],

@@ -130,8 +130,8 @@ class ChampionKeeper:
         """
         if self._champion is None:
             raise NoChampion(
-                f"There is no model to recommend with yet. /ready says why. Train one: materialise {self._name} in "
-                f"Dagster, or run `bookclub build`. This server takes it up by itself, within {self._poll_s:g} s."
+                f"There is no model yet; /ready says why. Train one: materialise {self._name} in Dagster, or run "
+                f"`bookclub build`. This server loads it by itself within {self._poll_s:g} s."
             )
         return self._champion
 

@@ -43,25 +43,27 @@ _STATUSES |= {"STARTED": "running", "CANCELING": "running"}
 
 
 class CrawlRun(Answer):
-    """One run of the job `crawl`."""
+    """One run of the Dagster job `crawl`."""
 
-    run_id: str = Field(description="Dagster's id of it.", examples=["5a1f0c6e-4f0b-4e5c-9d7d-3a1be2f0c1aa"])
+    run_id: str = Field(description="Id of the run in Dagster.", examples=["5a1f0c6e-4f0b-4e5c-9d7d-3a1be2f0c1aa"])
     status: RunStatus = Field(description="How it stands.", examples=["running"])
-    first: str = Field(description="The first category that it does.", examples=["academic"])
-    last: str = Field(description="The last, in Dagster's order; all between are done too.", examples=["young-adult"])
-    started_at: datetime | None = Field(description="When it began, UTC; null while it waits.")
-    ended_at: datetime | None = Field(description="When it ended, UTC; null before.")
+    first: str = Field(description="First category of the run.", examples=["academic"])
+    last: str = Field(
+        description="Last category of the run, in Dagster's order; it crawls all in between.", examples=["young-adult"]
+    )
+    started_at: datetime | None = Field(description="Start time; null while the run is queued.")
+    ended_at: datetime | None = Field(description="End time; null until the run has ended.")
 
 
 class Crawl(Answer):
     """One crawl, which may take several runs."""
 
-    id: UUID = Field(description="What GET /crawls/{crawl_id} takes.")
+    id: UUID = Field(description="Id for GET /crawls/{crawl_id}.")
     status: RunStatus = Field(
         description="`failed` once one of its runs has failed, `succeeded` once all have succeeded.",
         examples=["running"],
     )
-    runs: list[CrawlRun] = Field(description="In the order of their categories.")
+    runs: list[CrawlRun] = Field(description="The runs, in the order of their categories.")
 
 
 class Dagster:
@@ -92,7 +94,9 @@ class Dagster:
                 raise _unavailable(told[0].get("message", told[0]["__typename"]))
         except problems.Problem as problem:
             # An answer may be lost, and of several runs one may fail: who asked again at once could start them twice.
-            detail = f"{problem} Runs of it may have begun: see GET /crawls/{crawl_id} before you start another."
+            detail = (
+                f"{problem} Some runs may have started: check GET /crawls/{crawl_id} before you start another crawl."
+            )
             raise problems.Problem(problem.kind, detail, problem.headers, crawl_id=str(crawl_id)) from problem
 
     async def crawl(self, crawl_id: UUID) -> Crawl | None:
@@ -138,7 +142,7 @@ def _execution(keys: Sequence[str], crawl_id: UUID) -> dict[str, Any]:
 def _unavailable(told: str) -> problems.Problem:
     """What Dagster said may name hosts and paths, and goes to the log alone."""
     log.warning("Dagster does not answer as it should: %s", told)
-    detail = "Dagster, which crawls, does not answer as it should. Start it, or see its log."
+    detail = "Dagster does not respond as expected. Start it, or see its log."
     return problems.Problem("dagster-unavailable", detail, headers={"Retry-After": "10"})
 
 

@@ -1,5 +1,4 @@
-"""Settings -> what /docs says before all routes: what holds for each, the quotas, and every kind of problem with what
-to do about it."""
+"""Settings -> the introduction of /docs: what holds for every route, the quotas, and what to do about each problem."""
 
 from __future__ import annotations
 
@@ -10,83 +9,84 @@ from serving.quotas import Quota
 from serving.sizes import MAX_ADDRESS_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES
 
 _GENERAL = f"""
-Books from a shop, and for each of them the books most like it, with the reasons.
+The books of a shop, and for each book the most similar ones, with reasons.
 
-* **Paging**: take `next` of a page as `cursor` of the next one, with the same filters and order, until it is null.
-* **Versions**: answers about books carry the headers `Bookclub-Data-Version` and `Bookclub-Model`. One answer is always
-  of one data version and one model; the model may change between two requests, without an interruption. After books
-  have changed, an answer may be of the version before for a second (of 20,000 books and more, for 20 at most), though
-  another address was answered of the newer one already.
-* **Caching**: answers that may be 304 (see each route) carry an `ETag`. Send it as `If-None-Match`, and 304 says that
-  nothing changed: what you have still holds. GET /books/popular may be kept for a minute instead (`max-age=60`). What
-  is about an account, and every problem, is for no cache (`no-store`).
-* **Packing**: answers of 1,000 bytes or more are packed with gzip (not br, not zstd) for who sends `Accept-Encoding:
-  gzip`. Clients that send it by themselves unpack as well; if you set that header, unpack the answer yourself. Requests
-  are taken unpacked alone: one with `Content-Encoding` is answered 415.
-* **Times** are in UTC and as RFC 3339 writes them, with up to six decimals of a second. **Prices** are numbers in units
-  of their currency, not in hundredths. **Null** says that something is not known; no field of an answer is left out.
-  **Whole numbers** are of 32 or 64 bits, as their `format` says; ids always of 64.
-* **All books at once**: GET /books/export, as ndjson, csv or parquet. `examples/analysis.py` of the project reads it
+* **Pagination**: send `next` of a page as `cursor` to get the next page, with the same filters and order. The last page
+  has `next: null`.
+* **Versions**: responses about books have the headers `Bookclub-Data-Version` and `Bookclub-Model`. One response always
+  has one data version and one model. The model can change between two requests, without downtime. After books have
+  changed, a response may still show the previous data version for up to 1 second (20 seconds with 20,000 books or
+  more), even if another URL already shows the new one.
+* **Caching**: responses of routes that document a 304 have an `ETag`. Send it as `If-None-Match`; 304 means that your
+  copy is still valid. GET /books/popular may be cached for a minute instead (`max-age=60`). Responses about an account
+  and all problems must not be cached (`no-store`).
+* **Compression**: responses of 1,000 bytes or more are compressed with gzip if the request has `Accept-Encoding: gzip`
+  (br and zstd are not supported). Most HTTP clients send this header and decompress automatically. Request bodies must
+  not be compressed: a request with `Content-Encoding` gets 415.
+* **Values**: times are in UTC, in the format of RFC 3339, with up to six decimals of a second. Prices are in units of
+  their currency, not in cents. `null` means unknown or not applicable; no field of a response is left out. Integers
+  have 32 or 64 bits, as `format` says; ids have 64.
+* **All books at once**: GET /books/export, as ndjson, csv or parquet. `examples/analysis.py` in the repository loads it
   into pandas.
-* **Accounts**: POST /register or /login begins a session of 30 days, and gives a token for the header `Authorization:
-  Bearer ...`. It is good for ten minutes; /token/refresh takes the refresh token that came with it for the next pair.
-  You may send the header with every request. Where a token that is not good is sent, the answer is 401 even if none is
-  needed, but for POST /register, /login and /token/refresh, and GET /health, /ready and /metrics, which do not look at
-  it. Other schemes than Bearer (Basic) are passed over, as if nothing had been sent.
-* **Quotas** are listed below. A request counts against one of them, whatever comes of it: a 304 or a login that
-  succeeds does too. What costs more counts as several requests: its route says so. /health, /ready, /metrics and this
-  page have none. No more than so many pass in any window of that length, wherever it begins. `RateLimit-Policy` and
-  `RateLimit` say how you stand with each quota that the answer counted against; those of wrong passwords are in them
-  only where they are spent. Beyond a quota the answer is 429: `violated-policies` names it, `RateLimit` tells of it,
-  and `Retry-After` says when to come back. While one of wrong passwords is spent, the right password is refused as
-  well.
-* **Limits**: pages and lists of 1 to 100; 100 books or events in a batch; bodies of {MAX_BODY_BYTES // 1024} KiB,
-  addresses of {MAX_ADDRESS_BYTES // 1024} KiB, headers of {MAX_HEADER_BYTES // 1024} KiB;
-  ids up to 2^53 - 1; a question may take the database 3 seconds, figures over all books 30 seconds, an export
-  15 minutes. A few exports run at a time, one of each account: GET /books/export says who has to wait or to give way.
-* **HEAD** answers wherever GET does, with the same headers.
-* **Unknown** parameters and fields of JSON are refused (422) on every route, so that a misspelt filter is not passed
-  over; and so is a parameter that comes twice, unless it is a list (`exclude`).
-* **A gateway** in front of this may refuse by itself: 421 asked by another name than the service's, 429 and 503 as
-  below, all as problems without `instance`; a request that takes it more than 10 seconds to come is ended without an
-  answer. It answers /ready with the status alone (204 or 503), and not /metrics.
-* **Errors** are `application/problem+json` (RFC 9457), whatever the route: read `detail`; tell kinds apart by `type`,
-  which is `tag:bookclub,2026:` and one of the kinds below, or `about:blank` where the status says it all. Of a 422,
-  `errors` names what is wrong, with a `code` for each that stays as it is.
+* **Authentication**: POST /register and POST /login start a session of 30 days and return an access token. Send it as
+  `Authorization: Bearer ...`. It is valid for 10 minutes; POST /token/refresh exchanges the refresh token for the next
+  pair. You can send the header with every request, but an invalid token gets 401 even on routes that need none, except
+  on POST /register, /login and /token/refresh and GET /health, /ready and /metrics, which ignore it. Other schemes
+  (Basic) are ignored.
+* **Quotas** are listed below. Every request counts, also one with a 304 or a successful login; expensive requests count
+  as several, which their routes document. /health, /ready, /metrics and this page are free. Windows are sliding: no
+  more than the quota passes in any period of that length. `RateLimit-Policy` and `RateLimit` show your state for each
+  quota that the request counted against; quotas of wrong passwords appear only when they are exhausted. A request over
+  a quota gets 429: `violated-policies` names the quota, and `Retry-After` says when to try again. While a quota of
+  wrong passwords is exhausted, the right password is rejected as well.
+* **Limits**: pages and lists have 1 to 100 items; batches have up to 100 books or events. Bodies have up to
+  {MAX_BODY_BYTES // 1024} KiB, URLs {MAX_ADDRESS_BYTES // 1024} KiB, headers {MAX_HEADER_BYTES // 1024} KiB.
+  Ids go up to 2^53 - 1. A request may use the database for 3 seconds, statistics for 30 seconds, an export for 15
+  minutes. Exports: one at a time per account, and a few in all; see GET /books/export.
+* **HEAD** works wherever GET does, with the same headers.
+* **Unknown parameters** and unknown JSON fields get 422 on every route, so that a misspelt filter does not go
+  unnoticed. So does a parameter that is sent twice, unless it is a list (`exclude`).
+* **Gateway**: a gateway in front of this API may respond itself: 421 for another host name than the service's, 429 and
+  503 as below, all as problems without `instance`. It closes the connection without a response if a request takes more
+  than 10 seconds to arrive. It answers /ready with the status only (204 or 503), and does not expose /metrics.
+* **Errors** are `application/problem+json` (RFC 9457) on every route. `detail` is for developers, `type` for programs:
+  it is `tag:bookclub,2026:` and one of the kinds below, or `about:blank` if the status says everything. In a 422,
+  `errors` lists every fault, each with a stable `code`.
 
 """
 
 _COUNTED = {
     "anonymous": "requests without a token, by address",
     "account": "requests with a token, by account",
-    "address": "requests with a token, by address, whatever the accounts",
-    "login": "POST /login and /password and DELETE /account, by address",
-    "register": "accounts that are made, by address",
+    "address": "requests with a token, by address, all accounts together",
+    "login": "POST /login, POST /password and DELETE /account, by address",
+    "register": "new accounts, by address",
     "register-tries": "POST /register, by address",
-    "login-name": "wrong passwords at one name from one address",
-    "login-address": "wrong passwords from one address, at whatever names",
-    "login-anywhere": "wrong passwords at one name, wherever from; those beyond count against `login-strained`",
-    "login-strained": "wrong passwords beyond `login-anywhere` at one name from one address",
-    "feedback": "events told by POST /feedback, told again or not, by account; the request itself counts against "
+    "login-name": "wrong passwords for one name from one address",
+    "login-address": "wrong passwords from one address, for all names",
+    "login-anywhere": "wrong passwords for one name from all addresses; further ones count against `login-strained`",
+    "login-strained": "wrong passwords for one name from one address, once `login-anywhere` is exhausted",
+    "feedback": "events sent to POST /feedback, repeated ones included, by account; the request itself counts against "
     "`account`",
 }
 
 _TO_DO = {
-    400: "mend the request",
-    401: "`expired-token`, `invalid-token`: refresh the token. `wrong-credentials`: ask again. Else log in",
-    403: "`insufficient-scope`: use an account that has it. `weak-password`: ask for another. Else ask the operator",
-    404: "there is no such thing: asking again soon does not help",
-    405: "ask by a method that the header `Allow` names",
-    409: "something else holds by now; `detail` says what to do",
-    413: "send less",
-    414: "send less: POST /recommendations:batch takes a longer `exclude`",
-    415: "send the body as the kind that the route takes, and unpacked",
-    422: "mend the request: `errors` names each parameter",
-    431: "send less in headers",
-    429: "ask again after `Retry-After` seconds",
-    500: "the server's fault, which its log describes under `X-Request-ID`: tell the operator",
-    501: "the server's lack: ask for something else",
-    503: "ask again after `Retry-After` seconds: it heals by itself",
+    400: "fix the request",
+    401: "`expired-token`, `invalid-token`: refresh the token. `wrong-credentials`: ask the user. Otherwise log in",
+    403: "`insufficient-scope`: use an account that has the scope. `weak-password`: ask for another one. Otherwise "
+    "contact the operator",
+    404: "do not retry: it does not exist",
+    405: "use a method from the header `Allow`",
+    409: "the request conflicts with the present state; `detail` says what to do",
+    413: "send a smaller body",
+    414: "send a shorter URL; POST /recommendations:batch accepts a longer `exclude`",
+    415: "send the content type that the route accepts, uncompressed",
+    422: "fix the request: `errors` names every fault",
+    431: "send smaller headers",
+    429: "retry after `Retry-After` seconds",
+    500: "a bug of the server, in its log under `X-Request-ID`: contact the operator",
+    501: "not available on this server: request something else",
+    503: "retry after `Retry-After` seconds; it is temporary",
 }
 
 
@@ -96,11 +96,11 @@ def description(settings: Settings) -> str:
     problems = [_problem_row(status) for status in _TO_DO]
     return "\n".join(
         [
-            _GENERAL + "| quota | counts | at most | in any |",
+            _GENERAL + "| quota | counts | limit | window |",
             "|---|---|---|---|",
             *quotas,
             "",
-            "By address: of IPv6 the /64.",
+            "By address: an IPv6 /64 counts as one address.",
             "",
             "| status | kinds | what to do |",
             "|---|---|---|",

@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 def _whole(value: Any) -> Any:
     """JSON has one kind of number: 5.0 is an integer to it, and some languages write integers so."""
     if isinstance(value, str) and not _WHOLE.fullmatch(value):
-        raise ValueError("Input should be a whole number, in digits alone and without a zero before them")
+        raise ValueError("Input should be an integer in plain digits, without leading zeros")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -38,7 +38,7 @@ def _number(value: Any) -> Any:
 WHOLE, NUMBER = BeforeValidator(_whole), BeforeValidator(_number)
 Id = Annotated[int, Field(ge=1, le=MAX_ID), WHOLE]
 StrictId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID), WHOLE]
-BookId = Annotated[Id, Field(description="The book's `id`.", examples=[1])]
+BookId = Annotated[Id, Field(description="`id` of the book.", examples=[1])]
 Stars = Annotated[int, Field(ge=1, le=5), WHOLE]
 Amount = Annotated[float, Field(ge=0, le=99_999_999.99, allow_inf_nan=False), NUMBER]
 Price = Annotated[  # Postgres keeps prices as decimals; of 1e-99999 even it would make too many digits

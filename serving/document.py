@@ -17,28 +17,28 @@ from serving.quotas import Standing
 from serving.versions import VERSION_HEADERS
 
 HEADERS = {  # name -> what it says, an example
-    "ETag": ("Names this answer. Send it as `If-None-Match`: 304 says that the answer is still the same.", 'W/"5f1c"'),
+    "ETag": ("Identifies this response. Send it as `If-None-Match` to get 304 if nothing has changed.", 'W/"5f1c"'),
     "Cache-Control": (
-        "`no-cache`: keep the answer, but ask each time whether it still holds. `max-age`: keep it for so many seconds "
-        "without asking. `private`: not in a cache that others share.",
+        "`no-cache`: you may cache the response, but must revalidate it each time. `max-age`: you may use it for so "
+        "many seconds without revalidation. `private`: not for shared caches.",
         "public, no-cache",
     ),
-    "Accept-Ranges": ("`none`: parts cannot be asked for; `after` goes on.", "none"),
-    "Bookclub-Books": ("How many books this export has. Only where that is known beforehand.", "1000"),
-    "Bookclub-Data-Version": ("The state of the catalogue that the answer is of.", "50"),
-    "Bookclub-Model": ("The model in use, and its version; absent while there is none.", "tfidf_model/3"),
+    "Accept-Ranges": ("`none`: ranges are not supported; resume with `after`.", "none"),
+    "Bookclub-Books": ("Number of books in this export. Absent if it is not known in advance.", "1000"),
+    "Bookclub-Data-Version": ("Data version of the response.", "50"),
+    "Bookclub-Model": ("Name and version of the model in use; absent while there is none.", "tfidf_model/3"),
     "RateLimit-Policy": (
-        "The quotas that the answer counted against, by name: `q` requests pass within any `w` seconds, no more.",
+        "The quotas that the request counted against: at most `q` requests in any `w` seconds.",
         '"anonymous";q=120;w=60',
     ),
     "RateLimit": (
-        "How you stand with each: no more than `r` requests pass within the next `t` seconds; then some come back.",
+        "Your state for each quota: at most `r` more requests in the next `t` seconds; then some are available again.",
         '"anonymous";r=117;t=58',
     ),
-    "Retry-After": ("Seconds to wait before the same is asked again.", "1"),
-    "WWW-Authenticate": ("What is wrong with the token that was sent, if one was (RFC 6750).", "Bearer"),
-    "Location": ("Where to follow what was started.", "/crawls/0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"),
-    "X-Request-ID": ("Names the request in the server's log: tell it to the operator.", "754000baedcaef39"),
+    "Retry-After": ("Seconds to wait before a retry.", "1"),
+    "WWW-Authenticate": ("What is wrong with the token, if one was sent (RFC 6750).", "Bearer"),
+    "Location": ("URL for the progress of what was started.", "/crawls/0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"),
+    "X-Request-ID": ("Id of the request in the server's log, for questions to the operator.", "754000baedcaef39"),
 }
 _BY_STATUS = {"401": ["WWW-Authenticate"], "202": ["Location"], "429": ["Retry-After"], "503": ["Retry-After"]}
 _OF_PATH = {"/books/export": ["Accept-Ranges", "Bookclub-Books"], "/books/popular": ["Cache-Control"]}
@@ -51,8 +51,7 @@ _IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
     "required": False,
-    "description": "`ETag` of the last answer to the same request: if that still holds, the answer is 304, without a "
-    "body.",
+    "description": "`ETag` of your cached response. If it is still valid, the response is 304, without a body.",
     "schema": {"type": "string", "examples": ['W/"5f1c"']},
 }
 

@@ -42,7 +42,7 @@ MEDIA_TYPES: dict[Format, str] = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
 }
-_AWAY = "The books cannot be read: the database does not answer."
+_AWAY = "The books cannot be read: the database does not respond."
 AT_ONCE = 3  # of each worker
 LASTS_S = 900.0
 # What a slow telephone takes; whoever takes less in that time only keeps the others waiting.
@@ -91,7 +91,7 @@ class Exports:
         while (place := self._places.take(user_id, held)) is None:
             self._places.make_room()
             if time.monotonic() > deadline:
-                raise problems.Problem("busy", "Too many exports are under way. Try again.", {"Retry-After": "10"})
+                raise problems.Problem("busy", "Too many exports are running. Retry.", {"Retry-After": "10"})
             await asyncio.sleep(_LOOKED_EVERY_S)
         return place
 

@@ -67,7 +67,7 @@ class FeedbackBook:
             try:
                 kept = await connection.run_sync(add_events, user_id, events)
             except sa.exc.IntegrityError as error:  # of an account that was deleted a moment ago
-                raise problems.Problem("ended-session", "The account is no more.") from error
+                raise problems.Problem("ended-session", "This account has been deleted.") from error
         return [
             event for event in {event.event_id: event for event in reversed(events)}.values() if event.event_id in kept
         ]
@@ -81,9 +81,9 @@ class FeedbackBook:
         for place, event in enumerate(events):
             why = ""
             if (event.model, event.model_version) in never:
-                why = f"No list of {event.model}/{event.model_version} was ever given out here"
+                why = f"{event.model}/{event.model_version} has never answered here"
             elif event.data_version > newest:
-                why = f"The catalogue has not come to data version {event.data_version} yet: it is at {newest}"
+                why = f"Data version {event.data_version} does not exist yet, the newest is {newest}"
             if why:
                 loc = ["body", "events", str(place), "recommendation_id"]
                 faults.append({"loc": loc, "msg": why, "code": "never_given_out"})

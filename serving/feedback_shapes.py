@@ -8,23 +8,23 @@ from serving.schemas import Answer, Book, DataVersion
 
 
 class PopularBook(Answer):
-    """A book, and how many want it."""
+    """A book and its popularity."""
 
-    book: Book = Field(description="All of it.")
+    book: Book = Field(description="The book.")
     interest: int = Field(
-        description="How many readers clicked, liked or swapped it in the last 30 days.", examples=[17]
+        description="Number of readers who clicked, liked or swapped it in the last 30 days.", examples=[17]
     )
 
 
 class PopularBooks(Answer):
-    """What readers want."""
+    """Popular books."""
 
-    items: list[PopularBook] = Field(description="The most wanted first.")
+    items: list[PopularBook] = Field(description="Most popular first.")
     data_version: DataVersion
 
 
 class FeedbackReceipt(Answer):
-    """What became of the events."""
+    """Result of storing the events."""
 
-    stored: int = Field(description="Events that are kept now and were not before.", examples=[1])
-    known: int = Field(description="Events that had been told before; the first telling stays.", examples=[0])
+    stored: int = Field(description="Number of new events that were stored.", examples=[1])
+    known: int = Field(description="Number of events that were already stored; they stay unchanged.", examples=[0])

@@ -74,7 +74,7 @@ def _found(champion: Champion, text: str, filters: Filters) -> Found:
     may = champion.lineup.allowed(filters._replace(source=None))
     found = find(models, text, RANKED if filters.source is None else _RANKED_OF_A_SHOP, may)
     if found is None:
-        detail = f"{champion.version.name} version {champion.version.version} has no index of words: train it again."
+        detail = f"{champion.version.name} version {champion.version.version} has no search index. Train a new model."
         raise problems.Problem("no-search", detail, headers={"Retry-After": "60"})
     return found
 

@@ -200,7 +200,7 @@ def beyond(*standings: Standing) -> problems.Problem:
     wait_s = math.ceil(max(standing.retry_s or 0 for standing in over))
     return problems.Problem(
         "quota-exceeded",
-        f"{sentence(quota)} Ask again in {wait_s} s.",
+        f"{sentence(quota)} Retry in {wait_s} s.",
         headers={"Retry-After": str(wait_s)} | _fields(standings),
         **{"violated-policies": [standing.quota.name for standing in over]},
     )
@@ -208,7 +208,7 @@ def beyond(*standings: Standing) -> problems.Problem:
 
 def sentence(quota: Quota) -> str:
     """That it is spent."""
-    return f"The quota {quota.name} is spent: {quota.amount} {quota.of} in {quota.window_s} s."
+    return f"The quota {quota.name} is exhausted: {quota.amount} {quota.of} in {quota.window_s} s."
 
 
 def _refusal(request: Request, standings: Sequence[Standing]) -> Response:
@@ -219,8 +219,8 @@ def _refusal(request: Request, standings: Sequence[Standing]) -> Response:
 def beyond_page(request: Request, problem: problems.Problem) -> Response:
     """The page for who is beyond a quota."""
     headers = problem.headers or {}
-    text = f"That was more than we take at once. Please try again in {headers['Retry-After']} seconds."
-    answer = page_for(request, "fault.html", problem.status, title="A moment, please", text=text)
+    text = f"Please try again in {headers['Retry-After']} seconds."
+    answer = page_for(request, "fault.html", problem.status, title="Too many requests", text=text)
     answer.headers.update({"Cache-Control": "no-store"} | headers)
     return answer
 

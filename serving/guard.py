@@ -22,7 +22,7 @@ from serving.tokens import Claims
 SCHEME = "OAuth2PasswordBearer"
 
 # Without a refreshUrl, where OAuth2 would send a form: ours takes JSON.
-_DESCRIPTION = "`access_token` of POST /login, /register or /token/refresh, as `Authorization: Bearer ...`."
+_DESCRIPTION = "`access_token` from POST /login, /register or /token/refresh, sent as `Authorization: Bearer ...`."
 # For /docs alone, which lets people log in with it: the token is read in gate.py, before it counts the request.
 described = OAuth2PasswordBearer(
     tokenUrl="login", scopes=dict(SCOPES), scheme_name=SCHEME, description=_DESCRIPTION, auto_error=False
@@ -53,7 +53,9 @@ async def refusal(caller: Caller, accounts: Accounts, scopes: list[str]) -> prob
     if (problem := lacking(caller.claims, scopes)) is not None:
         return problem
     if not await accounts.is_live(caller.claims, is_strict="read" not in scopes):
-        return _no_token(Caller(caller.address, None, "The access token was withdrawn. Log in again.", "ended-session"))
+        return _no_token(
+            Caller(caller.address, None, "The session of this access token has ended. Log in again.", "ended-session")
+        )
     return None
 
 

@@ -40,7 +40,7 @@ class LimitBody:
 
 
 def _packed(coding: str) -> HTTPException:
-    detail = f"The body came as Content-Encoding: {coding[:100]}. Send it unpacked, without that header."
+    detail = f"The body has Content-Encoding: {coding[:100]}. Send it uncompressed, without this header."
     return HTTPException(415, detail, headers={"Accept-Encoding": "identity"})  # RFC 7694
 
 

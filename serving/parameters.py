@@ -35,7 +35,7 @@ async def refuse_unknown(request: Request) -> None:
         if name not in is_list
     ]
     faults += [
-        {"loc": ["query", name], "msg": "Give it once: it is no list", "code": "repeated"}
+        {"loc": ["query", name], "msg": "Send it only once: it is not a list", "code": "repeated"}
         for name in request.query_params
         if not is_list.get(name, True) and len(request.query_params.getlist(name)) > 1
     ]

@@ -34,7 +34,7 @@ STATEMENT_TIMEOUT_S = 3
 ANSWER_TIMEOUT_S = 4.0
 _LOOKED_EVERY_S = 0.1  # as psycopg has it
 _LATER = "Try again in a few seconds."
-_SILENT = "the database does not answer as it should."
+_SILENT = "the database does not respond as expected."
 
 
 class _Connection(psycopg.AsyncConnection[Any]):
@@ -101,7 +101,7 @@ async def connected(
         watch.heard()
     except sa.exc.ProgrammingError as error:
         if isinstance(error.orig, UndefinedTable):
-            raise _unavailable(what, error, "It has no tables yet: `bookclub build` makes them.") from error
+            raise _unavailable(what, error, "It has no tables yet: run `bookclub build`.") from error
         raise
     except sa.exc.TimeoutError as error:  # says nothing of Postgres: others hold all connections
         raise _unavailable(what, error, _LATER, "too many questions are asked at once.") from error

@@ -30,31 +30,31 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class FieldFault(BaseModel):
-    """One thing in a request that cannot be."""
+    """One fault of a request."""
 
     loc: list[str] = Field(
-        description="Where: `query`, `path` or `body`, then the names on the way to it, and places in lists, from 0.",
+        description="Where the fault is: `query`, `path` or `body`, then field names and list indices (from 0).",
         examples=[["query", "limit"], ["body", "events", "3", "kind"]],
     )
     code: str = Field(
-        description="What is wrong, as a word that stays, for texts of your own: pydantic's type of the error "
-        "(`missing`, `less_than_equal`, `extra_forbidden`, `json_invalid`, ...; `value_error` where only `msg` says "
-        "more), or ours: `repeated`, `never_given_out`.",
+        description="Stable code of the fault, for your own messages: pydantic's error type (`missing`, "
+        "`less_than_equal`, `extra_forbidden`, `json_invalid`, ...; for `value_error` see `msg`), or one of ours: "
+        "`repeated`, `never_given_out`.",
         examples=["less_than_equal"],
     )
     msg: str = Field(
-        description="What is wrong, for developers.", examples=["Input should be less than or equal to 100"]
+        description="The fault in words, for developers.", examples=["Input should be less than or equal to 100"]
     )
 
 
 class ProblemDetails(BaseModel):
-    """What went wrong (RFC 9457). The members that not all kinds have are left out where they say nothing."""
+    """A problem (RFC 9457). Members that belong to certain kinds only are left out elsewhere."""
 
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(
-        description="Names the kind of problem: `tag:bookclub,2026:` and one of the kinds that /docs lists; "
-        "`about:blank` where the status says it all.",
+        description="The kind of problem: `tag:bookclub,2026:` and one of the kinds that /docs lists, or "
+        "`about:blank` if the status says everything.",
         examples=["tag:bookclub,2026:unknown-book"],
     )
     title: str = Field(description="The kind of problem in words.", examples=["Unknown book"])
@@ -62,26 +62,28 @@ class ProblemDetails(BaseModel):
         description="The HTTP status.", examples=[404], json_schema_extra={"minimum": 400, "maximum": 599}
     )
     detail: str = Field(
-        description="What happened here, and what to do: for developers, in English.",
+        description="What happened and what to do, for developers, in English.",
         examples=["No book has the id 42."],
     )
-    instance: str = Field(description="The path that was asked.", examples=["/books/42"])
-    errors: list[FieldFault] = Field([], description="Of `invalid-request`: all that is wrong.")
+    instance: str = Field(description="The path of the request.", examples=["/books/42"])
+    errors: list[FieldFault] = Field([], description="For `invalid-request`: every fault.")
     book_ids: list[Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_ID})]] = Field(
-        [], description="Of `unknown-books`: those ids.", examples=[[41, 42]]
+        [], description="For `unknown-books`: the unknown ids.", examples=[[41, 42]]
     )
     policies: list[str] = Field(
         [],
         alias="violated-policies",
-        description="Of `quota-exceeded`: which quotas, by their names in `RateLimit-Policy` of this answer.",
+        description="For `quota-exceeded`: the names of these quotas in `RateLimit-Policy`.",
         examples=[["anonymous"]],
     )
     checks: dict[str, Any] = Field(
-        {}, description="Of `not-ready`: the same as /ready answers.", examples=[{"database": {"ok": False}}]
+        {},
+        description="For `not-ready`: the checks, as in a successful response of /ready.",
+        examples=[{"database": {"ok": False}}],
     )
     crawl_id: str | None = Field(
         None,
-        description="Of `dagster-unavailable`: the crawl of which runs may have begun, for GET /crawls/{crawl_id}.",
+        description="For `dagster-unavailable`: the crawl, which may have started in part; see GET /crawls/{crawl_id}.",
         examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
     )
 
@@ -101,7 +103,7 @@ class UnknownBook(Problem):
     """No book has this id."""
 
     def __init__(self, book_id: int) -> None:
-        super().__init__("unknown-book", f"No book has the id {book_id}. GET /books lists those there are.")
+        super().__init__("unknown-book", f"No book has the id {book_id}. GET /books lists all books.")
 
 
 class UnknownBooks(Problem):
@@ -110,7 +112,7 @@ class UnknownBooks(Problem):
     def __init__(self, book_ids: list[int]) -> None:
         named = ", ".join(map(str, book_ids))
         super().__init__(
-            "unknown-books", f"No book has any of these ids: {named}. Ask without them.", book_ids=book_ids
+            "unknown-books", f"No book has any of these ids: {named}. Remove them from the request.", book_ids=book_ids
         )
 
 
@@ -118,7 +120,9 @@ class OtherOrder(Problem):
     """A page in one order was asked for with the cursor of one in another."""
 
     def __init__(self, sort: str) -> None:
-        super().__init__("other-order", f"The cursor is of a page in the order {sort}: ask with sort={sort}, or anew.")
+        super().__init__(
+            "other-order", f"The cursor belongs to the order {sort}. Send sort={sort}, or start again without a cursor."
+        )
 
 
 class Fault(TypedDict):
@@ -164,56 +168,59 @@ class Kind(NamedTuple):
 # For /docs, and for who raises one. A test compares them with what is raised.
 _KINDS: dict[str, tuple[Any, ...]] = {
     "invalid-scope": (400, "The account has none of the scopes admin."),
-    "no-token": (401, "This needs an access token: POST /login gives one. Send it as Authorization: Bearer."),
+    "no-token": (401, "This needs an access token. Get one from POST /login and send it as Authorization: Bearer."),
     "expired-token": (401, "The access token has expired. Refresh it: POST /token/refresh."),
-    "invalid-token": (401, "The access token is not valid. Log in again, or refresh it."),
-    "ended-session": (401, "The access token was withdrawn. Log in again."),
-    "wrong-credentials": (401, "Name and password do not belong together."),
-    "refresh-refused": (401, "The refresh token is not good, or not any more. Log in again."),
+    "invalid-token": (401, "The access token is not valid. Refresh it, or log in again."),
+    "ended-session": (401, "The session of this access token has ended. Log in again."),
+    "wrong-credentials": (401, "Wrong name or password."),
+    "refresh-refused": (401, "The refresh token is not valid or has expired. Log in again."),
     "insufficient-scope": (403, "The token lacks the scope export. Log in with an account that has it."),
     "weak-password": (403, "The password must not contain the name. Choose another."),
-    "registration-closed": (403, "Accounts are made by the operator here: ask them."),
-    "other-site": (403, "The form comes from another site. Go on from the catalogue itself.", True),
-    "unknown-book": (404, "No book has the id 42. GET /books lists those there are."),
-    "unknown-books": (404, "No book has any of these ids: 41, 42. Ask without them."),
-    "unknown-segment": (404, "No segment has the id 3-99. GET /segments lists those there are."),
-    "other-model": (404, "Segment 2-1 is of version 2 of the model, and version 3 is in use. GET /segments lists its."),
-    "no-segments": (404, "tfidf_model version 1 has learned no segments."),
-    "no-feedback": (404, "Nobody has clicked, liked or swapped a book in the last 30 days, as far as /feedback."),
+    "registration-closed": (403, "Registration is closed. Ask the operator for an account."),
+    "other-site": (403, "The form was sent from another site. Please use the forms of this catalogue.", True),
+    "unknown-book": (404, "No book has the id 42. GET /books lists all books."),
+    "unknown-books": (404, "No book has any of these ids: 41, 42. Remove them from the request."),
+    "unknown-segment": (404, "No segment has the id 3-99. GET /segments lists all segments."),
+    "other-model": (
+        404,
+        "Segment 2-1 belongs to model version 2; version 3 is in use. GET /segments lists its segments.",
+    ),
+    "no-segments": (404, "tfidf_model version 1 has no segments."),
+    "no-feedback": (404, "POST /feedback has received no click, like or swap in the last 30 days."),
     "no-report": (404, "There is no report yet. Materialise the asset catalogue_report, or run `bookclub build`."),
-    "unknown-categories": (404, "Dagster knows no category no-such."),
-    "no-categories": (404, "No category is known yet: Dagster's sensors find them."),
-    "unknown-crawl": (404, "No crawl 0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10 was started here."),
-    "name-taken": (409, "This name cannot be had. Choose another."),
+    "unknown-categories": (404, "Unknown to Dagster: no-such."),
+    "no-categories": (404, "No category is known yet. Dagster's sensors find them within the hour."),
+    "unknown-crawl": (404, "There is no crawl 0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10."),
+    "name-taken": (409, "This name is taken. Choose another."),
     "last-administrator": (
         409,
-        "This is the only administrator. Make another first: `bookclub users add NAME --admin`.",
+        "This is the only administrator. Make another one first: `bookclub users add NAME --admin`.",
     ),
-    "other-order": (409, "The cursor is of a page in the order price: ask with sort=price, or anew."),
-    "other-filters": (409, "The cursor is of a page with other filters: ask with those of before, or anew."),
-    "data-moved-on": (409, "The books are of data version 51 now, not of 50. Begin the export anew."),
+    "other-order": (409, "The cursor belongs to the order price. Send sort=price, or start again without a cursor."),
+    "other-filters": (409, "The cursor belongs to other filters. Send the same ones, or start again without a cursor."),
+    "data-moved-on": (409, "The data version is now 51, no longer 50. Start the export again."),
     "invalid-request": (422, "query.limit: Input should be less than or equal to 100"),
     "quota-exceeded": (
         429,
-        "The quota anonymous is spent: 120 requests in 60 s. Ask again in 9 s.",
+        "The quota anonymous is exhausted: 120 requests in 60 s. Retry in 9 s.",
     ),
     "export-under-way": (
         429,
-        "An export of this account is under way. Read it to its end, or close it, and ask again.",
+        "This account already has an export running. Read it to the end or close it, then retry.",
     ),
-    "format-absent": (501, "This server cannot write parquet (no pyarrow). Ask for ndjson or csv."),
-    "database-unavailable": (503, "The books cannot be read: the database does not answer."),
-    "no-model": (503, "There is no model to recommend with yet."),
-    "no-search": (503, "tfidf_model version 1 has no index of words: train it again."),
-    "dagster-unavailable": (503, "Dagster, which crawls, does not answer as it should. Start it, or see its log."),
-    "not-ready": (503, "The books cannot be read: the database does not answer."),
-    "busy": (503, "Too many people log in just now. Try again."),
+    "format-absent": (501, "This server cannot write parquet (pyarrow is not installed). Request ndjson or csv."),
+    "database-unavailable": (503, "The books cannot be read: the database does not respond."),
+    "no-model": (503, "There is no model yet."),
+    "no-search": (503, "tfidf_model version 1 has no search index. Train a new model."),
+    "dagster-unavailable": (503, "Dagster does not respond as expected. Start it, or see its log."),
+    "not-ready": (503, "The books cannot be read: the database does not respond."),
+    "busy": (503, "Too many logins at the moment. Retry."),
 }
 KINDS = {kind: Kind(*told) for kind, told in _KINDS.items()}
 _PLAIN = {  # whose status says it all
-    400: "The query of the address is not UTF-8.",
+    400: "The query string is not UTF-8.",
     415: "Send the body as JSON, with the header Content-Type: application/json.",
-    500: "The server made a mistake, which its log describes. Asking again may help.",
+    500: "Internal error. It is in the server's log. A retry may help.",
     **TOO_LONG,
 }
 FORM_WANTED = f"Send the body as a form, with the header Content-Type: {FORMS[0]}."
@@ -280,8 +287,8 @@ def of(request: Request, problem: Problem) -> ProblemResponse:
 
 
 def nothing_there(request: Request, headers: dict[str, str] | None = None) -> ProblemResponse:
-    """The response for an address that no route has."""
-    detail = f"There is nothing at {request.url.path}. /docs lists what there is."
+    """The response for a path that no route has."""
+    detail = f"There is nothing at {request.url.path}. See /docs."
     return answer(request, 404, detail, headers=headers)
 
 
@@ -319,7 +326,7 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
         return nothing_there(request, headers)
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed(request))
-        detail = f"{request.url.path} does not take {request.method}; it takes {headers['Allow']}."
+        detail = f"{request.url.path} does not accept {request.method}, only {headers['Allow']}."
     return answer(request, error.status_code, detail, headers=headers)
 
 

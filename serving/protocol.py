@@ -148,7 +148,9 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "This is no request of HTTP. See how it begins, its headers, and how long its body is.")
+        self._refuse(
+            400, "This is not a valid HTTP request. Check the request line, the headers and the length of the body."
+        )
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer and close: where the next request would begin is not known."""

@@ -56,135 +56,134 @@ Slug = Annotated[
 
 # Without examples: no cursor, category or shop is one of every catalogue, and what tries all examples at once, as /docs
 # does, would find no book.
-_CURSOR = "`next` of the page before, as it came; leave it out for the first page."
-_CATEGORY = "Slug of a category, from GET /categories, such as `science-fiction`; one that does not exist has no books."
+_CURSOR = "`next` of the previous page; leave it out for the first page."
+_CATEGORY = "Slug of a category from GET /categories, such as `science-fiction`. An unknown category has no books."
 
 
 class PageQuery(Question):
-    """Which page, and which books by what people choose first."""
+    """Page, category and stock."""
 
-    limit: Limit = Field(20, description="How many on a page at most.")
+    limit: Limit = Field(20, description="Maximum number of books on a page.")
     cursor: Cursor | None = Field(None, description=_CURSOR)
     category: Slug | None = Field(None, description=_CATEGORY)
-    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+    in_stock: bool | None = Field(None, description="`true`: only books in stock; `false`: only sold-out books.")
 
 
 class _Narrowed(Question):
-    """Which books, past category and stock."""
+    """Further filters."""
 
-    source: Slug | None = Field(None, description="The shop that it was found in: `source` of a book.")
+    source: Slug | None = Field(None, description="Only books of this `source`.")
     min_price: Price | None = Field(
-        None, description="The lowest price, in the book's own currency; it counts as well.", examples=[10]
+        None, description="Minimum price (inclusive), in the book's own currency.", examples=[10]
     )
     max_price: Price | None = Field(
-        None, description="The highest price, in the book's own currency; it counts as well.", examples=[19.99]
+        None, description="Maximum price (inclusive), in the book's own currency.", examples=[19.99]
     )
     min_rating: Stars | None = Field(
-        None, description="The fewest stars; books that show none are left out then.", examples=[4]
+        None, description="Minimum number of stars. Excludes books without stars.", examples=[4]
     )
-    facets: bool = Field(False, description="Whether to count the books by category, stars, price and stock as well.")
+    facets: bool = Field(False, description="Whether to return counts by category, stars, price and stock.")
 
     def filters(self) -> Filters:
         return Filters(**{name: getattr(self, name) for name in Filters._fields})
 
 
 class BookQuery(_Narrowed, PageQuery):
-    """Which books, in which order, and which page of them."""
+    """Filters, order and page."""
 
     sort: Sort = Field(
         "id",
-        description="The order; `-` is downwards. Books without stars are last either way. Titles: without regard to "
-        "upper and lower case, by their first 100 characters.",
+        description="Order of the books; `-` means descending. Books without stars come last. Titles are compared "
+        "case-insensitively, by their first 100 characters.",
         json_schema_extra=_named(*get_args(Sort)),
     )
 
 
 class SegmentQuery(Question):
-    """Which page of a segment's books."""
+    """Page of the books of a segment."""
 
-    limit: Limit = Field(20, description="How many on a page at most.")
+    limit: Limit = Field(20, description="Maximum number of books on a page.")
     cursor: str | None = Field(
         None,
         pattern=BY_ID,
         description=_CURSOR,
     )
-    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+    in_stock: bool | None = Field(None, description="`true`: only books in stock; `false`: only sold-out books.")
 
 
 class ExportQuery(Question):
-    """What to export, and how."""
+    """What to export, in which format."""
 
     format: Format = Field(
         "ndjson",
-        description="ndjson: one JSON object a line, as GET /books/{book_id} answers it, and `also_in`; csv: RFC 4180, "
-        "with a header, and an empty field for null; or parquet, which is never packed.",
+        description="`ndjson`: one JSON object per line, as from GET /books/{book_id} plus `also_in`. `csv`: RFC 4180, "
+        "with a header; null is an empty field. `parquet`: never gzipped.",
     )
-    with_delisted: bool = Field(False, description="Also the books that the shops no longer show.")
+    with_delisted: bool = Field(False, description="Whether to include delisted books.")
     after: Annotated[int, Field(ge=0, le=MAX_ID), WHOLE] = Field(
         0,
-        description="To go on with an export that broke off: the id of the last whole book that came. Ask for the same "
-        "`format` and `with_delisted` as before.",
+        description="To resume an interrupted export: `id` of the last complete book. Send the same `format` and "
+        "`with_delisted` as before.",
     )
     data_version: str | None = Field(
         None,
         pattern="^(0|[1-9][0-9]{0,15})$",
-        description="The header `Bookclub-Data-Version` of the part that came: if the books are of another one now, "
-        "the parts would not fit together, and the answer is 409.",
+        description="To resume an interrupted export: `Bookclub-Data-Version` of the first part. If the data version "
+        "has changed since, the parts do not fit together, and the response is 409.",
     )
 
 
 class PredictRequest(Question):
-    """Which book to find neighbours for."""
+    """Which book to find similar books for."""
 
     model_config = ConfigDict(strict=True)
 
-    book_id: Id = Field(description="`id` of a known book.", examples=[1])
-    limit: Limit = Field(10, description="How many at most.")
+    book_id: Id = Field(description="`id` of an existing book.", examples=[1])
+    limit: Limit = Field(10, description="Maximum number of books.")
 
 
 class FeedbackEvent(Question):
-    """One thing that one reader did with one recommended book."""
+    """One action of one reader on one recommended book."""
 
     event_id: UUID = Field(
-        description="Of your own choosing, another for each event: told twice, it counts once.",
+        description="Your own id of the event. An event that is sent twice counts once.",
         examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
     )
     kind: Kind = Field(
         description="`shown`: it was on the screen; `clicked`; `liked`; `swapped`: the reader took it and gave another "
-        "book for it. Each is an event of its own: what is swapped was shown before, and may be told so.",
+        "book for it. Each is a separate event: a swapped book was shown before, so you can send `shown` as well.",
         examples=["clicked"],
     )
     recommendation_id: str = Field(
         pattern=RECOMMENDATION_ID,
-        description="`id` of the answer that recommended it: which model, on which state of the catalogue. It may be "
-        "old, of a model that was replaced or taken back too. 422 where it cannot be one of ours: no such model has "
-        "answered here, or the catalogue has not come to that state yet. Whether this reader was given that list is "
-        "not known, and not asked.",
+        description="`id` of the response that recommended the book. It names the model and the data version. Old "
+        "ones are accepted, also of models that were replaced or rolled back. 422 if that model has never answered "
+        "here, or if that data version does not exist yet. The server does not check which reader got the response.",
         examples=["tfidf_model/3@50"],
     )
     book_id: StrictId = Field(
-        description="The recommended book: of what is `swapped` the one that the reader took.", examples=[12]
+        description="The recommended book; with `swapped`, the one that the reader took.", examples=[12]
     )
     for_book_id: StrictId | None = Field(
         None,
-        description="The book that it was recommended for: the one whose list it stood in, whichever the reader gave "
-        "for it; null where it was for several, or for a text.",
+        description="The book whose list contained it (not the one that the reader gave for it); null if the list was "
+        "for several books or for a text.",
         examples=[1],
     )
     position: Annotated[int, Field(strict=True, ge=1, le=MAX_LIMIT), WHOLE] | None = Field(
-        None, description="Its place in the list, from 1.", examples=[1]
+        None, description="Position in the list, from 1.", examples=[1]
     )
     seconds_ago: Annotated[int, Field(strict=True, ge=0, le=30 * 24 * 3600), WHOLE] = Field(
         0,
-        description="How long ago it happened; the clocks of readers' devices are not asked.",
+        description="How many seconds ago it happened. Relative, so that wrong clocks of devices do not matter.",
         examples=[3],
     )
 
     reader: Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)] | None = Field(
         None,
-        description="Which reader did it, where one account tells for many: a text of your own choosing, always the "
-        "same for a reader, that says nothing of them, such as a random number. A hash of it is kept, and not it "
-        "itself. Needs the scope `readers`, which the operator gives to a shop's server. Null: the account itself.",
+        description="Which reader did it, if one account sends events of many readers: a pseudonym, always the same "
+        "for a reader, such as a random number. Only a hash of it is stored. Needs the scope `readers`, which the "
+        "operator gives to a shop's server. Null: the account itself.",
         examples=[None, "c81e728d9d4c"],
     )
 
@@ -208,18 +207,20 @@ _SWAP: list[JsonValue] = [
 
 
 class FeedbackRequest(Question):
-    """What readers did."""
+    """Actions of readers."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"events": _SWAP}]})
 
-    events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="In any order.")
+    events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="The events, in any order.")
 
 
 class CrawlRequest(Question):
     """What to crawl."""
 
     categories: Annotated[list[Slug], Field(min_length=1, max_length=MAX_BATCH)] | None = Field(
-        None, description="Slugs of categories; null: all that a shop still has.", examples=[["science-fiction"]]
+        None,
+        description="Slugs of the categories to crawl; null: all that the shops still have.",
+        examples=[["science-fiction"]],
     )
 
 
@@ -229,23 +230,23 @@ SearchText = Annotated[
         min_length=1,
         max_length=1000,
         pattern=f"^{_IN_LINE}*{_INKED}{_IN_LINE}*$",
-        description="Words of a title or a description, a UPC, or the beginning of a word. Typos are forgiven.",
+        description="Words of titles or descriptions, or a UPC. Typos are tolerated; the last word may be incomplete.",
         examples=["lihgthouse keeper"],
     ),
 ]
 
 
 class SearchQuery(_Narrowed):
-    """What to search for, among which books, in which order, and which page of what is found."""
+    """Query, filters, order and page."""
 
     q: SearchText
-    limit: Limit = Field(20, description="How many on a page at most.")
+    limit: Limit = Field(20, description="Maximum number of books on a page.")
     cursor: str | None = Field(None, pattern=PLACE, description=_CURSOR)
     category: Slug | None = Field(None, description=_CATEGORY)
-    in_stock: bool | None = Field(None, description="Only books that can be bought, or only books that cannot.")
+    in_stock: bool | None = Field(None, description="`true`: only books in stock; `false`: only sold-out books.")
     sort: SearchSort = Field(
         "relevance",
-        description="The order of what is found: the best first, or as GET /books has it.",
+        description="Order of the results: best match first, or as in GET /books.",
         json_schema_extra=_named(*get_args(SearchSort)),
     )
 
@@ -269,29 +270,31 @@ class SearchQuery(_Narrowed):
         return math.ceil(len(self.q) / 200) + self.facets
 
 
-_EXCLUDE = "`id`s of books that are not to be in the list, nor other editions of them: what the reader has."
-_EXCLUDE_IN_ADDRESS = f"{_EXCLUDE} Once for each: `exclude=7&exclude=8`."
+_EXCLUDE = "`id`s of books to leave out, with all their editions, such as books that the reader already has."
+_EXCLUDE_IN_ADDRESS = f"{_EXCLUDE} Repeat the parameter: `exclude=7&exclude=8`."
 
 
 class PopularQuery(Question):
-    """How long the list is to be."""
+    """Length of the list."""
 
-    limit: Limit = Field(10, description="How many at most.")
+    limit: Limit = Field(10, description="Maximum number of books.")
 
 
 class ListQuery(Question):
-    """What a list of recommendations is to be like."""
+    """Filters and options of a list of recommendations."""
 
-    limit: Limit = Field(10, description="How many at most.")
+    limit: Limit = Field(10, description="Maximum number of books.")
     category: Slug | None = Field(None, description=_CATEGORY)
-    min_price: Amount | None = Field(None, description="At least this price, in the book's currency.", examples=[10])
-    max_price: Amount | None = Field(None, description="At most this price, in the book's currency.", examples=[19.99])
+    min_price: Amount | None = Field(
+        None, description="Minimum price (inclusive), in the book's own currency.", examples=[10]
+    )
+    max_price: Amount | None = Field(
+        None, description="Maximum price (inclusive), in the book's own currency.", examples=[19.99]
+    )
     min_rating: Stars | None = Field(
-        None, description="At least so many stars; books without stars are left out then.", examples=[4]
+        None, description="Minimum number of stars. Excludes books without stars.", examples=[4]
     )
-    in_stock: bool = Field(
-        True, description="Books that can be bought alone; `false`: those that are sold out may be in the list too."
-    )
+    in_stock: bool = Field(True, description="`true`: only books in stock; `false`: sold-out books as well.")
     exclude: list[Id] = Field(
         [],
         max_length=MAX_EXCLUDED_IN_ADDRESS,
@@ -300,8 +303,7 @@ class ListQuery(Question):
     )
     diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER] = Field(
         0,
-        description="0: the nearest books; towards 1 it counts more and more against a book that it is like one above "
-        "it in the list.",
+        description="0: the most similar books. The closer to 1, the less the books in the list resemble each other.",
         examples=[0.3],
     )
 
@@ -333,12 +335,12 @@ class _ListRequest(ListQuery):
 
 
 class BatchRequest(_ListRequest):
-    """Which books to find neighbours for."""
+    """Which books to find similar books for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"book_ids": [1, 2, 3], "limit": 10}]})
 
     book_ids: list[Id] = Field(
-        min_length=1, max_length=MAX_BATCH, description="`id`s of known books.", examples=[[1, 2, 3]]
+        min_length=1, max_length=MAX_BATCH, description="`id`s of existing books.", examples=[[1, 2, 3]]
     )
 
     @property
@@ -348,25 +350,25 @@ class BatchRequest(_ListRequest):
 
 
 class ReaderRequest(_ListRequest):
-    """What a reader likes (`liked`), or what the next book is to be about (`text`): one of the two, not both."""
+    """Either books that the reader likes (`liked`), or what the next book should be about (`text`)."""
 
     # In words alone: of a `oneOf` beside properties, generators of clients make nothing, or leave the route out.
     model_config = ConfigDict(json_schema_extra={"examples": [{"liked": [1, 2], "limit": 10, "max_price": 19.99}]})
 
     # Examples of one would go into the same generated body as those of the other.
     liked: list[Id] | None = Field(
-        None, min_length=1, max_length=MAX_BATCH, description="`id`s of known books; give either this or `text`."
+        None, min_length=1, max_length=MAX_BATCH, description="`id`s of existing books. Send either this or `text`."
     )
     text: str | None = Field(
         None,
         min_length=1,
         max_length=MAX_TEXT,
         pattern=_INKED,
-        description="What the books are to be about, in any words; give either this or `liked`.",
+        description="What the books should be about, in any words. Send either this or `liked`.",
     )
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if (self.liked is None) == (self.text is None):
-            raise ValueError("Give either liked (ids of books) or text, one of the two.")
+            raise ValueError("Send exactly one of: liked (ids of books), text.")
         return self

@@ -11,7 +11,11 @@ from pydantic_core import to_json
 from serving.digits import MAX_ID
 
 DataVersion = Annotated[
-    str, Field(description="Changes whenever the catalogue changes: answers of one version agree.", examples=["50"])
+    str,
+    Field(
+        description="Changes whenever the catalogue changes. Responses with the same version agree with each other.",
+        examples=["50"],
+    ),
 ]
 
 
@@ -44,249 +48,252 @@ class Answer(BaseModel):
 
 
 class Book(Answer):
-    """A book as the catalogue keeps it."""
+    """A book of the catalogue."""
 
-    id: BookId = Field(description="Ours; stays the same for as long as the book is known.", examples=[1])
-    source: str = Field(description="The shop that it was found in.", examples=["books_toscrape"])
-    source_id: str = Field(description="The shop's own key: the UPC where there is one.", examples=["4f0bfbd7a6bd4c3f"])
+    id: BookId = Field(description="Our id of the book. It never changes.", examples=[1])
+    source: str = Field(description="The shop, file or API that the book comes from.", examples=["books_toscrape"])
+    source_id: str = Field(description="The shop's own key: the UPC if there is one.", examples=["4f0bfbd7a6bd4c3f"])
     upc: str | None = Field(
-        description="Universal product code; null where the shop shows none.", examples=["4f0bfbd7a6bd4c3f"]
+        description="Universal Product Code; null if the shop shows none.", examples=["4f0bfbd7a6bd4c3f"]
     )
-    title: str = Field(examples=["The Lighthouse at the End of Winter"], description="Whole, as on its page.")
-    category: str = Field(description="Slug; what `?category=` takes.", examples=["science-fiction"])
-    category_name: str = Field(description="The category as readers see it.", examples=["Science Fiction"])
-    price: float = Field(description="In units of `currency`, at most two decimals.", examples=[51.77])
-    currency: str = Field(description="ISO 4217.", examples=["GBP"])
-    rating: Stars | None = Field(description="Stars, 1 to 5; null where the shop shows none.", examples=[4])
-    stock: Few | None = Field(description="Copies at hand; null where the shop says only whether any.", examples=[22])
-    in_stock: bool = Field(description="Whether it can be bought.")
+    title: str = Field(
+        examples=["The Lighthouse at the End of Winter"], description="Full title, as on the shop's page."
+    )
+    category: str = Field(
+        description="Slug of the category, for the parameter `category`.", examples=["science-fiction"]
+    )
+    category_name: str = Field(description="Name of the category, for display.", examples=["Science Fiction"])
+    price: float = Field(description="Price in units of `currency`, with up to two decimals.", examples=[51.77])
+    currency: str = Field(description="Currency code (ISO 4217).", examples=["GBP"])
+    rating: Stars | None = Field(description="Stars, 1 to 5; null if the shop shows none.", examples=[4])
+    stock: Few | None = Field(description="Number of copies; null if the shop does not count them.", examples=[22])
+    in_stock: bool = Field(description="Whether the book can be bought.")
     description: str | None = Field(
-        description="Plain text from the shop: escape it before it goes into a page.",
+        description="Blurb, as plain text from the shop. Escape it before you insert it into HTML.",
         examples=["A keeper alone with the sea finds a letter that was never meant for her."],
     )
-    num_reviews: Few | None = Field(
-        description="How many readers reviewed it in the shop; null where it does not say.", examples=[0]
-    )
+    num_reviews: Few | None = Field(description="Number of reviews in the shop; null if it does not say.", examples=[0])
     url: str = Field(
-        description="The book's page in the shop.", examples=["http://shop.example/catalogue/book_1/index.html"]
+        description="URL of the book's page in the shop.", examples=["http://shop.example/catalogue/book_1/index.html"]
     )
     image_url: str | None = Field(
-        description="Its cover, a whole address in the shop; null where it shows none.",
+        description="URL of the cover in the shop; null if there is none.",
         examples=["http://shop.example/media/1.jpg"],
     )
-    first_seen_at: datetime = Field(description="When a crawl first saw it, UTC.")
-    last_seen_at: datetime = Field(description="When a crawl last saw it, UTC.")
-    updated_at: datetime = Field(description="When anything about it last changed, UTC.")
+    first_seen_at: datetime = Field(description="When a crawl first saw the book.")
+    last_seen_at: datetime = Field(description="When a crawl last saw the book.")
+    updated_at: datetime = Field(description="When any field of the book last changed.")
     delisted_at: datetime | None = Field(
-        description="When the shop stopped showing it, UTC; null while it is listed. Never listed or recommended then.",
+        description="When the shop stopped showing the book; null while it is listed. A delisted book is in no list.",
         examples=[None],
     )
 
 
 class CategoryCount(Answer):
-    """How many books a category has."""
+    """Number of books of a category."""
 
-    category: str = Field(description="Slug; what `category=` takes.", examples=["science-fiction"])
-    category_name: str = Field(description="The category as readers see it.", examples=["Science Fiction"])
-    books: int = Field(description="How many.", examples=[16])
+    category: str = Field(description="Slug, for the parameter `category`.", examples=["science-fiction"])
+    category_name: str = Field(description="Name for display.", examples=["Science Fiction"])
+    books: int = Field(description="Number of books.", examples=[16])
 
 
 class RatingCount(Answer):
-    """How many books have that many stars."""
+    """Number of books with a rating."""
 
     rating: Stars | None = Field(description="Stars, 1 to 5; null: the shop shows none.", examples=[4])
-    books: int = Field(description="How many.", examples=[179])
+    books: int = Field(description="Number of books.", examples=[179])
 
 
 class PriceCount(Answer):
-    """How many books have a price within a band; bands without a book are left out."""
+    """Number of books in a price band. Empty bands are left out."""
 
-    min_price: float = Field(description="Lowest price of the band; what `min_price=` takes.", examples=[10.0])
+    min_price: float = Field(description="Lowest price of the band, for the parameter `min_price`.", examples=[10.0])
     max_price: float | None = Field(
-        description="Highest price of the band; what `max_price=` takes; null: there is none.", examples=[19.99]
+        description="Highest price of the band, for the parameter `max_price`; null: no upper end.", examples=[19.99]
     )
-    books: int = Field(description="How many.", examples=[196])
+    books: int = Field(description="Number of books.", examples=[196])
 
 
 class StockCount(Answer):
-    """How many books can be bought, or cannot."""
+    """Number of books that are in stock, or sold out."""
 
-    in_stock: bool = Field(description="Whether they can be bought.", examples=[True])
-    books: int = Field(description="How many.", examples=[812])
+    in_stock: bool = Field(description="Whether these books can be bought.", examples=[True])
+    books: int = Field(description="Number of books.", examples=[812])
 
 
 class Facets(Answer):
-    """What there is to choose from: each facet counts the books that pass all filters but those on itself."""
+    """Counts for filter menus. Each facet counts the books that pass all filters except its own."""
 
-    category: list[CategoryCount] = Field(description="The largest first.")
-    rating: list[RatingCount] = Field(description="From five stars down; those without any last.")
-    price: list[PriceCount] = Field(description="From the cheapest band up.")
-    in_stock: list[StockCount] = Field(description="Those that can be bought first.")
+    category: list[CategoryCount] = Field(description="Largest first.")
+    rating: list[RatingCount] = Field(description="From five stars down; books without stars last.")
+    price: list[PriceCount] = Field(description="Cheapest band first.")
+    in_stock: list[StockCount] = Field(description="Books in stock first.")
 
 
 class BookPage(Answer):
     """One page of the catalogue."""
 
-    items: list[Book] = Field(description="In the order that `sort` asks for.")
+    items: list[Book] = Field(description="Books in the order of `sort`.")
     next: str | None = Field(
-        description="`cursor` of the next page, a text to be passed on as it is; null on the last.", examples=["20"]
+        description="`cursor` of the next page, an opaque string; null on the last page.", examples=["20"]
     )
-    total: int = Field(description="Books that pass the filters, on all pages.", examples=[1000])
-    facets: Facets | None = Field(None, description="Null unless `facets=true` asks for them.")
+    total: int = Field(description="Number of books that pass the filters, on all pages.", examples=[1000])
+    facets: Facets | None = Field(None, description="Null unless the request has `facets=true`.")
     data_version: DataVersion
 
 
 class State(Answer):
-    """What held of a book from one crawl's sighting to another's."""
+    """Price, stars and stock of a book in one period."""
 
-    held_from: datetime = Field(description="When a crawl first saw it so, UTC.")
+    held_from: datetime = Field(description="When a crawl first saw these values.")
     held_until: datetime | None = Field(
-        description="When a crawl first saw it otherwise, UTC; null: it holds.", examples=[None]
+        description="When a crawl first saw other values; null: these are the present ones.", examples=[None]
     )
-    price: float = Field(description="In units of the book's `currency`.", examples=[51.77])
-    rating: Stars | None = Field(description="Stars, 1 to 5; null where the shop showed none.", examples=[4])
-    stock: Few | None = Field(description="Copies at hand; null where the shop did not count.", examples=[22])
-    previous_price: float | None = Field(description="Before; null in the first state.", examples=[49.5])
-    previous_rating: Stars | None = Field(description="Before; null in the first state too.", examples=[4])
-    previous_stock: Few | None = Field(description="Before; null in the first state too.", examples=[20])
+    price: float = Field(description="Price in units of `currency`.", examples=[51.77])
+    rating: Stars | None = Field(description="Stars, 1 to 5; null if the shop showed none.", examples=[4])
+    stock: Few | None = Field(description="Number of copies; null if the shop did not count them.", examples=[22])
+    previous_price: float | None = Field(description="Price before; null in the first period.", examples=[49.5])
+    previous_rating: Stars | None = Field(description="Stars before; null in the first period, too.", examples=[4])
+    previous_stock: Few | None = Field(description="Copies before; null in the first period, too.", examples=[20])
 
 
 class History(Answer):
-    """How price, stars and stock of a book changed."""
+    """The history of price, stars and stock of a book."""
 
-    book_id: BookId = Field(examples=[1], description="The book asked about.")
-    currency: str = Field(description="ISO 4217, of all the prices.", examples=["GBP"])
-    items: list[State] = Field(description="Oldest first; the last is what holds.")
+    book_id: BookId = Field(examples=[1], description="`id` of the book.")
+    currency: str = Field(description="Currency code (ISO 4217) of all prices.", examples=["GBP"])
+    items: list[State] = Field(description="Oldest first; the last item is the present state.")
     data_version: DataVersion
 
 
 class Piece(Answer):
-    """A part of a text. All pieces of a text, put together, are the text."""
+    """A part of a text. All pieces in a row are the whole text."""
 
-    text: str = Field(description="Plain text from the shop: escape it before it goes into a page.", examples=["The "])
-    is_match: bool = Field(description="Whether it is what was searched for: show it marked.", examples=[False])
+    text: str = Field(
+        description="Plain text from the shop. Escape it before you insert it into HTML.", examples=["The "]
+    )
+    is_match: bool = Field(description="Whether this piece matches the query, for highlighting.", examples=[False])
 
 
 class Matched(Answer):
-    """Where a book has what was searched for."""
+    """Where a book matches the query."""
 
     terms: list[str] = Field(
-        description="The words of `q` that were found, in small letters and as they were sought; not those that only "
-        "were near in the model's space.",
+        description="The words of `q` that were found in the book, in lower case and spelt as in `q`.",
         examples=[["lighthouse", "keeper"]],
     )
     title: list[Piece] = Field(
-        description="The whole title in pieces.",
+        description="The full title, in pieces.",
         examples=[[{"text": "The ", "is_match": False}, {"text": "Lighthouse", "is_match": True}]],
     )
     snippet: list[Piece] = Field(
-        description="The part of the description that has the most of it, in pieces; `…` where it is cut. Empty "
-        "without a description.",
+        description="The part of the description with the most matches, in pieces; `…` where it is cut. Empty if "
+        "there is no description.",
         examples=[[{"text": "A ", "is_match": False}, {"text": "keeper", "is_match": True}]],
     )
 
 
 class SearchItem(Book):
-    """A book that was found."""
+    """A book that matches the query."""
 
-    score: float = Field(description="How well it fits, 0 to 1; higher fits better.", examples=[0.62])
-    matched: Matched = Field(description="What of the question stands where in it.")
+    score: float = Field(description="How well the book matches, 0 to 1; higher is better.", examples=[0.62])
+    matched: Matched = Field(description="The matches, for highlighting.")
 
 
 class SearchPage(Answer):
-    """One page of what was found."""
+    """One page of search results."""
 
-    items: list[SearchItem] = Field(description="The best first, or in the order that `sort` asks for.")
+    items: list[SearchItem] = Field(description="Best match first, or in the order of `sort`.")
     next: str | None = Field(
-        description="`cursor` of the next page, a text to be passed on as it is; null on the last.", examples=["20"]
+        description="`cursor` of the next page, an opaque string; null on the last page.", examples=["20"]
     )
     total: int = Field(
-        description="Books with a word of `q` that pass the filters, on all pages; of more than 2,000 of these only "
-        "the best 2,000 are looked at.",
+        description="Number of matching books that pass the filters, on all pages. Of more than 2,000 matches only "
+        "the best 2,000 are considered.",
         examples=[37],
     )
     facets: Facets | None = Field(
-        None, description="Of the books with a word of `q`, the best 2,000. Null unless `facets=true` asks for them."
+        None, description="Counts over the best 2,000 matches. Null unless the request has `facets=true`."
     )
-    model: ModelRef = Field(description="The one whose space was searched.")
+    model: ModelRef = Field(description="The model that searched.")
     data_version: DataVersion
 
 
 class Category(Answer):
-    """A category that has a listed book."""
+    """A category with at least one listed book."""
 
-    category: str = Field(description="Slug; what `/books?category=` takes.", examples=["science-fiction"])
-    category_name: str = Field(description="The category as readers see it.", examples=["Science Fiction"])
-    books: int = Field(description="Listed books in it.", examples=[16])
-    in_stock: int = Field(description="Those of them that can be bought.", examples=[16])
+    category: str = Field(description="Slug, for the parameter `category`.", examples=["science-fiction"])
+    category_name: str = Field(description="Name for display.", examples=["Science Fiction"])
+    books: int = Field(description="Number of listed books.", examples=[16])
+    in_stock: int = Field(description="How many of them are in stock.", examples=[16])
 
 
 class Categories(Answer):
-    """All categories, by name."""
+    """All categories, sorted by name."""
 
-    items: list[Category] = Field(description="Those with a listed book.")
-    total: int = Field(description="How many categories.", examples=[50])
+    items: list[Category] = Field(description="Categories with at least one listed book.")
+    total: int = Field(description="Number of categories.", examples=[50])
     data_version: DataVersion
 
 
 class ModelRef(Answer):
-    """Which model answered."""
+    """The model that answered."""
 
-    name: str = Field(description="Registered name.", examples=["tfidf_model"])
-    version: str = Field(description="Registered version.", examples=["3"])
-    run_id: str = Field(description="The MLflow run that made it.", examples=["5a1f0c6e4f0b4e5c9d7d3a1be2f0c1aa"])
+    name: str = Field(description="Name in the registry.", examples=["tfidf_model"])
+    version: str = Field(description="Version in the registry.", examples=["3"])
+    run_id: str = Field(description="MLflow run that trained it.", examples=["5a1f0c6e4f0b4e5c9d7d3a1be2f0c1aa"])
 
 
 class ChampionFacts(ModelRef):
-    """The model in use, and where it comes from."""
+    """The model in use."""
 
-    books: int = Field(description="How many books it was trained on and can recommend.", examples=[1000])
+    books: int = Field(description="Number of books that it was trained on.", examples=[1000])
     tags: dict[str, str] = Field(
-        description="Each where it is known: the `data_version` that it was trained on, `judged_against` which version "
-        "and `judged_by` what, and when it was `promoted_at`, UTC.",
+        description="If known: `data_version` that it was trained on, `judged_against` (the version it was compared "
+        "with), `judged_by` (what compared them) and `promoted_at` (when).",
         examples=[{"data_version": "50", "judged_against": "2"}],
     )
     figures: dict[str, float] = Field(
-        description="How it was judged: the metrics of its MLflow run.",
+        description="The metrics of its MLflow run.",
         examples=[{"coverage": 1.0, "largest_exposure": 0.026}],
     )
-    registered_at: datetime = Field(description="When its version was registered, UTC.")
-    serving_since: datetime = Field(description="When this server took it up, UTC.")
+    registered_at: datetime = Field(description="When this version was registered.")
+    serving_since: datetime = Field(description="When this server loaded it.")
     is_confirmed: bool = Field(
-        description="Whether the registry has named it as champion since this server began. False: the registry has "
-        "not answered yet, and this is the copy of the one last in use.",
+        description="Whether the registry has confirmed it as champion since this server started. False: the registry "
+        "has not responded yet, and this is the local copy of the last champion.",
         examples=[True],
     )
 
 
 class Why(Answer):
-    """One thing that the two books share."""
+    """One reason: something that the two books share."""
 
     kind: Literal["term", "category", "embedding", "terms"] = Field(
-        description="`term`, `category`, `embedding` (what the texts are about, past words; a book that came after the "
-        "training has none in a model with sentence embeddings), or `terms`: the rest.",
+        description="`term` (a word), `category`, `embedding` (similar topics), or `terms` (all remaining words "
+        "together). With a sentence-embedding model, books added after the training have no `embedding`.",
         examples=["term"],
     )
     value: str = Field(
-        description="For readers, in English but for the shop's own words: of a `term` the word, of a `category` its "
-        "`category_name`, of `embedding` always `similar subjects`, of `terms` how many there are, as `11 more`.",
+        description="For display. `term`: the word; `category`: its `category_name`; `embedding`: always `similar "
+        "subjects`; `terms`: how many words, such as `11 more`.",
         examples=["lighthouse"],
     )
-    share: float = Field(description="How much of the score it makes, in the score's own unit.", examples=[0.13])
+    share: float = Field(description="Its part of the score. The shares add up to the score.", examples=[0.13])
 
 
 class Recommendation(Answer):
-    """A book and why it is here."""
+    """A recommended book, with reasons."""
 
     book: Book = Field(
-        description="All of it.", examples=[{"id": 12, "title": "Letters from a Lighthouse Keeper", "price": 19.5}]
+        description="The book.", examples=[{"id": 12, "title": "Letters from a Lighthouse Keeper", "price": 19.5}]
     )
     score: float = Field(
-        description="Nearness, 0 to 1; higher is nearer. 0 for what `fallback` names.", examples=[0.42]
+        description="Similarity, 0 to 1; higher is more similar. 0 for items of the `fallback`.", examples=[0.42]
     )
     why: list[Why] = Field(
-        description="The largest reasons first, then the rest as one (`terms`); their shares add up to the score. "
-        "Empty for what `fallback` names.",
+        description="Reasons, largest first; the remaining words come last as one reason (`terms`). Empty for items "
+        "of the `fallback`.",
         examples=[
             [
                 {"kind": "embedding", "value": "similar subjects", "share": 0.21},
@@ -305,45 +312,46 @@ Fallback = Literal["well_rated_in_category", "well_rated"]
 
 class _List(Answer):
     items: list[Recommendation] = Field(
-        description="Nearest first, or, with `diversity`, in the order of choice; then what `fallback` names. `limit` "
-        "of them, or all that pass the filters; never what was asked about or excluded, never a delisted book, and of "
-        "several editions of a work one."
+        description="Most similar first (with `diversity`, in the order of selection), then the items of the "
+        "`fallback`. Up to `limit` items; fewer only if fewer books pass the filters. Without the book of the "
+        "request, excluded books and delisted books, and with only one edition of each work."
     )
     reason: Emptiness | None = Field(
         None,
-        description="Why near books do not fill the list: `no_book_passes` (there is none but those excluded that "
-        "passes the filters, and no item: ask with wider ones), `not_in_model` (the book came seconds ago; ask again), "
-        "`nothing_in_common` (no book that passes the filters shares anything with it) or `little_in_common` (too few "
-        "do). Null when they do, or when the list has all books that pass.",
+        description="Why similar books do not fill the list. `no_book_passes`: no book passes the filters, `items` is "
+        "empty; use wider filters. `not_in_model`: the book was added seconds ago; retry. `nothing_in_common`: no "
+        "book that passes the filters is similar. `little_in_common`: too few are. Null if similar books fill the "
+        "list, or if it already has all books that pass.",
         examples=[None],
     )
     fallback: Fallback | None = Field(
         None,
-        description="What the items with a score of 0 are, after the near ones: the best rated books that pass the "
-        "filters, those of the book's own category first. `well_rated_in_category`: all are of that; `well_rated`: not "
-        "all. Null when there are no such items.",
+        description="What fills the end of the list, with a score of 0: the best rated books that pass the filters, "
+        "the book's own category first. `well_rated_in_category`: all of them are from that category; `well_rated`: "
+        "not all. Null if there are no such items.",
         examples=[None],
     )
 
 
 class BookRecommendations(_List):
-    """The list of one book of a batch."""
+    """The recommendations for one book of a batch."""
 
-    book_id: BookId = Field(examples=[1], description="The book asked about.")
+    book_id: BookId = Field(examples=[1], description="`id` of the book of the request.")
 
 
 class _Versions(Answer):
-    model: ModelRef = Field(description="The one that all of this answer is from.")
+    model: ModelRef = Field(description="The model that answered.")
     data_version: DataVersion
     ranked_data_version: str | None = Field(
-        description="The state of the catalogue whose books were ranked. For some seconds after a load it is an "
-        "earlier one than `data_version`: books that left are gone already, new ones are not there yet. Null while "
-        "the server has not read the catalogue since it began.",
+        description="The data version that was ranked. For some seconds after a load it is older than `data_version`: "
+        "delisted books are already gone, new books are not there yet. Null until the server has read the catalogue "
+        "for the first time.",
         examples=["50"],
     )
 
     @computed_field(  # type: ignore[prop-decorator]  # as pydantic documents it
-        description="What /feedback takes as `recommendation_id`. It names model and catalogue, not this one answer.",
+        description="`recommendation_id` for POST /feedback. It names the model and the data version, not this one "
+        "response.",
         examples=["tfidf_model/3@50"],
     )
     @property
@@ -352,7 +360,7 @@ class _Versions(Answer):
 
 
 class Recommendations(BookRecommendations, _Versions):
-    """Books like one book."""
+    """Books similar to one book."""
 
 
 class ReaderRecommendations(_List, _Versions):
@@ -360,40 +368,40 @@ class ReaderRecommendations(_List, _Versions):
 
 
 class BatchRecommendations(_Versions):
-    """Books like each of several books."""
+    """Books similar to each of several books."""
 
-    results: list[BookRecommendations] = Field(description="One for each id asked, in the order asked.")
+    results: list[BookRecommendations] = Field(description="One for each id of the request, in the same order.")
 
 
 class Prediction(Answer):
-    """The ids of the books like a book; the headers name model and data version."""
+    """Ids of books similar to a book. The headers name the model and the data version."""
 
-    book_id: BookId = Field(examples=[1], description="The book asked about.")
-    ids: list[BookId] = Field(description="Nearest first; listed books alone.", examples=[[12, 7, 30]])
+    book_id: BookId = Field(examples=[1], description="`id` of the book of the request.")
+    ids: list[BookId] = Field(description="Most similar first; only listed books.", examples=[[12, 7, 30]])
 
 
 class Health(Answer):
-    """The process answers."""
+    """The process is alive."""
 
-    status: Literal["ok"] = Field("ok", description="Nothing else.")
+    status: Literal["ok"] = Field("ok", description="Always `ok`.")
 
 
 class Check(Answer):
-    """What one dependency said."""
+    """The state of one dependency."""
 
-    ok: bool = Field(description="Whether it does what it is needed for.")
-    detail: str = Field(description="What it said, or what is wrong.", examples=["tfidf_model version 3"])
+    ok: bool = Field(description="Whether it works.")
+    detail: str = Field(description="Its state, or what is wrong.", examples=["tfidf_model version 3"])
 
 
 class Readiness(Answer):
-    """Every dependency, asked just now."""
+    """The state of every dependency, checked for this request."""
 
     status: Literal["ready", "not ready"] = Field(
-        description="`ready` while books and recommendations are answered, even if the registry is away or the "
-        "disk full."
+        description="`ready` while books and recommendations can be answered, even if the registry is down or the disk "
+        "is full."
     )
     checks: dict[str, Check] = Field(
-        description="By dependency.",
+        description="One entry per dependency.",
         examples=[
             {
                 "database": {"ok": True, "detail": "data version 50, in 2 ms"},

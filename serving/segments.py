@@ -31,46 +31,47 @@ SEGMENT_ID = "^[0-9]{1,9}-[1-9][0-9]?$"
 
 
 class Segment(Answer):
-    """Books that are about like things."""
+    """A group of books about similar things."""
 
     id: str = Field(
-        description="What /segments/{segment_id} takes: the version of the model, and the place of the segment in it.",
+        description="Id for /segments/{segment_id}: the version of the model and a number.",
         examples=["3-1"],
     )
     name: str = Field(
-        description="Its strongest terms, for people; two may be alike.", examples=["lighthouse, storm, harbour"]
+        description="Its strongest terms, for display. Two segments may have the same name.",
+        examples=["lighthouse, storm, harbour"],
     )
     terms: list[str] = Field(
-        description="The terms that set it apart, the strongest first, as readers would write them.",
+        description="The terms that distinguish it, strongest first, spelt as in texts.",
         examples=[["lighthouse", "storm", "harbour", "sailor"]],
     )
-    books: int = Field(description="Listed books in it.", examples=[64])
-    in_stock: int = Field(description="Those of them that can be bought.", examples=[61])
+    books: int = Field(description="Number of listed books in it.", examples=[64])
+    in_stock: int = Field(description="How many of them are in stock.", examples=[61])
 
 
 class SegmentWithExamples(Segment):
-    """A segment, and what is in it."""
+    """A segment with example books."""
 
-    examples: list[Book] = Field(description=f"Up to {EXAMPLES} books, the most typical first; sold out ones last.")
+    examples: list[Book] = Field(description=f"Up to {EXAMPLES} books, most typical first, sold-out ones last.")
 
 
 class Segments(Answer):
     """All segments of the catalogue."""
 
-    items: list[SegmentWithExamples] = Field(description="The largest first.")
-    total: int = Field(description="How many segments.", examples=[22])
-    model: ModelRef = Field(description="The one that learned them.")
+    items: list[SegmentWithExamples] = Field(description="Largest first.")
+    total: int = Field(description="Number of segments.", examples=[22])
+    model: ModelRef = Field(description="The model that learned the segments.")
     data_version: DataVersion
 
 
 class SegmentPage(Answer):
     """One page of the books of a segment."""
 
-    segment: Segment = Field(description="All of it, whatever the filter.")
+    segment: Segment = Field(description="The whole segment, not only the books that pass the filter.")
     items: list[Book] = Field(description="In order of `id`.")
-    next: str | None = Field(description="`cursor` of the next page; null on the last.", examples=["20"])
+    next: str | None = Field(description="`cursor` of the next page; null on the last page.", examples=["20"])
     total: int = Field(description="Books that pass the filter, on all pages.", examples=[64])
-    model: ModelRef = Field(description="The one that learned the segment.")
+    model: ModelRef = Field(description="The model that learned the segment.")
     data_version: DataVersion
 
 
@@ -115,16 +116,14 @@ def books_of(champion: Champion, segment_id: str, in_stock: bool | None) -> tupl
     if version != champion.version.version:
         raise problems.Problem(
             "other-model",
-            f"Segment {segment_id} is of version {version} of the model, and version {champion.version.version} is in "
-            "use. GET /segments lists its segments.",
+            f"Segment {segment_id} belongs to model version {version}; version {champion.version.version} is in use. "
+            "GET /segments lists its segments.",
         )
     for segment, listed, has_stock in _shelves(champion):
         if segment.id == f"{version}-{int(number)}":
             chosen = listed if in_stock is None else listed[has_stock == in_stock]
             return segment, sorted(champion.lineup.grown.ids[chosen].tolist())
-    raise problems.Problem(
-        "unknown-segment", f"No segment has the id {segment_id}. GET /segments lists those there are."
-    )
+    raise problems.Problem("unknown-segment", f"No segment has the id {segment_id}. GET /segments lists all segments.")
 
 
 def _shelves(champion: Champion) -> list[_Shelf]:
@@ -134,8 +133,8 @@ def _shelves(champion: Champion) -> list[_Shelf]:
     if learned is None:
         raise problems.Problem(
             "no-segments",
-            f"{version.name} version {version.version} has learned no segments: it is of an earlier release, of a "
-            "handful of books, or of so many that it has no embedding. Train it again, or go by /categories.",
+            f"{version.name} version {version.version} has no segments: it was trained by an earlier release, or on "
+            "too few books, or on so many that it has no embedding. Train a new model, or use /categories.",
         )
     segment, nearness = _placed(grown)
     listed = champion.lineup.allowed(Filters())

@@ -1,5 +1,5 @@
-"""How long a request may be, and what is said to who sends more. Constants alone: protocol.py reads them in processes
-that do without Starlette."""
+"""Limits of a request's size, and the details of their problems. Only constants: protocol.py reads them in processes
+that do not import Starlette."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ MAX_ADDRESS_BYTES = 8 * 1024
 MAX_BODY_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 TOO_LONG = {
-    413: f"The body may have {MAX_BODY_BYTES} bytes at most.",
-    414: f"The address may have {MAX_ADDRESS_BYTES} bytes at most.",
-    431: f"The headers may have {MAX_HEADER_BYTES} bytes at most.",
+    413: f"The body may have at most {MAX_BODY_BYTES} bytes.",
+    414: f"The URL may have at most {MAX_ADDRESS_BYTES} bytes.",
+    431: f"The headers may have at most {MAX_HEADER_BYTES} bytes.",
 }

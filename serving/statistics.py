@@ -14,78 +14,82 @@ from serving.schemas import Answer, DataVersion, PriceCount, RatingCount
 
 
 class CurrencyCount(Answer):
-    """How many listed books are priced in a currency."""
+    """Number of listed books with a price in a currency."""
 
-    currency: str = Field(description="ISO 4217.", examples=["GBP"])
-    books: int = Field(description="How many.", examples=[1000])
+    currency: str = Field(description="Currency code (ISO 4217).", examples=["GBP"])
+    books: int = Field(description="Number of books.", examples=[1000])
 
 
 class Prices(Answer):
-    """How prices in one currency are distributed; null where there is none."""
+    """Distribution of the prices in one currency; null if there is no price."""
 
-    currency: str = Field(description="ISO 4217; books in another are left out.", examples=["GBP"])
-    books: int = Field(description="How many books have a price in it.", examples=[1000])
-    min: float | None = Field(description="Lowest.", examples=[10.0])
-    lower_quartile: float | None = Field(description="A quarter of the books cost less.", examples=[22.11])
-    median: float | None = Field(description="Half of the books cost less.", examples=[35.98])
-    upper_quartile: float | None = Field(description="A quarter of the books cost more.", examples=[47.46])
-    max: float | None = Field(description="Highest.", examples=[59.99])
+    currency: str = Field(
+        description="Currency code (ISO 4217). Books in other currencies are not counted.", examples=["GBP"]
+    )
+    books: int = Field(description="Number of books with a price in this currency.", examples=[1000])
+    min: float | None = Field(description="Lowest price.", examples=[10.0])
+    lower_quartile: float | None = Field(description="A quarter of the books are cheaper.", examples=[22.11])
+    median: float | None = Field(description="Half of the books are cheaper.", examples=[35.98])
+    upper_quartile: float | None = Field(description="A quarter of the books are more expensive.", examples=[47.46])
+    max: float | None = Field(description="Highest price.", examples=[59.99])
     mean: float | None = Field(description="Arithmetic mean.", examples=[35.07])
 
 
 class Ratings(Answer):
-    """How stars are distributed."""
+    """Distribution of the stars."""
 
-    mean: float | None = Field(description="Mean of those that are shown; null: none are.", examples=[2.92])
-    counts: list[RatingCount] = Field(description="1 to 5 stars, then null for the books that show none.")
+    mean: float | None = Field(description="Mean of all ratings; null if there is none.", examples=[2.92])
+    counts: list[RatingCount] = Field(description="1 to 5 stars, then null for books without stars.")
 
 
 class Stock(Answer):
-    """Copies and the books that have any."""
+    """Books in stock and number of copies."""
 
-    in_stock: int = Field(description="Listed books that can be bought.", examples=[812])
-    sold_out: int = Field(description="Listed books that cannot.", examples=[188])
-    copies: int = Field(description="All copies that the shops count.", examples=[8585])
+    in_stock: int = Field(description="Number of listed books in stock.", examples=[812])
+    sold_out: int = Field(description="Number of listed books that are sold out.", examples=[188])
+    copies: int = Field(description="Number of copies, as far as the shops count them.", examples=[8585])
 
 
 class Figures(Answer):
-    """How many books, at which prices, with how many stars."""
+    """Counts, prices, stars and stock."""
 
-    books: int = Field(description="Listed books.", examples=[1000])
-    stock: Stock = Field(description="Books and copies at hand.")
-    prices: Prices = Field(description="In the commonest currency.")
-    ratings: Ratings = Field(description="Stars.")
+    books: int = Field(description="Number of listed books.", examples=[1000])
+    stock: Stock = Field(description="Books in stock and copies.")
+    prices: Prices = Field(description="Prices in the most common currency.")
+    ratings: Ratings = Field(description="Distribution of the stars.")
     price_rating_correlation: float | None = Field(
-        description="Pearson's correlation of price and stars, -1 to 1; null where either does not vary.",
+        description="Pearson correlation of price and stars, -1 to 1; null if one of them does not vary.",
         examples=[0.028],
     )
 
 
 class Overview(Figures):
-    """The catalogue in figures."""
+    """Statistics of the catalogue."""
 
-    delisted: int = Field(description="Books that the shops no longer show.", examples=[0])
-    categories: int = Field(description="Categories with a listed book.", examples=[50])
-    sources: list[str] = Field(description="Shops with a listed book.", examples=[["books_toscrape"]])
-    currencies: list[CurrencyCount] = Field(description="The commonest first.")
-    price_bands: list[PriceCount] = Field(description="Books by price in the commonest currency, the cheapest first.")
-    first_seen_at: datetime | None = Field(description="When a crawl first saw a book, UTC; null: never yet.")
-    updated_at: datetime | None = Field(description="When what a shop says of a book last changed, UTC.")
+    delisted: int = Field(description="Number of books that the shops no longer show.", examples=[0])
+    categories: int = Field(description="Number of categories with a listed book.", examples=[50])
+    sources: list[str] = Field(description="Sources with a listed book.", examples=[["books_toscrape"]])
+    currencies: list[CurrencyCount] = Field(description="Most common first.")
+    price_bands: list[PriceCount] = Field(
+        description="Number of books by price, in the most common currency; cheapest first."
+    )
+    first_seen_at: datetime | None = Field(description="When a crawl first saw a book; null if there are no books.")
+    updated_at: datetime | None = Field(description="When any book last changed.")
     data_version: DataVersion
 
 
 class CategoryFigures(Figures):
-    """A category in figures."""
+    """Statistics of a category."""
 
-    category: str = Field(description="Slug; what `/books?category=` takes.", examples=["science-fiction"])
-    category_name: str = Field(description="The category as readers see it.", examples=["Science Fiction"])
+    category: str = Field(description="Slug, for the parameter `category`.", examples=["science-fiction"])
+    category_name: str = Field(description="Name for display.", examples=["Science Fiction"])
 
 
 class CategoryStatistics(Answer):
-    """All categories in figures."""
+    """Statistics of all categories."""
 
-    items: list[CategoryFigures] = Field(description="Those with a listed book, by name.")
-    total: int = Field(description="How many categories.", examples=[50])
+    items: list[CategoryFigures] = Field(description="Categories with a listed book, sorted by name.")
+    total: int = Field(description="Number of categories.", examples=[50])
     data_version: DataVersion
 
 

@@ -112,7 +112,7 @@ class Tokens:
             TokenRefused: it is not signed by us for this API, or its time is over.
         """
         if len(text) > MAX_LENGTH:
-            raise TokenRefused("The access token is too long to be one of ours.")
+            raise TokenRefused("The access token is not valid: it is too long.")
         try:
             token = verified(text, partial(self._key_of, kind))
             _CLAIMS.validate(token.claims)
@@ -122,7 +122,7 @@ class Tokens:
                 raise TokenRefused(
                     "The access token has expired. Refresh it: POST /token/refresh.", "expired-token"
                 ) from error
-            raise TokenRefused("The access token is not valid. Log in again, or refresh it.") from error
+            raise TokenRefused("The access token is not valid. Refresh it, or log in again.") from error
 
     def _key_of(self, kind: str, token: GuestProtocol) -> OctKey:
         if token.headers().get("typ") != kind or "crit" in token.headers():

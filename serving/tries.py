@@ -26,7 +26,7 @@ from serving.quotas import Quota, SharedQuotas
 
 
 class WrongPassword(Problem):
-    """Name and password do not belong together."""
+    """Wrong name or password."""
 
     def __init__(self) -> None:
         super().__init__("wrong-credentials", headers={"WWW-Authenticate": "Bearer"})

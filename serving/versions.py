@@ -24,7 +24,7 @@ RECOMMENDATION_ID = "^[A-Za-z0-9_.-]{1,64}/[0-9]{1,9}@[0-9]{1,15}$"
 VERSION_HEADERS = ("Bookclub-Data-Version", "Bookclub-Model")
 # The `responses=` of a route that checks its freshness; document.py adds the headers that go with it.
 CONDITIONAL: dict[int | str, dict[str, Any]] = {
-    304: {"description": "Nothing changed since the answer whose ETag was sent: that one still holds."}
+    304: {"description": "Not modified: the response with the ETag that you sent is still valid."}
 }
 
 

@@ -13,13 +13,13 @@ from bookclub_platform.cli._terminal import books_connection
 
 @main.group()
 def categories() -> None:
-    """The categories of each source: those that live, and those that are gone."""
+    """The categories of each source, active and retired."""
     keep_audit()
 
 
 @categories.command("list")
 def list_categories() -> None:
-    """Every category with its source, listed books, last crawl and state."""
+    """List every category with its source, listed books, last crawl and state."""
     from bookclub_platform.core.categories import select_states, state_of
 
     with books_connection() as connection:
@@ -32,9 +32,9 @@ def list_categories() -> None:
 
 @categories.command()
 @click.argument("category")
-@click.option("--source", help="Of this source alone; else of every source that has it.")
+@click.option("--source", help="Only of this source. Default: all sources that have the category.")
 def retire(category: str, source: str | None) -> None:
-    """Crawl CATEGORY no more, and delist its books. It stays so until `restore`."""
+    """Stop crawling CATEGORY and delist its books, until `restore`."""
     from bookclub_platform.core.categories import retire as retire_one
     from bookclub_platform.core.categories import sources_of
 
@@ -48,9 +48,9 @@ def retire(category: str, source: str | None) -> None:
 
 @categories.command("restore")
 @click.argument("category")
-@click.option("--source", help="Of this source alone; else of every source that has it.")
+@click.option("--source", help="Only of this source. Default: all sources that have the category.")
 def restore_category(category: str, source: str | None) -> None:
-    """Crawl CATEGORY again. What `retire` had delisted is listed again, until the next crawl tells more."""
+    """Crawl CATEGORY again. The books that `retire` delisted are listed again until the next crawl."""
     from bookclub_platform.core.categories import restore as restore_one
     from bookclub_platform.core.categories import sources_of
 

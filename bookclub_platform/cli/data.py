@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @click.argument("table", type=click.Choice(["books", "observations"]))
 @click.option("--format", "kind", type=click.Choice(["csv", "ndjson", "parquet"]), default="csv", show_default=True)
 @click.option("--output", default="-", show_default=True, type=click.Path(allow_dash=True, dir_okay=False))
-@click.option("--all", "with_delisted", is_flag=True, help="Also the books that are gone, with their observations.")
-@click.option("--spreadsheet-safe", is_flag=True, help="CSV in which no text is run as a formula.")
+@click.option("--all", "with_delisted", is_flag=True, help="Include delisted books and their observations.")
+@click.option("--spreadsheet-safe", is_flag=True, help="Escape CSV so that spreadsheets run no text as formula.")
 def export_table(table: Name, kind: Format, output: str, with_delisted: bool, spreadsheet_safe: bool) -> None:
-    """Write a table as it is at one moment, to a file or the standard output."""
+    """Write a consistent snapshot of a table to a file or to standard output."""
     from bookclub_platform.export import export_chunks, snapshot, write_file
     from bookclub_platform.local.database import open_databases
 
@@ -47,9 +47,9 @@ def export_table(table: Name, kind: Format, output: str, with_delisted: bool, sp
 
 @main.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--spreadsheet-safe", is_flag=True, help="The CSV was exported so.")
+@click.option("--spreadsheet-safe", is_flag=True, help="The CSV was exported with --spreadsheet-safe.")
 def import_table(file: Path, spreadsheet_safe: bool) -> None:
-    """Take FILE, which `bookclub export` wrote, into the database: books first, then observations."""
+    """Load FILE, written by `bookclub export`. Import books first, then observations."""
     import sqlalchemy as sa
 
     from bookclub_platform.ingest import ingest
@@ -66,7 +66,7 @@ def import_table(file: Path, spreadsheet_safe: bool) -> None:
 @main.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup(file: Path) -> None:
-    """Write everything that the platform keeps to FILE (.tar.gz); it may go on working meanwhile."""
+    """Write everything that the platform stores to FILE (.tar.gz). The platform may keep running."""
     from bookclub_platform.local.backup import backup as write
 
     keep_audit()
@@ -78,7 +78,7 @@ def backup(file: Path) -> None:
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def restore(file: Path) -> None:
-    """Fill an empty home from FILE, which `bookclub backup` wrote."""
+    """Fill an empty home from FILE, written by `bookclub backup`."""
     from bookclub_platform.local.backup import restore as read
 
     settings = load_settings()

@@ -17,7 +17,7 @@ def db() -> None:
 
 @db.command()
 def upgrade() -> None:
-    """Make the databases that are missing, and bring the tables to the newest revision; safe to run twice."""
+    """Create missing databases and migrate the tables to the newest revision. Safe to run twice."""
     from bookclub_platform.core.database import current_revision
     from bookclub_platform.local.database import open_databases
 
@@ -26,7 +26,7 @@ def upgrade() -> None:
 
 @db.command()
 def current() -> None:
-    """Tell the revision of the tables, and change nothing. Exit status 1 if they need `bookclub db upgrade`."""
+    """Show the revision of the tables. Exit status 1 if they need `bookclub db upgrade`."""
     from bookclub_platform.core.database import current_revision, head_revision
     from bookclub_platform.local.database import books_address
 

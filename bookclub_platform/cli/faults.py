@@ -14,9 +14,9 @@ from bookclub_platform.core.settings import load_settings
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="For machines: a list of part, is_well, text, mend.")
+@click.option("--json", "as_json", is_flag=True, help="JSON output: a list of part, is_well, text, mend.")
 def doctor(as_json: bool) -> None:
-    """Check every part, and name the mend for each fault."""
+    """Check every part and say how to fix each fault."""
     from bookclub_platform.local.doctor import examine
 
     findings = list(examine(load_settings()))
@@ -32,7 +32,7 @@ def doctor(as_json: bool) -> None:
 
 @main.command()
 def failures() -> None:
-    """What is failed and not mended since, with the cause: assets, partitions, checks. Ends with 1 if there is any."""
+    """What has failed and is not fixed yet: assets, partitions, checks. Exit status 1 if there is anything."""
     import dagster as dg
 
     from bookclub_platform.definitions import build_definitions

@@ -9,20 +9,20 @@ from bookclub_platform.cli._main import main
 from bookclub_platform.cli._terminal import quieten
 from bookclub_platform.core.settings import load_settings
 
-_WHY = click.option("--why", default="by hand", show_default=True, help="Kept with the version.")
+_WHY = click.option("--why", default="by hand", show_default=True, help="Reason, stored with the version.")
 
 
 @main.group()
 def model() -> None:
-    """Versions of the model, and which of them recommends."""
+    """Model versions, and which one is the champion."""
     quieten()
     keep_audit()
 
 
 @model.command("list")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="The newest so many.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Maximum number of versions.")
 def list_versions(limit: int) -> None:
-    """Show the versions, newest first: when, score, state, and what was decided."""
+    """List the versions, newest first, with score, state and decision."""
     from bookclub_platform.model_versions import listed
 
     click.echo(f"{'version':>7}  {'trained (UTC)':<16}  {'score':>6}  {'state':<12}  decision")
@@ -36,7 +36,7 @@ def list_versions(limit: int) -> None:
 @click.argument("version")
 @_WHY
 def promote_version(version: str, why: str) -> None:
-    """Make VERSION the champion, whatever the gate said of it. The API takes it up within seconds."""
+    """Make VERSION the champion, whatever the promotion gate decided. The API loads it within seconds."""
     from bookclub_platform.model_versions import promote
 
     click.echo(f"Version {promote(load_settings(), version, why).version} is the champion.")
@@ -45,7 +45,7 @@ def promote_version(version: str, why: str) -> None:
 @model.command()
 @_WHY
 def rollback(why: str) -> None:
-    """Make the champion before this one the champion again; asked again, the one before that."""
+    """Return to the previous champion. Run it again to go back one more."""
     from bookclub_platform.model_versions import rollback as roll_back
 
     now, before = roll_back(load_settings(), why)

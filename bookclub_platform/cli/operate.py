@@ -27,7 +27,7 @@ def up() -> None:
 
 @main.command()
 def build() -> None:
-    """Materialise everything once, with a progress bar, then end."""
+    """Materialise everything once, with a progress bar, then exit."""
     from bookclub_platform.build import build as materialise
     from bookclub_platform.local.home import check_disk, settle
 
@@ -47,7 +47,7 @@ def build() -> None:
 @main.command()
 @click.argument("categories", nargs=-1)
 def clean(categories: tuple[str, ...]) -> None:
-    """Clean the kept pages again and load the rows, without asking any shop. CATEGORIES are slugs; none means all."""
+    """Clean and load the stored pages again, without any request to a shop. CATEGORIES are slugs; none means all."""
     from bookclub_platform.build import clean as clean_again
 
     settings = load_settings()
@@ -59,7 +59,7 @@ def clean(categories: tuple[str, ...]) -> None:
 
 @main.command()
 def serve() -> None:
-    """Run the API alone."""
+    """Run only the API."""
     from serving.run import run
 
     settings = load_settings()
@@ -67,11 +67,11 @@ def serve() -> None:
 
 
 @main.command()
-@click.option("--books", default=1000, show_default=True, type=click.IntRange(1), help="How many books the shop has.")
+@click.option("--books", default=1000, show_default=True, type=click.IntRange(1), help="Number of books in the shop.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same shop.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
 def sandbox(books: int, seed: int, port: int) -> None:
-    """Run the made-up shop alone."""
+    """Run only the sandbox shop."""
     from bookclub_platform.sandbox import serve as run
 
     run(books=books, seed=seed, host="127.0.0.1", port=port)

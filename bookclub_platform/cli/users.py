@@ -21,10 +21,10 @@ def users() -> None:
 
 @users.command("add")
 @click.argument("username")
-@click.option("--admin", is_flag=True, help="May do all that there is, such as start crawls.")
-@click.option("--readers", is_flag=True, help="May tell its readers apart in feedback: for a shop's server.")
+@click.option("--admin", is_flag=True, help="Give all rights, such as starting crawls.")
+@click.option("--readers", is_flag=True, help="Allow the account to name readers in feedback: for a shop's server.")
 def add_user(username: str, admin: bool, readers: bool) -> None:
-    """Make an account. The password is asked for, or is the first line of standard input."""
+    """Make an account. The password is prompted for, or read from the first line of standard input."""
     from bookclub_platform.users import add
 
     add(load_settings(), username, _password(), admin, ["readers"] if readers else [])
@@ -32,7 +32,7 @@ def add_user(username: str, admin: bool, readers: bool) -> None:
 
 @users.command("list")
 def list_users() -> None:
-    """Show every account."""
+    """List all accounts."""
     from bookclub_platform.users import listed
 
     for user in listed(load_settings()):
@@ -43,7 +43,7 @@ def list_users() -> None:
 @users.command("disable")
 @click.argument("username")
 def disable_user(username: str) -> None:
-    """Shut an account out, at once."""
+    """Disable an account at once."""
     from bookclub_platform.users import disable
 
     disable(load_settings(), username)
@@ -52,7 +52,7 @@ def disable_user(username: str) -> None:
 @users.command("password")
 @click.argument("username")
 def set_password(username: str) -> None:
-    """Give an account another password, which is asked for or comes by standard input, and end its sessions."""
+    """Set a new password, prompted for or read from standard input, and end all sessions of the account."""
     from bookclub_platform.users import set_password as give
 
     give(load_settings(), username, _password())
@@ -60,7 +60,7 @@ def set_password(username: str) -> None:
 
 @users.command("rotate-keys")
 def rotate_keys() -> None:
-    """Sign tokens with a new key; the old ones stay good until their time is over."""
+    """Sign tokens with a new key. Tokens that were signed before stay valid until they expire."""
     from bookclub_platform.users import rotate_keys as rotate
 
     click.echo(f"Tokens are signed with the key {rotate(load_settings())} from now on.")

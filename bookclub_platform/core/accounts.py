@@ -62,14 +62,15 @@ refresh_tokens = sa.Table(
 # What a token may be good for; only a command of the operator's makes an account with `readers` or `admin`.
 SCOPES = {
     "read": "Books, categories, statistics, recommendations.",
-    "export": "The whole catalogue in one answer.",
-    "feedback": "Tell what readers did with recommendations.",
-    "readers": "Tell one's readers apart in what they did, as a shop's server.",
-    "admin": "Start crawls and follow them.",
+    "export": "Export of the whole catalogue.",
+    "feedback": "Send feedback on recommendations.",
+    "readers": "Name the readers in feedback, for a shop's server.",
+    "admin": "Start crawls and see their progress.",
 }
 # ASCII, so that no name can look like another.
-USERNAME = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{2,63}$"
-USERNAME_RULE = "3 to 64 letters, digits and . _ @ + -, beginning with a letter or digit."
+MIN_NAME, MAX_NAME = 3, 64
+USERNAME = rf"^[A-Za-z0-9][A-Za-z0-9._@+-]{{{MIN_NAME - 1},{MAX_NAME - 1}}}$"
+USERNAME_RULE = f"{MIN_NAME} to {MAX_NAME} letters, digits and . _ @ + -, beginning with a letter or digit."
 FOR_ANYONE = ("read", "export", "feedback")
 
 EndedBy = Literal["logout", "password", "reuse", "disabled"]

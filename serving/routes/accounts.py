@@ -32,14 +32,14 @@ router = APIRouter(tags=["Accounts"], responses=problems.responses("database-una
 
 @router.post(
     "/register",
-    summary="Make an account",
+    summary="Register",
     status_code=201,
     responses=problems.responses(
         "weak-password", "registration-closed", "name-taken", 413, 415, "invalid-request", *UNAVAILABLE
     ),
 )
 async def register(asked: Registration, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
-    """An account with the scopes read, export and feedback, logged in at once."""
+    """Makes an account with the scopes read, export and feedback, and logs it in."""
     grant = await accounts.register(asked.username.lower(), asked.password, caller.address)
     return _answer(grant, response)
 
@@ -52,23 +52,23 @@ async def register(asked: Registration, accounts: TheAccounts, caller: TheCaller
 async def login(
     asked: Annotated[LoginForm, Form()], accounts: TheAccounts, caller: TheCaller, response: Response
 ) -> TokenAnswer:
-    """OAuth2's password form, so that Authorize in /docs works: send `username` and `password` as a form, and in
-    `scope` what the token shall be good for (all that the account has, if it is left out)."""
+    """Send `username` and `password` as a form (OAuth2's password flow, so that Authorize in /docs works). `scope`
+    limits the scopes of the token; without it, the token has all scopes of the account."""
     grant = await accounts.login(asked.username.lower(), asked.password, asked.scope.split(), caller.address)
     return _answer(grant, response)
 
 
 @router.post(
     "/token/refresh",
-    summary="Get the next token",
+    summary="Refresh the tokens",
     responses=problems.responses("refresh-refused", 413, 415, "invalid-request"),
 )
 async def refresh(asked: RefreshRequest, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
-    """Takes a refresh token for a new pair of tokens of the same session; the access token before it stays good for
-    its time. Keep the new one. If the answer got lost, ask again within 60 seconds: the same refresh token comes once
-    more, with another access token. One that comes after that, or after its follower was used, was stolen from
-    somebody, so its whole session ends, and the account has to log in again; so it has 30 days after the login in any
-    case. JSON, where OAuth2 has a form."""
+    """Exchanges a refresh token for a new pair of tokens of the same session. Store the new refresh token: the old one
+    is used up. The old access token stays valid until it expires. If the response got lost, send the same refresh token
+    again within 60 seconds: you get the same new refresh token, with another access token. A refresh token that is sent
+    after that, or after its successor was used, is treated as stolen: the whole session ends. A session ends 30 days
+    after login in any case. The body is JSON, unlike in OAuth2."""
     return _answer(await accounts.refresh(asked.refresh_token, caller.address), response)
 
 
@@ -82,9 +82,9 @@ async def refresh(asked: RefreshRequest, accounts: TheAccounts, caller: TheCalle
     responses=problems.responses(413, 415, "invalid-request"),
 )
 async def logout(request: Request, accounts: TheAccounts, caller: TheCaller, asked: Logout | None = None) -> None:
-    """Ends a session: its refresh token at once, its access tokens within 5 seconds. Which one, `refresh_token` says,
-    where it is sent; no access token is needed then, so that an app which was offline for a while logs out too, and one
-    that is not good is answered 204 as well (RFC 7009). Else it is the session of the access token."""
+    """Ends a session: its refresh tokens at once, its access tokens within 5 seconds. With `refresh_token`, it is the
+    session of that token; you need no access token then (so an app that was offline can log out), and an invalid one
+    gets 204 as well (RFC 7009). Without it, it is the session of the access token."""
     if asked is not None and asked.refresh_token is not None:
         await accounts.logout_by(asked.refresh_token, caller.address)
     else:
@@ -99,13 +99,13 @@ async def logout(request: Request, accounts: TheAccounts, caller: TheCaller, ask
     responses=problems.responses("wrong-credentials", "weak-password", 413, 415, "invalid-request", *UNAVAILABLE),
 )
 async def change_password(asked: NewPassword, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
-    """Ends every session of the account, this one too, as /logout does: refresh tokens at once, access tokens within 5
-    seconds. Log in with the new password. `wrong-credentials` says that `old_password` is wrong; the token is good
-    then, and stays so. `weak-password`: the new one is easy to guess, or is the old one."""
+    """Ends all sessions of the account, this one included: refresh tokens at once, access tokens within 5 seconds. Log
+    in with the new password. `wrong-credentials`: `old_password` is wrong; your token stays valid. `weak-password`: the
+    new password is easy to guess, or is the old one."""
     await accounts.change_password(claims, asked.old_password, asked.new_password, caller.address)
 
 
-@router.get(ACCOUNT, summary="One's own account", responses=problems.responses("wrong-credentials"))
+@router.get(ACCOUNT, summary="Your account", responses=problems.responses("wrong-credentials"))
 async def get_account(claims: SignedIn, accounts: TheAccounts, response: Response) -> Account:
     """The account of the token."""
     response.headers["Cache-Control"] = "no-store"
@@ -120,8 +120,8 @@ async def get_account(claims: SignedIn, accounts: TheAccounts, response: Respons
     responses=problems.responses("wrong-credentials", "last-administrator", 413, 415, "invalid-request"),
 )
 async def delete_account(asked: Farewell, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
-    """For good, with the password: its name is free again, its sessions end as /logout ends one, and the feedback that
-    it told is deleted. The only administrator cannot be deleted (409)."""
+    """Deletes the account and its feedback permanently; the password confirms it. Its sessions end as with /logout, and
+    its name becomes free. The only administrator cannot be deleted (409)."""
     await accounts.delete(claims, asked.password, caller.address)
 
 

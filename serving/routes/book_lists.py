@@ -37,13 +37,13 @@ _EXPORTED: dict[str, dict[str, Any]] = {
 
 @router.get(
     "/export",
-    summary="All books at once",
+    summary="Export all books",
     response_class=StreamingResponse,
     responses=problems.responses(
         "data-moved-on", "invalid-request", "export-under-way", "format-absent", "database-unavailable", "busy"
     )
     | CONDITIONAL
-    | {200: {"description": "The books.", "content": _EXPORTED}},
+    | {200: {"description": "The books, streamed.", "content": _EXPORTED}},
 )
 async def export_books(
     query: Annotated[ExportQuery, Query()],
@@ -53,31 +53,29 @@ async def export_books(
     fresh: TheFreshness,
     response: Response,
 ) -> StreamingResponse:
-    """Every listed book with all the fields of `Book`, in order of `id`, all of one state of the catalogue, however
-    long it takes to send. The last column, `also_in`, is a list of the categories that list the book beside its own,
-    with `category`, `category_name` and `last_seen_at` of each, or null: in ndjson a JSON value as the others, in csv
-    and parquet a text with that JSON in it. Asked with the ETag of the last time it answers 304 until something
-    changed.
+    """A consistent snapshot of all listed books, with all fields of `Book`, in order of `id`. The last field,
+    `also_in`, lists the other categories that contain the book, with `category`, `category_name` and `last_seen_at`, or
+    is null; in csv and parquet it is a string with this JSON.
 
-    It is sent while it is read: without `Content-Length`, and without parts by `Range`. It came whole if the body ended
-    as HTTP has it (the last chunk; END_STREAM): clients raise an error otherwise, and parquet then lacks its end.
-    `Bookclub-Books` says how many books there are to come, where that is known. Should it break off: cut what came
-    after the last whole book, and ask for the rest with `after` and `data_version`, and the same `format` and
-    `with_delisted` (csv then comes without its header; a rest in parquet is a file of its own).
+    The response is streamed, without `Content-Length`, and does not support `Range`. `Bookclub-Books` is the number of
+    books, if known. The export is complete if the response ends normally; HTTP clients raise an error otherwise. To
+    resume an interrupted export, drop everything after the last complete book, and send its id as `after`, together
+    with `data_version` and the same `format` and `with_delisted`. A resumed csv has no header; a resumed parquet is a
+    separate file.
 
-    An account has one at a time (429 `export-under-way`): after a connection that was lost without a word, until the
-    server knows of it, which takes a minute at most. Where all places are taken, or the last is kept for who had none
-    in the last 15 minutes, the answer is 503: ask again. It is broken off if it takes less than 1 MiB in a minute,
-    counted unpacked, and after the first minute, if others wait, the slowest of those that take less than 2 MiB a
-    second."""
+    Limits: one export at a time per account (429 `export-under-way`; after a lost connection it can take a minute until
+    the server notices). The server runs a few at a time, and keeps one place for accounts without an export in the last
+    15 minutes; if no place is free, the response is 503. An export is cut off if its client reads less than 1 MiB
+    (uncompressed) in a minute. If others wait, the slowest export below 2 MiB per second is cut off after its first
+    minute."""
     export = await exports.open(claims.user_id, query.format, query.with_delisted, query.after)
     try:
         fresh.check(export.state, None)
         if query.data_version not in {None, export.state.data_version}:
             raise problems.Problem(
                 "data-moved-on",
-                f"The books are of data version {export.state.data_version} now, not of {query.data_version}. Begin "
-                "the export anew.",
+                f"The data version is now {export.state.data_version}, no longer {query.data_version}. Start the "
+                "export again.",
             )
         response.headers["Accept-Ranges"] = "none"
         if (books := _books(counts.stock_of(champion, export.state), query)) is not None:
@@ -97,7 +95,7 @@ def _books(stock: Stock | None, query: ExportQuery) -> int | None:
 
 @router.get(
     "/popular",
-    summary="What readers want",
+    summary="Popular books",
     responses=problems.responses("no-feedback", "invalid-request", "busy") | CONDITIONAL,
 )
 async def list_popular(
@@ -107,8 +105,8 @@ async def list_popular(
     fresh: TheFreshness,
     response: Response,
 ) -> PopularBooks:
-    """The listed books that the most readers clicked, liked or swapped in the last 30 days, by what POST /feedback was
-    told, counted once a minute: each account as one reader, however often it does so. 404 while nobody did."""
+    """The listed books that most readers clicked, liked or swapped in the last 30 days, from the events of POST
+    /feedback. Counted once a minute. Each account counts once per book. 404 if there are no such events."""
     interest = await popular.interest()
     async with catalogue.snapshot() as snapshot:
         books = {row.id: Book.model_validate(row) for row in await snapshot.rows(select_listed(list(interest)))}

@@ -23,7 +23,7 @@ router = APIRouter(tags=["Books"], responses=problems.responses("database-unavai
 
 @router.get(
     "/books",
-    summary="Page through the books",
+    summary="List books",
     responses=problems.responses("other-order", "other-filters", "invalid-request", "busy") | CONDITIONAL,
 )
 async def list_books(
@@ -33,10 +33,9 @@ async def list_books(
     fresh: TheFreshness,
     request: Request,
 ) -> BookPage:
-    """Listed books that pass all the filters, in the order that `sort` names. For the next page ask the same again
-    with `cursor` set to `next`, until that is null. Books that come or go between two pages neither repeat nor hide
-    another. With `facets=true` the page says how many books each further choice would leave, and counts as two
-    requests."""
+    """Listed books that pass all filters. For the next page, send the same request with `cursor` set to `next`, until
+    `next` is null. Pages stay consistent when books are added or removed in between: no book repeats, none is skipped.
+    `facets=true` adds counts for filter menus, and the request counts as two."""
     charge(request, 1 + query.facets)
     page: cursor.Page | None = query.cursor
     filters = query.filters()
@@ -57,13 +56,13 @@ async def list_books(
 
 @router.get(
     "/books/{book_id}",
-    summary="One book",
+    summary="Get a book",
     responses=problems.responses("unknown-book", "invalid-request") | CONDITIONAL,
 )
 async def get_book(
     book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness
 ) -> Book:
-    """The book with that `id`, also when the shop no longer lists it (`delisted_at` then says since when)."""
+    """The book with this `id`, also if it is delisted (see `delisted_at`)."""
     async with catalogue.snapshot() as snapshot:
         row = await _known(snapshot, book_id)
         fresh.check(snapshot, champion)
@@ -72,14 +71,14 @@ async def get_book(
 
 @router.get(
     "/books/{book_id}/history",
-    summary="How a book changed",
+    summary="Get the history of a book",
     responses=problems.responses("unknown-book", "invalid-request") | CONDITIONAL,
 )
 async def get_history(
     book_id: Annotated[BookId, Path()], catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness
 ) -> History:
-    """Price, stars and stock of the book from its first sighting on: one item for each time that any of them changed.
-    The history of a book that is delisted stays."""
+    """Price, stars and stock of the book since it was first seen, with a new item for each change. Also for delisted
+    books."""
     async with catalogue.snapshot() as snapshot:
         book = await _known(snapshot, book_id)
         rows = await snapshot.rows(select_history(book_id))
@@ -89,9 +88,9 @@ async def get_history(
     return History(book_id=book_id, currency=book.currency, items=items, data_version=snapshot.data_version)
 
 
-@router.get("/categories", summary="All categories", responses=problems.responses("busy") | CONDITIONAL)
+@router.get("/categories", summary="List categories", responses=problems.responses("busy") | CONDITIONAL)
 async def list_categories(catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness) -> Categories:
-    """Every category with a listed book, by name, with its counts."""
+    """All categories with a listed book, sorted by name, with counts."""
     async with catalogue.snapshot(catalogue.figures) as snapshot:
         fresh.check(snapshot, champion)
         rows = await counts.categories(snapshot, counts.stock_of(champion, snapshot.state))

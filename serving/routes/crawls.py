@@ -38,12 +38,12 @@ async def start_crawl(
     dagster: TheDagster,
     response: Response,
 ) -> Crawl:
-    """Runs of the Dagster job `crawl` for the categories named, or for all that the shops still have. Each waits its
-    turn: a shop is asked by one run at a time. What comes of it: GET /crawls/{crawl_id}. A 503 with `crawl_id` may
-    have started some of them, or all."""
+    """Starts runs of the Dagster job `crawl` for the given categories, or for all that the shops still have. The runs
+    are queued, because only one run at a time crawls a shop. GET /crawls/{crawl_id} shows the progress. After a 503
+    with `crawl_id`, some or all runs may have been started."""
     known = await dagster.keys()
     if unknown := [key for key in asked.categories or [] if key not in known]:
-        raise problems.Problem("unknown-categories", f"Dagster knows no category {', '.join(unknown)}.")
+        raise problems.Problem("unknown-categories", f"Unknown to Dagster: {', '.join(unknown)}.")
     async with catalogue.snapshot() as snapshot:
         retired = {row.category for row in await snapshot.rows(select_retired_everywhere())}
     wanted = set(asked.categories or known) - (set() if asked.categories else retired)
@@ -58,20 +58,20 @@ async def start_crawl(
     return await _found(dagster, crawl_id)
 
 
-@router.get("/{crawl_id}", summary="How a crawl goes", responses=problems.responses("unknown-crawl", "invalid-request"))
+@router.get("/{crawl_id}", summary="Get a crawl", responses=problems.responses("unknown-crawl", "invalid-request"))
 async def get_crawl(
     crawl_id: Annotated[
         UUID,
-        Path(description="`id` of a crawl that was started here.", examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"]),
+        Path(description="`id` of the crawl, from POST /crawls.", examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"]),
     ],
     claims: Administrator,
     dagster: TheDagster,
 ) -> Crawl:
-    """Its runs, as Dagster has them."""
+    """The state of the crawl and of its runs."""
     return await _found(dagster, crawl_id)
 
 
 async def _found(dagster: TheDagster, crawl_id: UUID) -> Crawl:
     if (crawl := await dagster.crawl(crawl_id)) is None:
-        raise problems.Problem("unknown-crawl", f"No crawl {crawl_id} was started here.")
+        raise problems.Problem("unknown-crawl", f"There is no crawl {crawl_id}.")
     return crawl

@@ -19,7 +19,7 @@ router = APIRouter(tags=["Recommendations"], responses=problems.responses("datab
 
 @router.post(
     "/feedback",
-    summary="Tell what readers did",
+    summary="Send feedback",
     responses=problems.responses("unknown-books", 413, 415, "invalid-request"),
 )
 async def add_feedback(
@@ -29,20 +29,19 @@ async def add_feedback(
     metrics: TheMetrics,
     request: Request,
 ) -> FeedbackReceipt:
-    """Recommended books that were shown, clicked, liked or swapped, up to 100 events at a time. The example: the list
-    of book 1 offered 12, and the reader gave their 1 and took 12. `book_id` is the book taken, `for_book_id` the one
-    whose list it was; had they given another book for it, that one is not told. That it was `shown` is an event before
-    it, with an id of its own.
+    """Up to 100 events about recommended books: shown, clicked, liked or swapped. In the example, the list of book 1
+    contained book 12, and the reader gave book 1 for it: `book_id` is the book taken, `for_book_id` the book whose list
+    it was (even if the reader gave another one for it). That book 12 was `shown` before is a separate event.
 
-    `recommendation_id` is `id` of GET /books/{book_id}/recommendations, POST /recommendations and
-    /recommendations:batch; of POST /predict it is `Bookclub-Model`, an `@` and `Bookclub-Data-Version`, from its
-    headers. What readers found by themselves (GET /books, /books/search, /books/popular, /segments) was not recommended
-    to them, and nothing is told of it.
+    `recommendation_id` is `id` of the response of GET /books/{book_id}/recommendations, POST /recommendations or POST
+    /recommendations:batch. For POST /predict, join the headers `Bookclub-Model` and `Bookclub-Data-Version` with an
+    `@`. Send events only for recommended books, not for books that readers found in other ways (GET /books,
+    /books/search, /books/popular, /segments).
 
-    Models are judged by it: each account is one reader, or, for a shop's server with the scope `readers`, each `reader`
-    that it names. An account may tell so many events a day (429 beyond them, those that are told again among them). All
-    events are kept or none, and one that is told again changes nothing: after an answer that did not come, tell the
-    same again."""
+    The events are used to judge models. Each account counts as one reader; with the scope `readers`, for a shop's
+    server, each `reader` counts. The number of events per day is limited (429), repeated ones included. Either all
+    events of a request are stored or none, and a repeated event changes nothing: if you get no response, send the same
+    request again."""
     if any(event.reader is not None for event in asked.events) and (
         problem := lacking(claims, ["feedback", "readers"])
     ):

@@ -15,9 +15,9 @@ router = APIRouter(tags=["Operations"])
 PUBLIC_TAGS = {"data_version", "judged_against", "judged_by", "promoted_at"}
 
 
-@router.get("/model", summary="The model in use", responses=problems.responses("no-model") | CONDITIONAL)
+@router.get("/model", summary="Get the model in use", responses=problems.responses("no-model") | CONDITIONAL)
 async def get_model(champion: TheChampion, fresh: TheFreshness) -> ChampionFacts:
-    """The champion: its registered version, what it was trained on, and since when it answers."""
+    """The champion: version, training data, metrics, and when this server loaded it."""
     facts = ChampionFacts(
         name=champion.version.name,
         version=champion.version.version,

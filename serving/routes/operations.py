@@ -21,17 +21,17 @@ IS_OPEN = True
 router = APIRouter(tags=["Operations"])
 
 
-@router.get("/health", summary="Is the process alive?")
+@router.get("/health", summary="Liveness")
 async def get_health() -> Health:
-    """Always `ok` while the process answers, whatever it depends on does: restarting it would mend nothing else."""
+    """`ok` while the process is alive, whatever the state of its dependencies."""
     return Health()
 
 
-@router.get("/ready", summary="Can it answer?", responses=problems.responses("not-ready"))
+@router.get("/ready", summary="Readiness", responses=problems.responses("not-ready"))
 async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper, disk: TheDisk, quotas: TheQuotas) -> Readiness:
-    """Asks each dependency. Ready means that books and recommendations are answered; without the registry it goes on
-    with the model that it has, with a full disk with what is in memory, and only says so. If not ready: a problem with
-    the same `checks`. A gateway may answer with the status alone."""
+    """Checks every dependency. Ready means that books and recommendations can be answered: without the registry the
+    server continues with the model that it has, and with a full disk from memory. If it is not ready, the response is a
+    problem with the same `checks`. A gateway may pass on the status only."""
     checks = {
         "database": await _database(catalogue),
         "model": _model(keeper),
@@ -59,11 +59,11 @@ async def _database(catalogue: Catalogue) -> Check:
 
 def _model(keeper: ChampionKeeper) -> Check:
     if (champion := keeper.current) is None:
-        return Check(ok=False, detail=f"There is no model to recommend with yet: {keeper.fault}")
+        return Check(ok=False, detail=f"There is no model yet: {keeper.fault}")
     version = champion.version
     detail = f"{version.name} version {version.version}, {len(champion.model.book_ids)} books"
     if not champion.is_confirmed:
-        detail += ", a local copy: the registry has not named its champion since this server began"
+        detail += ", a local copy: the registry has not responded since this server started"
     return Check(ok=True, detail=detail)
 
 
@@ -82,10 +82,10 @@ _FIGURES = {"text/plain": {"schema": {"type": "string"}, "example": "bookclub_da
 
 @router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=PlainTextResponse,
     responses={200: {"content": _FIGURES}},
 )
 async def get_metrics(metrics: TheMetrics) -> Response:
-    """Requests and their latency by route and status, the model in use, and how often it was swapped."""
+    """Requests and latency by route and status, the model in use, the cache, feedback."""
     return Response(metrics.exposition(), media_type=MEDIA_TYPE)

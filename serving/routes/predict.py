@@ -15,13 +15,13 @@ router = APIRouter(tags=["Recommendations"], responses=problems.responses("datab
 
 @router.post(
     "/predict",
-    summary="Ids of books like this one",
+    summary="Ids of similar books",
     responses=problems.responses("unknown-book", 413, 415, "invalid-request"),
 )
 async def predict(
     asked: PredictRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
 ) -> Prediction:
-    """The same list as GET /books/{book_id}/recommendations, as ids, nearest first."""
+    """The same list as GET /books/{book_id}/recommendations, only ids."""
     lineup, choice = champion.lineup, neighbours.Choice(limit=asked.limit)
     probes = neighbours.probes(lineup, [asked.book_id])
     ranking = await neighbours.rank(lineup, probes, choice)

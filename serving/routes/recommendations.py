@@ -33,7 +33,7 @@ _READER = 0  # the key of a list that is no book's; ids begin at 1
 
 @router.get(
     "/books/{book_id}/recommendations",
-    summary="Books like this one",
+    summary="Similar books",
     responses=problems.responses("unknown-book", "invalid-request") | CONDITIONAL,
 )
 async def recommend(
@@ -44,10 +44,10 @@ async def recommend(
     fresh: TheFreshness,
     request: Request,
 ) -> Recommendations:
-    """The nearest listed books that pass the filters, nearest first, each with its score and what the two share.
+    """The most similar listed books that pass the filters, each with its score and the reasons.
 
-    Where fewer than `limit` books that pass share anything with this one, the best rated of the others follow them, and
-    `fallback` says so. With `diversity` it counts as two requests."""
+    If fewer than `limit` of these books are similar to this one, the best rated others follow, and `fallback` says so.
+    With `diversity` the request counts as two."""
     charge(request, query.units)
     choice = query.choice()
     asked = neighbours.probes(champion.lineup, [book_id])
@@ -62,21 +62,21 @@ async def recommend(
 
 @router.post(
     "/recommendations:batch",
-    summary="Books like each of many",
+    summary="Similar books for many books",
     response_model=BatchRecommendations,
     responses=problems.responses("unknown-books", 413, 415, "invalid-request"),
 )
 async def recommend_batch(
     asked: BatchRequest, catalogue: TheCatalogue, champion: TheChampion, request: Request, response: Response
 ) -> StreamingResponse:
-    """The same lists as for single books, all of one model and one state of the catalogue. It counts as a request for
-    each hundred books that the lists may have together, as two with `diversity`.
+    """The same lists as for single books, all from one model and one data version. The request counts as one for each
+    100 items that the lists can have together (number of books x `limit`), and twice as many with `diversity`.
 
-    Mind the colon where addresses are put together: as a relative one it is `./recommendations:batch`, for without the
-    `./` what stands before a colon is read as a scheme (RFC 3986, 4.2).
+    The path contains a colon. If you build it as a relative URL, write `./recommendations:batch`; otherwise the part
+    before the colon is read as a scheme (RFC 3986, 4.2).
 
-    Ids are never reused or forgotten, so an unknown one is a fault of the caller: nothing is answered then, and the
-    problem names each."""
+    If any id is unknown, the whole request fails with a problem that lists the unknown ids. (Ids are never reused or
+    removed.)"""
     charge(request, asked.units)
     choice = asked.choice()
     probes = neighbours.probes(champion.lineup, asked.book_ids)
@@ -99,11 +99,11 @@ async def recommend_batch(
 async def recommend_to_reader(
     asked: ReaderRequest, catalogue: TheCatalogue, champion: TheChampion, request: Request, response: Response
 ) -> ReaderRecommendations:
-    """One list for somebody who likes several books (`liked`), or who describes what to read next (`text`): one of the
-    two, and 422 for both or neither.
+    """One list, either for a reader who likes several books (`liked`) or for a text that says what to read next
+    (`text`). Send exactly one of the two; otherwise the response is 422.
 
-    Of several books, a score is the mean of the nearness to each; the books themselves are never in the list. A text
-    is read like a description of a book. With `diversity` it counts as two requests."""
+    With `liked`, the score is the mean of the similarities to these books, and none of them is in the list. A `text` is
+    treated like the description of a book. With `diversity` the request counts as two."""
     charge(request, asked.units)
     choice, lineup = asked.choice(), champion.lineup
     choice = choice._replace(exclude=(*choice.exclude, *(asked.liked or ())))  # nor what fills up the list

@@ -28,13 +28,13 @@ _PAGE = {"text/html": {"schema": {"type": "string"}, "example": "<!doctype html>
 
 @router.get(
     "/report",
-    summary="What is in the catalogue",
+    summary="Get the catalogue report",
     response_class=HTMLResponse,
     responses=problems.responses("no-report") | {200: {"content": _PAGE}},
 )
 async def get_report(report: TheReport) -> HTMLResponse:
-    """The catalogue report: missing values, distributions, price against rating, categories, texts, price history and
-    refused pages, as one page for people. Dagster makes it anew after each load."""
+    """An HTML page about the catalogue: missing values, distributions, price and rating, categories, texts, price
+    history, rejected pages. Dagster updates it after each load."""
     try:
         # Whole, before the answer begins: a new report may take the place of this one at any moment.
         page = await asyncio.to_thread(report.read_bytes)

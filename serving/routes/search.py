@@ -21,7 +21,7 @@ router = APIRouter(tags=["Books"], responses=problems.responses("invalid-request
 
 @router.get(
     "/books/search",
-    summary="Search for books",
+    summary="Search books",
     responses=problems.responses("other-order", "other-filters") | CONDITIONAL,
 )
 async def search_books(
@@ -31,12 +31,11 @@ async def search_books(
     fresh: TheFreshness,
     request: Request,
 ) -> SearchPage:
-    """Listed books that fit `q`, the best first. Words of a title count most, then those of the description, rare ones
-    more; words in the order of the question more than scattered ones. A word may be misspelt, be another form of the
-    one in the text, and the last one may be begun alone. A UPC finds its book. `sort` puts all that was found into
-    another order, weak finds too; with `facets=true` the page says how many of what was found each further choice
-    would leave. For the next page ask the same again with `cursor` set to `next`. It counts as a request for each 200
-    characters of `q`, and one more with facets."""
+    """Listed books that match `q`, best match first. Title words count more than words of the description, rare words
+    more than frequent ones, and words in the order of the query more than scattered ones. Typos and other word forms
+    match as well, and the last word may be incomplete. A UPC finds its book. `sort` changes the order of all matches,
+    weak ones included. `facets=true` adds counts for filter menus. For the next page, send the same request with
+    `cursor` set to `next`. The request counts as one for each 200 characters of `q`, and one more with facets."""
     charge(request, query.units)
     async with catalogue.snapshot(catalogue.searches) as snapshot:
         fresh.check(snapshot, champion, has_lists=True)

@@ -26,11 +26,11 @@ SegmentId = Annotated[
 ]
 
 
-@router.get("", summary="What the books are about")
+@router.get("", summary="List segments")
 async def list_segments(catalogue: TheCatalogue, champion: TheChampion, fresh: TheFreshness) -> Segments:
-    """Groups of books that are about like things, from all categories: for themed shelves and campaigns. Each is named
-    by the terms that set it apart. The model in use has learned them, and another model has others, with other ids;
-    books that came since are in them. 404 where it has learned none."""
+    """Groups of books about similar things, across all categories, for themed shelves and campaigns. The model in use
+    has learned them: a new model has other segments with other ids. Books added since the training are included. 404 if
+    the model has no segments."""
     async with catalogue.snapshot() as snapshot:
         fresh.check(snapshot, champion, has_lists=True)
         return await segments.find(champion, snapshot)
@@ -38,7 +38,7 @@ async def list_segments(catalogue: TheCatalogue, champion: TheChampion, fresh: T
 
 @router.get(
     "/{segment_id}",
-    summary="The books of a segment",
+    summary="List the books of a segment",
     responses=problems.responses("unknown-segment", "other-model", "no-segments", "other-filters", "invalid-request"),
 )
 async def get_segment(
@@ -48,8 +48,8 @@ async def get_segment(
     champion: TheChampion,
     fresh: TheFreshness,
 ) -> SegmentPage:
-    """Its listed books, in order of `id`. For the next page ask the same again with `cursor` set to `next`, until that
-    is null. 404 once another model is in use: GET /segments lists its segments."""
+    """Its listed books, in order of `id`. For the next page, send the same request with `cursor` set to `next`, until
+    `next` is null. 404 after the model has changed; GET /segments lists the new segments."""
     segment, ids = segments.books_of(champion, segment_id, query.in_stock)
     place, _, mark = (query.cursor or "0").partition("-")
     filters = Filters(in_stock=query.in_stock)

@@ -14,7 +14,7 @@ router = APIRouter(
 )
 
 
-@router.get("/overview", summary="The catalogue in figures")
+@router.get("/overview", summary="Statistics of the catalogue")
 async def get_overview(catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness) -> Overview:
     """Counts, prices, stars and stock of all listed books."""
     async with catalogue.snapshot(catalogue.figures) as snapshot:
@@ -33,11 +33,11 @@ async def get_overview(catalogue: TheCatalogue, champion: TheChampionIfAny, fres
     )
 
 
-@router.get("/categories", summary="Each category in figures")
+@router.get("/categories", summary="Statistics by category")
 async def get_categories(
     catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness
 ) -> CategoryStatistics:
-    """Counts, prices, stars and stock of each category with a listed book, by name."""
+    """Counts, prices, stars and stock of each category with a listed book, sorted by name."""
     async with catalogue.snapshot(catalogue.figures) as snapshot:
         fresh.check(snapshot, champion)
         found = await counts.by_category(snapshot, counts.stock_of(champion, snapshot.state))

@@ -29,10 +29,10 @@ _PER_PAGE = 24
 
 
 _ORDERS: dict[Sort, str] = {
-    "id": "as the shop has them",
+    "id": "default order",
     "title": "by title",
     "price": "cheapest first",
-    "-price": "dearest first",
+    "-price": "most expensive first",
     "-rating": "most stars first",
     "-first_seen": "newest first",
 }
@@ -118,7 +118,7 @@ async def show_book(
     async with catalogue.snapshot() as snapshot:
         rows = await snapshot.rows(select_book(book_id))
         if not rows:
-            text = "We have never had a book of that number."
+            text = "There is no book with this number."
             return page_for(request, "fault.html", 404, title="No such book", text=text)
         like_it = await _like_it(champion, snapshot, book_id)
     return _page(request, "book.html", book=Book.model_validate(rows[0]), like_it=like_it)
@@ -126,7 +126,7 @@ async def show_book(
 
 @router.get("/catalogue/{path:path}")
 async def no_such_page(request: Request) -> HTMLResponse:
-    return page_for(request, "fault.html", 404, title="No such page", text="The address is not one of ours.")
+    return page_for(request, "fault.html", 404, title="No such page", text="This address does not exist.")
 
 
 async def _like_it(champion: Champion | None, snapshot: Snapshot, book_id: int) -> list[Recommendation]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from bookclub_platform.core.accounts import USERNAME_RULE
+from bookclub_platform.core.accounts import MAX_NAME, USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.account_shapes import FreshPassword, Password, Username
 from serving.dependencies import TheAccounts, TheCaller
@@ -28,8 +28,8 @@ _RULES = {
     "username": f"A name has {USERNAME_RULE}",
     "password": f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters.",
 }
-_DIFFERENT = "The two passwords are not the same."
-_WRONG = "The password that you have now is another one."
+_DIFFERENT = "The two passwords differ."
+_WRONG = "The current password is wrong."
 
 
 class _Registration(BaseModel):
@@ -56,7 +56,7 @@ class _AccountRoute(WebRoute):
         if not isinstance(error, RequestValidationError) or request.method != "POST":
             return await super().told(request, error)
         fields = [str(fault["loc"][-1]) for fault in error.errors()]
-        fault = next((_RULES[field] for field in fields if field in _RULES), "Something is missing.")
+        fault = next((_RULES[field] for field in fields if field in _RULES), "Please fill in every field.")
         if request.scope["path"] == WEB_REGISTER:
             return _registration(request, fault, 422, sent=error.body)
         return await _account(request, fault, 422)
@@ -70,8 +70,8 @@ async def show_registration(
     request: Request, accounts: TheAccounts, following: Annotated[str, Query(alias="next")] = PAGES
 ) -> Response:
     if not accounts.is_registration_open:
-        text = "Accounts are made by whoever runs this catalogue: ask them."
-        return page_for(request, "fault.html", 403, title="No sign-up here", text=text)
+        text = "Ask the operator of this catalogue for an account."
+        return page_for(request, "fault.html", 403, title="Sign-up is closed", text=text)
     return _registration(request, sent={"next": following})
 
 
@@ -148,12 +148,12 @@ async def _account(request: Request, fault: str = "", status: int = 200) -> Resp
     claims = await _live(caller, accounts)
     if claims is None:
         return to_login(WEB_ACCOUNT)
-    done = "The password is changed, and everybody else is logged out." if "changed" in request.query_params else ""
+    done = "Your password is changed. All other sessions are logged out." if "changed" in request.query_params else ""
     username = await accounts.username(claims)
     return form(request, "account.html", status, username=username, fault=fault, done="" if fault else done)
 
 
 def _registration(request: Request, fault: str = "", status: int = 200, sent: Any = None) -> Response:
     known = {name: text for name in ("username", "next") if isinstance(text := (sent or {}).get(name), str)}
-    following, username = known.get("next", PAGES), known.get("username", "")[:64]
+    following, username = known.get("next", PAGES), known.get("username", "")[:MAX_NAME]
     return form(request, "register.html", status, following, username=username, fault=fault)

@@ -62,7 +62,7 @@ async def log_in(
     except Problem as problem:
         if problem.status not in {400, 401}:
             raise
-        fault = _WRONG if problem.status == 401 else "This account may not read."
+        fault = _WRONG if problem.status == 401 else "This account has no right to read."
         return _form(request, asked.next, asked.username, fault, 401)
     answer = lead_to(asked.next)
     sign_in(request, answer, accounts.cookie_of(grant))

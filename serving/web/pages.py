@@ -9,6 +9,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from bookclub_platform.core.accounts import MAX_NAME, MIN_NAME, USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
 from serving.web.assets import asset
 
@@ -44,6 +45,7 @@ def web_address(text: str) -> bool:
 _templates.tests |= {"web_address": web_address}
 _templates.filters |= {"stars": stars}
 _templates.globals |= {"money": money, "asset": asset, "MIN_LENGTH": MIN_LENGTH, "MAX_LENGTH": MAX_LENGTH}
+_templates.globals |= {"MIN_NAME": MIN_NAME, "MAX_NAME": MAX_NAME, "USERNAME_RULE": USERNAME_RULE}
 
 
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:

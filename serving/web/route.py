@@ -36,14 +36,14 @@ class WebRoute(APIRoute):
     async def told(self, request: Request, error: Exception) -> Response:
         """The page for what went wrong; what no page is meant for is raised again."""
         if isinstance(error, RequestValidationError):
-            return page_for(request, "fault.html", 404, title="No such page", text="The address is not one of ours.")
+            return page_for(request, "fault.html", 404, title="No such page", text="This address does not exist.")
         if isinstance(error, DatabaseUnavailable):
-            text = "We cannot get at the shelves. Please try again in a moment."
-            answer = page_for(request, "fault.html", 503, title="Closed for a moment", text=text)
+            text = "The catalogue is not available at the moment. Please try again soon."
+            answer = page_for(request, "fault.html", 503, title="Not available", text=text)
             answer.headers["Retry-After"] = "5"
             return answer
         if isinstance(error, NoChampion) or (isinstance(error, Problem) and error.kind == "no-search"):
-            text = "Nothing can be searched for yet. The shelves are open."
+            text = "Search is not available yet. You can browse all books."
             return page_for(request, "fault.html", 503, title="No search yet", text=text)
         if isinstance(error, Problem) and error.status == 401:
             query = request.scope["query_string"].decode("latin-1")
@@ -51,7 +51,7 @@ class WebRoute(APIRoute):
         if isinstance(error, Problem) and error.kind == "quota-exceeded":
             return beyond_page(request, error)
         if isinstance(error, Problem):
-            answer = page_for(request, "fault.html", error.status, title="Not like this", text=str(error))
+            answer = page_for(request, "fault.html", error.status, title="That did not work", text=str(error))
             answer.headers.update(error.headers or {})
             return answer
         raise error

@@ -150,7 +150,6 @@ def test_unknown_books_of_a_batch_are_a_404_problem_that_names_them(world: World
         "/books/9007199254740992",
         "/books/9223372036854775808",
         f"/books/{'9' * 5000}",
-        "/books/1%00",
         "/books/abc/recommendations",
         "/books?limit=0",
         "/books?limit=101",

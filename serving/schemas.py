@@ -340,7 +340,7 @@ class BookRecommendations(_List):
 
 
 class _Versions(Answer):
-    model: ModelRef = Field(description="The model that answered.")
+    model: ModelRef = Field(description="The model that this response is based on.")
     data_version: DataVersion
     ranked_data_version: str | None = Field(
         description="The data version that was ranked. For some seconds after a load it is older than `data_version`: "

@@ -56,7 +56,7 @@ class Figures(Answer):
     books: int = Field(description="Number of listed books.", examples=[1000])
     stock: Stock = Field(description="Books in stock and copies.")
     prices: Prices = Field(description="Prices in the most common currency.")
-    ratings: Ratings = Field(description="Distribution of the stars.")
+    ratings: Ratings = Field(description="How many of these books have how many stars.")
     price_rating_correlation: float | None = Field(
         description="Pearson correlation of price and stars, -1 to 1; null if one of them does not vary.",
         examples=[0.028],

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bookclub_platform.core.covers import read_index
+from bookclub_platform.core.covers import name_path, read_index, thumbnail_of
 from bookclub_platform.core.errors import ShopUnavailable
 from bookclub_platform.sandbox import generate, running
 from bookclub_platform.sources import Fetcher, Patience
@@ -82,7 +82,10 @@ def test_an_image_is_kept_under_its_hash_as_it_came_with_a_thumbnail_and_a_line(
     body = shop.images["/a"] = drawn(form)
     report = shop.collect(tmp_path, "/a")
     name = sha256(body).hexdigest()
-    assert files(tmp_path) == {"index.jsonl", f"{name[:2]}/{name}.{suffix}", f"{name[:2]}/{name}.thumbnail.webp"}
+    named = name_path(tmp_path, f"{shop.address}/a").relative_to(tmp_path).as_posix()
+    assert files(tmp_path) == {
+        *("index.jsonl", named, f"{name[:2]}/{name}.{suffix}", f"{name[:2]}/{name}.thumbnail.webp")
+    }
     cover = read_index(tmp_path)[f"{shop.address}/a"]
     assert cover.path(tmp_path).read_bytes() == body
     assert (cover.sha256, cover.bytes, cover.width, cover.height) == (name, len(body), 120, 400)
@@ -91,10 +94,27 @@ def test_an_image_is_kept_under_its_hash_as_it_came_with_a_thumbnail_and_a_line(
         assert (thumbnail.format, thumbnail.size) == ("WEBP", (60, THUMBNAIL_HEIGHT))
 
 
+def test_the_thumbnail_of_a_url_is_found_without_the_index_also_of_covers_that_came_before(
+    shop: ImageShop, tmp_path: Path
+) -> None:
+    body = shop.images["/a"] = drawn("PNG")
+    shop.images["/b"] = b"no image"
+    shop.collect(tmp_path, "/a", "/b")
+    url = f"{shop.address}/a"
+    thumbnail = read_index(tmp_path)[url].thumbnail_path(tmp_path)
+    assert thumbnail_of(tmp_path, url) == thumbnail and sha256(body).hexdigest() in thumbnail.name
+    assert thumbnail_of(tmp_path, f"{shop.address}/b") is thumbnail_of(tmp_path, "") is None
+    name_path(tmp_path, url).write_text("../../settings")
+    assert thumbnail_of(tmp_path, url) is None
+    name_path(tmp_path, url).unlink()
+    assert figures(shop.collect(tmp_path, "/a")) == (0, 0, 1, 0, 0)
+    assert thumbnail_of(tmp_path, url) == thumbnail
+
+
 def test_only_what_is_new_is_fetched_and_equal_bytes_are_stored_once(shop: ImageShop, tmp_path: Path) -> None:
     shop.images |= {"/a": drawn("PNG"), "/same": drawn("PNG"), "/b": drawn("PNG", seed=1)}
     assert figures(shop.collect(tmp_path, "/a", "/same", "/a")) == (2, 1, 0, 0, 0)
-    assert len(files(tmp_path)) == 3
+    assert len(files(tmp_path)) == 5
     assert figures(shop.collect(tmp_path, "/a", "/same", "/b")) == (1, 0, 2, 0, 0)
     assert shop.asked == {"/robots.txt": 1, "/b": 1}
 
@@ -125,7 +145,7 @@ def test_what_is_no_image_is_rejected_with_the_reason_and_left_alone_for_a_while
         "no JPEG, PNG, WebP or GIF" in reasons["text"] and "no JPEG" in reasons["bmp"] and "no JPEG" in reasons["svg"]
     )
     assert "damaged" in reasons["half"] and "bomb" in reasons["bomb"]
-    assert len(files(tmp_path)) == 3
+    assert len(files(tmp_path)) == 4
     assert figures(shop.collect(tmp_path, *shop.images)) == (0, 0, 7, 0, 0)
     assert shop.asked.total() == 0
     monkeypatch.setattr(covers, "REJECTED_FOR", timedelta(0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 from bookclub_platform.core import tables
+from bookclub_platform.core.covers import name_path
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of
 from serving.app import create_app
@@ -152,13 +152,19 @@ def test_a_cover_comes_from_our_own_shelf_and_is_seen_as_soon_as_it_lies_there(a
         folder = tmp_path / "covers" / "books_toscrape"
         (folder / "ab").mkdir(parents=True)
         (folder / "ab" / f"{digest}.thumbnail.webp").write_bytes(b"RIFF")
-        line = {"url": books[0].image_url, "seen_at": "2026-01-01T00:00:00+00:00", "sha256": digest, "suffix": "jpg"}
-        (folder / "index.jsonl").write_text(json.dumps(line) + "\n")
+        for name in ("index.jsonl", f"ab/{digest}.jpg", f"ab/{digest}.thumbnail.webp.7.part"):
+            (folder / name).write_bytes(b"not for readers")
+        name_path(folder, f"{books[0].image_url}").parent.mkdir(parents=True)
+        name_path(folder, f"{books[0].image_url}").write_text(digest)
         (address,) = re.findall(r'<img class="cover" src="([^"]+)"', page(client, "/catalogue?category=sea"))
         answer = client.get(address)
         assert answer.content == b"RIFF" and "immutable" in answer.headers["cache-control"]
-        assert client.get("/catalogue/covers/../../settings").status_code == 404
-        assert client.get("/catalogue/covers/index.jsonl/../../settings").status_code == 404
+        others = ["../../settings", "index.jsonl/../../settings"]
+        others += [
+            f"books_toscrape/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*") if path.is_file()
+        ]
+        others.remove(address.removeprefix("/catalogue/covers/"))
+        assert len(others) == 6 and {client.get(f"/catalogue/covers/{other}").status_code for other in others} == {404}
 
 
 def test_pages_load_their_style_and_nothing_from_elsewhere(client: httpx.Client) -> None:

@@ -1,19 +1,24 @@
-"""`<folder>/index.jsonl` -> which image URL is which file: written by sources/_covers.py, read by it and by serving.
+"""Image URL -> the files of that image: written by sources/_covers.py, read by it and by serving.
 
-    covers = read_index(home / "covers" / "books_toscrape")
-    covers[image_url].thumbnail_path(folder)
+    covers = read_index(folder); covers[image_url].thumbnail_path(folder)      folder: home / "covers" / source
+    thumbnail_of(folder, image_url)                                            one alone, in some microseconds
 
-Of several lines for one URL the last holds.
+`index.jsonl` tells all that is known of each URL; of several lines for one the last holds. It is for collecting alone:
+to read it for a million covers takes seconds and hundreds of megabytes. So each image is also named by a small file of
+its own below `by_url/`, called by the SHA-256 of the URL.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 INDEX = "index.jsonl"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,26 @@ class Cover:
         return folder / f"{self.sha256}"[:2] / f"{self.sha256}.{self.suffix}"
 
     def thumbnail_path(self, folder: Path) -> Path:
-        return folder / f"{self.sha256}"[:2] / f"{self.sha256}.thumbnail.webp"
+        return _thumbnail(folder, f"{self.sha256}")
+
+
+def name_path(folder: Path, url: str) -> Path:
+    """The file that holds the SHA-256 of the image at `url`."""
+    digest = hashlib.sha256(url.encode()).hexdigest()
+    return folder / "by_url" / digest[:2] / digest[2:]
+
+
+def thumbnail_of(folder: Path, url: str) -> Path | None:
+    """The thumbnail of the image at `url`; None if there is none."""
+    try:
+        digest = name_path(folder, url).read_text()
+    except FileNotFoundError:
+        return None
+    return _thumbnail(folder, digest) if _DIGEST.fullmatch(digest) else None
+
+
+def _thumbnail(folder: Path, digest: str) -> Path:
+    return folder / digest[:2] / f"{digest}.thumbnail.webp"
 
 
 def read_index(folder: Path) -> dict[str, Cover]:

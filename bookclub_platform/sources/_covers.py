@@ -3,7 +3,7 @@
     with Fetcher(delay_s=0.5, concurrency=8) as fetcher:
         report = collect_covers(image_urls, fetcher, home / "covers" / "books_toscrape")
 
-`<folder>/index.jsonl` says which URL is which file; of several lines for one URL the last holds. Lines are appended as
+`<folder>/index.jsonl` and `<folder>/by_url/` say which URL is which file: see core/covers.py. Lines are appended as
 covers come, after their files, so a collection that is killed at any moment goes on where it was. What is known is not
 asked for again: a shop's image URLs name the image (books.toscrape: its hash), and another image has another URL.
 """
@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bookclub_platform.core.covers import INDEX, Cover, read_index
+from bookclub_platform.core.covers import INDEX, Cover, name_path, read_index
 from bookclub_platform.core.errors import ShopUnavailable, SourceError
 from bookclub_platform.sources._contract import FailedPage, Page, PageFetcher
 from bookclub_platform.sources._images import NoPicture, checked
@@ -68,6 +68,7 @@ def collect_covers(
     for url in dict.fromkeys(image_urls):
         if url in known and _is_good(known[url], folder, now):
             report.known += 1
+            _name(known[url], folder)  # by_url/ came later than the index
         else:
             wanted.append(url)
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,14 +113,22 @@ def _kept(url: str, page: Page, report: CoverReport, max_pixels: int) -> Cover:
     report.same_bytes += _is_good(cover, report.folder, page.fetched_at)
     _write(cover.path(report.folder), page.body)
     _write(cover.thumbnail_path(report.folder), picture.thumbnail)
+    _name(cover, report.folder)
     report.new += 1
     report.bytes += len(page.body)
     return cover
 
 
+def _name(cover: Cover, folder: Path) -> None:
+    """Say which image the URL is, if that is not said yet."""
+    path = name_path(folder, cover.url)
+    if cover.sha256 is not None and not (path.exists() and path.read_text() == cover.sha256):
+        _write(path, cover.sha256.encode())
+
+
 def _write(path: Path, body: bytes) -> None:
     """A reader sees the whole file or none."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
     fresh.write_bytes(body)
     fresh.replace(path)

@@ -4,30 +4,36 @@ the shop."""
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from bookclub_platform.core.covers import INDEX, Cover, read_index
+from bookclub_platform.core.covers import thumbnail_of
 from serving.gate import PAGES
 from serving.guard import refusal
 from serving.schemas import Book
 from serving.web.assets import FOR_EVER
 
+_THUMBNAIL = re.compile(r"[^/]+/[0-9a-f]{2}/[0-9a-f]{64}\.thumbnail\.webp")
 COVERS = f"{PAGES}/covers"  # below the pages, whose cookie a browser sends along then
 
 
 class CoverFiles(StaticFiles):
-    """The files of a shelf, for who may read. Their names are the hashes of what they hold, so a browser need never ask
-    twice; nor a cache that others share, unless not all may read."""
+    """The thumbnails of a shelf, for who may read: neither the images as they came nor the index. Their names are the
+    hashes of what they hold, so a browser need never ask twice; nor a cache that others share, unless not all may read.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["state"]
         if (problem := await refusal(state["caller"], state["accounts"], ["read"])) is not None:
             raise problem
         await super().__call__(scope, receive, send)
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        return super().lookup_path(path) if _THUMBNAIL.fullmatch(path) else ("", None)
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
@@ -43,23 +49,8 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._read: dict[str, tuple[float, dict[str, Cover]]] = {}
 
     def address(self, book: Book) -> str | None:
         """Where the thumbnail is served, None where there is none yet."""
-        cover = self._covers(book.source).get(book.image_url or "")
-        if cover is None or cover.sha256 is None:
-            return None
-        return f"{COVERS}/{cover.thumbnail_path(Path(book.source)).as_posix()}"
-
-    def _covers(self, source: str) -> dict[str, Cover]:
-        folder = self.folder / source
-        try:
-            changed_at = (folder / INDEX).stat().st_mtime
-        except FileNotFoundError:
-            return {}
-        read_at, covers = self._read.get(source, (0.0, {}))
-        if read_at != changed_at:
-            covers = read_index(folder)
-            self._read[source] = changed_at, covers
-        return covers
+        thumbnail = thumbnail_of(self.folder / book.source, book.image_url or "")
+        return f"{COVERS}/{thumbnail.relative_to(self.folder).as_posix()}" if thumbnail is not None else None

@@ -98,7 +98,7 @@ def test_a_body_that_is_no_json_is_wrong_as_a_whole_and_says_at_which_character(
 def test_a_packed_body_is_refused_with_what_to_do(world: World, path: str, kind: str, body: bytes) -> None:
     headers = {"content-type": kind, "content-encoding": "gzip"}
     refused = world.client.post(path, content=gzip.compress(body), headers=headers)
-    assert "Send it unpacked" in problem(refused, 415)["detail"]
+    assert "Send it uncompressed" in problem(refused, 415)["detail"]
     assert refused.headers["accept-encoding"] == "identity"
     plain = world.client.post(path, content=body, headers=headers | {"content-encoding": "identity"})
     assert plain.status_code in {200, 401, 404}

@@ -92,7 +92,7 @@ def test_who_gives_up_waiting_takes_no_place() -> None:
         bulkhead = Bulkhead("questions", places=1, patience_s=0.05)
         async with bulkhead.place():
             for _ in range(3):
-                with pytest.raises(Problem, match="Too many questions are under way"):
+                with pytest.raises(Problem, match="Too many questions are running"):
                     async with bulkhead.place():
                         raise AssertionError("there was no place")
         async with bulkhead.place():

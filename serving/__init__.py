@@ -70,6 +70,8 @@ Books and models in memory
 Postgres and Dagster
     postgres        connections with time limits
     catalogue       reads of books, each from one snapshot
+    bulkheads       few slow requests of a sort at a time
+    book_pages      a page of books, the cursor of the next one, the total
     exports         all books, streamed
     feedback        stores events; popular books
     crawls          starts and follows crawls in Dagster

@@ -37,7 +37,7 @@ class Bulkhead:
             async with asyncio.timeout(self.patience_s):
                 await self._places.acquire()
         except TimeoutError as error:
-            detail = f"Too many {self._what} are under way. Try again in a few seconds."
+            detail = f"Too many {self._what} are running. Retry in a few seconds."
             raise problems.Problem("busy", detail, {"Retry-After": str(_RETRY_AFTER_S)}) from error
         try:
             yield

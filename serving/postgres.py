@@ -104,7 +104,7 @@ async def connected(
             raise _unavailable(what, error, "It has no tables yet: run `bookclub build`.") from error
         raise
     except sa.exc.TimeoutError as error:  # says nothing of Postgres: others hold all connections
-        raise _unavailable(what, error, _LATER, "too many questions are asked at once.") from error
+        raise _unavailable(what, error, _LATER, "too many requests at once.") from error
     except (sa.exc.OperationalError, sa.exc.InterfaceError, TimeoutError) as error:
         if getattr(getattr(error, "orig", None), "sqlstate", None) is not None:
             watch.heard()  # an error that Postgres tells

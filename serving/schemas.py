@@ -237,7 +237,7 @@ class Categories(Answer):
 
 
 class ModelRef(Answer):
-    """The model that answered."""
+    """A version of a model."""
 
     name: str = Field(description="Name in the registry.", examples=["tfidf_model"])
     version: str = Field(description="Version in the registry.", examples=["3"])

@@ -36,7 +36,7 @@ class Prices(Answer):
 
 
 class Ratings(Answer):
-    """Distribution of the stars."""
+    """How many books have how many stars."""
 
     mean: float | None = Field(description="Mean of all ratings; null if there is none.", examples=[2.92])
     counts: list[RatingCount] = Field(description="1 to 5 stars, then null for books without stars.")

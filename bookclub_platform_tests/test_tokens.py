@@ -278,6 +278,26 @@ def test_a_damaged_file_of_keys_is_told_and_not_replaced(tmp_path: Path, text: s
     assert path.read_text() == text
 
 
+def test_a_file_of_keys_that_is_damaged_later_is_told_and_the_keys_stay_in_use(ring: KeyRing, tmp_path: Path) -> None:
+    path, token = tmp_path / "serving" / "keys.json", Tokens(ring).issue(7, SESSION, ["read"])
+    whole = path.read_text()
+    for damage in (lambda: path.write_text(""), lambda: path.chmod(0o644)):
+        damage()
+        assert Tokens(ring).read(token).user_id == 7 and ring.fault is not None and str(path) in ring.fault
+        assert Tokens(ring).read(Tokens(ring).issue(8, SESSION, ["read"])).user_id == 8
+        path.write_text(whole)
+        path.chmod(0o600)
+        assert Tokens(ring).read(token).user_id == 7 and ring.fault is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_keys_that_root_rotates_stay_their_owner_s(ring: KeyRing, tmp_path: Path) -> None:
+    path, old = tmp_path / "serving" / "keys.json", ring.current().kid
+    os.chown(path, 65534, 65534)
+    assert ring.rotate().kid != old
+    assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (65534, 65534, 0o600)
+
+
 def test_a_token_says_whether_it_has_expired_or_never_was_good(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
     token = Tokens(ring).issue(7, SESSION, ["read"])
     later = time.time() + token_keys.TOKEN_LIFE_S + 1

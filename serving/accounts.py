@@ -84,6 +84,11 @@ class Accounts:
         self._hashing = _Hashing()
         self._live: dict[UUID, tuple[float, bool]] = {}
 
+    @property
+    def keys_fault(self) -> str | None:
+        """See `Tokens.keys_fault`."""
+        return self._tokens.keys_fault
+
     async def register(
         self, username: str, password: str, address: str, scopes: Sequence[str] = accounts.FOR_ANYONE
     ) -> Grant:

@@ -409,6 +409,7 @@ class Readiness(Answer):
                 "registry": {"ok": True, "detail": "asked 1 s ago"},
                 "disk": {"ok": True, "detail": "it can be written to, and there is room"},
                 "quotas": {"ok": True, "detail": "all workers count together"},
+                "token_keys": {"ok": True, "detail": "the file can be used"},
             }
         ],
     )

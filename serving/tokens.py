@@ -70,6 +70,11 @@ class Tokens:
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
 
+    @property
+    def keys_fault(self) -> str | None:
+        """Why the file of keys cannot be used any more; None if it can."""
+        return self._ring.fault
+
     def issue(self, user_id: int, session_id: UUID, scopes: Sequence[str]) -> str:
         """A token that is good for TOKEN_LIFE_S seconds."""
         return self._issue(Claims(user_id, session_id, frozenset(scopes)), KIND, TOKEN_LIFE_S)

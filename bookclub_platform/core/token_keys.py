@@ -3,7 +3,8 @@
     ring = KeyRing(home / "serving" / "token_keys.json"); ring.current().secret; ring.rotate()
 
 The newest key signs. An older one still verifies for as long as a token that it signed may live, then it is forgotten.
-Whoever can read the file can be anyone, so it is made for its owner alone, and not used if others may read it.
+Whoever can read the file can be anyone, so it is made for its owner alone, and not used if others may read it. A file
+that cannot be used any more leaves those who read it before with the keys that they have: see `KeyRing.fault`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import base64
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import tempfile
@@ -21,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bookclub_platform.core.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 TOKEN_LIFE_S = 600
 _CLOCKS_DIFFER_S = 60
@@ -36,18 +40,23 @@ class Key:
 
 
 class KeyRing:
-    """The keys in `path`, read again whenever the file changes: a rotation reaches every worker at once."""
+    """The keys in `path`, read again whenever the file changes: a rotation reaches every worker at once.
+
+    Attributes:
+        fault: why the file cannot be used now, though its keys were read before; None if it can.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int] | None = None
         self._keys: dict[str, Key] = {}
+        self.fault: str | None = None
 
     def current(self) -> Key:
         """The key that signs.
 
         Raises:
-            ConfigurationError: the file is there but cannot be used, or cannot be made.
+            ConfigurationError: the file is there but cannot be used, or cannot be made, and no keys were read before.
         """
         self._look()
         return next(key for key in self._keys.values() if key.replaced_at is None)
@@ -76,11 +85,25 @@ class KeyRing:
 
     def _look(self) -> None:
         try:
+            self._read_if_changed()
+            fault = None
+        except ConfigurationError as error:
+            if not self._keys:
+                raise
+            fault = str(error)  # an error for everybody with a token would mend nothing
+        if fault is not None and fault != self.fault:
+            log.error("%s Until then the keys that were read before are used.", fault)
+        self.fault = fault
+
+    def _read_if_changed(self) -> None:
+        try:
             stat = self._path.stat()
         except FileNotFoundError:
             self._make()
             stat = self._path.stat()
-        seen = (stat.st_ino, stat.st_mtime_ns)
+        except OSError as error:
+            raise self._unusable(error) from error
+        seen = (stat.st_ino, stat.st_ctime_ns)  # a change of who may read it, too
         if seen != self._seen:
             self._keys, self._seen = self._read(), seen
 
@@ -108,6 +131,8 @@ class KeyRing:
             for key in keys
         ]
         descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".token_keys")  # mode 0600
+        if os.geteuid() == 0 and self._path.exists():  # root rotates the keys of a server that is not root's
+            os.fchown(descriptor, self._path.stat().st_uid, self._path.stat().st_gid)
         with os.fdopen(descriptor, "w") as file:
             json.dump({"keys": entries}, file, indent=1)
             file.flush()

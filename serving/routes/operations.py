@@ -12,7 +12,7 @@ from bookclub_platform.core.errors import DatabaseUnavailable
 from serving import problems
 from serving.catalogue import Catalogue
 from serving.champion import ChampionKeeper
-from serving.dependencies import TheCatalogue, TheDisk, TheKeeper, TheMetrics, TheQuotas
+from serving.dependencies import TheAccounts, TheCatalogue, TheDisk, TheKeeper, TheMetrics, TheQuotas
 from serving.metrics import MEDIA_TYPE
 from serving.schemas import Check, Health, Readiness
 
@@ -28,7 +28,9 @@ async def get_health() -> Health:
 
 
 @router.get("/ready", summary="Readiness", responses=problems.responses("not-ready"))
-async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper, disk: TheDisk, quotas: TheQuotas) -> Readiness:
+async def get_ready(
+    catalogue: TheCatalogue, keeper: TheKeeper, disk: TheDisk, quotas: TheQuotas, accounts: TheAccounts
+) -> Readiness:
     """Checks every dependency. Ready means that books and recommendations can be answered: without the registry the
     server continues with the model that it has, and with a full disk from memory. If it is not ready, the response is a
     problem with the same `checks`. A gateway may pass on the status only."""
@@ -38,6 +40,7 @@ async def get_ready(catalogue: TheCatalogue, keeper: TheKeeper, disk: TheDisk, q
         "registry": _registry(keeper),
         "disk": _said(await disk.fault(), "it can be written to, and there is room"),
         "quotas": _said(quotas.fault, "all workers count together"),
+        "token_keys": _said(accounts.keys_fault, "the file can be used"),
     }
     missing = [name for name in ("database", "model") if not checks[name].ok]
     if missing:

@@ -107,6 +107,23 @@ def test_a_trace_is_taken_up_as_w3c_has_it(sent: str, trace_id: str | None) -> N
     assert found.span_id != "00f067aa0ba902b7" and re.fullmatch("[0-9a-f]{16}", found.span_id)
 
 
+@pytest.mark.parametrize(
+    ("sent", "state"),
+    [
+        ([b"rojo=00f067aa0ba902b7,congo=t61"], "rojo=00f067aa0ba902b7,congo=t61"),
+        ([b"rojo=1", b"congo=2"], "rojo=1,congo=2"),
+        ([b"a=" + b"x" * 511], ""),
+        ([b"a=\xff"], ""),
+        ([b""], ""),
+        ([], ""),
+    ],
+)
+def test_the_state_of_a_trace_goes_on_with_it_and_not_without(sent: list[bytes], state: str) -> None:
+    told = [(b"tracestate", one) for one in sent]
+    assert tracing.trace_of([(b"traceparent", PARENT.encode()), *told]).state == state
+    assert tracing.trace_of([(b"traceparent", b"broken"), *told]).state == ""
+
+
 def test_what_is_sent_on_and_logged_within_a_request_names_it(world: World) -> None:
     app = create_app(given.settings(world.home), world.database_url, world.tracking_uri)
 
@@ -116,9 +133,10 @@ def test_what_is_sent_on_and_logged_within_a_request_names_it(world: World) -> N
 
     app.add_api_route("/sent-on", sent_on)
     with given.serving(app) as client:
-        found = get_with(client, "/sent-on", {"traceparent": PARENT, "X-Request-ID": "r1"})
+        found = get_with(client, "/sent-on", {"traceparent": PARENT, "tracestate": "a=b", "X-Request-ID": "r1"})
     version, trace_id, span_id, flags = found["traceparent"].split("-")
     assert (version, trace_id, flags, found["x-request-id"]) == ("00", TRACE, "01", "r1")
+    assert found["tracestate"] == "a=b"
     line = json.loads(found["line"])
     assert (line["request_id"], line["trace_id"], line["span_id"]) == ("r1", TRACE, span_id)
     assert line["message"] == "within\na request" and "\n" not in found["line"]

@@ -29,15 +29,19 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?", re.ASCII
 )
 
+_TRACESTATE = re.compile(r"[ -~]{1,512}")
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The request under way, for the log: ids in hex; `flags` are the caller's, whether the trace is recorded."""
+    """The request under way, for the log: ids in hex. `flags` and `state` are the caller's: whether the trace is
+    recorded, and what others that it came through say of it."""
 
     request_id: str
     trace_id: str
     span_id: str
     flags: str = "00"
+    state: str = ""
 
 
 _current: ContextVar[Trace | None] = ContextVar("bookclub_trace", default=None)
@@ -53,10 +57,8 @@ def outgoing() -> dict[str, str]:
     trace = _current.get()
     if trace is None:
         return {}
-    return {
-        "traceparent": f"00-{trace.trace_id}-{trace.span_id}-{trace.flags}",
-        "x-request-id": trace.request_id,
-    }
+    sent = {"traceparent": f"00-{trace.trace_id}-{trace.span_id}-{trace.flags}", "x-request-id": trace.request_id}
+    return sent | {"tracestate": trace.state} if trace.state else sent
 
 
 def trace_of(headers: Sequence[Pair]) -> Trace:
@@ -69,7 +71,13 @@ def trace_of(headers: Sequence[Pair]) -> Trace:
     parent = _TRACEPARENT.fullmatch(named(headers, b"traceparent"))
     if parent is None or (parent[0].startswith("00-") and parent[3]):
         return Trace(request_id, fresh[16:48], fresh[48:])
-    return Trace(request_id, parent[1], fresh[48:], parent[2])
+    return Trace(request_id, parent[1], fresh[48:], parent[2], _state_of(headers))
+
+
+def _state_of(headers: Sequence[Pair]) -> str:
+    """What `tracestate` says, which may stand in several headers; "" if it is none that has to be sent on."""
+    state = ",".join(value.decode("latin-1") for name, value in headers if name == b"tracestate")
+    return state if _TRACESTATE.fullmatch(state) else ""
 
 
 class TraceRequests:

@@ -230,6 +230,12 @@ def test_memory_holds_its_bound_and_forgets_what_was_not_used_longest() -> None:
     assert kept.find(1) is None and kept.find(299) is not None
     kept.keep("large", Answer([], [], bytes(2**19), None))
     assert kept.find("large") is None and kept.find(299) is not None
+    for number in range(1000, 1300):
+        kept.keep((number, b"q" * 8000), Answer([], [], b"[]", None, query_bytes=8000))
+    assert (
+        kept.size_bytes <= 2**20
+        and sum(kept.find((number, b"q" * 8000)) is not None for number in range(1000, 1300)) < 130
+    )
 
 
 def test_who_has_any_answer_is_told_that_it_still_holds_and_a_refused_coding_is_not_sent(
@@ -242,7 +248,14 @@ def test_who_has_any_answer_is_told_that_it_still_holds_and_a_refused_coding_is_
             for refused in ("gzip;q=0", "identity, x-gzip ; q=0.000", "gzip;Q=0,br", "br, gzip; q=0.0 ,identity"):
                 assert "content-encoding" not in client.get(address, headers={"Accept-Encoding": refused}).headers
     for wanted in ("gzip", "gzip;q=0.1", "br;q=0, gzip", "gzip;q=1.0"):
-        assert keeping.get("/books?limit=40", headers={"Accept-Encoding": wanted}).headers["content-encoding"] == "gzip"
+        packed = keeping.get("/books?limit=40", headers={"Accept-Encoding": wanted})
+        assert packed.headers["content-encoding"] == "gzip"
+        held = {"Accept-Encoding": wanted, "If-None-Match": packed.headers["etag"]}
+        answer = keeping.get("/books?limit=40", headers=held)
+        assert (
+            answer.status_code == 304 and "vary" in answer.headers and answer.headers["etag"] == packed.headers["etag"]
+        )
+        assert not {"content-encoding", "content-type", "content-length"} & set(answer.headers)
 
 
 def test_what_caches_may_keep_follows_from_who_asks_and_not_from_who_asked_first(

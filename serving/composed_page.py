@@ -21,6 +21,8 @@ from serving.passing import passing
 from serving.questions import BookQuery
 from serving.schemas import BookPage
 
+_LONGEST_QUERY = 500  # bytes; a page by id, with a category of the longest name, has less
+
 
 class Question(NamedTuple):
     """`filters`: None where all books are asked for; `mark`: that of its cursors."""
@@ -39,9 +41,13 @@ class Place(NamedTuple):
     total: int
 
 
-@lru_cache(4000)  # half a kilobyte each
 def question_of(query: bytes) -> Question | None:
     """What the address asks for; None if more than this module knows, or nothing that there is."""
+    return _question_of(query) if len(query) <= _LONGEST_QUERY else None
+
+
+@lru_cache(4000)  # half a kilobyte each
+def _question_of(query: bytes) -> Question | None:
     parameters = QueryParams(query)
     if has_repeated(parameters):
         return None

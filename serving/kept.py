@@ -33,6 +33,11 @@ _KEPT = re.compile(rf"/books(?:/{ID}(?P<list>/recommendations)?)?|/categories", 
 RENEWED_AFTER_S = 60.0
 _LARGEST_SHARE = 1 / 64
 _SHARING = (b"cache-control", b"public, no-cache"), (b"cache-control", b"private, no-cache")
+_OF_BODIES = {
+    b"content-length",
+    b"content-type",
+    b"content-encoding",
+}  # a 304 has none, and clients unpack what it says
 _OVERHEAD_BYTES = 1700  # of an entry, past its body: measured with 100,000 of them
 
 
@@ -45,6 +50,7 @@ class Answer:
     own_headers: list[Pair]
     body: bytes
     route: Any
+    query_bytes: int = 0  # of the question, which is kept with it, and may be longer than the answer
     made_at: float = field(default_factory=time.monotonic)
 
 
@@ -81,7 +87,7 @@ class KeptAnswers:
 
 
 def _size(answer: Answer) -> int:
-    return len(answer.body) + _OVERHEAD_BYTES
+    return len(answer.body) + answer.query_bytes + _OVERHEAD_BYTES
 
 
 class KeepAnswers:
@@ -116,7 +122,7 @@ class KeepAnswers:
         scope["route"] = answer.route
         status, body = (304, b"") if _is_held(named(scope["headers"], b"if-none-match"), answer) else (200, answer.body)
         headers = answer.own_headers if named(scope["headers"], b"authorization") else answer.headers
-        told = list(headers) if status == 200 else [pair for pair in headers if pair[0] != b"content-length"]
+        told = list(headers) if status == 200 else [pair for pair in headers if pair[0] not in _OF_BODIES]
         await send({"type": "http.response.start", "status": status, "headers": told})
         await send({"type": "http.response.body", "body": body})
 
@@ -171,7 +177,7 @@ class KeepAnswers:
             champion.version.label if champion is not None else "",
         )
         if version and named(headers, b"bookclub-model") == label:
-            answer = Answer(*_for_both(headers), b"".join(parts), scope.get("route"))
+            answer = Answer(*_for_both(headers), b"".join(parts), scope.get("route"), len(scope["query_string"]))
             self._kept.keep((question, version), answer)
 
 

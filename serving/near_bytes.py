@@ -133,7 +133,8 @@ class NearBytes:
 
     def _kept(self, key: _Key, places: NDArray[np.integer], scores: NDArray[np.floating]) -> _Ranking:
         ranking = _Ranking(self._grown.ids[places], places, scores)
-        self._rankings.put(key, ranking)
+        if not key[-1]:  # what some reader has is hardly another's, and may be longer than the ranking
+            self._rankings.put(key, ranking)
         return ranking
 
     def _tell(self, book_id: int, ranking: _Ranking, known: dict[int, bytes]) -> dict[int, bytes]:

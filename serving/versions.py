@@ -85,7 +85,7 @@ def fresh_headers(
     """What `Freshness.check` sets for the question `query`; `is_personal`: of somebody who has sent a token."""
     if has_lists and champion is not None:
         more = (*more, champion.lineup.data_version or "")
-    made_of = [state.stamp, champion.version.run_id if champion else "", query.decode("latin-1"), *more]
+    made_of = [state.stamp, *(champion.version.key if champion else ()), query.decode("latin-1"), *more]
     return {
         **version_headers(champion, state.data_version, has_lists),
         "ETag": weak_tag(chr(0).join(made_of).encode("utf-8", "replace")),

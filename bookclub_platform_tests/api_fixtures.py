@@ -29,6 +29,7 @@ from bookclub_platform.core.book import Book
 from bookclub_platform.core.loads import load_category
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf
+from bookclub_platform_tests.local_http import free_port
 from bookclub_platform_tests.waiting import is_up, wait_for
 from serving.app import create_app
 from serving.run import OPTIONS
@@ -94,12 +95,6 @@ def train(database_url: str, registry: Registry, only: str | None = None) -> tup
     model = Tfidf().fit([row for row in rows if only in {None, row.category}])
     tags = {"data_version": "4", "dagster_run": "http://dagster.internal:3000/runs/1"}
     return model, registry.publish(model, model.parameters, {"coverage": 1.0}, tags, artifact_root=None)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

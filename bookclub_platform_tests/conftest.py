@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 from bookclub_platform.core.database import database_urls, migrate, wait_until_up
 from bookclub_platform.local import postgres_binaries
 from bookclub_platform.local.postgres import leased
+from bookclub_platform_tests.local_http import free_port
 
 # A test run that a script started with & ignores SIGINT, and Dagster, in this process, would let it ignore SIGTERM too:
 # the processes that tests start would inherit that, and never end.
@@ -96,9 +96,7 @@ def _system_server(data: Path) -> Iterator[str]:
         "UTF8",
     ]
     subprocess.run([*initdb, "--locale", "C.UTF-8", "--no-sync"], cwd="/", check=True, capture_output=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [
         *_system_command("postgres", data),
         "-D",
@@ -148,3 +146,13 @@ def database_url(server_url: str) -> Iterator[str]:
     yield url
     with server.connect() as connection:
         connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[sa.Connection]:
+    """A connection whose transaction is rolled back after the test."""
+    engine = sa.create_engine(database_url)
+    with engine.connect() as connection, connection.begin() as transaction:
+        yield connection
+        transaction.rollback()
+    engine.dispose()

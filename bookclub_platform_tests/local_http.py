@@ -8,6 +8,7 @@ with changing_shop() as shop: ...                     # the sandbox's pages, whi
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ from bookclub_platform.sandbox.pages import Shop
 
 Server = TypeVar("Server", bound=ThreadingHTTPServer)
 POLL_S = 0.02  # half a second by default, for which each `shutdown` waits
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -28,6 +27,7 @@ from bookclub_platform.local.home import dagster_home
 from bookclub_platform.local.postgres import leased
 from bookclub_platform.sources import latest
 from bookclub_platform_tests.conftest import SHARED
+from bookclub_platform_tests.local_http import free_port
 from bookclub_platform_tests.waiting import is_up, wait_for
 
 BOOKCLUB = [sys.executable, "-m", "bookclub_platform.cli"]
@@ -44,12 +44,6 @@ def build(home: Path, shop_url: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -26,8 +26,8 @@ from bookclub_platform.local.doctor._finding import NoAnswer, ask_json
 from bookclub_platform.local.doctor._machine import ports, versions
 from bookclub_platform.local.doctor._services import dagster
 from bookclub_platform.local.home import held_by_us
-from bookclub_platform_tests.local_http import Handler, served
-from bookclub_platform_tests.test_build import BOOKCLUB, free_port
+from bookclub_platform_tests.local_http import Handler, free_port, served
+from bookclub_platform_tests.test_build import BOOKCLUB
 from bookclub_platform_tests.test_tables import BOOK, load_category
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -14,15 +13,6 @@ from bookclub_platform.core.book import Book
 from bookclub_platform.core.drift import Drift, measure_drift, note_before
 from bookclub_platform.core.loads import load_category
 from bookclub_platform_tests.test_tables import BOOK, NOON
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[sa.Connection]:
-    engine = sa.create_engine(database_url)
-    with engine.connect() as connection, connection.begin() as transaction:
-        yield connection
-        transaction.rollback()
-    engine.dispose()
 
 
 def shelf(count: int) -> list[Book]:

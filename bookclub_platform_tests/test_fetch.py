@@ -17,6 +17,7 @@ import urllib3
 from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, TransientSourceError
 from bookclub_platform.sources import FailedPage, Fetcher, Page, Patience, is_retryable
 from bookclub_platform.sources._politeness import retry_after_s
+from bookclub_platform_tests.local_http import free_port
 from bookclub_platform_tests.misbehaving_shop import (
     BODY,
     Answer,
@@ -51,12 +52,6 @@ def shop() -> Iterator[Misbehaving]:
 def fetcher() -> Iterator[Fetcher]:
     with Fetcher(delay_s=0, concurrency=4, patience=HASTY) as opened:
         yield opened
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_page_comes_with_its_bytes_headers_and_time(shop: Misbehaving, fetcher: Fetcher) -> None:
@@ -276,7 +271,7 @@ def test_what_is_no_web_address_is_refused(fetcher: Fetcher) -> None:
 
 
 def test_a_shop_that_is_down_is_one_clear_error_at_once() -> None:
-    address = f"http://127.0.0.1:{closed_port()}"
+    address = f"http://127.0.0.1:{free_port()}"
     started = time.monotonic()
     with Fetcher(delay_s=0, concurrency=8) as fetcher:
         for _ in range(20):

@@ -14,9 +14,8 @@ from bookclub_platform.core import tables
 from bookclub_platform.core.book import Book, RejectedBook
 from bookclub_platform.core.cleaned import CleanedCategory, read_cleaned, write_cleaned
 from bookclub_platform.core.loads import LoadResult, load_category, retire_category
-from bookclub_platform_tests.test_tables import BOOK, NOON, OTHER, REST, connection, rows
+from bookclub_platform_tests.test_tables import BOOK, NOON, OTHER, REST, rows
 
-__all__ = ["connection"]
 HOUR = timedelta(hours=1)
 TRAVEL, FICTION = "travel", "fiction"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from benchmarks._texts import made_up
 from bookclub_platform.core.errors import ArtifactInvalid
 from bookclub_platform.models import Tfidf, _index, tfidf
 from bookclub_platform.models._artifact import read_manifest, seal
 from bookclub_platform.models._lists import Lists
 from bookclub_platform.models._nearest import LENGTH, MIN_RECALL, nearest_lists, recall
 from bookclub_platform_tests.test_tfidf import SHARED, real_books
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from _texts import made_up
 
 K = 20
 BOOKS = 1_500

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -35,15 +34,6 @@ BREAKS: dict[str, list[dict[str, Any]]] = {
     "text_storable": [{"description": "a\x00b"}, {"title": "half \ud83d"}],
 }
 EXAMPLES = [(name, change) for name, changes in BREAKS.items() for change in changes]
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[sa.Connection]:
-    engine = sa.create_engine(database_url)
-    with engine.connect() as connection, connection.begin() as transaction:
-        yield connection
-        transaction.rollback()
-    engine.dispose()
 
 
 def test_each_field_says_what_it_means_and_each_rule_has_an_example_here() -> None:

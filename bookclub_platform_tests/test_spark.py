@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from benchmarks._texts import made_up
 from bookclub_platform import sandbox
 from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.core.errors import ConfigurationError, ModelError
@@ -22,9 +23,6 @@ from bookclub_platform.models import BookText, Registry, Tfidf
 from bookclub_platform.spark import check_installed, read_counted
 from bookclub_platform_tests import test_graph as graph
 from bookclub_platform_tests.test_tfidf import SHARED, real_books, shelf
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from _texts import made_up
 
 environment = graph.environment
 

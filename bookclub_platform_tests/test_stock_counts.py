@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -16,10 +15,13 @@ from pydantic import TypeAdapter
 
 from bookclub_platform.core.stats import CategoryCount, CategoryTally, Summary
 from bookclub_platform.core.stock import Stock, read_stock
-from bookclub_platform.core.tables import books, loads
+from bookclub_platform.core.tables import books
+from bookclub_platform_tests import test_stock
 from serving import counts
 from serving.catalogue import Catalogue
 from serving.datawatch import DataWatch
+
+engine = test_stock.engine
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # Of one slug two names, of one name two slugs, and letters that languages put in different places.
@@ -34,16 +36,6 @@ SHELVES = [
 pytestmark = pytest.mark.both_servers  # they sort letters in different ways
 
 Counted = tuple[Summary, list[CategoryTally], list[CategoryCount]]
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(database_url, isolation_level="REPEATABLE READ")
-    with engine.begin() as connection:
-        connection.execute(sa.delete(books))
-        connection.execute(sa.delete(loads))
-    yield engine
-    engine.dispose()
 
 
 def made_up(seed: int, number: int) -> list[dict[str, Any]]:

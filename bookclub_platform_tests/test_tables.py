@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -45,16 +44,6 @@ REST = [replace(BOOK, source_id=f"upc-{n}", upc=f"upc-{n}", url=f"http://shop/{n
 
 
 pytestmark = pytest.mark.both_servers
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[sa.Connection]:
-    """A connection whose transaction is rolled back after the test."""
-    engine = sa.create_engine(database_url)
-    with engine.connect() as connection, connection.begin() as transaction:
-        yield connection
-        transaction.rollback()
-    engine.dispose()
 
 
 def load(

@@ -17,7 +17,8 @@ import psutil
 import pytest
 import requests
 
-from bookclub_platform_tests.test_build import BOOKCLUB, free_port
+from bookclub_platform_tests.local_http import free_port
+from bookclub_platform_tests.test_build import BOOKCLUB
 
 START_S = 120.0
 COMMAND = Path(sys.executable).with_name("bookclub")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks._texts import made_up
 from bookclub_platform.models import Grown, Tfidf, _whole_lists, load_model
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from _texts import made_up
 
 BOOKS = 600
 

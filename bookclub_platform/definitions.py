@@ -29,7 +29,7 @@ from bookclub_platform.schedules import (
     retrain,
     weekly_retrain_schedule,
 )
-from bookclub_platform.sensors import categories_sensor, feedback_retention_sensor, report_after_load
+from bookclub_platform.sensors import categories_sensor, report_after_load, retention_sensor
 from bookclub_platform.sources import sources
 
 
@@ -55,7 +55,7 @@ def build_definitions(settings: Settings, progress: Progress | None = None) -> d
             alarms_sensor(settings),
             failed_partitions_sensor(),
             lost_runs_sensor(),
-            feedback_retention_sensor(settings),
+            retention_sensor(settings),
             report_after_load,
         ],
         resources={

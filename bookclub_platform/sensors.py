@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from bookclub_platform.assets._common import CATEGORIES, categories, whole_key
+from bookclub_platform.core.accounts import forget_sessions
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.categories import Changes, note_listing
 from bookclub_platform.core.errors import SourceError
@@ -104,22 +105,23 @@ def _sentences(source: Source, changes: Changes) -> list[str]:
     return sentences
 
 
-def feedback_retention_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Forgets what readers did so long ago that it says nothing of today's models."""
+def retention_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Forgets what readers did so long ago that it says nothing of today's models, and sessions that are over."""
     days = settings.feedback_days
 
     @dg.sensor(
-        name="feedback_retention",
+        name="retention",
         minimum_interval_seconds=3600,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Deletes the events of readers that are older than {days} days, every hour.",
+        description=f"Every hour deletes events of readers older than {days} days, and sessions that are over.",
     )
-    def feedback_retention() -> dg.SkipReason:
+    def retention() -> dg.SkipReason:
         with BooksDatabase().begin() as connection:
             forgotten = forget_events(connection, timedelta(days=days))
-        return dg.SkipReason(f"{forgotten} events were older than {days} days.")
+            over = forget_sessions(connection)
+        return dg.SkipReason(f"{forgotten} events were older than {days} days, {over} sessions were over.")
 
-    return feedback_retention
+    return retention
 
 
 report_after_load = dg.AutomationConditionSensorDefinition(

@@ -22,8 +22,10 @@ from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import problem
 from serving import accounts as serving_accounts
+from serving import policies
 from serving.app import create_app
 from serving.guard import guard
+from serving.quotas import Quota
 
 PASSWORD = "four words of mine"
 NOWHERE = "http://127.0.0.1:1"
@@ -231,6 +233,42 @@ def test_a_lost_answer_is_repeated_after_the_keys_were_changed_too(client: httpx
     lost = refresh(client, first["refresh_token"]).json()
     KeyRing(_settings["settings"].token_keys_file).rotate()
     assert refresh(client, first["refresh_token"]).json()["refresh_token"] == lost["refresh_token"]
+
+
+def test_a_session_is_refreshed_so_often_and_no_more_and_its_token_stays_good(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "of_refreshes", lambda: Quota("refresh", 3, 3600, "refreshes"))
+    token, other = register(client, "hurried")["refresh_token"], login(client, "hurried").json()["refresh_token"]
+    for _ in range(3):
+        token = refresh(client, token).json()["refresh_token"]
+    refused = refresh(client, token)
+    assert problem(refused, 429)["violated-policies"] == ["refresh"] and int(refused.headers["retry-after"]) > 0
+    assert refresh(client, other).is_success, "another session has its own"
+    monkeypatch.undo()
+    assert refresh(client, token).is_success
+
+
+def test_sessions_that_are_over_are_forgotten_with_their_tokens_and_open_ones_are_not(client: httpx.Client) -> None:
+    kept, ended, expired = (register(client, name) for name in ("stays-open", "is-ended", "has-expired"))
+    kept = refresh(client, kept["refresh_token"]).json()
+    assert client.post("/logout", json={"refresh_token": ended["refresh_token"]}).status_code == 204
+    with sa.create_engine(_settings["database_url"], poolclass=sa.NullPool).begin() as connection:
+        accounts.forget_sessions(connection)
+        before = connection.scalar(sa.select(sa.func.count()).select_from(accounts.refresh_tokens)) or 0
+
+        def set_back(column: str, name: str) -> None:
+            of_name = sa.select(accounts.users.c.id).where(accounts.users.c.username == name).scalar_subquery()
+            moment = sa.func.now() - timedelta(days=1, minutes=1)
+            changed = sa.update(accounts.sessions).where(accounts.sessions.c.user_id == of_name)
+            connection.execute(changed.values({column: moment}))
+
+        set_back("ended_at", "is-ended")
+        set_back("expires_at", "has-expired")
+        assert accounts.forget_sessions(connection, at_most=1) == accounts.forget_sessions(connection) == 1
+        assert connection.scalar(sa.select(sa.func.count()).select_from(accounts.refresh_tokens)) == before - 2
+    problem(refresh(client, expired["refresh_token"]), 401)
+    assert refresh(client, kept["refresh_token"]).is_success
 
 
 @pytest.mark.usefixtures("impatient")

@@ -17,7 +17,7 @@ from bookclub_platform.core import accounts
 from bookclub_platform.core.feedback import Event, Kind, add_events, feedback, forget_events
 from bookclub_platform.core.served_models import note_served
 from bookclub_platform.core.tables import select_books
-from bookclub_platform.sensors import feedback_retention_sensor
+from bookclub_platform.sensors import retention_sensor
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import get, problem
 from bookclub_platform_tests.test_accounts import register
@@ -127,8 +127,11 @@ def test_what_is_too_old_is_forgotten_a_part_at_a_time_and_by_itself(
         left = connection.scalars(sa.select(feedback.c.happened_at)).all()
         assert len(left) == 3 and min(left) > datetime.now(UTC) - timedelta(days=100)
     monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database.url.render_as_string(False))
-    sensor = feedback_retention_sensor(given.settings(tmp_path, feedback_days=31))
-    assert sensor.evaluate_tick(dg.build_sensor_context()).skip_message == "1 events were older than 31 days."
+    sensor = retention_sensor(given.settings(tmp_path, feedback_days=31))
+    assert (
+        sensor.evaluate_tick(dg.build_sensor_context()).skip_message
+        == "1 events were older than 31 days, 0 sessions were over."
+    )
     with database.begin() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(feedback)) == 2
 

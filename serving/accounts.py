@@ -22,8 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bookclub_platform.core import accounts, audit, passwords
 from bookclub_platform.core.errors import DatabaseUnavailable
-from serving import problems
+from serving import policies, problems
 from serving.datawatch import DataWatch
+from serving.gate import beyond
 from serving.postgres import ANSWER_TIMEOUT_S, be_patient, connected, open_engine
 from serving.quotas import SharedQuotas
 from serving.registrations import Registrations
@@ -78,6 +79,7 @@ class Accounts:
     ) -> None:
         self._watch = watch
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
+        self._quotas = quotas
         self._tokens, self._tries = tokens, Tries(quotas, logins_per_minute)
         self._registrations = Registrations(quotas, registrations_per_hour)
         self.is_login_required, self.is_registration_open = is_login_required, is_registration_open
@@ -142,13 +144,17 @@ class Accounts:
         again, while that is unused and REPEATED_WITHIN is not over; else it ends the session.
 
         Raises:
-            Problem: 401 if it is not good, or not any more.
+            Problem: 401 if it is not good, or not any more; 429 after too many of one session.
         """
         following = {_digest(token): token for token in self._tokens.after(refresh_token)}
         async with self._transaction() as connection:
             renewal = await connection.run_sync(
                 accounts.renew, _digest(refresh_token), list(following), REPEATED_WITHIN
             )
+            if renewal.outcome == "renewed":
+                standing = self._quotas.take(policies.of_refreshes(), str(renewal.session_id))
+                if standing.is_over:
+                    raise beyond(standing)  # nothing is kept: the token stays good
         if renewal.session_id is None or renewal.user_id is None or renewal.following is None:
             if renewal.session_id is not None:
                 self._live.pop(renewal.session_id, None)

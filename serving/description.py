@@ -66,6 +66,7 @@ _COUNTED = {
     "login-address": "wrong passwords from one address, for all names",
     "login-anywhere": "wrong passwords for one name from all addresses; further ones count against `login-strained`",
     "login-strained": "wrong passwords for one name from one address, once `login-anywhere` is exhausted",
+    "refresh": "new token pairs of one session",
     "feedback": "events sent to POST /feedback, repeated ones included, by account; the request itself counts against "
     "`account`",
 }

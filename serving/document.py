@@ -134,7 +134,11 @@ def _invalid(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, An
 def _spent(operation: dict[str, Any], path: str, quotas: Quotas) -> dict[str, Any]:
     """What is special of a 429: which quota it is."""
     is_open = {} in operation.get("security", [{}])
-    names = dict.fromkeys(LOGINS, "login") | dict.fromkeys(REGISTRATIONS, "register") | {"/feedback": "feedback"}
+    names = (
+        dict.fromkeys(LOGINS, "login")
+        | dict.fromkeys(REGISTRATIONS, "register")
+        | {"/feedback": "feedback", "/token/refresh": "refresh"}
+    )
     quota = quotas[names.get(path, "anonymous" if is_open else "account")]
     if not quota.amount:  # no limit here: the example stays the general one
         return {}

@@ -42,13 +42,20 @@ def of_wrong_passwords(amount: int) -> Quotas:
     )
 
 
+def of_refreshes() -> Quota:
+    """Of one session. Tokens are good for ten minutes; each that was used is kept until the session is over."""
+    return Quota("refresh", 60, 3600, "refreshes")
+
+
 def of_feedback(per_day: int) -> Quota:
     return Quota("feedback", per_day, 24 * 3600, "events")
 
 
 def every(settings: Settings) -> Quotas:
     """All of them by name, in the order of /docs."""
-    more = _by_name(of_registrations(settings.registrations_per_hour), of_feedback(settings.feedback_per_day))
+    more = _by_name(
+        of_registrations(settings.registrations_per_hour), of_refreshes(), of_feedback(settings.feedback_per_day)
+    )
     return of_requests(settings) | of_wrong_passwords(settings.logins_per_minute) | more
 
 

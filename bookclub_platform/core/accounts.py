@@ -73,6 +73,9 @@ USERNAME = rf"^[A-Za-z0-9][A-Za-z0-9._@+-]{{{MIN_NAME - 1},{MAX_NAME - 1}}}$"
 USERNAME_RULE = f"{MIN_NAME} to {MAX_NAME} letters, digits and . _ @ + -, beginning with a letter or digit."
 FOR_ANYONE = ("read", "export", "feedback")
 
+ENDED_FOR = timedelta(days=1)  # that it was ended can be looked up
+FORGOTTEN_AT_ONCE = 10_000  # each with some thousand tokens at most
+
 EndedBy = Literal["logout", "password", "reuse", "disabled"]
 Deletion = Literal["deleted", "replaced", "last"]
 ADMIN = "admin"
@@ -209,6 +212,14 @@ def renew(connection: sa.Connection, digest: bytes, following: Sequence[bytes], 
     connection.execute(sa.update(refresh_tokens).where(same_token).values(used_at=_now))
     connection.execute(sa.insert(refresh_tokens).values(digest=following[0], session_id=session.id))
     return Renewal("renewed", session.user_id, session.id, session.scopes, following[0])
+
+
+def forget_sessions(connection: sa.Connection, at_most: int = FORGOTTEN_AT_ONCE) -> int:
+    """Delete sessions that are over, and what was ended a day ago, with their refresh tokens, `at_most` so many;
+    returns how many. Until they expire the tokens of open ones stay: one that comes back was stolen."""
+    is_over = sa.or_(sessions.c.expires_at < _now, sessions.c.ended_at < _now - ENDED_FOR)
+    over = sa.select(sessions.c.id).where(is_over).limit(at_most)
+    return connection.execute(sa.delete(sessions).where(sessions.c.id.in_(over))).rowcount
 
 
 def is_live(connection: sa.Connection, session_id: UUID) -> bool:

@@ -30,6 +30,7 @@ from bookclub_platform.core.loads import load_category
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf
 from bookclub_platform_tests.local_http import free_port
+from bookclub_platform_tests.mlflow_store import store_in
 from bookclub_platform_tests.waiting import is_up, wait_for
 from serving.app import create_app
 from serving.run import OPTIONS
@@ -101,7 +102,7 @@ def train(database_url: str, registry: Registry, only: str | None = None) -> tup
 def mlflow_server(folder: Path) -> Iterator[str]:
     """The address of a real MLflow server that keeps its state in `folder`, artifacts in `folder/artifacts`."""
     port = free_port()
-    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"]
+    stores = ["--backend-store-uri", store_in(folder), "--artifacts-destination", f"{folder}/artifacts"]
     command = [sys.executable, "-m", "mlflow", "server", *stores, "--port", str(port), "--workers", "1"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "mlflow.log").open("wb") as log:
@@ -214,7 +215,7 @@ def world(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     app.add_api_route("/fault", fault)
     with serving(app) as client:
-        wait_for(lambda: model_version(client) == first.version)
+        wait_for(lambda: model_version(client) == first.version, 60)  # a busy machine must not fail a whole module
         models = {first.version: model, sea.version: sea_model}
         yield World(client, database_url, registry, tracking_uri, folder, home, models, first, sea)
 

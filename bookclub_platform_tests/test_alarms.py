@@ -25,6 +25,7 @@ from bookclub_platform.definitions import build_definitions
 from bookclub_platform.failures import standing_failures
 from bookclub_platform.local.home import dagster_home
 from bookclub_platform_tests.local_http import Handler, in_thread
+from bookclub_platform_tests.mlflow_store import store_in
 from bookclub_platform_tests.test_checks import tiny_graph
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
@@ -86,7 +87,7 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 def environment(database_url: str, engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database_url)
     monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_in(tmp_path))
 
 
 def fill(engine: sa.Engine, *numbers: int, at: datetime = NOW) -> list[Alarm]:

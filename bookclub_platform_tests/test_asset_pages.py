@@ -18,6 +18,7 @@ from bookclub_platform.core.book import Book
 from bookclub_platform.core.columns import MEANINGS
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
+from bookclub_platform_tests.mlflow_store import store_in
 from bookclub_platform_tests.test_graph import shop_categories
 
 PARTITIONED = ["books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books", "books_toscrape/covers"]
@@ -38,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Iterat
     with pytest.MonkeyPatch.context() as patch, sandbox.running(books=12, seed=2) as url:
         patch.setenv("BOOKCLUB_HOME", str(home))
         patch.setenv("BOOKCLUB_DATABASE_URL", database_url)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", store_in(home))
         patch.chdir(home)
         definitions = build_definitions(load_settings(shop_url=url))
         keys = [category.slug for category in shop_categories(url)]

@@ -13,6 +13,7 @@ from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable
 from bookclub_platform.core.tables import select_training_rows
 from bookclub_platform.models import BookText, ModelVersion, Reason, Recommendation, Registry, Tfidf
 from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.mlflow_store import store_in
 from bookclub_platform_tests.test_tfidf_artifact import put, rewrite_array, with_parameters
 from serving import champion
 from serving.champion import ChampionKeeper
@@ -25,7 +26,7 @@ def store(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     for category, books in given.catalogue().items():
         given.load(database_url, category, books)
     folder = tmp_path_factory.mktemp("store")
-    registry = Registry(f"sqlite:///{folder}/mlflow.db")
+    registry = Registry(store_in(folder))
     model = Tfidf().fit([BookText(*row) for row in given.read(database_url, select_training_rows())])
     made = [registry.publish(model, {}, {}, {}, (folder / "artifacts").as_uri()) for _ in range(2)]
     return folder, made[0], made[1]

@@ -21,6 +21,7 @@ from bookclub_platform.models import Registry
 from bookclub_platform.sandbox.pages import Shop
 from bookclub_platform.sources import sources
 from bookclub_platform_tests.local_http import changing_shop
+from bookclub_platform_tests.mlflow_store import store_in
 
 PARTITIONED = ["books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books"]
 
@@ -29,7 +30,7 @@ PARTITIONED = ["books_toscrape/raw_pages", "books_toscrape/cleaned_books", "book
 def environment(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
     monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database_url)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_in(tmp_path))
     monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", str(tmp_path / "artifacts"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -17,6 +17,7 @@ from bookclub_platform.core.errors import NoChampion
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf
 from bookclub_platform.models._registry import hold
 from bookclub_platform_tests import api_fixtures as given
+from bookclub_platform_tests.mlflow_store import store_in
 from serving.app import create_app
 
 ROWS = [
@@ -35,7 +36,7 @@ class Store(NamedTuple):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("store")
-    registry, model = Registry(f"sqlite:///{folder}/mlflow.db"), Tfidf().fit(ROWS)
+    registry, model = Registry(store_in(folder)), Tfidf().fit(ROWS)
     made = []
     for number in range(1, 5):
         reason = "It is not clearly better." if number == 4 else f"It is better ({number})."

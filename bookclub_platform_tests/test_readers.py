@@ -24,6 +24,7 @@ from bookclub_platform.models import BookText, Readers, Registry, Step, Tfidf, d
 from bookclub_platform.models._readers import MIN_QUERIES, MIN_READERS
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import catalogue
+from bookclub_platform_tests.mlflow_store import store_in
 
 SHELVES, SUBJECTS, ABOUT_IT = 8, 64, 5
 NUMBER = SUBJECTS * ABOUT_IT
@@ -290,7 +291,7 @@ def definitions(tmp_path: Path, filled: str, monkeypatch: pytest.MonkeyPatch) ->
     """The platform over `filled`, with a registry of its own in `tmp_path`."""
     monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
     monkeypatch.setenv("BOOKCLUB_DATABASE_URL", filled)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_in(tmp_path))
     monkeypatch.chdir(tmp_path)
     return build_definitions(load_settings(shop_url="http://127.0.0.1:1"))
 

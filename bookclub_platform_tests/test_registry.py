@@ -8,7 +8,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from bookclub_platform.core.database import database_urls
 from bookclub_platform.core.errors import ArtifactInvalid, NoChampion, RegistryUnavailable
 from bookclub_platform.models import BookText, Registry, Tfidf, load_model
 from bookclub_platform_tests.api_fixtures import mlflow_server
+from bookclub_platform_tests.mlflow_store import store_in
 
 PARAMETERS = {"title_weight": 2, "unknown_categories": ["default"]}
 METRICS = {"coverage": 0.99, "fit_s": 0.3}
@@ -33,20 +33,12 @@ def model() -> Tfidf:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Registry:
-    return Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    return Registry(store_in(tmp_path))
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> str:
     return (tmp_path / "artifacts").as_uri()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """(address, folder of its files) of a real MLflow server."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with mlflow_server(folder) as address:
-        yield address, folder / "artifacts"
 
 
 def test_publishing_leaves_a_finished_run_with_all_it_was_given(database: Registry, root: str, model: Tfidf) -> None:
@@ -153,17 +145,18 @@ def test_the_whole_way_on_postgres(postgres_url: str, root: str, model: Tfidf, t
     assert load_model(registry.download(version, tmp_path / "local")).recommend(3, 10) == model.recommend(3, 10)
 
 
-def test_the_whole_way_over_http(server: tuple[str, Path], model: Tfidf, tmp_path: Path) -> None:
-    address, files = server
-    registry = Registry(address)
-    with pytest.raises(NoChampion):
-        registry.champion("tfidf_model")
-    version = registry.publish(model, PARAMETERS, METRICS, TAGS, None)
-    registry.promote(version)
-    assert registry.champion("tfidf_model").run_id == version.run_id
-    assert load_model(registry.download(version, tmp_path)).recommend(3, 10) == model.recommend(3, 10)
-    url = registry.run_url(version, f"{address}/")
-    assert url.startswith(f"{address}/#/experiments/") and url.endswith(f"/runs/{version.run_id}")
-    shutil.rmtree(files)
-    with pytest.raises(ArtifactInvalid):
-        Registry(address).download(version, tmp_path / "again")
+def test_the_whole_way_over_http(model: Tfidf, tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()
+    with mlflow_server(tmp_path / "server") as address:
+        registry = Registry(address)
+        with pytest.raises(NoChampion):
+            registry.champion("tfidf_model")
+        version = registry.publish(model, PARAMETERS, METRICS, TAGS, None)
+        registry.promote(version)
+        assert registry.champion("tfidf_model").run_id == version.run_id
+        assert load_model(registry.download(version, tmp_path)).recommend(3, 10) == model.recommend(3, 10)
+        url = registry.run_url(version, f"{address}/")
+        assert url.startswith(f"{address}/#/experiments/") and url.endswith(f"/runs/{version.run_id}")
+        shutil.rmtree(tmp_path / "server" / "artifacts")
+        with pytest.raises(ArtifactInvalid):
+            Registry(address).download(version, tmp_path / "again")

@@ -209,6 +209,26 @@ def test_generators_of_clients_find_the_width_of_each_number_and_no_choice_besid
     assert document["servers"] == [{"url": "/"}]
 
 
+def test_generators_of_clients_find_nothing_that_is_not_there(operations: list[Operation]) -> None:
+    problem = operations[0].components["schemas"]["ProblemDetails"]
+    absent = set(problem["properties"]) - set(problem["required"])
+    assert {"errors", "violated-policies"} <= absent
+    assert not [name for name, member in problem["properties"].items() if "default" in member]
+    for operation in operations:
+        for parameter in operation.get("parameters", []):
+            kinds = parameter["schema"].get("anyOf", [])
+            assert {"type": "null"} not in kinds, (operation.name, parameter["name"])
+
+
+def test_routes_and_answers_stand_in_the_order_in_which_they_are_looked_for(operations: list[Operation]) -> None:
+    paths = [operation.path for operation in operations]
+    assert paths == sorted(paths) and paths.index("/books") < paths.index("/books/search")
+    for operation in operations:
+        assert list(operation["responses"]) == sorted(operation["responses"]) and "security" in operation
+    (login,) = (operation for operation in operations if operation.path == "/login")
+    assert login["security"] == []
+
+
 def test_what_any_request_may_come_to_is_told_at_each_route(operations: list[Operation]) -> None:
     for operation in operations:
         assert operation["responses"].keys() >= {"400", "414", "422", "431", "500"}, operation.name
@@ -219,7 +239,7 @@ def test_examples_of_problems_speak_of_their_route(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, anonymous_per_minute=77)
     told = create_app(settings, "postgresql://nobody@127.0.0.1:1/none", "http://127.0.0.1:1").openapi()
     for line in (
-        "| `anonymous` | requests without a token, by address | 77 | 60 s |",
+        "| `anonymous` | requests without a valid token, by address | 77 | 60 s |",
         "| `login-name` | wrong passwords for one name from one address | 10 | 900 s |",
     ):
         assert line in told["info"]["description"]

@@ -96,7 +96,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
         summary="Books and similar books.",
         description=description(settings),
         servers=[{"url": "/"}],  # where this document is: clients made from it else ask http://localhost
-        openapi_tags=[{"name": name} for name in ("Books", "Recommendations", "Accounts", "Operations")],
+        openapi_tags=document.TAGS,
         lifespan=lambda _: _running(services, settings),
         generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
         telemetry=_UNTOLD,

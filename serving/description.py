@@ -11,6 +11,14 @@ from serving.sizes import MAX_ADDRESS_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES
 _GENERAL = f"""
 The books of a shop, and for each book the most similar ones, with reasons.
 
+Reading needs no account:
+
+    GET /books/search?q=lighthouse                  find a book
+    GET /books/1/recommendations?limit=5            books like it
+
+An account (POST /register, no e-mail needed) has a larger quota, exports all books, and reports what readers did with
+recommendations (POST /feedback), which makes them better. A shop's operator may require a token for reading, too.
+
 * **Pagination**: send `next` of a page as `cursor` to get the next page, with the same filters and order. The last page
   has `next: null`.
 * **Versions**: responses about books have the headers `Bookclub-Data-Version` and `Bookclub-Model`. One response always
@@ -30,7 +38,9 @@ The books of a shop, and for each book the most similar ones, with reasons.
   into pandas.
 * **Authentication**: POST /register and POST /login start a session of 30 days and return an access token. Send it as
   `Authorization: Bearer ...`. It is valid for 10 minutes; POST /token/refresh exchanges the refresh token for the next
-  pair. You can send the header with every request, but an invalid token gets 401 even on routes that need none, except
+  pair. Refresh only on `expired-token` or `invalid-token`, not on every 401. Exports need the scope `export`, feedback
+  needs `feedback`, crawls need `admin`; a login without `scope` gets all scopes of the account. You can send the header
+  with every request, but an invalid token gets 401 even on routes that need none, except
   on POST /register, /login and /token/refresh and GET /health, /ready and /metrics, which ignore it. Other schemes
   (Basic) are ignored.
 * **Quotas** are listed below. Every request counts, also one with a 304 or a successful login; expensive requests count
@@ -45,18 +55,19 @@ The books of a shop, and for each book the most similar ones, with reasons.
   minutes. Exports: one at a time per account, and a few in all; see GET /books/export.
 * **HEAD** works wherever GET does, with the same headers.
 * **Unknown parameters** and unknown JSON fields get 422 on every route, so that a misspelt filter does not go
-  unnoticed. So does a parameter that is sent twice, unless it is a list (`exclude`).
+  unnoticed. So does a parameter that is sent twice, unless it is a list (`exclude`). Values are not looked up: a
+  category or source that does not exist, or a minimum above the maximum, gets an empty list.
 * **Gateway**: a gateway in front of this API may respond itself: 421 for another host name than the service's, 429 and
   503 as below, all as problems without `instance`. It closes the connection without a response if a request takes more
   than 10 seconds to arrive. It answers /ready with the status only (204 or 503), and does not expose /metrics.
 * **Errors** are `application/problem+json` (RFC 9457) on every route. `detail` is for developers, `type` for programs:
   it is `tag:bookclub,2026:` and one of the kinds below, or `about:blank` if the status says everything. In a 422,
-  `errors` lists every fault, each with a stable `code`.
+  `errors` lists every fault, each with a stable `code`; unknown parameters come first, alone.
 
 """
 
 _COUNTED = {
-    "anonymous": "requests without a token, by address",
+    "anonymous": "requests without a valid token, by address",
     "account": "requests with a token, by account",
     "address": "requests with a token, by address, all accounts together",
     "login": "POST /login, POST /password and DELETE /account, by address",
@@ -74,7 +85,7 @@ _COUNTED = {
 _TO_DO = {
     400: "fix the request",
     401: "`expired-token`, `invalid-token`: refresh the token. `wrong-credentials`: ask the user. Otherwise log in",
-    403: "`insufficient-scope`: use an account that has the scope. `weak-password`: ask for another one. Otherwise "
+    403: "`insufficient-scope`: log in again for that scope. `weak-password`: ask for another one. Otherwise "
     "contact the operator",
     404: "do not retry: it does not exist",
     405: "use a method from the header `Allow`",

@@ -40,6 +40,12 @@ HEADERS = {  # name -> what it says, an example
     "Location": ("URL for the progress of what was started.", "/crawls/0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"),
     "X-Request-ID": ("Id of the request in the server's log, for questions to the operator.", "754000baedcaef39"),
 }
+TAGS = [
+    {"name": "Books", "description": "The catalogue: pages, search, statistics, exports."},
+    {"name": "Recommendations", "description": "Similar books, books for a reader, and what readers did with them."},
+    {"name": "Accounts", "description": "Needed for exports, feedback and a larger quota."},
+    {"name": "Operations", "description": "For operators of the service, not for apps."},
+]
 _BY_STATUS = {"401": ["WWW-Authenticate"], "202": ["Location"], "429": ["Retry-After"], "503": ["Retry-After"]}
 _OF_PATH = {"/books/export": ["Accept-Ranges", "Bookclub-Books"], "/books/popular": ["Cache-Control"]}
 _NAMED = {"Books", "Recommendations"}  # tags of answers that rest on the books, and on the model but for these
@@ -64,9 +70,12 @@ def install(app: FastAPI, settings: Settings) -> None:
         if app.openapi_schema is not None:
             return app.openapi_schema
         document = generate()
+        document["paths"] = dict(sorted(document["paths"].items()))  # as people look for them; routers match otherwise
         components = document.setdefault("components", {})
         problem = problems.ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
         components.setdefault("schemas", {}).update(problem.pop("$defs"), ProblemDetails=problem)
+        for member in problem["properties"].values():
+            member.pop("default", None)  # that it may be absent: generators of clients take one for always there
         components["headers"] = {
             name: {"description": told, "schema": {"type": "string"}, "example": example}
             for name, (told, example) in HEADERS.items()
@@ -78,6 +87,7 @@ def install(app: FastAPI, settings: Settings) -> None:
                 add_examples(operation, components["schemas"])
                 _place_problems(operation, path, components["schemas"], policies.every(settings))
                 _add_headers(operation, path)
+                operation["responses"] = dict(sorted(operation["responses"].items()))
         _size_integers(document)
         return document
 
@@ -86,7 +96,9 @@ def install(app: FastAPI, settings: Settings) -> None:
 
 def _complete(operation: dict[str, Any], path: str, is_login_required: bool) -> None:
     asked = _OF_ANY + ([] if path in UNLIMITED else ["quota-exceeded"])
-    needs: list[dict[str, list[str]]] = operation.get("security", [])
+    needs: list[dict[str, list[str]]] = operation.setdefault("security", [])  # [] says that none is needed
+    for parameter in operation.get("parameters", []):
+        _without_null(parameter["schema"])
     if needs:
         asked += ["no-token", "expired-token", "invalid-token", "ended-session"]
     if any(need.get(SCHEME) for need in needs):
@@ -97,6 +109,14 @@ def _complete(operation: dict[str, Any], path: str, is_login_required: bool) -> 
         known = operation["responses"].setdefault(str(status), described)
         for kind, content in described["content"].items():
             known["content"][kind]["examples"] |= content["examples"]
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """A query has no null: generated clients would send the word."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema |= kinds[0]
 
 
 def _place_problems(operation: dict[str, Any], path: str, schemas: dict[str, Any], quotas: Quotas) -> None:

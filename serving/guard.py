@@ -65,7 +65,7 @@ def lacking(claims: Claims, scopes: list[str]) -> problems.Problem | None:
         return None
     return problems.Problem(
         "insufficient-scope",
-        f"The token lacks the scope {' '.join(missing)}. Log in with an account that has it.",
+        f"The token lacks the scope {' '.join(missing)}. Log in again without `scope`, or with an account that has it.",
         headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
     )
 

@@ -174,7 +174,10 @@ _KINDS: dict[str, tuple[Any, ...]] = {
     "ended-session": (401, "The session of this access token has ended. Log in again."),
     "wrong-credentials": (401, "Wrong name or password."),
     "refresh-refused": (401, "The refresh token is not valid or has expired. Log in again."),
-    "insufficient-scope": (403, "The token lacks the scope export. Log in with an account that has it."),
+    "insufficient-scope": (
+        403,
+        "The token lacks the scope export. Log in again without `scope`, or with an account that has it.",
+    ),
     "weak-password": (403, "The password must not contain the name. Choose another."),
     "registration-closed": (403, "Registration is closed. Ask the operator for an account."),
     "other-site": (403, "The form was sent from another site. Please use the forms of this catalogue.", True),

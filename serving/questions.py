@@ -294,7 +294,9 @@ class ListQuery(Question):
     min_rating: Stars | None = Field(
         None, description="Minimum number of stars. Excludes books without stars.", examples=[4]
     )
-    in_stock: bool = Field(True, description="`true`: only books in stock; `false`: sold-out books as well.")
+    in_stock: bool = Field(
+        True, description="`true`: only books in stock; `false`: sold-out books as well (unlike in GET /books)."
+    )
     exclude: list[Id] = Field(
         [],
         max_length=MAX_EXCLUDED_IN_ADDRESS,

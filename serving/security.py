@@ -1,7 +1,7 @@
 """An answer -> the same answer with the headers that browsers want, and, if it leads elsewhere, by a path alone.
 
-A request with an endless address -> 414; with endless headers -> 431; with a query that is no UTF-8 -> 400; with a
-control character in its path -> 404.
+A request with an endless address -> 414; with endless headers -> 431; with a query that is no UTF-8, or without one
+Host -> 400; with a control character in its path -> 404.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def _refusal(scope: Scope) -> problems.ProblemResponse | None:
         return problems.plain(Request(scope), 414)
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         return problems.plain(Request(scope), 431)
+    if scope["http_version"] == "1.1" and sum(name == b"host" for name, _ in scope["headers"]) != 1:  # RFC 9112, 3.2
+        return problems.answer(Request(scope), 400, "Send the header Host, once.")
     if _CONTROL.search(scope["path"]):
         return problems.nothing_there(Request(scope))
     # Frameworks read what is broken as U+FFFD: another question than the one that was asked.

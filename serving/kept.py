@@ -33,11 +33,8 @@ _KEPT = re.compile(rf"/books(?:/{ID}(?P<list>/recommendations)?)?|/categories", 
 RENEWED_AFTER_S = 60.0
 _LARGEST_SHARE = 1 / 64
 _SHARING = (b"cache-control", b"public, no-cache"), (b"cache-control", b"private, no-cache")
-_OF_BODIES = {
-    b"content-length",
-    b"content-type",
-    b"content-encoding",
-}  # a 304 has none, and clients unpack what it says
+# A 304 has no body, and clients would unpack what it says is packed.
+_OF_BODIES = {b"content-length", b"content-type", b"content-encoding"}
 _OVERHEAD_BYTES = 1700  # of an entry, past its body: measured with 100,000 of them
 
 
@@ -172,10 +169,8 @@ class KeepAnswers:
         await self._app(scope, receive, send_and_note)
         if not is_whole or self._keeper.current is not champion:
             return
-        version, label = (
-            named(headers, b"bookclub-data-version"),
-            champion.version.label if champion is not None else "",
-        )
+        version = named(headers, b"bookclub-data-version")
+        label = champion.version.label if champion is not None else ""
         if version and named(headers, b"bookclub-model") == label:
             answer = Answer(*_for_both(headers), b"".join(parts), scope.get("route"), len(scope["query_string"]))
             self._kept.keep((question, version), answer)

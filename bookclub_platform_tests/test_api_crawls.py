@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -139,6 +140,7 @@ class Half(Handler):
 def test_of_a_crawl_that_began_in_part_the_id_is_told_and_dagster_is_told_of_the_trace(
     database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="bookclub.audit")
     with served(Half) as address:
         settings = given.settings(tmp_path, model_poll_s=60, database_url=database_url, dagster_url=address)
         users.add(settings, "half", PASSWORD, is_admin=True)
@@ -154,6 +156,9 @@ def test_of_a_crawl_that_began_in_part_the_id_is_told_and_dagster_is_told_of_the
     assert [tag["dagster/asset_partition_range_start"] for tag in tags] == ["a", "c"], "both by one request"
     assert told["crawl_id"] == tags[0]["bookclub/crawl"] and f"/crawls/{told['crawl_id']}" in told["detail"]
     assert "disk full" in caplog.text and "disk full" not in answer.text and "/srv" not in answer.text
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "bookclub.audit"]
+    (act,) = [line for line in lines if line["act"] == "start-crawl"]
+    assert act["crawl"] == told["crawl_id"] and act["outcome"] == "done" and act["user_id"]
     assert len(Half.heard) == 2
     for sent, _ in Half.heard:
         version, trace, span, flags = sent["traceparent"].split("-")

@@ -105,5 +105,5 @@ def test_it_starts_and_ends_while_postgres_and_mlflow_are_away(tmp_path: Path) -
         serving.terminate()
         output, _ = serving.communicate(timeout=10)
     assert ready.status_code == 503
-    assert [check["ok"] for check in ready.json()["checks"].values()] == [False] * 3 + [True] * 2
+    assert [check["ok"] for check in ready.json()["checks"].values()] == [False] * 3 + [True] * 3
     assert serving.returncode == -signal.SIGTERM and "Traceback" not in output, output

@@ -72,7 +72,7 @@ def counted(database_url: str, stock: Stock | None) -> tuple[Counted, list[str]]
     sa.event.listen(catalogue._engine.sync_engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
 
     async def count() -> Counted:
-        async with catalogue.snapshot(is_patient=True) as snapshot:
+        async with catalogue.snapshot(catalogue.figures) as snapshot:
             summary = await counts.overview(snapshot, stock)
             by_category = list(await counts.by_category(snapshot, stock))
             return summary, by_category, list(await counts.categories(snapshot, stock))

@@ -58,11 +58,15 @@ def _refusal(scope: Scope) -> problems.ProblemResponse | None:
     query = scope["query_string"]
     if len(scope["raw_path"]) + len(query) > MAX_ADDRESS_BYTES:
         return problems.plain(Request(scope), 414)
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+    size = hosts = 0
+    for name, value in scope["headers"]:  # once for both: each request pays for it
+        size += len(name) + len(value)
+        hosts += name == b"host"
+    if size > MAX_HEADER_BYTES:
         return problems.plain(Request(scope), 431)
-    if scope["http_version"] == "1.1" and sum(name == b"host" for name, _ in scope["headers"]) != 1:  # RFC 9112, 3.2
+    if hosts != 1 and scope["http_version"] == "1.1":  # RFC 9112, 3.2
         return problems.answer(Request(scope), 400, "Send the header Host, once.")
-    if _CONTROL.search(scope["path"]):
+    if not scope["path"].isprintable() and _CONTROL.search(scope["path"]):
         return problems.nothing_there(Request(scope))
     # Frameworks read what is broken as U+FFFD: another question than the one that was asked.
     is_beyond = not query.isascii() or (b"%" in query and _BEYOND_ASCII.search(query))

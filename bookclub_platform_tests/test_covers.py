@@ -104,8 +104,9 @@ def test_the_thumbnail_of_a_url_is_found_without_the_index_also_of_covers_that_c
     thumbnail = read_index(tmp_path)[url].thumbnail_path(tmp_path)
     assert thumbnail_of(tmp_path, url) == thumbnail and sha256(body).hexdigest() in thumbnail.name
     assert thumbnail_of(tmp_path, f"{shop.address}/b") is thumbnail_of(tmp_path, "") is None
-    name_path(tmp_path, url).write_text("../../settings")
-    assert thumbnail_of(tmp_path, url) is None
+    for damaged in (b"../../settings", b"\xff", b""):
+        name_path(tmp_path, url).write_bytes(damaged)
+        assert thumbnail_of(tmp_path, url) is None
     name_path(tmp_path, url).unlink()
     assert figures(shop.collect(tmp_path, "/a")) == (0, 0, 1, 0, 0)
     assert thumbnail_of(tmp_path, url) == thumbnail

@@ -52,7 +52,8 @@ recommendations (POST /feedback), which makes them better. A shop's operator may
 * **Limits**: pages and lists have 1 to 100 items; batches have up to 100 books or events. Bodies have up to
   {MAX_BODY_BYTES // 1024} KiB, URLs {MAX_ADDRESS_BYTES // 1024} KiB, headers {MAX_HEADER_BYTES // 1024} KiB.
   Ids go up to 2^53 - 1. A request may use the database for 3 seconds, statistics for 30 seconds, an export for 15
-  minutes. Exports: one at a time per account, and a few in all; see GET /books/export.
+  minutes. A client that reads less than 1 KiB/s of a response is disconnected after 30 seconds.
+  Exports: one at a time per account, and a few in all; see GET /books/export.
 * **HEAD** works wherever GET does, with the same headers.
 * **Unknown parameters** and unknown JSON fields get 422 on every route, so that a misspelt filter does not go
   unnoticed. So does a parameter that is sent twice, unless it is a list (`exclude`). Values are not looked up: a

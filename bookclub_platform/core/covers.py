@@ -58,7 +58,7 @@ def name_path(folder: Path, url: str) -> Path:
 def thumbnail_of(folder: Path, url: str) -> Path | None:
     """The thumbnail of the image at `url`; None if there is none."""
     try:
-        digest = name_path(folder, url).read_text()
+        digest = name_path(folder, url).read_text(errors="replace")  # a damaged one is none
     except FileNotFoundError:
         return None
     return _thumbnail(folder, digest) if _DIGEST.fullmatch(digest) else None

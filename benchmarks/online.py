@@ -19,7 +19,7 @@ from _texts import made_up
 from bookclub_platform.core.browse import Filters
 from bookclub_platform.core.stock import Stock, fingerprint
 from bookclub_platform.models import Grown, Tfidf
-from serving.lineup import IN_STOCK, Lineup
+from serving.recommender.lineup import IN_STOCK, Lineup
 
 REQUESTS = 300
 CAME = 1_000

@@ -32,7 +32,7 @@ from bookclub_platform.models import BookText, Tfidf, find
 from bookclub_platform.models._text import work_key
 
 TOP = 10
-RANKED, READ = 2_000, 100  # as serving/finder.py
+RANKED, READ = 2_000, 100  # as serving/recommender/finder.py
 WORDS_OF_PHRASE = 6
 
 Search = Callable[[str], list[int]]  # a question -> places of books, the best first

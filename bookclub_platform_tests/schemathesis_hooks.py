@@ -14,8 +14,8 @@ import schemathesis
 from pydantic import ValidationError
 from schemathesis import AuthContext, Case, HookContext
 
-from serving.questions import ReaderRequest
-from serving.versions import RECOMMENDATION_ID
+from serving.answers.versions import RECOMMENDATION_ID
+from serving.schemas.requests import ReaderRequest
 
 NAME, PASSWORD = "tester", "four words of mine"
 

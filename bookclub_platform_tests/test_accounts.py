@@ -21,11 +21,11 @@ from bookclub_platform.core import accounts, passwords
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import problem
-from serving import accounts as serving_accounts
-from serving import policies
+from serving.access import accounts as serving_accounts
+from serving.access import policies
+from serving.access.guard import guard
+from serving.access.quotas import Quota
 from serving.app import create_app
-from serving.guard import guard
-from serving.quotas import Quota
 
 PASSWORD = "four words of mine"
 NOWHERE = "http://127.0.0.1:1"

@@ -20,9 +20,9 @@ from bookclub_platform.core.browse import Position
 from bookclub_platform.core.feedback import feedback
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving import composed, kept
-from serving.cursor import BY_ID, Page, decode, encode
-from serving.digits import MAX_ID
+from serving.answers import composed, kept
+from serving.http.digits import MAX_ID
+from serving.schemas.cursor import BY_ID, Page, decode, encode
 
 world, after = given.world, given.after
 

@@ -20,10 +20,10 @@ from bookclub_platform.core.stock import fingerprint
 from bookclub_platform.models import BookText, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving import passing as filtering
-from serving.book_bytes import BookBytes
-from serving.lineup import IN_STOCK, Lineups
-from serving.schemas import Book
+from serving.books.book_bytes import BookBytes
+from serving.recommender import passing as filtering
+from serving.recommender.lineup import IN_STOCK, Lineups
+from serving.schemas.books import Book
 
 world, after = given.world, given.after
 

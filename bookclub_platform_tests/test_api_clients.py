@@ -14,7 +14,7 @@ import pytest
 
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of
-from serving.examples import example_of
+from serving.openapi.examples import example_of
 
 world = given.world
 

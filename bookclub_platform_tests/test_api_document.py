@@ -18,11 +18,11 @@ import pytest
 from bookclub_platform.core.settings import Settings
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import PROBLEM, World, get
+from serving.access.policies import TRIES
 from serving.app import create_app
-from serving.digits import MAX_ID
-from serving.examples import example_of
-from serving.policies import TRIES
-from serving.problems import KINDS
+from serving.http.digits import MAX_ID
+from serving.http.problems import KINDS
+from serving.openapi.examples import example_of
 
 world = given.world
 

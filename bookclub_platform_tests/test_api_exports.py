@@ -24,10 +24,11 @@ import sqlalchemy as sa
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests import test_api_catalogue as pages
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving import exports, logs, places
 from serving.app import create_app
-from serving.places import Places
-from serving.turns import Turns
+from serving.database import exports, places
+from serving.database.places import Places
+from serving.database.turns import Turns
+from serving.process import logs
 
 world, odd = given.world, pages.odd
 
@@ -117,7 +118,7 @@ def test_an_account_has_one_export_at_a_time_whichever_worker_it_asks(
 
 
 TAKE_TURN = """
-import sys; from contextlib import ExitStack; from pathlib import Path; from serving.turns import Turns
+import sys; from contextlib import ExitStack; from pathlib import Path; from serving.database.turns import Turns
 turns, held = Turns(Path(sys.argv[1])), ExitStack()
 print([turns.take(account, held) for account in (7, 8)], flush=True)
 sys.stdin.read()
@@ -161,7 +162,7 @@ def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     yield lambda: [
         line
         for line in map(json.loads, written.getvalue().splitlines())
-        if line["logger"].startswith(("serving.exports", "uvicorn"))
+        if line["logger"].startswith(("serving.database.exports", "uvicorn"))
     ]
     root.removeHandler(handler)
     root.setLevel(level)
@@ -181,7 +182,11 @@ def test_who_takes_next_to_nothing_of_an_export_is_left_and_who_reads_is_not(
         reader = ending.enter_context(odd.client.stream("GET", "/books/export", headers=account(odd.client, "swift")))
         assert read_for(reader.iter_raw(), 3) > 3 * exports.LEAST_BYTES, "the one that reads goes on"
         (told,) = lines()
-        assert (told["logger"], told["why"], told["took_s"] > 1) == ("serving.exports", "it was too slow", True)
+        assert (told["logger"], told["why"], told["took_s"] > 1) == (
+            "serving.database.exports",
+            "it was too slow",
+            True,
+        )
         assert told["bytes"] > 0 and told["request_id"] and "exception" not in told
         with pytest.raises(httpx.RemoteProtocolError):
             for _ in slow.iter_raw():

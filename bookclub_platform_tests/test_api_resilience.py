@@ -19,7 +19,7 @@ from bookclub_platform_tests.test_accounts import bearer, register
 from bookclub_platform_tests.test_feedback import tell
 from bookclub_platform_tests.test_serving_imports import process
 from serving.app import create_app
-from serving.champion import LONGEST_PAUSE_S, Champion, ChampionKeeper
+from serving.recommender.champion import LONGEST_PAUSE_S, Champion, ChampionKeeper
 
 # The fixtures, under the names by which tests ask for them.
 world, after = given.world, given.after

@@ -17,13 +17,13 @@ import sqlalchemy as sa
 from bookclub_platform.core.stock import SELECT_VERSIONED
 from bookclub_platform.core.tables import books, loads, select_state
 from bookclub_platform_tests.waiting import wait_for
-from serving import book_files, book_filing, stock_files
-from serving.book_bytes import BookBytes
-from serving.book_files import NOTE, BookFiles, Note
-from serving.book_filing import file_books
-from serving.catalogue import state_of
-from serving.schemas import Book
-from serving.stock_files import StockFiles, newest_stock
+from serving.books import book_files, book_filing, stock_files
+from serving.books.book_bytes import BookBytes
+from serving.books.book_files import NOTE, BookFiles, Note
+from serving.books.book_filing import file_books
+from serving.books.stock_files import StockFiles, newest_stock
+from serving.database.catalogue import state_of
+from serving.schemas.books import Book
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -223,7 +223,7 @@ def test_a_worker_has_them_filed_by_a_process_that_others_do_not_start_too(
 
 def test_the_process_that_files_ends_with_the_one_that_started_it(shop: Shop) -> None:
     shop.add(1)
-    command = [sys.executable, "-m", "serving.book_filing", str(shop.folder), str(shop.stock)]
+    command = [sys.executable, "-m", "serving.books.book_filing", str(shop.folder), str(shop.stock)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         # A server that takes connections and says nothing: by itself it would wait.

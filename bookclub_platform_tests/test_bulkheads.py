@@ -15,11 +15,12 @@ import sqlalchemy as sa
 
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World
-from serving import counts, finder
 from serving.app import create_app
-from serving.bulkheads import Bulkhead
-from serving.catalogue import Snapshot
-from serving.problems import Problem
+from serving.counting import counts
+from serving.database.bulkheads import Bulkhead
+from serving.database.catalogue import Snapshot
+from serving.http.problems import Problem
+from serving.recommender import finder
 
 world = given.world
 

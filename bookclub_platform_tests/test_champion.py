@@ -15,9 +15,9 @@ from bookclub_platform.models import BookText, ModelVersion, Reason, Recommendat
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.mlflow_store import store_in
 from bookclub_platform_tests.test_tfidf_artifact import put, rewrite_array, with_parameters
-from serving import champion
-from serving.champion import ChampionKeeper
-from serving.lineup import IN_STOCK, Lineup, Lineups
+from serving.recommender import champion
+from serving.recommender.champion import ChampionKeeper
+from serving.recommender.lineup import IN_STOCK, Lineup, Lineups
 
 
 @pytest.fixture(scope="module")

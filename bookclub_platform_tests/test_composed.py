@@ -20,13 +20,14 @@ from bookclub_platform.core.stock import SELECT_VERSIONED
 from bookclub_platform.models import Grown
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving import book_files, lineup, stock_files
 from serving.app import create_app
-from serving.book_bytes import BookBytes
-from serving.catalogue import Catalogue
-from serving.masks import Mask, Masks
-from serving.near_bytes import NearBytes
-from serving.stock_files import StockFiles
+from serving.books import book_files, stock_files
+from serving.books.book_bytes import BookBytes
+from serving.books.stock_files import StockFiles
+from serving.database.catalogue import Catalogue
+from serving.recommender import lineup
+from serving.recommender.masks import Mask, Masks
+from serving.recommender.near_bytes import NearBytes
 
 world = given.world
 VOLATILE = {"date", "x-request-id"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serving import disk
-from serving.disk import Disk
+from serving.process import disk
+from serving.process.disk import Disk
 
 
 def test_a_folder_that_cannot_be_written_to_or_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

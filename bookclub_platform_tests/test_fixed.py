@@ -10,7 +10,7 @@ import pytest
 
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import problem
-from serving import fixed
+from serving.answers import fixed
 from serving.app import create_app
 
 NOWHERE = "http://127.0.0.1:1"

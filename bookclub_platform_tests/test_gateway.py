@@ -25,7 +25,7 @@ from bookclub_platform.core.tables import select_training_rows
 from bookclub_platform.models import BookText, ModelVersion, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from serving.app import create_app
-from serving.champion import LAST, Last
+from serving.recommender.champion import LAST, Last
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(not NGINX or not shutil.which("openssl"), reason="needs nginx and openssl")

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from bookclub_platform.core import tables
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving import datawatch
+from serving.answers.kept import Answer, KeptAnswers
 from serving.app import create_app
-from serving.datawatch import HELD_IF_LARGE_S, HELD_S, STALE_S, DataWatch
-from serving.kept import Answer, KeptAnswers
+from serving.database import datawatch
+from serving.database.datawatch import HELD_IF_LARGE_S, HELD_S, STALE_S, DataWatch
 
 world = given.world
 
@@ -132,7 +132,7 @@ def test_lists_are_answered_while_postgres_is_away_and_all_else_is_a_503(world: 
 
 
 def test_memory_is_of_use_only_to_who_may_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.accounts.LIVE_FOR_S", 0.1)
+    monkeypatch.setattr("serving.access.accounts.LIVE_FOR_S", 0.1)
     settings = given.settings(world.home, answer_cache_mb=8, require_login=True)
     with given.serving(create_app(settings, world.database_url, world.tracking_uri)) as client:
         given.wait_for(lambda: client.get("/ready").is_success)

@@ -1,4 +1,4 @@
-"""serving/off_loop.py: what is done in turn, and what need not wait for it."""
+"""serving/process/off_loop.py: what is done in turn, and what need not wait for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving.off_loop import in_long_turn, in_turn
+from serving.process.off_loop import in_long_turn, in_turn
 
 
 def test_long_work_is_done_one_at_a_time_in_the_order_in_which_it_came() -> None:

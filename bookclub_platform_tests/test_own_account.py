@@ -21,9 +21,10 @@ from bookclub_platform_tests import test_accounts
 from bookclub_platform_tests.api_fixtures import problem
 from bookclub_platform_tests.test_accounts import NOWHERE, PASSWORD, bearer, books, login, refresh, register
 from bookclub_platform_tests.test_web_login import cookie_of, send
+from serving.access.callers import COOKIE
+from serving.access.paths import PAGES, WEB_ACCOUNT, WEB_DELETE
+from serving.access.tokens import TokenRefused, Tokens
 from serving.app import create_app
-from serving.gate import COOKIE, PAGES, WEB_ACCOUNT, WEB_DELETE
-from serving.tokens import TokenRefused, Tokens
 
 heard = test_accounts.heard
 OTHER = "five words of mine now"

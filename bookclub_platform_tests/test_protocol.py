@@ -18,9 +18,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
 from bookclub_platform_tests import api_fixtures as given
-from serving import protocol
+from serving.http import protocol
+from serving.http.sizes import MAX_ADDRESS_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES
 from serving.run import OPTIONS
-from serving.sizes import MAX_ADDRESS_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES
 
 GATEWAY = Path(__file__).parents[1] / "deploy" / "gateway" / "bookclub.conf.template"
 HEAD = b"GET /slow HTTP/1.1\r\nHost: x\r\n"

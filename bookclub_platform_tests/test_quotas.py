@@ -22,12 +22,12 @@ from bookclub_platform.core.errors import ConfigurationError
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import problem
-from serving import quotas
+from serving.access import quotas
+from serving.access.callers import neighbourhood
+from serving.access.quotas import Quota, SharedQuotas
+from serving.access.tries import Tries, WrongPassword
 from serving.app import create_app
-from serving.gate import neighbourhood
-from serving.problems import Problem
-from serving.quotas import Quota, SharedQuotas
-from serving.tries import Tries, WrongPassword
+from serving.http.problems import Problem
 
 world = given.world
 
@@ -129,7 +129,7 @@ def test_a_request_may_be_worth_several_and_the_whole_quota_at_most(tmp_path: Pa
 
 
 TAKE_MANY = """
-import sys; from pathlib import Path; from serving.quotas import Quota, SharedQuotas
+import sys; from pathlib import Path; from serving.access.quotas import Quota, SharedQuotas
 shared, quota = SharedQuotas(Path(sys.argv[1])), Quota("shared", 500, 3600)
 print(sum(not shared.take(quota, "ada").is_over for _ in range(400)))
 """
@@ -144,7 +144,7 @@ def test_processes_at_once_let_no_more_through_than_one_would(tmp_path: Path) ->
 
 
 WITHOUT_ROOM = """
-import resource, sys; from pathlib import Path; from serving import quotas
+import resource, sys; from pathlib import Path; from serving.access import quotas
 limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 shared, quota = quotas.SharedQuotas(Path(sys.argv[1])), quotas.Quota("ten", 10, 3600)
 limit(300_000)

@@ -18,8 +18,8 @@ from bookclub_platform.models import BookText, Tfidf, find, load_model
 from bookclub_platform.models._lexicon import Lexicon, typos
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get
-from serving import finder
 from serving.app import create_app
+from serving.recommender import finder
 
 world, after = given.world, given.after
 

@@ -16,8 +16,9 @@ from starlette.routing import Mount, Route
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, ids_of, problem
 from bookclub_platform_tests.test_accounts import PASSWORD, register
+from serving.access.callers import COOKIE
+from serving.access.paths import WEB_LOGIN
 from serving.app import create_app
-from serving.gate import COOKIE, WEB_LOGIN
 from serving.web.shelf import COVERS
 
 world = given.world

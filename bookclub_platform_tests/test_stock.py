@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 from bookclub_platform.core.stock import Mark, Stock, read_changes, read_stock
 from bookclub_platform.core.tables import books, loads, select_state
-from serving import stock_files
-from serving.catalogue import state_of
-from serving.stock_files import StockFiles
+from serving.books import stock_files
+from serving.books.stock_files import StockFiles
+from serving.database.catalogue import state_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # With SQL's own functions that a role without rights must be able to call.

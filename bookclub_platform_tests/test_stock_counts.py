@@ -17,9 +17,9 @@ from bookclub_platform.core.stats import CategoryCount, CategoryTally, Summary
 from bookclub_platform.core.stock import Stock, read_stock
 from bookclub_platform.core.tables import books
 from bookclub_platform_tests import test_stock
-from serving import counts
-from serving.catalogue import Catalogue
-from serving.datawatch import DataWatch
+from serving.counting import counts
+from serving.database.catalogue import Catalogue
+from serving.database.datawatch import DataWatch
 
 engine = test_stock.engine
 

@@ -22,7 +22,7 @@ from bookclub_platform.core import token_keys
 from bookclub_platform.core.errors import ConfigurationError
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform_tests.conftest import SHARED
-from serving.tokens import ALGORITHM, KIND, TokenRefused, Tokens, verified
+from serving.access.tokens import ALGORITHM, KIND, TokenRefused, Tokens, verified
 
 VECTORS = SHARED / "suites" / "wycheproof_jws.json"
 SESSION = uuid4()

@@ -16,10 +16,10 @@ from bookclub_platform.core import audit
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
 from bookclub_platform_tests.test_serving_imports import process
-from serving import tracing
 from serving.app import create_app
-from serving.logs import JsonLines
-from serving.metrics import VERSIONS_SHOWN
+from serving.http import tracing
+from serving.monitoring.metrics import VERSIONS_SHOWN
+from serving.process.logs import JsonLines
 
 world, client, after = given.world, given.client, given.after
 

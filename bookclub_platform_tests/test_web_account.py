@@ -15,8 +15,9 @@ from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests import test_web_login
 from bookclub_platform_tests.test_accounts import PASSWORD, login, refresh, register
 from bookclub_platform_tests.test_web_login import NOWHERE, cookie_of, press, read, send
+from serving.access.callers import COOKIE
+from serving.access.paths import PAGES, WEB_ACCOUNT, WEB_LOGIN, WEB_REGISTER
 from serving.app import create_app
-from serving.gate import COOKIE, PAGES, WEB_ACCOUNT, WEB_LOGIN, WEB_REGISTER
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -18,9 +18,10 @@ from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import problem
 from bookclub_platform_tests.test_accounts import PASSWORD, login, register
-from serving import accounts as serving_accounts
+from serving.access import accounts as serving_accounts
+from serving.access.callers import COOKIE
+from serving.access.paths import PAGES, WEB_ACCOUNT, WEB_LOGIN, WEB_REGISTER
 from serving.app import create_app
-from serving.gate import COOKIE, PAGES, WEB_ACCOUNT, WEB_LOGIN, WEB_REGISTER
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, ids_of
 from bookclub_platform_tests.test_serving_imports import process
-from serving.figures import SharedFigures
+from serving.monitoring.figures import SharedFigures
 
 world, after = given.world, given.after
 
@@ -126,7 +126,7 @@ def test_what_passwords_took_to_hash_is_given_back() -> None:
     code = """
 import threading, psutil
 from bookclub_platform.core.passwords import hash_password
-from serving import malloc
+from serving.process import malloc
 malloc.limit()
 def own_mb(): return psutil.Process().memory_full_info().uss / 2**20
 hash_password("nineteen green kettles")

@@ -24,37 +24,40 @@ from bookclub_platform.core.database import database_urls
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
 from bookclub_platform.models import Tfidf, reader
-from serving import document, fixed, problems, versions
-from serving.accounts import Accounts
-from serving.book_bytes import BookBytes
-from serving.book_files import BookFiles
-from serving.catalogue import Catalogue
-from serving.champion import ChampionKeeper
-from serving.codings import RefusedCodings
-from serving.composed import ComposeAnswers
+from serving.access.accounts import Accounts
+from serving.access.gate import Gate
+from serving.access.guard import guard
+from serving.access.quotas import SharedQuotas
+from serving.access.tokens import Tokens
+from serving.answers import fixed, versions
+from serving.answers.composed import ComposeAnswers
+from serving.answers.kept import KeepAnswers, KeptAnswers
+from serving.books.book_bytes import BookBytes
+from serving.books.book_files import BookFiles
 from serving.crawls import Dagster
-from serving.datawatch import DataWatch
-from serving.description import description
-from serving.disk import Disk
-from serving.exports import MEDIA_TYPES, Exports
+from serving.database.catalogue import Catalogue
+from serving.database.datawatch import DataWatch
+from serving.database.exports import MEDIA_TYPES, Exports
+from serving.database.turns import Turns
 from serving.feedback import FeedbackBook, Popular
-from serving.figures import SharedFigures
-from serving.gate import Gate
-from serving.guard import guard
-from serving.heads import AnswerHeads
-from serving.kept import KeepAnswers, KeptAnswers
-from serving.limits import LimitBody
-from serving.lineup import Lineups
-from serving.metrics import MeasureRequests, Metrics
-from serving.parameters import refuse_unknown
-from serving.quotas import SharedQuotas
+from serving.http import problems
+from serving.http.codings import RefusedCodings
+from serving.http.heads import AnswerHeads
+from serving.http.limits import LimitBody
+from serving.http.parameters import refuse_unknown
+from serving.http.security import RefuseBroken, SecureAnswers
+from serving.http.tracing import TraceRequests
+from serving.monitoring.figures import SharedFigures
+from serving.monitoring.metrics import MeasureRequests, Metrics
+from serving.openapi import document
+from serving.openapi.description import description
+from serving.process.disk import Disk
+from serving.recommender.champion import ChampionKeeper
+from serving.recommender.lineup import Lineups
+from serving.recommender.served import Served
 from serving.routes import routers
-from serving.security import RefuseBroken, SecureAnswers
-from serving.served import Served
-from serving.tokens import Tokens
-from serving.tracing import TraceRequests
-from serving.turns import Turns
 from serving.web.assets import STATIC, Assets
+from serving.web.pages import beyond_page
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
@@ -190,7 +193,7 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
         app.add_middleware(ComposeAnswers, counts=kept, accounts=accounts, packing=PACKING, **parts)
         app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=services.watch, accounts=accounts)
     app.add_middleware(RefusedCodings)
-    app.add_middleware(Gate, tokens=services.tokens, quotas=services.quotas, settings=settings)
+    app.add_middleware(Gate, tokens=services.tokens, quotas=services.quotas, settings=settings, page=beyond_page)
     app.add_middleware(RefuseBroken)
     if settings.cors_origin_list:
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))

@@ -19,8 +19,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from serving import problems, tracing
-from serving.schemas import Answer
+from serving.http import problems, tracing
+from serving.schemas.books import Answer
 
 log = logging.getLogger(__name__)
 

@@ -7,16 +7,16 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from serving.accounts import Accounts
-from serving.catalogue import Catalogue
-from serving.champion import Champion, ChampionKeeper
+from serving.access.accounts import Accounts
+from serving.access.callers import Caller
+from serving.access.quotas import SharedQuotas
 from serving.crawls import Dagster
-from serving.disk import Disk
-from serving.exports import Exports
+from serving.database.catalogue import Catalogue
+from serving.database.exports import Exports
 from serving.feedback import FeedbackBook, Popular
-from serving.gate import Caller
-from serving.metrics import Metrics
-from serving.quotas import SharedQuotas
+from serving.monitoring.metrics import Metrics
+from serving.process.disk import Disk
+from serving.recommender.champion import Champion, ChampionKeeper
 
 # Coroutines all of them: FastAPI hands a plain function to a thread, which costs more than the rest of a request.
 

@@ -12,15 +12,15 @@ import sqlalchemy as sa
 from bookclub_platform.core.feedback import Event, add_events, select_popular
 from bookclub_platform.core.served_models import never_served
 from bookclub_platform.core.tables import lacking, select_data_version, select_shelves
-from serving import problems
-from serving.catalogue import Catalogue
-from serving.datawatch import DataWatch
-from serving.gate import beyond
-from serving.policies import of_feedback
-from serving.postgres import connected, open_engine
-from serving.questions import MAX_LIMIT, FeedbackEvent
-from serving.quotas import SharedQuotas, Standing
-from serving.served import Served
+from serving.access.policies import of_feedback
+from serving.access.quotas import SharedQuotas, Standing
+from serving.access.rate_limit import beyond
+from serving.database.catalogue import Catalogue
+from serving.database.datawatch import DataWatch
+from serving.database.postgres import connected, open_engine
+from serving.http import problems
+from serving.recommender.served import Served
+from serving.schemas.requests import MAX_LIMIT, FeedbackEvent
 
 POOL_SIZE = 2
 COUNTED_FOR_S = 60.0  # to count a million events takes a second

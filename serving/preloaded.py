@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 
 from bookclub_platform.core.passwords import MIN_LENGTH, weakness
-from serving import malloc
 from serving.app import create_app
+from serving.process import malloc
 from serving.routes import routers
 
 __all__ = ["create_app"]

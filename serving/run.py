@@ -23,8 +23,8 @@ import uvicorn
 from bookclub_platform.core.errors import PortTaken
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.token_keys import KeyRing
-from serving import logs, malloc, workers
-from serving.protocol import HttpProtocol
+from serving.http.protocol import HttpProtocol
+from serving.process import logs, malloc, workers
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

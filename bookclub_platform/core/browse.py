@@ -45,6 +45,9 @@ class Filters(NamedTuple):  # a key of what is remembered: the hash of a frozen 
     in_stock: bool | None = None
 
 
+IN_STOCK = Filters(in_stock=True)  # what nearly every list is asked for
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where in an order a page ended: the id of its last book, and of what it is ordered by the value (None: by id)."""

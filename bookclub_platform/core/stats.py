@@ -4,7 +4,7 @@
 
 Prices are those of one currency (select_currencies of core/explore.py names the commonest first): the mean of pounds
 and euros would be of neither. Sums are of whole hundredths, so that they are the same in whatever order they are added,
-by Postgres or by serving/stock_counts.py, which counts the same in memory.
+by Postgres or by serving/counting/stock_counts.py, which counts the same in memory.
 """
 
 from __future__ import annotations

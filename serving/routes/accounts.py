@@ -8,8 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from bookclub_platform.core.token_keys import TOKEN_LIFE_S
-from serving import problems
-from serving.account_shapes import (
+from serving.access.accounts import Grant
+from serving.access.guard import SignedIn, described, signed_in
+from serving.access.paths import ACCOUNT
+from serving.dependencies import TheAccounts, TheCaller
+from serving.http import problems
+from serving.schemas.accounts import (
     Account,
     Farewell,
     LoginForm,
@@ -19,10 +23,6 @@ from serving.account_shapes import (
     Registration,
     TokenAnswer,
 )
-from serving.accounts import Grant
-from serving.dependencies import TheAccounts, TheCaller
-from serving.gate import ACCOUNT
-from serving.guard import SignedIn, described, signed_in
 
 IS_OPEN = True  # they are how one gets a token
 UNAVAILABLE = ("database-unavailable", "busy")  # where a password is hashed

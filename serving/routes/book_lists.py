@@ -11,16 +11,17 @@ from starlette.responses import StreamingResponse
 
 from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_listed
-from serving import counts, problems
+from serving.access.guard import guard
+from serving.access.tokens import Claims
+from serving.answers.versions import CONDITIONAL, TheFreshness, name_versions
+from serving.counting import counts
+from serving.database.exports import MEDIA_TYPES
 from serving.dependencies import TheCatalogue, TheChampionIfAny, TheExports, ThePopular
-from serving.examples import example_of_model
-from serving.exports import MEDIA_TYPES
-from serving.feedback_shapes import PopularBook, PopularBooks
-from serving.guard import guard
-from serving.questions import ExportQuery, PopularQuery
-from serving.schemas import Book
-from serving.tokens import Claims
-from serving.versions import CONDITIONAL, TheFreshness, name_versions
+from serving.http import problems
+from serving.openapi.examples import example_of_model
+from serving.schemas.books import Book
+from serving.schemas.feedback import PopularBook, PopularBooks
+from serving.schemas.requests import ExportQuery, PopularQuery
 
 router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses("database-unavailable"))
 

@@ -8,15 +8,17 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Path, Query, Request
 
 from bookclub_platform.core.tables import select_book, select_history
-from serving import counts, cursor, problems
-from serving.book_pages import page_of
-from serving.catalogue import Snapshot
+from serving.access.rate_limit import charge
+from serving.answers.versions import CONDITIONAL, TheFreshness
+from serving.counting import counts
+from serving.counting.book_pages import page_of
+from serving.database.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheChampionIfAny
-from serving.digits import BookId
-from serving.gate import charge
-from serving.questions import BookQuery
-from serving.schemas import Book, BookPage, Categories, Category, History, State
-from serving.versions import CONDITIONAL, TheFreshness
+from serving.http import problems
+from serving.http.digits import BookId
+from serving.schemas import cursor
+from serving.schemas.books import Book, BookPage, Categories, Category, History, State
+from serving.schemas.requests import BookQuery
 
 router = APIRouter(tags=["Books"], responses=problems.responses("database-unavailable"))
 

@@ -10,12 +10,12 @@ from fastapi import APIRouter, Path, Response, Security
 
 from bookclub_platform.core import audit
 from bookclub_platform.core.categories import select_retired_everywhere
-from serving import problems
+from serving.access.guard import guard
+from serving.access.tokens import Claims
 from serving.crawls import Crawl
 from serving.dependencies import TheCaller, TheCatalogue, TheDagster
-from serving.guard import guard
-from serving.questions import CrawlRequest
-from serving.tokens import Claims
+from serving.http import problems
+from serving.schemas.requests import CrawlRequest
 
 router = APIRouter(
     prefix="/crawls", tags=["Operations"], responses=problems.responses("dagster-unavailable", "database-unavailable")

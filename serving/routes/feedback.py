@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Security
 
-from serving import problems
+from serving.access.guard import guard, lacking
+from serving.access.rate_limit import tell
+from serving.access.tokens import Claims
 from serving.dependencies import TheFeedbackBook, TheMetrics
-from serving.feedback_shapes import FeedbackReceipt
-from serving.gate import tell
-from serving.guard import guard, lacking
-from serving.questions import FeedbackRequest
-from serving.tokens import Claims
+from serving.http import problems
+from serving.schemas.feedback import FeedbackReceipt
+from serving.schemas.requests import FeedbackRequest
 
 router = APIRouter(tags=["Recommendations"], responses=problems.responses("database-unavailable"))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from serving import problems
+from serving.answers.versions import CONDITIONAL, TheFreshness
 from serving.dependencies import TheChampion
-from serving.schemas import ChampionFacts
-from serving.versions import CONDITIONAL, TheFreshness
+from serving.http import problems
+from serving.schemas.books import ChampionFacts
 
 router = APIRouter(tags=["Operations"])
 

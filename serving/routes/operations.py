@@ -9,12 +9,12 @@ from fastapi import APIRouter, Response
 from starlette.responses import PlainTextResponse
 
 from bookclub_platform.core.errors import DatabaseUnavailable
-from serving import problems
-from serving.catalogue import Catalogue
-from serving.champion import ChampionKeeper
+from serving.database.catalogue import Catalogue
 from serving.dependencies import TheAccounts, TheCatalogue, TheDisk, TheKeeper, TheMetrics, TheQuotas
-from serving.metrics import MEDIA_TYPE
-from serving.schemas import Check, Health, Readiness
+from serving.http import problems
+from serving.monitoring.metrics import MEDIA_TYPE
+from serving.recommender.champion import ChampionKeeper
+from serving.schemas.books import Check, Health, Readiness
 
 IS_OPEN = True
 

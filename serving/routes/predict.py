@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from serving import neighbours, problems
+from serving.answers.versions import name_versions
 from serving.dependencies import TheCatalogue, TheChampion
-from serving.questions import PredictRequest
-from serving.schemas import Prediction
-from serving.versions import name_versions
+from serving.http import problems
+from serving.recommender import neighbours
+from serving.schemas.books import Prediction
+from serving.schemas.requests import Choice, PredictRequest
 
 router = APIRouter(tags=["Recommendations"], responses=problems.responses("database-unavailable", "no-model"))
 
@@ -22,7 +23,7 @@ async def predict(
     asked: PredictRequest, catalogue: TheCatalogue, champion: TheChampion, response: Response
 ) -> Prediction:
     """The same list as GET /books/{book_id}/recommendations, only ids."""
-    lineup, choice = champion.lineup, neighbours.Choice(limit=asked.limit)
+    lineup, choice = champion.lineup, Choice(limit=asked.limit)
     probes = neighbours.probes(lineup, [asked.book_id])
     ranking = await neighbours.rank(lineup, probes, choice)
     async with catalogue.snapshot() as snapshot:

@@ -9,22 +9,23 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from serving import neighbours, problems
-from serving.catalogue import Snapshot
-from serving.champion import Champion
+from serving.access.rate_limit import charge
+from serving.answers.versions import CONDITIONAL, TheFreshness, name_versions
+from serving.database.catalogue import Snapshot
 from serving.dependencies import TheCatalogue, TheChampion
-from serving.digits import BookId
-from serving.gate import charge
-from serving.neighbours import Found
-from serving.questions import BatchRequest, ListQuery, ReaderRequest
-from serving.schemas import (
+from serving.http import problems
+from serving.http.digits import BookId
+from serving.recommender import neighbours
+from serving.recommender.champion import Champion
+from serving.recommender.neighbours import Found
+from serving.schemas.books import (
     BatchRecommendations,
     BookRecommendations,
     ModelRef,
     ReaderRecommendations,
     Recommendations,
 )
-from serving.versions import CONDITIONAL, TheFreshness, name_versions
+from serving.schemas.requests import BatchRequest, ListQuery, ReaderRequest
 
 router = APIRouter(tags=["Recommendations"], responses=problems.responses("database-unavailable", "no-model"))
 

@@ -8,8 +8,8 @@ import logging
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse
 
-from serving import problems
 from serving.dependencies import TheReport
+from serving.http import problems
 
 log = logging.getLogger(__name__)
 

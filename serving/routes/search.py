@@ -6,13 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from serving import finder, problems
-from serving.cursor import encode_place, mark_of
+from serving.access.rate_limit import charge
+from serving.answers.versions import CONDITIONAL, TheFreshness
 from serving.dependencies import TheCatalogue, TheChampion
-from serving.gate import charge
-from serving.questions import SearchQuery
-from serving.schemas import ModelRef, SearchPage
-from serving.versions import CONDITIONAL, TheFreshness
+from serving.http import problems
+from serving.recommender import finder
+from serving.schemas.books import ModelRef, SearchPage
+from serving.schemas.cursor import encode_place, mark_of
+from serving.schemas.requests import SearchQuery
 
 UNAVAILABLE = ("database-unavailable", "no-model", "no-search", "busy")
 

@@ -8,12 +8,14 @@ from fastapi import APIRouter, Path, Query
 
 from bookclub_platform.core.browse import Filters, Position
 from bookclub_platform.core.tables import select_listed
-from serving import cursor, problems, segments
+from serving.answers.versions import CONDITIONAL, TheFreshness
 from serving.dependencies import TheCatalogue, TheChampion
-from serving.questions import SegmentQuery
-from serving.schemas import Book, ModelRef
-from serving.segments import SEGMENT_ID, SegmentPage, Segments
-from serving.versions import CONDITIONAL, TheFreshness
+from serving.http import problems
+from serving.recommender import segments
+from serving.recommender.segments import SEGMENT_ID, SegmentPage, Segments
+from serving.schemas import cursor
+from serving.schemas.books import Book, ModelRef
+from serving.schemas.requests import SegmentQuery
 
 router = APIRouter(
     prefix="/segments",

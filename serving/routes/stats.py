@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from serving import counts, problems
+from serving.answers.versions import CONDITIONAL, TheFreshness
+from serving.counting import counts
 from serving.dependencies import TheCatalogue, TheChampionIfAny
-from serving.statistics import CategoryFigures, CategoryStatistics, CurrencyCount, Overview, figures, price_bands
-from serving.versions import CONDITIONAL, TheFreshness
+from serving.http import problems
+from serving.schemas.statistics import (
+    CategoryFigures,
+    CategoryStatistics,
+    CurrencyCount,
+    Overview,
+    figures,
+    price_bands,
+)
 
 router = APIRouter(
     prefix="/stats", tags=["Books"], responses=problems.responses("database-unavailable", "busy") | CONDITIONAL

@@ -11,15 +11,17 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from bookclub_platform.core.browse import Filters, Sort
 from bookclub_platform.core.tables import select_book
-from serving import counts, cursor, finder, neighbours
-from serving.book_pages import page_of
-from serving.catalogue import Catalogue, Snapshot
-from serving.champion import Champion, ChampionKeeper
+from serving.access.rate_limit import charge
+from serving.counting import counts
+from serving.counting.book_pages import page_of
+from serving.database.catalogue import Catalogue, Snapshot
 from serving.dependencies import TheCatalogue, TheChampionIfAny, TheKeeper
-from serving.digits import MAX_ID, WHOLE, BookId, Stars
-from serving.gate import charge
-from serving.questions import Limit, PageQuery, SearchQuery, SearchText
-from serving.schemas import Book, Recommendation
+from serving.http.digits import MAX_ID, WHOLE, BookId, Stars
+from serving.recommender import finder, neighbours
+from serving.recommender.champion import Champion, ChampionKeeper
+from serving.schemas import cursor
+from serving.schemas.books import Book, Recommendation
+from serving.schemas.requests import Choice, Limit, PageQuery, SearchQuery, SearchText
 from serving.web.pages import page_for
 from serving.web.route import WebRoute
 from serving.web.shelf import Shelf
@@ -133,7 +135,7 @@ async def _like_it(champion: Champion | None, snapshot: Snapshot, book_id: int) 
     """Empty while there is no model, or if it does not know the book yet: the page is still useful without a list."""
     if champion is None:
         return []
-    lineup, choice = champion.lineup, neighbours.Choice(limit=_LIKE_IT)
+    lineup, choice = champion.lineup, Choice(limit=_LIKE_IT)
     asked = neighbours.probes(lineup, [book_id])
     ranking = await neighbours.rank(lineup, asked, choice)
     return (await neighbours.fill(snapshot, lineup, asked, ranking, choice)).get(book_id, [])

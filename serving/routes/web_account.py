@@ -13,11 +13,12 @@ from pydantic import BaseModel
 
 from bookclub_platform.core.accounts import MAX_NAME, USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
-from serving.account_shapes import FreshPassword, Password, Username
+from serving.access.callers import Caller
+from serving.access.paths import PAGES, WEB_ACCOUNT, WEB_DELETE, WEB_REGISTER
+from serving.access.tokens import Claims
 from serving.dependencies import TheAccounts, TheCaller
-from serving.gate import PAGES, WEB_ACCOUNT, WEB_DELETE, WEB_REGISTER, Caller
-from serving.problems import Problem
-from serving.tokens import Claims
+from serving.http.problems import Problem
+from serving.schemas.accounts import FreshPassword, Password, Username
 from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
 from serving.web.pages import page_for
 from serving.web.route import WebRoute, to_login

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from serving.account_shapes import Password, Username
+from serving.access.paths import PAGES, WEB_LOGIN
 from serving.dependencies import TheAccounts, TheCaller
-from serving.gate import PAGES, WEB_LOGIN
-from serving.problems import KINDS, Problem
+from serving.http.problems import KINDS, Problem
+from serving.schemas.accounts import Password, Username
 from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
 from serving.web.route import WebRoute
 

@@ -12,9 +12,10 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.responses import RedirectResponse
 
-from serving.gate import COOKIE, PAGES, WEB_ACCOUNT
-from serving.problems import Problem
-from serving.tokens import WEB_LIFE_S
+from serving.access.callers import COOKIE
+from serving.access.paths import PAGES, WEB_ACCOUNT
+from serving.access.tokens import WEB_LIFE_S
+from serving.http.problems import Problem
 from serving.web.pages import page_for
 
 _PAGE = re.compile(f"(?:{PAGES}(/[0-9]+)?|{WEB_ACCOUNT})([?][!-~]*)?", re.ASCII)

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse
 
 from bookclub_platform.core.accounts import MAX_NAME, MIN_NAME, USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
+from serving.http.problems import Problem
 from serving.web.assets import asset
 
 CONTENT_SECURITY_POLICY = (
@@ -63,3 +64,12 @@ def page_for(request: Request, template: str, status: int = 200, **values: Any) 
         "is_registration_open": accounts.is_registration_open,
     }
     return page(template, status, **known, **values)
+
+
+def beyond_page(request: Request, problem: Problem) -> HTMLResponse:
+    """The page for who is beyond a quota."""
+    headers = problem.headers or {}
+    text = f"Please try again in {headers['Retry-After']} seconds."
+    answer = page_for(request, "fault.html", problem.status, title="Too many requests", text=text)
+    answer.headers.update({"Cache-Control": "no-store"} | headers)
+    return answer

@@ -12,9 +12,9 @@ from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse
 
 from bookclub_platform.core.errors import DatabaseUnavailable, NoChampion
-from serving.gate import WEB_LOGIN, beyond_page
-from serving.problems import Problem
-from serving.web.pages import page_for
+from serving.access.paths import WEB_LOGIN
+from serving.http.problems import Problem
+from serving.web.pages import beyond_page, page_for
 
 
 class WebRoute(APIRoute):

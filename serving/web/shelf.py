@@ -12,9 +12,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from bookclub_platform.core.covers import thumbnail_of
-from serving.gate import PAGES
-from serving.guard import refusal
-from serving.schemas import Book
+from serving.access.guard import refusal
+from serving.access.paths import PAGES
+from serving.schemas.books import Book
 from serving.web.assets import FOR_EVER
 
 _THUMBNAIL = re.compile(r"[^/]+/[0-9a-f]{2}/[0-9a-f]{64}\.thumbnail\.webp")

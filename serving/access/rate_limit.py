@@ -1,0 +1,94 @@
+"""Quotas of a request -> what is left of them, in header fields, or the problem 429.
+
+The fields are those of draft-ietf-httpapi-ratelimit-headers-10, of each quota that the request counted against:
+
+    RateLimit-Policy: "account";q=1200;w=60, "address";q=6000;w=60
+    RateLimit: "account";r=1180;t=58, "address";r=5980;t=58
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+
+from serving.access.quotas import Quota, SharedQuotas, Standing
+from serving.http.problems import Problem
+
+
+class Meter:
+    """Takes one unit of a caller's quotas, and then what a route adds whose answer costs more than others.
+
+    Attributes:
+        standings: how the caller stands by now.
+    """
+
+    def __init__(self, quotas: SharedQuotas, asked: Sequence[tuple[Quota, str]]) -> None:
+        self._quotas, self._asked = quotas, asked
+        self._most = min(quota.amount for quota, _ in asked)
+        self.standings = quotas.take_all(asked)
+
+    @property
+    def is_over(self) -> bool:
+        return any(standing.is_over for standing in self.standings)
+
+    def take(self, units: int) -> None:
+        """Take so many more, but for what is more than the whole quota.
+
+        Raises:
+            Problem: 429, that goes beyond the quota.
+        """
+        standings = self._quotas.take_all(self._asked, min(units, self._most - 1))
+        if any(standing.is_over for standing in standings):
+            raise beyond(*standings)
+        self.standings = standings
+
+
+def charge(request: Request, units: int) -> None:
+    """Count the request as `units` of the quota of whoever asks; it was counted as one when it came.
+
+    Raises:
+        Problem: 429, that goes beyond the quota.
+    """
+    meter: Meter | None = request.state.meter
+    if meter is not None and units > 1:
+        meter.take(units - 1)
+
+
+def tell(request: Request, standing: Standing) -> None:
+    """Let the answer say how the caller stands with another quota than that of requests, too."""
+    request.state.standings.append(standing)
+
+
+def beyond(*standings: Standing) -> Problem:
+    """The problem for who is beyond one of these quotas, or several."""
+    over = [standing for standing in standings if standing.is_over]
+    quota = over[0].quota
+    wait_s = math.ceil(max(standing.retry_s or 0 for standing in over))
+    return Problem(
+        "quota-exceeded",
+        f"{sentence(quota)} Retry in {wait_s} s.",
+        headers={"Retry-After": str(wait_s)} | _fields(standings),
+        **{"violated-policies": [standing.quota.name for standing in over]},
+    )
+
+
+def sentence(quota: Quota) -> str:
+    """That it is spent."""
+    return f"The quota {quota.name} is exhausted: {quota.amount} {quota.of} in {quota.window_s} s."
+
+
+def add_fields(headers: MutableHeaders, standings: Sequence[Standing]) -> None:
+    """Say how the caller stands, before what the answer says itself: of a quota that it went beyond."""
+    told = headers.get("RateLimit-Policy", "")
+    lacking = [standing for standing in standings if f'"{standing.quota.name}";' not in told]
+    for name, field in _fields(lacking).items() if lacking else ():
+        headers[name] = f"{field}, {headers[name]}" if name in headers else field
+
+
+def _fields(standings: Sequence[Standing]) -> dict[str, str]:
+    policies = [f'"{one.quota.name}";q={one.quota.amount};w={one.quota.window_s}' for one in standings]
+    limits = [f'"{one.quota.name}";r={one.remaining};t={math.ceil(one.window_s)}' for one in standings]
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}

@@ -1,0 +1,191 @@
+"""A question that was answered before -> the same bytes again, while model and data are the same; else the routes.
+
+    app.add_middleware(KeepAnswers, kept=KeptAnswers(64 * 2**20), keeper=keeper, watch=watch, accounts=accounts)
+
+An answer is kept whole, under the model and the data version that its own headers name, and given out only while those
+are the ones in use. So no answer mixes versions, and none is older than datawatch.py allows: one second, or up to 20 of
+a large catalogue. While Postgres is away, recommendations are still given out, with the data version that they are of.
+See docs/decisions/0010.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.access.accounts import Accounts
+from serving.access.guard import refusal
+from serving.answers.versions import is_named
+from serving.database.datawatch import DataWatch
+from serving.http.digits import ID
+from serving.http.headers import Pair, named
+from serving.recommender.champion import Champion, ChampionKeeper
+
+# What depends on nothing but the books and the model.
+_KEPT = re.compile(rf"/books(?:/{ID}(?P<list>/recommendations)?)?|/categories", re.ASCII)
+# A crawl that finds nothing new moves `last_seen_at` and not the data version.
+RENEWED_AFTER_S = 60.0
+_LARGEST_SHARE = 1 / 64
+_SHARING = (b"cache-control", b"public, no-cache"), (b"cache-control", b"private, no-cache")
+# A 304 has no body, and clients would unpack what it says is packed.
+_OF_BODIES = {b"content-length", b"content-type", b"content-encoding"}
+_OVERHEAD_BYTES = 1700  # of an entry, past its body: measured with 100,000 of them
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer as the routes gave it, and the route; `headers` as strangers are told them, `own_headers` as those
+    who ask with a token are: what caches may keep of it is another matter for each."""
+
+    headers: list[Pair]
+    own_headers: list[Pair]
+    body: bytes
+    route: Any
+    query_bytes: int = 0  # of the question, which is kept with it, and may be longer than the answer
+    made_at: float = field(default_factory=time.monotonic)
+
+
+class KeptAnswers:
+    """The answers used last, as many as `capacity_bytes` hold.
+
+    Attributes:
+        hits, stale, misses: how often a question was answered from here; likewise while Postgres was away; and not.
+        composed: answers that were put together from bytes in memory: see composed.py, which counts them.
+        size_bytes: what all entries take, about.
+    """
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
+        self.hits = self.stale = self.misses = self.composed = self.size_bytes = 0
+
+    def find(self, key: Hashable) -> Answer | None:
+        if (answer := self._answers.get(key)) is not None:
+            self._answers.move_to_end(key)
+        return answer
+
+    def keep(self, key: Hashable, answer: Answer) -> None:
+        """Keep `answer`, unless it would push out too many others."""
+        size = _size(answer)
+        if size > self._capacity_bytes * _LARGEST_SHARE:
+            return
+        if (before := self._answers.pop(key, None)) is not None:
+            self.size_bytes -= _size(before)
+        self._answers[key] = answer
+        self.size_bytes += size
+        while self.size_bytes > self._capacity_bytes:
+            self.size_bytes -= _size(self._answers.popitem(last=False)[1])
+
+
+def _size(answer: Answer) -> int:
+    return len(answer.body) + answer.query_bytes + _OVERHEAD_BYTES
+
+
+class KeepAnswers:
+    """ASGI middleware; inside of what counts requests, for an answer from memory is counted too."""
+
+    def __init__(
+        self, app: ASGIApp, kept: KeptAnswers, keeper: ChampionKeeper, watch: DataWatch, accounts: Accounts
+    ) -> None:
+        self._app, self._kept, self._keeper, self._watch, self._accounts = app, kept, keeper, watch, accounts
+        self._seen: tuple[Champion | None, Hashable] = None, None
+        self._generations: dict[tuple[str, str], int] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = _KEPT.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
+        # Who may not read is told so by the routes.
+        if asked is None or await refusal(scope["state"]["caller"], self._accounts, ["read"]) is not None:
+            await self._app(scope, receive, send)
+            return
+        champion = self._keeper.current
+        question = (
+            scope["raw_path"],
+            scope["query_string"],
+            "gzip" in named(scope["headers"], b"accept-encoding"),
+            self._state(champion),
+            self._watch.outages,
+        )
+        answer = self._find(question, is_list=asked["list"] is not None)
+        if answer is None:
+            self._kept.misses += 1
+            await self._ask(question, champion, scope, receive, send)
+            return
+        scope["route"] = answer.route
+        status, body = (304, b"") if _is_held(named(scope["headers"], b"if-none-match"), answer) else (200, answer.body)
+        headers = answer.own_headers if named(scope["headers"], b"authorization") else answer.headers
+        told = list(headers) if status == 200 else [pair for pair in headers if pair[0] not in _OF_BODIES]
+        await send({"type": "http.response.start", "status": status, "headers": told})
+        await send({"type": "http.response.body", "body": body})
+
+    def _find(self, question: Hashable, is_list: bool) -> Answer | None:
+        """The answer of the data that there are now; of a list, while nobody can say what they are, the last."""
+        answer = self._kept.find((question, self._watch.version))
+        if answer is None:
+            return None
+        if not self._watch.is_current:
+            self._kept.stale += is_list
+            return answer if is_list else None
+        if time.monotonic() - answer.made_at > RENEWED_AFTER_S:
+            return None
+        self._kept.hits += 1
+        return answer
+
+    def _state(self, champion: Champion | None) -> Hashable:
+        """Names the state of the model: the version, and how often the model behind it was another one since."""
+        before, state = self._seen
+        if champion is before or champion is None:
+            return state
+        key = champion.version.key
+        if before is not None and before.model is not champion.model:
+            self._generations[key] = self._generations.get(key, 0) + (before.version.key == key)
+        self._seen = champion, (*key, self._generations.get(key, 0))
+        return self._seen[1]
+
+    async def _ask(
+        self, question: Hashable, champion: Champion | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let the routes answer, and keep the answer if one model stood behind all of it."""
+        status = 0
+        headers: list[Pair] = []
+        parts: list[bytes] = []
+        is_whole = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status, headers, is_whole
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = list(message["headers"])  # those outside may add to the list itself
+            elif status == 200 and message["type"] == "http.response.body":
+                parts.append(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
+            await send(message)
+
+        await self._app(scope, receive, send_and_note)
+        if not is_whole or self._keeper.current is not champion:
+            return
+        version = named(headers, b"bookclub-data-version")
+        label = champion.version.label if champion is not None else ""
+        if version and named(headers, b"bookclub-model") == label:
+            answer = Answer(*_for_both(headers), b"".join(parts), scope.get("route"), len(scope["query_string"]))
+            self._kept.keep((question, version), answer)
+
+
+def _for_both(headers: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """The same for strangers, and for who has sent a token (see `sharing` of versions.py)."""
+    at = next((at for at, pair in enumerate(headers) if pair in _SHARING), None)
+    if at is None:
+        return headers, headers
+    public, private = ([*headers[:at], pair, *headers[at + 1 :]] for pair in _SHARING)
+    return public, private
+
+
+def _is_held(if_none_match: str, answer: Answer) -> bool:
+    """Whether who asks has that answer already."""
+    tag = named(answer.headers, b"etag") if if_none_match else ""
+    return tag != "" and is_named(tag, if_none_match)

@@ -1,0 +1,7 @@
+"""How many, and which page: in memory where the books are there, else by Postgres.
+
+counts          statistics, categories, facets and totals
+stock_counts    statistics, counted in memory
+page_counts     facets and totals, counted in memory
+book_pages      a page of books, the cursor of the next one, the total
+"""

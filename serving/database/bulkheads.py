@@ -1,0 +1,45 @@
+"""Questions that take long -> a few of each sort at a time, so that those of a moment always find a connection.
+
+searches = Bulkhead("searches", places=3, patience_s=4)
+async with searches.place(): ...            503 `busy` for who would wait longer than that
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from serving.http import problems
+
+_RETRY_AFTER_S = 2
+
+
+class Bulkhead:
+    """`places` for questions of one sort. Whoever waits for one holds nothing meanwhile.
+
+    `patience_s`: how long one may wait for a place, and may take once it has one.
+    """
+
+    def __init__(self, what: str, places: int, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self._what = what
+        self._places = asyncio.Semaphore(places)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """One of the places.
+
+        Raises:
+            Problem: 503 `busy`, none was free in time.
+        """
+        try:
+            async with asyncio.timeout(self.patience_s):
+                await self._places.acquire()
+        except TimeoutError as error:
+            detail = f"Too many {self._what} are running. Retry in a few seconds."
+            raise problems.Problem("busy", detail, {"Retry-After": str(_RETRY_AFTER_S)}) from error
+        try:
+            yield
+        finally:
+            self._places.release()

@@ -1,0 +1,192 @@
+"""All books of one snapshot -> an answer that is sent while it is read, in flat memory.
+
+    export = await exports.open(user_id, "csv", with_delisted=False, after=0); return export.response(headers)
+
+Each holds a connection and its snapshot for as long as the client reads. So there are only a few at a time, one per
+account, and each has a time limit. A very slow client is cut off, and a slow one gives way to one that waits; `after`
+resumes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import ExitStack, aclosing, closing
+from typing import Any
+
+import anyio
+import sqlalchemy as sa
+from anyio.to_thread import run_sync
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Send
+
+from bookclub_platform.core.errors import DatabaseUnavailable
+from bookclub_platform.core.tables import select_state
+from bookclub_platform.export import Format, export_chunks, snapshot
+from serving.database.catalogue import State, state_of
+from serving.database.datawatch import DataWatch
+from serving.database.places import Place, Places
+from serving.database.postgres import CONNECT_TIMEOUT_S
+from serving.database.turns import Turns
+from serving.http import problems
+from serving.process.logs import CutShort
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPES: dict[Format, str] = {
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+}
+_AWAY = "The books cannot be read: the database does not respond."
+AT_ONCE = 3  # of each worker
+LASTS_S = 900.0
+# What a slow telephone takes; whoever takes less in that time only keeps the others waiting.
+LEAST_BYTES, LEAST_WITHIN_S = 2**20, 60.0
+_PATIENCE_S, _LOOKED_EVERY_S = 2.0, 0.1  # until it is seen that the client of the one before is gone
+
+
+class Exports:
+    """Exports of one database."""
+
+    def __init__(self, database_url: str, watch: DataWatch, turns: Turns) -> None:
+        url = sa.make_url(database_url).update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
+        self._url = url.render_as_string(hide_password=False)
+        self._places, self._watch, self._turns = Places(AT_ONCE), watch, turns
+
+    async def open(self, user_id: int, format: Format, with_delisted: bool, after: int) -> Export:
+        """An export whose snapshot is taken; close it, or answer with its response.
+
+        Raises:
+            Problem: 429 if the account has one under way, 501 if the server lacks what the format needs, 503 if too
+                many are under way.
+            DatabaseUnavailable: Postgres does not answer.
+        """
+        if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
+            raise problems.Problem("format-absent")
+        if self._watch.is_to_be_spared():
+            raise DatabaseUnavailable(_AWAY)
+        held = ExitStack()
+        try:
+            await self._take_turn(user_id, held)
+            place = await self._take_place(user_id, held)
+            return await run_sync(_begin, held, place, self._url, format, with_delisted, after)
+        except BaseException:
+            held.close()
+            raise
+
+    async def _take_turn(self, user_id: int, held: ExitStack) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._turns.take(user_id, held):
+            if time.monotonic() > deadline:
+                raise problems.Problem("export-under-way", headers={"Retry-After": "10"})
+            await asyncio.sleep(_LOOKED_EVERY_S)
+
+    async def _take_place(self, user_id: int, held: ExitStack) -> Place:
+        deadline = time.monotonic() + _PATIENCE_S
+        while (place := self._places.take(user_id, held)) is None:
+            self._places.make_room()
+            if time.monotonic() > deadline:
+                raise problems.Problem("busy", "Too many exports are running. Retry.", {"Retry-After": "10"})
+            await asyncio.sleep(_LOOKED_EVERY_S)
+        return place
+
+
+def _begin(held: ExitStack, place: Place, url: str, format: Format, with_delisted: bool, after: int) -> Export:
+    try:
+        connection = held.enter_context(snapshot(url))
+        state = state_of(connection.execute(select_state()).one_or_none())
+    except sa.exc.OperationalError as error:
+        raise DatabaseUnavailable(_AWAY) from error
+    chunks = export_chunks(connection, "books", format, with_delisted=with_delisted, after=after)
+    return Export(held, place, state, format, held.enter_context(closing(chunks)))
+
+
+class Export:
+    """One export under way.
+
+    Attributes:
+        state: which state of the books it is of.
+    """
+
+    def __init__(
+        self, held: ExitStack, place: Place, state: State, format: Format, chunks: Generator[bytes, None, None]
+    ) -> None:
+        self._held, self._place, self.state, self.format, self._chunks = held, place, state, format, chunks
+        self._reading = threading.Lock()  # a task that is out of time leaves its thread behind in the midst of a chunk
+
+    async def close(self) -> None:
+        """Give back snapshot and connection; once is enough."""
+        with anyio.CancelScope(shield=True):  # the client may be gone, and this be part of ending for that
+            await run_sync(self._give_back)
+
+    def response(self, headers: Mapping[str, str]) -> StreamingResponse:
+        """The answer, which closes the export however it ends."""
+        name = f'attachment; filename="books-{self.state.data_version}.{self.format}"'
+        told = {**headers, "Content-Disposition": name}
+        return _Closing(self._place, self._read(), headers=told, media_type=MEDIA_TYPES[self.format])
+
+    async def _read(self) -> AsyncGenerator[bytes, None]:
+        try:
+            while chunk := await run_sync(self._next):
+                yield chunk
+        finally:
+            await self.close()
+
+    def _next(self) -> bytes:
+        with self._reading:
+            return next(self._chunks, b"")
+
+    def _give_back(self) -> None:
+        with self._reading:
+            self._held.close()
+
+
+class _Closing(StreamingResponse):
+    """Starlette leaves the generator of a client that is gone to the garbage collector: the snapshot would stay."""
+
+    def __init__(self, place: Place, body: AsyncGenerator[bytes, None], **more: Any) -> None:
+        super().__init__(body, **more)
+        self._place = place
+
+    async def stream_response(self, send: Send) -> None:
+        """Send it all.
+
+        Raises:
+            CutShort: it took too long, or is to make room.
+        """
+        place, body, loop = self._place, self.body_iterator, asyncio.get_running_loop()
+        assert isinstance(body, AsyncGenerator)
+        began_at, due = loop.time(), LEAST_BYTES
+        try:
+            async with aclosing(body), asyncio.timeout(LEAST_WITHIN_S) as patience:
+
+                async def send_in_time(message: Message) -> None:
+                    nonlocal due
+                    await send(message)
+                    place.took(len(message.get("body", b"")))
+                    if place.taken >= due and not place.is_to_leave:
+                        due = place.taken + LEAST_BYTES
+                        patience.reschedule(min(began_at + LASTS_S, loop.time() + LEAST_WITHIN_S))
+
+                place.on_leave = lambda: patience.reschedule(loop.time())
+                await super().stream_response(send_in_time)
+        except TimeoutError:
+            why = "it was slow, and another waits" if place.is_to_leave else "it was too slow"
+            _tell(place, why)
+            raise CutShort from None
+        except asyncio.CancelledError:
+            _tell(place, "its client went away")
+            raise
+        finally:
+            place.on_leave = lambda: None
+
+
+def _tell(place: Place, why: str) -> None:
+    took_s = round(time.monotonic() - place.began_at, 1)
+    facts = {"user_id": place.account, "bytes": place.taken, "took_s": took_s, "why": why}
+    log.info("An export ended before its end: %s.", why, extra={"facts": facts})

@@ -1,0 +1,124 @@
+"""Address -> an engine for serving, and connections of it that answer within seconds or say DatabaseUnavailable.
+
+    engine = open_engine(url, 10, isolation_level="REPEATABLE READ", is_read_only=True)
+    async with connected(engine, watch, "The books") as connection: ...
+
+An address names its driver, as core/database.database_urls has it; create_app sees to that.
+
+Connects when first asked; after a failure the next request tries anew, unless the watch knows that nobody is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.errors import UndefinedTable
+from psycopg.waiting import wait_async
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from bookclub_platform.core.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from serving.database.datawatch import DataWatch
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 2
+STATEMENT_TIMEOUT_S = 3
+ANSWER_TIMEOUT_S = 4.0
+_LOOKED_EVERY_S = 0.1  # as psycopg has it
+_LATER = "Try again in a few seconds."
+_SILENT = "the database does not respond as expected."
+
+
+class _Connection(psycopg.AsyncConnection[Any]):
+    """Who gives up on a statement closes the connection. psycopg asks the server to cancel it, and waits ten seconds
+    for that, which a server that hangs does not do either; one that does not ends it after STATEMENT_TIMEOUT_S."""
+
+    async def wait(self, gen: Any, interval: float = _LOOKED_EVERY_S, timeout: float | None = None) -> Any:
+        try:
+            return await wait_async(gen, self.pgconn.socket, interval, timeout)
+        except asyncio.CancelledError:
+            self.pgconn.finish()
+            raise
+
+
+def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read_only: bool) -> AsyncEngine:
+    """A pool of at most `pool_size` connections."""
+    return create_async_engine(
+        database_url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        pool_pre_ping=True,
+        isolation_level=isolation_level,
+        connect_args={"async_creator_fn": _Connection.connect, **_connect_args(is_read_only, STATEMENT_TIMEOUT_S)},
+    )
+
+
+def open_sync_engine(database_url: str, *, is_read_only: bool, timeout_s: int, **pool: Any) -> sa.Engine:
+    """For threads; `timeout_s`: how long a statement may take, 0 as long as it takes."""
+    return sa.create_engine(database_url, connect_args=_connect_args(is_read_only, timeout_s), **pool)
+
+
+def _connect_args(is_read_only: bool, timeout_s: int) -> dict[str, Any]:
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "options": f"-c timezone=UTC -c default_transaction_read_only={'on' if is_read_only else 'off'} "
+        f"-c statement_timeout={timeout_s}s",
+    }
+
+
+def be_patient(for_s: float) -> sa.Select[tuple[str]]:
+    """What lets each statement of a transaction take so long."""
+    return sa.select(sa.func.set_config("statement_timeout", f"{for_s:.0f}s", True))
+
+
+@asynccontextmanager
+async def connected(
+    engine: AsyncEngine, watch: DataWatch, what: str, timeout_s: float = ANSWER_TIMEOUT_S
+) -> AsyncIterator[AsyncConnection]:
+    """A connection for one answer; commit what is to stay. `what` names for people what it is for: "The books". While
+    the watch knows that Postgres is silent there is none, at once.
+
+    Raises:
+        DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
+    """
+    if watch.is_to_be_spared():
+        raise DatabaseUnavailable(_told(what, _LATER))
+    try:
+        # A server that hangs (a frozen disk, a lost host) answers neither ping nor query; only a clock notices.
+        started = asyncio.get_running_loop().time()
+        async with asyncio.timeout(ANSWER_TIMEOUT_S) as limit, engine.connect() as connection:
+            limit.reschedule(started + timeout_s)  # that it answers at all needs no patience
+            yield connection
+        watch.heard()
+    except sa.exc.ProgrammingError as error:
+        if isinstance(error.orig, UndefinedTable):
+            raise _unavailable(what, error, "It has no tables yet: run `bookclub build`.") from error
+        raise
+    except sa.exc.TimeoutError as error:  # says nothing of Postgres: others hold all connections
+        raise _unavailable(what, error, _LATER, "too many requests at once.") from error
+    except (sa.exc.OperationalError, sa.exc.InterfaceError, TimeoutError) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", None) is not None:
+            watch.heard()  # an error that Postgres tells
+        else:
+            watch.tried()  # what else the same request asks is not to wait as long once more
+        raise _unavailable(what, error, _LATER) from error
+
+
+def _unavailable(what: str, error: Exception, advice: str, why: str = _SILENT) -> DatabaseUnavailable:
+    """What may be told to anyone; the cause may name hosts and roles, and goes to the log alone."""
+    cause = str(getattr(error, "orig", error)).strip() or type(error).__name__
+    log.warning("%s cannot be read: %s %s", what, why, cause)
+    return DatabaseUnavailable(_told(what, advice, why))
+
+
+def _told(what: str, advice: str, why: str = _SILENT) -> str:
+    return f"{what} cannot be read: {why} {advice}"

@@ -1,0 +1,48 @@
+"""A request -> the same request, or 413 once its body is longer than any question needs to be, or 415 if it is packed:
+nobody knows how long that will be."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.http.sizes import MAX_BODY_BYTES, TOO_LONG
+
+
+class LimitBody:
+    """ASGI middleware. FastAPI's own `max_body_size` answers in plain text, and our errors are all problems."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        announced, coding = headers.get("content-length", "0"), headers.get("content-encoding", "identity")
+        read = 0
+
+        async def receive_some() -> Message:
+            nonlocal read
+            if coding.lower() != "identity":
+                raise _packed(coding)
+            if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
+                raise _too_long()
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY_BYTES:
+                raise _too_long()
+            return message
+
+        await self._app(scope, receive_some, send)
+
+
+def _packed(coding: str) -> HTTPException:
+    detail = f"The body has Content-Encoding: {coding[:100]}. Send it uncompressed, without this header."
+    return HTTPException(415, detail, headers={"Accept-Encoding": "identity"})  # RFC 7694
+
+
+def _too_long() -> HTTPException:
+    return HTTPException(413, TOO_LONG[413])

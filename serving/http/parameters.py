@@ -1,0 +1,61 @@
+"""A request's query -> refused (422) if it has a parameter that its route does not know, or one twice that is no list.
+
+    app.include_router(router, dependencies=[Depends(refuse_unknown)])
+
+What is passed over in silence is a filter that was misspelt or meant as "either": too many books, and nobody knows why.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import get_origin
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from starlette.datastructures import QueryParams
+
+from serving.http.problems import Fault, InvalidRequest
+
+
+async def refuse_unknown(request: Request) -> None:
+    """Let pass what the route knows. Pages say themselves what they take.
+
+    Raises:
+        InvalidRequest: naming each of the others.
+    """
+    route = request.scope["route"]
+    if not request.scope["query_string"] or not route.include_in_schema:
+        return
+    is_list = _known(route)
+    faults: list[Fault] = [
+        {"loc": ["query", name], "msg": "Extra inputs are not permitted", "code": "extra_forbidden"}
+        for name in request.query_params
+        if name not in is_list
+    ]
+    faults += [
+        {"loc": ["query", name], "msg": "Send it only once: it is not a list", "code": "repeated"}
+        for name in request.query_params
+        if not is_list.get(name, True) and len(request.query_params.getlist(name)) > 1
+    ]
+    if faults:
+        raise InvalidRequest(faults)
+
+
+def has_repeated(asked: QueryParams, *lists: str) -> bool:
+    """Whether a parameter comes twice that is none of these lists."""
+    names = [name for name, _ in asked.multi_items() if name not in lists]
+    return len(names) > len(set(names))
+
+
+def _known(route: APIRoute) -> dict[str, bool]:
+    """Each parameter of the route's query, and whether it is a list."""
+    known: dict[str, bool] = {}
+    for parameter in route.dependant.query_params:
+        shape = parameter.field_info.annotation
+        fields: dict[str, FieldInfo] = {parameter.alias: parameter.field_info}
+        if inspect.isclass(shape) and issubclass(shape, BaseModel):
+            fields = shape.model_fields
+        known |= {name: get_origin(field.annotation) is list for name, field in fields.items()}
+    return known

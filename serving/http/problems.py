@@ -1,0 +1,387 @@
+"""Anything that goes wrong -> application/problem+json (RFC 9457), and nothing else, whatever the route.
+
+`install(app)` is all that app.py needs; a route raises `Problem` or lets an error of core.errors pass through.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, NamedTuple, TypedDict
+
+from fastapi import FastAPI, Request, params
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.routing import Match, Mount
+
+from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, NoChampion
+from serving.http import tracing
+from serving.http.digits import MAX_ID
+from serving.http.headers import secured
+from serving.http.sizes import TOO_LONG
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class FieldFault(BaseModel):
+    """One fault of a request."""
+
+    loc: list[str] = Field(
+        description="Where the fault is: `query`, `path` or `body`, then field names and list indices (from 0).",
+        examples=[["query", "limit"], ["body", "events", "3", "kind"]],
+    )
+    code: str = Field(
+        description="Stable code of the fault, for your own messages: pydantic's error type (`missing`, "
+        "`less_than_equal`, `extra_forbidden`, `json_invalid`, ...; for `value_error` see `msg`), or one of ours: "
+        "`repeated`, `never_given_out`.",
+        examples=["less_than_equal"],
+    )
+    msg: str = Field(
+        description="The fault in words, for developers.", examples=["Input should be less than or equal to 100"]
+    )
+
+
+class ProblemDetails(BaseModel):
+    """A problem (RFC 9457). Members that belong to certain kinds only are left out elsewhere."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(
+        description="The kind of problem: `tag:bookclub,2026:` and one of the kinds that /docs lists, or "
+        "`about:blank` if the status says everything.",
+        examples=["tag:bookclub,2026:unknown-book"],
+    )
+    title: str = Field(description="The kind of problem in words.", examples=["Unknown book"])
+    status: int = Field(
+        description="The HTTP status.", examples=[404], json_schema_extra={"minimum": 400, "maximum": 599}
+    )
+    detail: str = Field(
+        description="What happened and what to do, for developers, in English.",
+        examples=["No book has the id 42."],
+    )
+    instance: str = Field(description="The path of the request.", examples=["/books/42"])
+    errors: list[FieldFault] = Field([], description="For `invalid-request`: every fault.")
+    book_ids: list[Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_ID})]] = Field(
+        [], description="For `unknown-books`: the unknown ids.", examples=[[41, 42]]
+    )
+    policies: list[str] = Field(
+        [],
+        alias="violated-policies",
+        description="For `quota-exceeded`: the names of these quotas in `RateLimit-Policy`.",
+        examples=[["anonymous"]],
+    )
+    checks: dict[str, Any] = Field(
+        {},
+        description="For `not-ready`: the checks, as in a successful response of /ready.",
+        examples=[{"database": {"ok": False}}],
+    )
+    crawl_id: str | None = Field(
+        None,
+        description="For `dagster-unavailable`: the crawl, which may have started in part; see GET /crawls/{crawl_id}.",
+        examples=["0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10"],
+    )
+
+
+class Problem(BookclubError):
+    """A request that cannot be answered; `kind` names it for programs (`unknown-book`), `detail` for people: that of
+    KINDS, unless there is more to say."""
+
+    def __init__(
+        self, kind: str, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
+    ) -> None:
+        super().__init__(detail or KINDS[kind].detail)
+        self.status, self.kind, self.headers, self.members = KINDS[kind].status, kind, headers, members
+
+
+class UnknownBook(Problem):
+    """No book has this id."""
+
+    def __init__(self, book_id: int) -> None:
+        super().__init__("unknown-book", f"No book has the id {book_id}. GET /books lists all books.")
+
+
+class UnknownBooks(Problem):
+    """Ids in a body that no book has."""
+
+    def __init__(self, book_ids: list[int]) -> None:
+        named = ", ".join(map(str, book_ids))
+        super().__init__(
+            "unknown-books", f"No book has any of these ids: {named}. Remove them from the request.", book_ids=book_ids
+        )
+
+
+class OtherOrder(Problem):
+    """A page in one order was asked for with the cursor of one in another."""
+
+    def __init__(self, sort: str) -> None:
+        super().__init__(
+            "other-order", f"The cursor belongs to the order {sort}. Send sort={sort}, or start again without a cursor."
+        )
+
+
+class Fault(TypedDict):
+    """A FieldFault, as it is made."""
+
+    loc: list[str]
+    msg: str
+    code: str
+
+
+class InvalidRequest(Problem):
+    """Values in a request that cannot be."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        detail = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults[:5])
+        super().__init__("invalid-request", detail, errors=faults)
+
+
+class OtherFilters(Problem):
+    """A page of one list was asked for with the cursor of another's."""
+
+    def __init__(self) -> None:
+        super().__init__("other-filters")
+
+
+class ProblemResponse(JSONResponse):
+    """JSON in ASCII: what a client sent comes back in the detail, lone surrogates too, and UTF-8 cannot hold those."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode("ascii")
+
+
+class Kind(NamedTuple):
+    """A kind of problem: its status, and a detail that it may have. `is_for_readers`: pages alone tell it, in words."""
+
+    status: int
+    detail: str
+    is_for_readers: bool = False
+
+
+# For /docs, and for who raises one. A test compares them with what is raised.
+_KINDS: dict[str, tuple[Any, ...]] = {
+    "invalid-scope": (400, "The account has none of the scopes admin."),
+    "no-token": (401, "This needs an access token. Get one from POST /login and send it as Authorization: Bearer."),
+    "expired-token": (401, "The access token has expired. Refresh it: POST /token/refresh."),
+    "invalid-token": (401, "The access token is not valid. Refresh it, or log in again."),
+    "ended-session": (401, "The session of this access token has ended. Log in again."),
+    "wrong-credentials": (401, "Wrong name or password."),
+    "refresh-refused": (401, "The refresh token is not valid or has expired. Log in again."),
+    "insufficient-scope": (
+        403,
+        "The token lacks the scope export. Log in again without `scope`, or with an account that has it.",
+    ),
+    "weak-password": (403, "The password must not contain the name. Choose another."),
+    "registration-closed": (403, "Registration is closed. Ask the operator for an account."),
+    "other-site": (403, "The form was sent from another site. Please use the forms of this catalogue.", True),
+    "unknown-book": (404, "No book has the id 42. GET /books lists all books."),
+    "unknown-books": (404, "No book has any of these ids: 41, 42. Remove them from the request."),
+    "unknown-segment": (404, "No segment has the id 3-99. GET /segments lists all segments."),
+    "other-model": (
+        404,
+        "Segment 2-1 belongs to model version 2; version 3 is in use. GET /segments lists its segments.",
+    ),
+    "no-segments": (404, "tfidf_model version 1 has no segments."),
+    "no-feedback": (404, "POST /feedback has received no click, like or swap in the last 30 days."),
+    "no-report": (404, "There is no report yet. Materialise the asset catalogue_report, or run `bookclub build`."),
+    "unknown-categories": (404, "Unknown to Dagster: no-such."),
+    "no-categories": (404, "No category is known yet. Dagster's sensors find them within the hour."),
+    "unknown-crawl": (404, "There is no crawl 0d6f2c3e-5b0a-4a57-9a3e-6f2d7c1b9e10."),
+    "name-taken": (409, "This name is taken. Choose another."),
+    "last-administrator": (
+        409,
+        "This is the only administrator. Make another one first: `bookclub users add NAME --admin`.",
+    ),
+    "other-order": (409, "The cursor belongs to the order price. Send sort=price, or start again without a cursor."),
+    "other-filters": (409, "The cursor belongs to other filters. Send the same ones, or start again without a cursor."),
+    "data-moved-on": (409, "The data version is now 51, no longer 50. Start the export again."),
+    "invalid-request": (422, "query.limit: Input should be less than or equal to 100"),
+    "quota-exceeded": (
+        429,
+        "The quota anonymous is exhausted: 120 requests in 60 s. Retry in 9 s.",
+    ),
+    "export-under-way": (
+        429,
+        "This account already has an export running. Read it to the end or close it, then retry.",
+    ),
+    "format-absent": (501, "This server cannot write parquet (pyarrow is not installed). Request ndjson or csv."),
+    "database-unavailable": (503, "The books cannot be read: the database does not respond."),
+    "no-model": (503, "There is no model yet."),
+    "no-search": (503, "tfidf_model version 1 has no search index. Train a new model."),
+    "dagster-unavailable": (503, "Dagster does not respond as expected. Start it, or see its log."),
+    "not-ready": (503, "The books cannot be read: the database does not respond."),
+    "busy": (503, "Too many logins at the moment. Retry."),
+}
+KINDS = {kind: Kind(*told) for kind, told in _KINDS.items()}
+_PLAIN = {  # whose status says it all
+    400: "The query string is not UTF-8.",
+    415: "Send the body as JSON, with the header Content-Type: application/json.",
+    500: "Internal error. It is in the server's log. A retry may help.",
+    **TOO_LONG,
+}
+FORM_WANTED = f"Send the body as a form, with the header Content-Type: {FORMS[0]}."
+_MEMBERS: dict[str, dict[str, Any]] = {  # what a kind of problem adds to the members that all have
+    "invalid-request": {
+        "errors": [
+            {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 100", "code": "less_than_equal"}
+        ]
+    },
+    "unknown-books": {"book_ids": [41, 42]},
+    "quota-exceeded": {"violated-policies": ["anonymous"]},
+    "not-ready": {"checks": {"database": {"ok": False, "detail": "The books cannot be read."}}},
+}
+
+
+def responses(*asked: int | str) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that may answer with these kinds of problems, or with these bare statuses."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for one in asked:
+        kind = one if isinstance(one, str) else None
+        status, detail = KINDS[one][:2] if isinstance(one, str) else (one, _PLAIN[one])
+        example = _content(status, kind, detail, "/books") | _MEMBERS.get(kind or "", {})
+        content = {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
+        described = found.setdefault(status, {"description": "", "content": {MEDIA_TYPE: content}})
+        described["content"][MEDIA_TYPE]["examples"][kind or "about:blank"] = {"value": example}
+    return found
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error as a problem; document.py says so in its OpenAPI document."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(DatabaseUnavailable, _unavailable)
+    app.add_exception_handler(NoChampion, _unavailable)
+    app.add_exception_handler(Exception, _fault)
+
+
+def answer(
+    request: Request,
+    status: int,
+    detail: str,
+    kind: str | None = None,
+    headers: dict[str, str] | None = None,
+    **members: Any,
+) -> ProblemResponse:
+    """The response for one problem; without a `kind` its type is `about:blank`, which stands for the status alone."""
+    content = _content(status, kind, detail, request.url.path)
+    # What goes wrong is true at that moment alone; without a word a cache may keep a 404.
+    return ProblemResponse(content | members, status, {"Cache-Control": "no-store"} | (headers or {}))
+
+
+def plain(request: Request, status: int, headers: dict[str, str] | None = None) -> ProblemResponse:
+    """The response for a problem whose status says it all."""
+    return answer(request, status, _PLAIN[status], headers=headers)
+
+
+def of(request: Request, problem: Problem) -> ProblemResponse:
+    """The response for a problem that was raised, or that cannot be: middleware has no handlers around it."""
+    headers = problem.headers or {}
+    if problem.status == 503:
+        headers = {"Retry-After": str(RETRY_AFTER_S)} | headers
+    return answer(request, problem.status, str(problem), problem.kind, headers, **problem.members)
+
+
+def nothing_there(request: Request, headers: dict[str, str] | None = None) -> ProblemResponse:
+    """The response for a path that no route has."""
+    detail = f"There is nothing at {request.url.path}. See /docs."
+    return answer(request, 404, detail, headers=headers)
+
+
+def unasked(status: int, detail: str) -> bytes:
+    """The body of a problem of which nobody knows what was asked: without an `instance`."""
+    content = {"type": "about:blank", "title": phrase(status), "status": status, "detail": detail}
+    return json.dumps(content).encode("ascii")
+
+
+def phrase(status: int) -> str:
+    """What the status is called (RFC 9110)."""
+    return HTTPStatus(status).phrase
+
+
+def _content(status: int, kind: str | None, detail: str, path: str) -> dict[str, Any]:
+    return {
+        "type": f"tag:bookclub,2026:{kind}" if kind else "about:blank",
+        "title": kind.replace("-", " ").capitalize() if kind else phrase(status),
+        "status": status,
+        "detail": detail,
+        "instance": path,
+    }
+
+
+async def _problem(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, Problem)
+    return of(request, error)
+
+
+async def _http_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    detail = str(error.detail)
+    if error.status_code == 404:
+        return nothing_there(request, headers)
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
+        detail = f"{request.url.path} does not accept {request.method}, only {headers['Allow']}."
+    return answer(request, error.status_code, detail, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that the path takes: each route knows its own alone, and none HEAD, which heads.py answers wherever
+    there is GET."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+
+    def is_taken(method: str) -> bool:
+        scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    return list(filter(is_taken, _METHODS))
+
+
+async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)
+    # Without the faulty input: it may be as large as the request, or NaN, which JSON cannot say.
+    errors = [_fault_of(fault) for fault in error.errors()]
+    sent = request.headers.get("content-type", "")
+    if _takes_form(request):
+        if not sent.startswith(FORMS):
+            return answer(request, 415, FORM_WANTED)
+    elif errors[0]["loc"] == ["body"] and "json" not in sent:
+        return plain(request, 415)
+    return of(request, InvalidRequest(errors))
+
+
+def _fault_of(fault: dict[str, Any]) -> Fault:
+    if fault["type"] == "json_invalid":  # whose place is one in the text, and would read as one in a list
+        (_, place), why = fault["loc"], fault["ctx"]["error"]
+        return {"loc": ["body"], "msg": f"Not JSON: {why}, at character {place}", "code": fault["type"]}
+    loc = [str(part) for part in fault["loc"]]
+    return {"loc": loc, "msg": fault["msg"].removeprefix("Value error, "), "code": fault["type"]}
+
+
+def _takes_form(request: Request) -> bool:
+    body = getattr(request.scope.get("route"), "body_field", None)
+    return body is not None and isinstance(body.field_info, params.Form)
+
+
+async def _unavailable(request: Request, error: Exception) -> ProblemResponse:
+    kind = "no-model" if isinstance(error, NoChampion) else "database-unavailable"
+    return answer(request, 503, str(error), kind, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+async def _fault(request: Request, error: Exception) -> ProblemResponse:
+    """The server's own fault: the trace goes to the log (Starlette raises it again for that), never to the client."""
+    # For uvicorn closes the connection after such an error. Untold, a client or gateway that keeps connections loses
+    # its next request on this one, which had nothing to do with the error.
+    trace = tracing.current()  # Starlette makes this answer outside of all middleware
+    named = {"X-Request-ID": trace.request_id} if trace is not None else {}
+    failed = plain(request, 500, headers={"Connection": "close"} | named)
+    failed.raw_headers = secured(failed.raw_headers, request.url.path)
+    return failed

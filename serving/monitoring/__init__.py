@@ -1,0 +1,5 @@
+"""What Prometheus reads.
+
+metrics         the metrics of this worker
+figures         the metrics of all workers, added up
+"""

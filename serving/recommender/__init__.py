@@ -1,0 +1,12 @@
+"""The champion and what it answers: similar books, search, segments.
+
+champion        the champion, kept current in the background
+lineup          model + books -> what may be recommended now
+neighbours      lists of similar books with score and reasons
+near_bytes      scores and reasons, as JSON
+passing         which books pass the filters
+masks           filters -> cached masks of books
+finder          search
+segments        segments and their books
+served          notes each model that answers, for feedback
+"""

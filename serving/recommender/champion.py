@@ -1,0 +1,378 @@
+"""Registry -> the champion in memory, kept current in the background; a bad or absent one never replaces a good one.
+
+    keeper = ChampionKeeper(registry, "tfidf_model", folder, poll_s=2, lineups=lineups)
+    keeper.recall(); keeper.look(); keeper.champion().model.recommend(1, 10)
+
+`run` recalls the local copy first, so that a start needs no registry, and then looks again and again on the side, at
+the registry for models, and at the books for what came, changed or left since: each in its own time, for a registry
+that hangs must not hold up a new book.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from bookclub_platform.core import audit
+from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, ModelError, NoChampion
+from bookclub_platform.models import BookText, Grown, ModelVersion, Recommendation, RegistryReader, Tfidf, load_model
+from serving.process import malloc
+from serving.recommender.lineup import Lineup, Lineups
+from serving.recommender.served import Served
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE_S = 60.0
+_REHEARSED = 50  # words
+_BEHIND_S = 0.02  # how often it is looked at in memory whether the books have changed
+_PAUSES = 19  # so many times as long as a slice of work on the side took is left to the answers after it
+_AHEAD_PAUSES, _AHEAD_S = 2, 2.0  # likewise while a new model waits; and how long it waits for that at most
+LONGEST_BOOKS_PAUSE_S = 10.0  # what is held back meanwhile is to have a lineup within HELD_IF_LARGE_S
+LAST = "champion.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """A model and what is known of it, in one object: who holds it never has half of one and half of another.
+
+    `is_confirmed`: the registry has named it since this process began; before, it is the copy of an earlier one.
+    """
+
+    lineup: Lineup
+    version: ModelVersion
+    figures: dict[str, float]
+    since: datetime
+    folder: Path
+    is_confirmed: bool = True
+
+    @property
+    def model(self) -> Tfidf:
+        """As it was learned."""
+        return self.lineup.grown.base
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """What `champion.json` says beside the downloads: which of them was in use last, for a start without a registry."""
+
+    folder: str
+    version: ModelVersion
+    figures: dict[str, float]
+
+
+_last = TypeAdapter(Last)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A version that could not be used. It is tried again, more and more rarely: each try may be a large download."""
+
+    version: ModelVersion
+    reason: str
+    pause_s: float
+    again_at: float
+
+
+class ChampionKeeper:
+    """Asks for the champion every `poll_s` seconds and swaps it in once it is whole, loaded and has answered.
+
+    Attributes:
+        fault: why the last look did not end with the registry's champion in use; None if it did.
+        asked_at: when that was, in `time.monotonic()` seconds.
+        swaps: how many champions were taken up since the start.
+        books_fault: why the last look at the books failed; None if it did not.
+    """
+
+    def __init__(
+        self,
+        registry: RegistryReader,
+        name: str,
+        folder: Path,
+        poll_s: float,
+        lineups: Lineups,
+        served: Served | None = None,
+    ) -> None:
+        """Without `served` nobody is told of a version that answers."""
+        self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
+        self._lineups, self._served = lineups, served
+        self._prepared: Lineup | None = None
+        self._has_ended = False
+        self._swap = threading.Lock()  # two loops take up models and books
+        self._reading = threading.Lock()
+        self.books_fault: str | None = None
+        self._champion: Champion | None = None
+        self._refusal: Refusal | None = None
+        self.fault: str | None = "the registry has not been asked yet"
+        self.asked_at = time.monotonic()
+        self.swaps = 0
+
+    @property
+    def current(self) -> Champion | None:
+        """The champion in use. Hold on to it for the whole of an answer: the next look may bring another."""
+        return self._champion
+
+    def champion(self) -> Champion:
+        """The champion in use.
+
+        Raises:
+            NoChampion: there is none yet. Anybody is told so: why, which may name hosts and paths, is for `fault`.
+        """
+        if self._champion is None:
+            raise NoChampion(
+                f"There is no model yet; /ready says why. Train one: materialise {self._name} in Dagster, or run "
+                f"`bookclub build`. This server loads it by itself within {self._poll_s:g} s."
+            )
+        return self._champion
+
+    async def run(self) -> None:
+        """Recall, then look again and again, off the event loop, until cancelled."""
+        try:
+            await asyncio.to_thread(self.recall)
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._look_for_ever())
+                loops.create_task(self._look_at_books_for_ever())
+        finally:
+            self._has_ended = True  # a thread knows nothing of a task that is cancelled
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await asyncio.to_thread(self.look)
+            await asyncio.sleep(self._poll_s)
+
+    async def _look_at_books_for_ever(self) -> None:
+        while True:
+            started = time.monotonic()
+            await asyncio.to_thread(self.look_at_books)
+            took_s = time.monotonic() - started
+            await asyncio.to_thread(self.prepare)
+            # While a large catalogue is loaded its state changes all the time: most of ours is for the answers.
+            again_at = started + took_s + min(5 * took_s, LONGEST_BOOKS_PAUSE_S)
+            await asyncio.sleep(max(_BEHIND_S, again_at - time.monotonic()))
+            while time.monotonic() - started < self._poll_s and not self._is_behind():
+                await asyncio.sleep(_BEHIND_S)
+
+    def _is_behind(self) -> bool:
+        champion = self._champion
+        return champion is not None and self._lineups.is_behind(champion.lineup)
+
+    def recall(self) -> None:
+        """Take up the local copy of the champion last in use, if it is sound. Does not raise: a fault is logged.
+
+        Before the registry is asked, because one that hangs would keep the customers waiting.
+        """
+        try:
+            last = _last.validate_json((self._folder / LAST).read_bytes())
+            folder = self._folder / Path(last.folder).name
+            lineup = self._lineup(_sound(folder))
+            champion = Champion(lineup, last.version, last.figures, datetime.now(UTC), folder, False)
+        except FileNotFoundError:
+            return  # the first start here
+        except (ArtifactInvalid, OSError, ValidationError) as error:
+            log.warning("The local copy of the last champion cannot be used, the registry is asked: %s", error)
+            return
+        if last.version.name == self._name:
+            self._note(last.version)
+            self._champion = champion
+            log.info("Took up the local copy of %s version %s.", last.version.name, last.version.version)
+
+    def look(self) -> None:
+        """Ask the registry once and take up a new champion. Does not raise: a fault is kept, and logged once."""
+        fault = None
+        if self._champion is not None:
+            self._note(self._champion.version)
+        try:
+            self._follow(self._registry.champion(self._name))
+        except NoChampion as error:
+            fault = str(error)
+            if self._champion is not None and not self._champion.is_confirmed:
+                self._champion = None  # a copy from a registry that is another one now: so may be the books
+        except ModelError as error:
+            fault = str(error)
+        except Exception as error:  # the keeper must outlive whatever a registry or a disk may think of
+            log.exception("Looking for the champion failed.")
+            fault = f"{type(error).__name__}: {error}"
+        if fault is not None and fault != self.fault:
+            log.warning("%s", fault)
+        self.fault, self.asked_at = fault, time.monotonic()
+
+    def look_at_books(self) -> None:
+        """Bring the champion's lineup to the state of the books. Does not raise: a fault is kept, and logged once."""
+        if (champion := self._champion) is None:
+            return
+        lineup = self._lineup(champion.model, champion.lineup)
+        if lineup is not champion.lineup:  # else who holds on to the champion in use sees that it is still the same
+            with self._swap:
+                if self._champion is not None and self._champion.model is champion.model:
+                    self._put_in_use(replace(self._champion, lineup=lineup))
+
+    def prepare(self) -> None:
+        """Have what is told of the champion's books at hand before it is asked for; stops where it is out of date. Does
+        not raise: a fault is logged."""
+        champion, lineups = self._champion, self._lineups
+        if champion is None or champion.lineup is self._prepared:
+            return
+        try:
+            for _ in _resting(lineups.prepare(champion.lineup)):
+                if self._has_ended or self._champion is not champion or lineups.is_behind(champion.lineup):
+                    return
+            self._prepared = champion.lineup
+            malloc.trim()
+        except DatabaseUnavailable as error:
+            log.warning("What is asked for is read only then: %s", error)
+
+    def _note(self, version: ModelVersion) -> None:
+        if self._served is not None:
+            self._served.note(version)
+
+    def _put_in_use(self, champion: Champion) -> None:
+        self._champion = champion
+        self._lineups.put_in_use(champion.lineup)
+
+    def _lineup(self, model: Tfidf, before: Lineup | None = None, is_new: bool = False) -> Lineup:
+        """What may be recommended with `model` now; without the books, what was before.
+
+        Raises:
+            ArtifactInvalid: it `is_new`, and cannot take in the books of today.
+        """
+        fault, lineup = None, before or Lineup(Grown(model))
+        try:
+            with self._reading:
+                lineup = self._lineups.of(model, before)
+        except DatabaseUnavailable as error:
+            fault = str(error)
+        except Exception as error:  # as with `look`: whatever a database holds, the model in use serves on
+            if is_new:
+                told = f"{type(error).__name__}: {error}"
+                raise ArtifactInvalid(f"It cannot take in the books of today ({told}).") from error
+            log.exception("Looking at the books failed.")
+            fault = f"{type(error).__name__}: {error}"
+        if fault is not None and fault != self.books_fault:
+            log.warning("New books wait: %s", fault)
+        self.books_fault = fault
+        return lineup
+
+    def _follow(self, version: ModelVersion) -> None:
+        if self._champion is not None and self._champion.version.key == version.key:
+            self._refusal = None
+            if not self._champion.is_confirmed:
+                with self._swap:
+                    self._champion = replace(self._champion, version=version, is_confirmed=True)
+            return
+        refusal = self._refusal
+        if refusal is not None and refusal.version.key == version.key and time.monotonic() < refusal.again_at:
+            raise ArtifactInvalid(refusal.reason)
+        try:
+            champion = self._load(version)
+        except (ArtifactInvalid, OSError) as error:
+            raise ArtifactInvalid(self._refuse(version, error)) from error
+        if self._champion is not None:
+            champion = self._told_ahead(champion)
+        self._note(version)  # before anybody can tell what became of its lists
+        with self._swap:
+            before = self._champion
+            self._put_in_use(champion)
+            self._refusal = None
+        self.swaps += 1
+        audit.note("take-up-model", "done", model=version.name, version=version.version, run_id=version.run_id)
+        log.info("Took up %s version %s (run %s).", version.name, version.version, version.run_id)
+        self._remember(champion)
+        _forget_all_but({champion.folder} | ({before.folder} if before else set()), self._folder)
+        if before is not None and before.lineup.near is not None:
+            for _ in _resting(before.lineup.near.emptied()):
+                pass
+
+    def _told_ahead(self, champion: Champion) -> Champion:
+        """The same, of the books of now, once what it tells of them is at hand: else each first answer after a swap
+        takes several times as long as those before."""
+        deadline = time.monotonic() + _AHEAD_S
+        try:
+            for _ in _resting(self._lineups.prepare(champion.lineup), _AHEAD_PAUSES):
+                if self._has_ended or time.monotonic() > deadline:
+                    break
+        except DatabaseUnavailable as error:
+            log.warning("What is asked for is read only then: %s", error)
+        return replace(champion, lineup=self._lineup(champion.model, champion.lineup))
+
+    def _remember(self, champion: Champion) -> None:
+        path = self._folder / LAST
+        fresh = path.with_name(f".{LAST}-{os.getpid()}")
+        fresh.write_bytes(_last.dump_json(Last(champion.folder.name, champion.version, champion.figures)))
+        fresh.replace(path)  # another process, or a start after a crash, reads the old file or the new one
+
+    def _load(self, version: ModelVersion) -> Champion:
+        folder = self._registry.download(version, self._folder)
+        try:
+            lineup = self._lineup(_sound(folder), is_new=True)
+        except ArtifactInvalid:
+            shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged: the next try fetches anew
+            raise
+        return Champion(lineup, version, self._registry.figures(version), datetime.now(UTC), folder)
+
+    def _refuse(self, version: ModelVersion, error: Exception) -> str:
+        """Remember not to try `version` again at once; returns why."""
+        before = self._refusal
+        again = before is not None and before.version.key == version.key
+        pause_s = min(2 * before.pause_s, LONGEST_PAUSE_S) if before and again else self._poll_s
+        kept = f"version {self._champion.version.version} stays in use" if self._champion else "no other is in use"
+        reason = f"{version.name} version {version.version} cannot be used, {kept}: {error}"
+        self._refusal = Refusal(version, reason, pause_s, time.monotonic() + pause_s)
+        return reason
+
+
+def _resting(slices: Iterator[None], pauses: int = _PAUSES) -> Iterator[None]:
+    """The same, with a rest after each, in which answers are made."""
+    started = time.perf_counter()
+    for _ in slices:
+        time.sleep(pauses * (time.perf_counter() - started))
+        yield
+        started = time.perf_counter()
+
+
+def _sound(folder: Path) -> Tfidf:
+    """The model in `folder`, once it has taken in a book and answered: what cannot fail here, not in a customer's
+    request.
+
+    Raises:
+        ArtifactInvalid: its files are damaged, or what it answers is no list.
+    """
+    model = load_model(folder)
+    if not isinstance(model, Tfidf):
+        raise ArtifactInvalid(f"The model in {folder} is a {model.name}, which cannot take in new books.")
+    try:
+        lists = _rehearsed(model)
+    except Exception as error:  # whatever files that mean harm may come to
+        raise ArtifactInvalid(f"The model in {folder} cannot answer ({type(error).__name__}: {error}).") from error
+    for listed in lists:
+        scores = np.array([near.score for near in listed])
+        shares = np.array([reason.share for near in listed for reason in near.why])
+        is_list = ((scores >= 0) & (scores <= 1)).all() and (np.diff(scores) <= 0).all()  # NaN fails each
+        if not is_list or not np.isfinite(shares).all():
+            raise ArtifactInvalid(f"The model in {folder} answers with scores that are not 0..1, highest first.")
+    return model
+
+
+def _rehearsed(model: Tfidf) -> list[list[Recommendation]]:
+    """The lists of the first book as it was learned, and of one that comes now, of words from all its vocabulary."""
+    terms = model.vocabulary_[: len(model.vocabulary_) - model.n_categories_]
+    words = " ".join(terms[:: max(1, len(terms) // _REHEARSED)])
+    new = BookText(max(model.book_ids[-1:].tolist(), default=0) + 1, words, words, "", model.vocabulary_[-1])
+    grown = Grown(model).grow([new])
+    return [grown.nearest(grown.probe([book_id]), 10) for book_id in (*model.book_ids[:1].tolist(), new.id)]
+
+
+def _forget_all_but(kept: set[Path], folder: Path) -> None:
+    """Keep the disk from filling up: one download a week for ever. The one before stays, for a rollback."""
+    for path in folder.iterdir():
+        if path not in kept and path.is_dir() and not path.name.startswith("."):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,165 @@
+"""Champion + snapshot -> the segments of the catalogue, and the books of one.
+
+    find(champion, snapshot) -> Segments; books_of(champion, "3-1", in_stock=None) -> (Segment, ids ascending)
+
+Segments are of books and not of readers: what is told of readers comes by the accounts of shops, which says nothing of
+who is behind them. A segment is what a shop makes a themed shelf or a campaign of: books about like things, from all
+its categories. The model learns them with its embedding, so they are as old as it is; books that came since are in
+them. A new model has others, and an `id` that names the model is never another shelf by then.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bookclub_platform.core.browse import IN_STOCK, Filters
+from bookclub_platform.core.tables import select_listed
+from bookclub_platform.models import Grown
+from serving.database.catalogue import Snapshot
+from serving.http import problems
+from serving.recommender.champion import Champion
+from serving.schemas.books import Answer, Book, DataVersion, ModelRef
+
+EXAMPLES = 3
+_NAMED_BY = 3
+SEGMENT_ID = "^[0-9]{1,9}-[1-9][0-9]?$"
+
+
+class Segment(Answer):
+    """A group of books about similar things."""
+
+    id: str = Field(
+        description="Id for /segments/{segment_id}: the version of the model and a number.",
+        examples=["3-1"],
+    )
+    name: str = Field(
+        description="Its strongest terms, for display. Two segments may have the same name.",
+        examples=["lighthouse, storm, harbour"],
+    )
+    terms: list[str] = Field(
+        description="The terms that distinguish it, strongest first, spelt as in texts.",
+        examples=[["lighthouse", "storm", "harbour", "sailor"]],
+    )
+    books: int = Field(description="Number of listed books in it.", examples=[64])
+    in_stock: int = Field(description="How many of them are in stock.", examples=[61])
+
+
+class SegmentWithExamples(Segment):
+    """A segment with example books."""
+
+    examples: list[Book] = Field(description=f"Up to {EXAMPLES} books, most typical first, sold-out ones last.")
+
+
+class Segments(Answer):
+    """All segments of the catalogue."""
+
+    items: list[SegmentWithExamples] = Field(description="Largest first.")
+    total: int = Field(description="Number of segments.", examples=[22])
+    model: ModelRef = Field(description="The model that learned the segments.")
+    data_version: DataVersion
+
+
+class SegmentPage(Answer):
+    """One page of the books of a segment."""
+
+    segment: Segment = Field(description="The whole segment, not only the books that pass the filter.")
+    items: list[Book] = Field(description="In order of `id`.")
+    next: str | None = Field(description="`cursor` of the next page; null on the last page.", examples=["20"])
+    total: int = Field(description="Books that pass the filter, on all pages.", examples=[64])
+    model: ModelRef = Field(description="The model that learned the segment.")
+    data_version: DataVersion
+
+
+class _Shelf(NamedTuple):
+    """A segment's places in the lineup: `listed`, the most typical first, and which of them `has` stock."""
+
+    segment: Segment
+    listed: NDArray[np.int64]
+    has_stock: NDArray[np.bool_]
+
+
+async def find(champion: Champion, snapshot: Snapshot) -> Segments:
+    """The segments with a listed book.
+
+    Raises:
+        Problem: 404, the model has learned none.
+    """
+    shelves = _shelves(champion)
+    ids = champion.lineup.grown.ids
+    chosen = [ids[np.concatenate([listed[has], listed[~has]])[: 2 * EXAMPLES]].tolist() for _, listed, has in shelves]
+    rows = await snapshot.rows(select_listed(sorted({book_id for some in chosen for book_id in some})))
+    books = {row.id: Book.model_validate(row) for row in rows}
+    items = [
+        SegmentWithExamples(**dict(shelf.segment), examples=[books[at] for at in some if at in books][:EXAMPLES])
+        for shelf, some in zip(shelves, chosen, strict=True)
+    ]
+    return Segments(
+        items=items,
+        total=len(items),
+        model=ModelRef.model_validate(champion.version),
+        data_version=snapshot.data_version,
+    )
+
+
+def books_of(champion: Champion, segment_id: str, in_stock: bool | None) -> tuple[Segment, list[int]]:
+    """The segment, and the ids of its listed books that pass, ascending.
+
+    Raises:
+        Problem: 404, there is no such segment, or no longer.
+    """
+    version, _, number = segment_id.partition("-")
+    if version != champion.version.version:
+        raise problems.Problem(
+            "other-model",
+            f"Segment {segment_id} belongs to model version {version}; version {champion.version.version} is in use. "
+            "GET /segments lists its segments.",
+        )
+    for segment, listed, has_stock in _shelves(champion):
+        if segment.id == f"{version}-{int(number)}":
+            chosen = listed if in_stock is None else listed[has_stock == in_stock]
+            return segment, sorted(champion.lineup.grown.ids[chosen].tolist())
+    raise problems.Problem("unknown-segment", f"No segment has the id {segment_id}. GET /segments lists all segments.")
+
+
+def _shelves(champion: Champion) -> list[_Shelf]:
+    """Those with a listed book; a few milliseconds for 20,000 books, the most that have any."""
+    grown, version = champion.lineup.grown, champion.version
+    learned = grown.base.segments_
+    if learned is None:
+        raise problems.Problem(
+            "no-segments",
+            f"{version.name} version {version.version} has no segments: it was trained by an earlier release, or on "
+            "too few books, or on so many that it has no embedding. Train a new model, or use /categories.",
+        )
+    segment, nearness = _placed(grown)
+    listed = champion.lineup.allowed(Filters())
+    has_stock = champion.lineup.allowed(IN_STOCK)
+    shelves = []
+    for at, columns in enumerate(learned.terms):
+        places = np.flatnonzero(listed & (segment == at))
+        if not len(places):
+            continue
+        places = places[np.argsort(-nearness[places], kind="stable")]
+        terms = [grown.base.vocabulary_[column] for column in columns.tolist() if column >= 0]
+        facts = Segment(
+            id=f"{version.version}-{at + 1}",
+            name=", ".join(terms[:_NAMED_BY]) or f"Segment {at + 1}",
+            terms=terms,
+            books=len(places),
+            in_stock=int(has_stock[places].sum()),
+        )
+        shelves.append(_Shelf(facts, places, has_stock[places]))
+    return sorted(shelves, key=lambda shelf: -shelf.segment.books)
+
+
+def _placed(grown: Grown) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(p,) each, by place: the segment, and how typical the book is of it."""
+    learned = grown.base.segments_
+    parts = [part for part in (grown.base, grown.fresh) if part is not None]
+    assert learned is not None
+    found = [learned.nearest(part.embedding_) for part in parts if part.embedding_ is not None]
+    return np.concatenate([segment for segment, _ in found]), np.concatenate([near for _, near in found])

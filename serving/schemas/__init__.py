@@ -1,0 +1,7 @@
+"""Requests and responses, as /docs shows them.
+
+requests        parameters and bodies
+cursor          where a page ended
+books           books and recommendations
+statistics, accounts, feedback      responses of these routes
+"""

@@ -1,0 +1,134 @@
+"""Where a page ended <-> the text that a client sends back for the next page.
+
+    20                by id: the id of the page's last book
+    20.p1250          by price: and its price in cents; P: from the highest down
+    20.r4, 20.R0      by stars; 6 and 0 stand for a book without any, which comes last either way
+    20.t7468652073    by title: the part of the title that counts, as UTF-8 in hexadecimal
+    20.F1767268800000000   by first sighting: in microseconds since 1970
+
+What a search found is one list, and its cursor says how many books stand before the page:
+
+    20                by relevance; 20.p, 20.P, ... in another order, with its letter (i: by id)
+
+Behind either stands which list it is of, as a short digest of what was asked: 20.p1250-5f3c9a1e. One without, as they
+were before, is a place in any list.
+
+Nothing of it is secret, and any text of the form is a place in its order, so there is nothing to sign: whoever makes up
+a cursor gets a page that they could have had by paging on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from bookclub_platform.core.browse import Filters, Position, SearchSort, Sort
+from serving.http.digits import ID
+
+_MARK = "(-[0-9a-f]{8})?$"
+_FORM = (
+    f"^{ID}([.]([pP][0-9]{{1,10}}|r[1-6]|R[0-5]|t([0-7][0-9a-f]|[c-f][0-9a-f]([89ab][0-9a-f]){{1,3}}){{0,100}}"
+    f"|F[0-9]{{1,16}}))?{_MARK}"
+)
+_MAX_LENGTH = 1000
+_LETTERS: dict[Sort, str] = {"price": "p", "-price": "P", "rating": "r", "-rating": "R", "title": "t"}
+_LETTERS |= {"-first_seen": "F", "id": ""}
+_SORTS = {letter: sort for sort, letter in _LETTERS.items()}
+_BY_ID = "i"
+PLACE = f"^[1-9][0-9]{{0,3}}([.][pPrRtFi])?{_MARK}"
+BY_ID = f"^{ID}{_MARK}"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A cursor as read: the order and the list that it belongs to, and the place in it."""
+
+    sort: Sort
+    after: Position
+    mark: str
+
+
+@lru_cache(4000)
+def mark_of(filters: Filters, text: str = "") -> str:
+    """What tells the list of books that pass, and fit `text`, from other lists."""
+    # Without those that are not set, so that a new filter changes no old mark.
+    told = [(name, str(value)) for name, value in filters._asdict().items() if value is not None]
+    return hashlib.blake2b(repr((text, told)).encode("utf-8", "replace"), digest_size=4).hexdigest()
+
+
+def is_of(mark: str, filters: Filters, text: str = "") -> bool:
+    """Whether a cursor with that mark is of this list; one without may be of any."""
+    return mark in {"", mark_of(filters, text)}
+
+
+def encode(sort: Sort, last: Position, mark: str) -> str:
+    """`last` as text that fits into a URL; clients are told to make nothing of it."""
+    key = f".{_LETTERS[sort]}{_key_text(last.key)}" if sort != "id" else ""
+    return f"{last.book_id}{key}-{mark}"
+
+
+def decode(text: Any) -> Page:
+    """The page that begins after `text`.
+
+    Raises:
+        ValueError: `encode` did not make it.
+    """
+    if len(str(text)) > _MAX_LENGTH or not re.fullmatch(_FORM, str(text), re.ASCII):
+        raise ValueError("not a cursor of this API: take it from `next`, or leave it out for the first page")
+    place, _, mark = str(text).partition("-")
+    book_id, _, key = place.partition(".")
+    sort = _SORTS[key[:1]]
+    return Page(sort, Position(int(book_id), _key(sort, key[1:])), mark)
+
+
+def encode_place(sort: SearchSort, start: int, mark: str) -> str:
+    """How many books of a search in that order come before the page, as text."""
+    return f"{start}{'' if sort == 'relevance' else f'.{_LETTERS[sort] or _BY_ID}'}-{mark}"
+
+
+def decode_place(text: str) -> tuple[SearchSort, int, str]:
+    """The order, the place and the mark of a cursor of the form PLACE."""
+    place, _, mark = text.partition("-")
+    start, _, letter = place.partition(".")
+    return _SORTS[letter.removeprefix(_BY_ID)] if letter else "relevance", int(start), mark
+
+
+def _key_text(key: object) -> str:
+    match key:
+        case Decimal():
+            return str(int(key.scaleb(2)))
+        case datetime():
+            return str((key - _EPOCH) // timedelta(microseconds=1))
+        case str():
+            return key.encode().hex()
+        case _:
+            return str(key)
+
+
+def _key(sort: Sort, text: str) -> Decimal | int | str | datetime | None:
+    match sort:
+        case "id":
+            return None
+        case "price" | "-price":
+            return Decimal(text).scaleb(-2)
+        case "-first_seen":
+            return _EPOCH + timedelta(microseconds=int(text))
+        case "title":
+            # Postgres text holds neither; a made-up cursor without them is still a place in the order.
+            return bytes.fromhex(text).decode("utf-8", "replace").replace("\x00", "")
+        case _:
+            return int(text)
+
+
+# A Page, which pydantic would describe in /docs if it knew: to clients a cursor is a text.
+Cursor = Annotated[
+    Any, PlainValidator(decode), WithJsonSchema({"type": "string", "pattern": _FORM, "maxLength": _MAX_LENGTH})
+]

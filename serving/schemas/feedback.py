@@ -1,0 +1,30 @@
+"""The shapes of the answers about what readers want and did, as /docs shows them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from serving.schemas.books import Answer, Book, DataVersion
+
+
+class PopularBook(Answer):
+    """A book and its popularity."""
+
+    book: Book = Field(description="The book.")
+    interest: int = Field(
+        description="Number of readers who clicked, liked or swapped it in the last 30 days.", examples=[17]
+    )
+
+
+class PopularBooks(Answer):
+    """Popular books."""
+
+    items: list[PopularBook] = Field(description="Most popular first.")
+    data_version: DataVersion
+
+
+class FeedbackReceipt(Answer):
+    """Result of storing the events."""
+
+    stored: int = Field(description="Number of new events that were stored.", examples=[1])
+    known: int = Field(description="Number of events that were already stored; they stay unchanged.", examples=[0])

@@ -14,8 +14,7 @@ import schemathesis
 from pydantic import ValidationError
 from schemathesis import AuthContext, Case, HookContext
 
-from serving.answers.versions import RECOMMENDATION_ID
-from serving.schemas.requests import ReaderRequest
+from serving.schemas.requests import RECOMMENDATION_ID, ReaderRequest
 
 NAME, PASSWORD = "tester", "four words of mine"
 

@@ -324,7 +324,8 @@ def test_another_password_ends_every_session_and_the_old_one_is_worth_nothing(cl
         body = {"old_password": old, "new_password": new}
         return client.post("/password", json=body, headers=bearer(here))
 
-    problem(change("not the old one", "five words of mine now"), 401)
+    wrong = change("not the old one", "five words of mine now")
+    assert problem(wrong, 403)["type"].endswith(":wrong-password"), "not 401, at which apps refresh the token and retry"
     problem(change(PASSWORD, "short"), 422)
     assert change(PASSWORD, "five words of mine now").status_code == 204
     problem(refresh(client, there["refresh_token"]), 401)
@@ -357,7 +358,9 @@ def test_a_password_that_was_replaced_while_the_old_one_was_proved_is_worth_noth
             problem(login(client, name), 401)
         else:
             change = {"old_password": PASSWORD, "new_password": "six words that nobody else will know"}
-            problem(client.post("/password", json=change, headers=bearer(token)), 401)
+            ended = client.post("/password", json=change, headers=bearer(token))
+            assert problem(ended, 401)["type"].endswith(":ended-session")
+            assert ended.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     assert login(client, name).status_code == 401 and login(client, name, new).is_success
 
 

@@ -141,7 +141,7 @@ def test_a_deleted_account_leaves_nothing_and_its_name_is_free(
         assert user is not None
         event = Event(uuid4(), "liked", "tfidf_model", "1", 1, book_id, None, 1, datetime.now(UTC))
         add_events(connection, user.id, [event])
-    assert problem(delete(client, here, "not my password"), 401)["type"].endswith(":wrong-credentials")
+    assert problem(delete(client, here, "not my password"), 403)["type"].endswith(":wrong-password")
     assert refresh(client, there["refresh_token"]).is_success
     assert delete(client, here).status_code == 204
     problem(client.get("/account", headers=bearer(here)), 401)
@@ -175,7 +175,7 @@ def test_a_reader_deletes_the_account_in_a_form_of_the_catalogue(client: httpx.C
     forged = client.post(WEB_DELETE, data={"old_password": PASSWORD}, headers=cookie | {"sec-fetch-site": "cross-site"})
     assert forged.status_code == 403
     wrong = client.post(WEB_DELETE, data={"old_password": "wrong words"}, headers=cookie)
-    assert wrong.status_code == 401 and "current password is wrong" in wrong.text
+    assert wrong.status_code == 403 and "current password is wrong" in wrong.text
     done = client.post(WEB_DELETE, data={"old_password": PASSWORD}, headers=cookie)
     assert (done.status_code, done.headers["location"]) == (303, PAGES) and f'{COOKIE}=""' in done.headers["set-cookie"]
     client.cookies.clear()

@@ -354,7 +354,7 @@ def one_wrong(tries: Tries, name: str, address: str) -> bool:
     """Whether it was looked at."""
     try:
         with tries.one(name, address):
-            raise WrongPassword
+            raise WrongPassword(is_login=True)
     except WrongPassword:
         return True
     except Problem:

@@ -118,7 +118,7 @@ def test_another_password_ends_all_other_sessions_and_goes_on_in_this_one(closed
     here, there = (cookie_of(send(closed, username="mover")) for _ in range(2))
     assert "mover" in read(closed, here, WEB_ACCOUNT).text
     wrong = change(closed, here, old_password="not the old one")
-    assert wrong.status_code == 401 and "current password is wrong" in wrong.text
+    assert wrong.status_code == 403 and "current password is wrong" in wrong.text
     assert change(closed, here, password="password1234", again="password1234").status_code == 403
     assert change(closed, here, again="not the same at all").status_code == 422
     assert change(closed, here, password="short", again="short").status_code == 422
@@ -156,7 +156,7 @@ def test_sign_ups_have_the_quota_of_registrations_and_are_told_of_it_in_a_page(
         assert client.post("/register", json={"username": "more", "password": PASSWORD}).status_code == 429
         cookie = cookie_of(answers[0])
         tries = [change(client, cookie, old_password="wrong words").status_code for _ in range(4)]
-        assert tries == [401, 401, 401, 429]
+        assert tries == [403, 403, 403, 429]
 
 
 def test_where_registration_is_closed_nobody_signs_up_and_no_page_offers_it(

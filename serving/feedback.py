@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from bookclub_platform.core.feedback import Event, add_events, select_popular
 from bookclub_platform.core.served_models import never_served
 from bookclub_platform.core.tables import lacking, select_data_version, select_shelves
+from serving.access.accounts import EndedSession
 from serving.access.policies import of_feedback
 from serving.access.quotas import SharedQuotas, Standing
 from serving.access.rate_limit import beyond
@@ -67,7 +68,7 @@ class FeedbackBook:
             try:
                 kept = await connection.run_sync(add_events, user_id, events)
             except sa.exc.IntegrityError as error:  # of an account that was deleted a moment ago
-                raise problems.Problem("ended-session", "This account has been deleted.") from error
+                raise EndedSession("This account has been deleted.") from error
         return [
             event for event in {event.event_id: event for event in reversed(events)}.values() if event.event_id in kept
         ]

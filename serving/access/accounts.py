@@ -64,6 +64,13 @@ class Facts:
     sessions: int
 
 
+class EndedSession(problems.Problem):
+    """The session of an access token is over, or its account gone."""
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__("ended-session", detail, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+
 class Accounts:
     """The accounts of one database; connects when first asked."""
 
@@ -132,7 +139,7 @@ class Accounts:
             if grant is not None and fresh is not None:
                 await connection.run_sync(accounts.set_password_hash, user.id, fresh)
         if grant is None:  # disabled, or given another password, since it was proved
-            raise WrongPassword
+            raise WrongPassword(is_login=True)
         audit.note("login", "done", address=address, user_id=user.id, scopes=scopes)
         return grant
 
@@ -186,7 +193,8 @@ class Accounts:
         """Keep another password, and end every session of the account.
 
         Raises:
-            Problem: 401 if `old` is wrong, 403 if `new` is that or easy to guess, 429 after too many tries.
+            Problem: 403 if `old` is wrong, or `new` is that or easy to guess; 401 if the session ended meanwhile; 429
+                after too many tries.
         """
         await self._change_password(claims, old, new, address)
 
@@ -200,7 +208,7 @@ class Accounts:
         async with self._transaction() as connection:
             grant = await self._open_session(connection, claims.user_id, sorted(claims.scopes), kept)
         if grant is None:
-            raise WrongPassword
+            raise EndedSession
         return grant
 
     async def username(self, claims: Claims) -> str:
@@ -212,7 +220,7 @@ class Accounts:
         async with connected(self._engine, self._watch, "The account") as connection:
             user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
         if user is None:
-            raise WrongPassword
+            raise EndedSession
         return user.username
 
     async def facts(self, claims: Claims) -> Facts:
@@ -225,20 +233,21 @@ class Accounts:
             user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
             count = await connection.run_sync(accounts.open_sessions, claims.user_id)
         if user is None:
-            raise WrongPassword
+            raise EndedSession
         return Facts(user.username, user.scopes, user.created_at, count)
 
     async def delete(self, claims: Claims, password: str, address: str) -> None:
         """Forget the account, with its sessions and the feedback that it told.
 
         Raises:
-            Problem: 401 if the password is wrong, 409 if it is the only administrator, 429 after too many tries.
+            Problem: 403 if the password is wrong, 401 if the session ended meanwhile, 409 if it is the only
+                administrator, 429 after too many tries.
         """
         user = await self._proved(await self.username(claims), password, "delete-account", address)
         async with self._transaction(_FORGET_WITHIN_S) as connection:
             outcome = await connection.run_sync(accounts.delete_user, user.id, user.password_hash)
         if outcome == "replaced":
-            raise WrongPassword
+            raise EndedSession
         if outcome == "last":
             audit.note("delete-account", "refused", address=address, user_id=user.id, why="last administrator")
             raise problems.Problem("last-administrator")
@@ -280,7 +289,7 @@ class Accounts:
         async with self._transaction() as connection:
             ended = await connection.run_sync(accounts.change_password, user.id, kept, user.password_hash)
             if ended is None:
-                raise WrongPassword  # somebody else changed it since it was proved
+                raise EndedSession  # somebody else changed it since it was proved
         for session_id in ended:
             self._live.pop(session_id, None)
         audit.note("change-password", "done", address=address, user_id=user.id)
@@ -302,7 +311,7 @@ class Accounts:
         if user is None or not is_right or user.disabled_at is not None:
             why = "unknown name" if user is None else "disabled" if is_right else "wrong password"
             audit.note(act, "refused", address=address, user_id=user.id if user else None, why=why)
-            raise WrongPassword
+            raise WrongPassword(is_login=act == "login")
         return user
 
     async def _renewed_hash(self, user: accounts.User, password: str) -> str | None:

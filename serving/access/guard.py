@@ -14,7 +14,7 @@ from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 
 from bookclub_platform.core import audit
 from bookclub_platform.core.accounts import SCOPES
-from serving.access.accounts import Accounts
+from serving.access.accounts import Accounts, EndedSession
 from serving.access.callers import Caller
 from serving.access.tokens import Claims
 from serving.http import problems
@@ -53,9 +53,7 @@ async def refusal(caller: Caller, accounts: Accounts, scopes: list[str]) -> prob
     if (problem := lacking(caller.claims, scopes)) is not None:
         return problem
     if not await accounts.is_live(caller.claims, is_strict="read" not in scopes):
-        return _no_token(
-            Caller(caller.address, None, "The session of this access token has ended. Log in again.", "ended-session")
-        )
+        return EndedSession()
     return None
 
 

@@ -1,6 +1,6 @@
 """A try at a password -> whether it may be made. Wrong ones are counted, right ones cost nothing.
 
-    with tries.one("ada", "192.0.2.7"): ...prove; raise WrongPassword if it is not the one
+    with tries.one("ada", "192.0.2.7"): ...prove; raise WrongPassword(...) if it is not the one
 
 Counted by all workers together, before the password is looked at, so that many at once are no more than as many one
 after the other; and taken back if it was right. The numbers, for BOOKCLUB_LOGINS_PER_MINUTE=10:
@@ -27,10 +27,14 @@ from serving.http.problems import Problem
 
 
 class WrongPassword(Problem):
-    """Wrong name or password."""
+    """A password that is not that of the name: in a login, or where somebody who is logged in confirms with it."""
 
-    def __init__(self) -> None:
-        super().__init__("wrong-credentials", headers={"WWW-Authenticate": "Bearer"})
+    def __init__(self, is_login: bool) -> None:
+        # Not 401 to who is logged in: apps take that for a token to refresh, and ask again with the same password.
+        if is_login:
+            super().__init__("wrong-credentials", headers={"WWW-Authenticate": "Bearer"})
+        else:
+            super().__init__("wrong-password")
 
 
 class Tries:

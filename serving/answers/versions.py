@@ -45,7 +45,7 @@ class Freshness:
         self._request, self._response = request, response
 
     def check(self, snapshot: Snapshot | State, champion: Champion | None, *more: str, has_lists: bool = False) -> None:
-        """Set `Bookclub-Data-Version`, `Bookclub-Model` (`tfidf_model/3`) where there is a model, `ETag` and
+        """Set `Bookclub-Data-Version`, `Bookclub-Model` (`tfidf_model/1`) where there is a model, `ETag` and
         `Cache-Control`; `more` is what else the answer follows from. One that `has_lists` follows from the books that
         were ranked, too: the champion's lineup, which may be seconds behind.
 
@@ -130,7 +130,7 @@ def name_versions(
 
 
 def version_headers(champion: Champion | None, data_version: str, has_lists: bool) -> dict[str, str]:
-    """`Bookclub-Data-Version`, and `Bookclub-Model` (`tfidf_model/3`) where there is a model.
+    """`Bookclub-Data-Version`, and `Bookclub-Model` (`tfidf_model/1`) where there is a model.
 
     An answer that `has_lists` rests on two states for some seconds after a load, and is named after the earlier: who
     keeps answers by version must not keep this one for the later.

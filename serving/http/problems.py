@@ -178,6 +178,7 @@ _KINDS: dict[str, tuple[Any, ...]] = {
         403,
         "The token lacks the scope export. Log in again without `scope`, or with an account that has it.",
     ),
+    "wrong-password": (403, "The current password is wrong."),
     "weak-password": (403, "The password must not contain the name. Choose another."),
     "registration-closed": (403, "Registration is closed. Ask the operator for an account."),
     "other-site": (403, "The form was sent from another site. Please use the forms of this catalogue.", True),

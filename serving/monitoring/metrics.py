@@ -67,7 +67,7 @@ class Metrics(Collector):
         )
 
     def note_feedback(self, kind: str, model: str) -> None:
-        """One event was kept; `model` as `tfidf_model/3`."""
+        """One event was kept; `model` as `tfidf_model/1`."""
         if (champion := self._keeper.current) is not None:
             self._meet(champion.version.label)
         # What clients say: of versions that they may invent there is no end.

@@ -54,7 +54,10 @@ recommendations (POST /feedback), which makes them better. A shop's operator may
   Ids go up to 2^53 - 1. A request may use the database for 3 seconds, statistics for 30 seconds, an export for 15
   minutes. A client that reads less than 1 KiB/s of a response is disconnected after 30 seconds.
   Exports: one at a time per account, and a few in all; see GET /books/export.
-* **HEAD** works wherever GET does, with the same headers.
+* **Methods**: HEAD works wherever GET does, with the same headers. A method that a path does not have gets 405, and the
+  header `Allow` names those that it has.
+* **Browsers**: scripts of other web sites can call this API only if the operator lists their origin (CORS). They may
+  then read every header that is documented here, and send `Authorization`. Cookies are never used.
 * **Unknown parameters** and unknown JSON fields get 422 on every route, so that a misspelt filter does not go
   unnoticed. So does a parameter that is sent twice, unless it is a list (`exclude`). Values are not looked up: a
   category or source that does not exist, or a minimum above the maximum, gets an empty list.
@@ -86,8 +89,8 @@ _COUNTED = {
 _TO_DO = {
     400: "fix the request",
     401: "`expired-token`, `invalid-token`: refresh the token. `wrong-credentials`: ask the user. Otherwise log in",
-    403: "`insufficient-scope`: log in again for that scope. `weak-password`: ask for another one. Otherwise "
-    "contact the operator",
+    403: "`insufficient-scope`: log in again for that scope. `wrong-password`, `weak-password`: ask the user. "
+    "Otherwise contact the operator",
     404: "do not retry: it does not exist",
     405: "use a method from the header `Allow`",
     409: "the request conflicts with the present state; `detail` says what to do",

@@ -28,7 +28,7 @@ HEADERS = {  # name -> what it says, an example
     "Accept-Ranges": ("`none`: ranges are not supported; resume with `after`.", "none"),
     "Bookclub-Books": ("Number of books in this export. Absent if it is not known in advance.", "1000"),
     "Bookclub-Data-Version": ("Data version of the response.", "50"),
-    "Bookclub-Model": ("Name and version of the model in use; absent while there is none.", "tfidf_model/3"),
+    "Bookclub-Model": ("Name and version of the model in use; absent while there is none.", "tfidf_model/1"),
     "RateLimit-Policy": (
         "The quotas that the request counted against: at most `q` requests in any `w` seconds.",
         '"anonymous";q=120;w=60',

@@ -21,7 +21,7 @@ from serving.database.catalogue import Snapshot
 from serving.http import problems
 from serving.process.off_loop import in_long_turn
 from serving.recommender.champion import Champion
-from serving.schemas.books import Book, Facets, Matched, Piece, SearchItem
+from serving.schemas.books import Book, Facets, SearchItem, SearchMatch, TextPart
 from serving.schemas.requests import SearchQuery
 
 RANKED = 2_000
@@ -106,10 +106,10 @@ def _items(found: Found, shown: Sequence[tuple[sa.Row[Any], float]]) -> list[Sea
 
 
 def _item(found: Found, row: sa.Row[Any], score: float) -> SearchItem:
-    matched = Matched(
+    matched = SearchMatch(
         terms=found.reader.matched(_texts(row)),
-        title=[Piece.model_validate(piece) for piece in found.reader.pieces(row.title)],
-        snippet=[Piece.model_validate(piece) for piece in found.reader.snippet(row.description or "")],
+        title=[TextPart.model_validate(piece) for piece in found.reader.pieces(row.title)],
+        snippet=[TextPart.model_validate(piece) for piece in found.reader.snippet(row.description or "")],
     )
     return SearchItem(**dict(Book.model_validate(row)), score=score, matched=matched)
 

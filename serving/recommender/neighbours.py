@@ -21,7 +21,7 @@ from serving.database.catalogue import LARGE_FROM, Snapshot
 from serving.process.off_loop import in_turn
 from serving.recommender.lineup import Lineup
 from serving.recommender.passing import passes_book
-from serving.schemas.books import Book, Emptiness, Fallback, Recommendation, Why
+from serving.schemas.books import Book, Emptiness, Fallback, Recommendation, RecommendationReason
 from serving.schemas.requests import Choice
 
 _AT_ONCE = 100  # books, of which a thread of the pool makes items in some milliseconds
@@ -175,6 +175,6 @@ def _items(rows: list[Ranked], listed: dict[int, Book | None], limit: int) -> li
     items = []
     for row in rows:
         if (book := listed[row.book_id]) is not None:
-            why = [Why.model_validate(reason) for reason in row.why]
+            why = [RecommendationReason.model_validate(reason) for reason in row.why]
             items.append(Recommendation(book=book, score=row.score, why=why))
     return items[:limit]

@@ -15,13 +15,13 @@ from serving.dependencies import TheAccounts, TheCaller
 from serving.http import problems
 from serving.schemas.accounts import (
     Account,
-    Farewell,
+    AccountDeletion,
     LoginForm,
-    Logout,
-    NewPassword,
+    LogoutRequest,
+    PasswordChange,
     RefreshRequest,
-    Registration,
-    TokenAnswer,
+    RegistrationRequest,
+    TokenResponse,
 )
 
 IS_OPEN = True  # they are how one gets a token
@@ -38,7 +38,9 @@ router = APIRouter(tags=["Accounts"], responses=problems.responses("database-una
         "weak-password", "registration-closed", "name-taken", 413, 415, "invalid-request", *UNAVAILABLE
     ),
 )
-async def register(asked: Registration, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
+async def register(
+    asked: RegistrationRequest, accounts: TheAccounts, caller: TheCaller, response: Response
+) -> TokenResponse:
     """Makes an account with the scopes read, export and feedback, and logs it in."""
     grant = await accounts.register(asked.username.lower(), asked.password, caller.address)
     return _answer(grant, response)
@@ -51,7 +53,7 @@ async def register(asked: Registration, accounts: TheAccounts, caller: TheCaller
 )
 async def login(
     asked: Annotated[LoginForm, Form()], accounts: TheAccounts, caller: TheCaller, response: Response
-) -> TokenAnswer:
+) -> TokenResponse:
     """Send `username` and `password` as a form (OAuth2's password flow, so that Authorize in /docs works). `scope`
     limits the scopes of the token; without it, the token has all scopes of the account."""
     grant = await accounts.login(asked.username.lower(), asked.password, asked.scope.split(), caller.address)
@@ -63,7 +65,7 @@ async def login(
     summary="Refresh the tokens",
     responses=problems.responses("refresh-refused", 413, 415, "invalid-request"),
 )
-async def refresh(asked: RefreshRequest, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenAnswer:
+async def refresh(asked: RefreshRequest, accounts: TheAccounts, caller: TheCaller, response: Response) -> TokenResponse:
     """Exchanges a refresh token for a new pair of tokens of the same session. Store the new refresh token: the old one
     is used up. The old access token stays valid until it expires. If the response got lost, send the same refresh token
     again within 60 seconds: you get the same new refresh token, with another access token. A refresh token that is sent
@@ -81,7 +83,9 @@ async def refresh(asked: RefreshRequest, accounts: TheAccounts, caller: TheCalle
     openapi_extra={"security": [{}]},  # or no token at all
     responses=problems.responses(413, 415, "invalid-request"),
 )
-async def logout(request: Request, accounts: TheAccounts, caller: TheCaller, asked: Logout | None = None) -> None:
+async def logout(
+    request: Request, accounts: TheAccounts, caller: TheCaller, asked: LogoutRequest | None = None
+) -> None:
     """Ends a session: its refresh tokens at once, its access tokens within 5 seconds. With `refresh_token`, it is the
     session of that token; you need no access token then (so an app that was offline can log out), and an invalid one
     gets 204 as well (RFC 7009). Without it, it is the session of the access token."""
@@ -96,16 +100,16 @@ async def logout(request: Request, accounts: TheAccounts, caller: TheCaller, ask
     summary="Change the password",
     status_code=204,
     response_class=Response,
-    responses=problems.responses("wrong-credentials", "weak-password", 413, 415, "invalid-request", *UNAVAILABLE),
+    responses=problems.responses("wrong-password", "weak-password", 413, 415, "invalid-request", *UNAVAILABLE),
 )
-async def change_password(asked: NewPassword, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
+async def change_password(asked: PasswordChange, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
     """Ends all sessions of the account, this one included: refresh tokens at once, access tokens within 5 seconds. Log
-    in with the new password. `wrong-credentials`: `old_password` is wrong; your token stays valid. `weak-password`: the
+    in with the new password. `wrong-password`: `old_password` is wrong; your tokens stay valid. `weak-password`: the
     new password is easy to guess, or is the old one."""
     await accounts.change_password(claims, asked.old_password, asked.new_password, caller.address)
 
 
-@router.get(ACCOUNT, summary="Your account", responses=problems.responses("wrong-credentials"))
+@router.get(ACCOUNT, summary="Your account")
 async def get_account(claims: SignedIn, accounts: TheAccounts, response: Response) -> Account:
     """The account of the token."""
     response.headers["Cache-Control"] = "no-store"
@@ -117,17 +121,17 @@ async def get_account(claims: SignedIn, accounts: TheAccounts, response: Respons
     summary="Delete the account",
     status_code=204,
     response_class=Response,
-    responses=problems.responses("wrong-credentials", "last-administrator", 413, 415, "invalid-request"),
+    responses=problems.responses("wrong-password", "last-administrator", 413, 415, "invalid-request"),
 )
-async def delete_account(asked: Farewell, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
+async def delete_account(asked: AccountDeletion, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
     """Deletes the account and its feedback permanently; the password confirms it. Its sessions end as with /logout, and
     its name becomes free. The only administrator cannot be deleted (409)."""
     await accounts.delete(claims, asked.password, caller.address)
 
 
-def _answer(grant: Grant, response: Response) -> TokenAnswer:
+def _answer(grant: Grant, response: Response) -> TokenResponse:
     response.headers["Cache-Control"] = "no-store"
-    return TokenAnswer(
+    return TokenResponse(
         access_token=grant.access_token,
         expires_in=TOKEN_LIFE_S,
         refresh_token=grant.refresh_token,

@@ -17,7 +17,7 @@ from serving.dependencies import TheCatalogue, TheChampionIfAny
 from serving.http import problems
 from serving.http.digits import BookId
 from serving.schemas import cursor
-from serving.schemas.books import Book, BookPage, Categories, Category, History, State
+from serving.schemas.books import Book, BookPage, BookState, Categories, Category, History
 from serving.schemas.requests import BookQuery
 
 router = APIRouter(tags=["Books"], responses=problems.responses("database-unavailable"))
@@ -86,7 +86,7 @@ async def get_history(
         rows = await snapshot.rows(select_history(book_id))
         # A crawl that is loaded late adds to the past alone, and the data version stays.
         fresh.check(snapshot, champion, *(str(row.held_from) for row in rows))
-    items = [State.model_validate(row) for row in rows]
+    items = [BookState.model_validate(row) for row in rows]
     return History(book_id=book_id, currency=book.currency, items=items, data_version=snapshot.data_version)
 
 

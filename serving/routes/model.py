@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from serving.answers.versions import CONDITIONAL, TheFreshness
 from serving.dependencies import TheChampion
 from serving.http import problems
-from serving.schemas.books import ChampionFacts
+from serving.schemas.books import ModelInfo
 
 router = APIRouter(tags=["Operations"])
 
@@ -16,9 +16,9 @@ PUBLIC_TAGS = {"data_version", "judged_against", "judged_by", "promoted_at"}
 
 
 @router.get("/model", summary="Get the model in use", responses=problems.responses("no-model") | CONDITIONAL)
-async def get_model(champion: TheChampion, fresh: TheFreshness) -> ChampionFacts:
+async def get_model(champion: TheChampion, fresh: TheFreshness) -> ModelInfo:
     """The champion: version, training data, metrics, and when this server loaded it."""
-    facts = ChampionFacts(
+    facts = ModelInfo(
         name=champion.version.name,
         version=champion.version.version,
         run_id=champion.version.run_id,

@@ -14,7 +14,7 @@ from serving.dependencies import TheAccounts, TheCatalogue, TheDisk, TheKeeper, 
 from serving.http import problems
 from serving.monitoring.metrics import MEDIA_TYPE
 from serving.recommender.champion import ChampionKeeper
-from serving.schemas.books import Check, Health, Readiness
+from serving.schemas.books import DependencyCheck, Health, Readiness
 
 IS_OPEN = True
 
@@ -49,35 +49,35 @@ async def get_ready(
     return Readiness(status="ready", checks=checks)
 
 
-async def _database(catalogue: Catalogue) -> Check:
+async def _database(catalogue: Catalogue) -> DependencyCheck:
     started = time.perf_counter()
     try:
         async with catalogue.snapshot() as snapshot:
             pass
     except DatabaseUnavailable as error:
-        return Check(ok=False, detail=str(error))
+        return DependencyCheck(ok=False, detail=str(error))
     took_ms = 1000 * (time.perf_counter() - started)
-    return Check(ok=True, detail=f"data version {snapshot.data_version}, in {took_ms:.0f} ms")
+    return DependencyCheck(ok=True, detail=f"data version {snapshot.data_version}, in {took_ms:.0f} ms")
 
 
-def _model(keeper: ChampionKeeper) -> Check:
+def _model(keeper: ChampionKeeper) -> DependencyCheck:
     if (champion := keeper.current) is None:
-        return Check(ok=False, detail=f"There is no model yet: {keeper.fault}")
+        return DependencyCheck(ok=False, detail=f"There is no model yet: {keeper.fault}")
     version = champion.version
     detail = f"{version.name} version {version.version}, {len(champion.model.book_ids)} books"
     if not champion.is_confirmed:
         detail += ", a local copy: the registry has not responded since this server started"
-    return Check(ok=True, detail=detail)
+    return DependencyCheck(ok=True, detail=detail)
 
 
-def _registry(keeper: ChampionKeeper) -> Check:
+def _registry(keeper: ChampionKeeper) -> DependencyCheck:
     if keeper.fault is not None:
-        return Check(ok=False, detail=keeper.fault)
-    return Check(ok=True, detail=f"asked {time.monotonic() - keeper.asked_at:.0f} s ago")
+        return DependencyCheck(ok=False, detail=keeper.fault)
+    return DependencyCheck(ok=True, detail=f"asked {time.monotonic() - keeper.asked_at:.0f} s ago")
 
 
-def _said(fault: str | None, otherwise: str) -> Check:
-    return Check(ok=fault is None, detail=fault or otherwise)
+def _said(fault: str | None, otherwise: str) -> DependencyCheck:
+    return DependencyCheck(ok=fault is None, detail=fault or otherwise)
 
 
 _FIGURES = {"text/plain": {"schema": {"type": "string"}, "example": "bookclub_data_version 50\n"}}

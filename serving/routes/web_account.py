@@ -30,7 +30,6 @@ _RULES = {
     "password": f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters.",
 }
 _DIFFERENT = "The two passwords differ."
-_WRONG = "The current password is wrong."
 
 
 class _Registration(BaseModel):
@@ -40,13 +39,13 @@ class _Registration(BaseModel):
     next: str = PAGES
 
 
-class _NewPassword(BaseModel):
+class _PasswordChange(BaseModel):
     old_password: Password
     password: FreshPassword
     again: str
 
 
-class _Farewell(BaseModel):
+class _AccountDeletion(BaseModel):
     old_password: Password
 
 
@@ -101,7 +100,7 @@ async def show_account(request: Request) -> Response:
 
 @router.post(WEB_ACCOUNT)
 async def change_password(
-    request: Request, asked: Annotated[_NewPassword, Form()], accounts: TheAccounts, caller: TheCaller
+    request: Request, asked: Annotated[_PasswordChange, Form()], accounts: TheAccounts, caller: TheCaller
 ) -> Response:
     refuse_others(request)
     claims = await _live(caller, accounts)
@@ -112,9 +111,9 @@ async def change_password(
     try:
         grant = await accounts.change_password_and_log_in(claims, asked.old_password, asked.password, caller.address)
     except Problem as problem:
-        if problem.kind not in {"weak-password", "wrong-credentials"}:
+        if problem.kind not in {"weak-password", "wrong-password"}:
             raise
-        return await _account(request, str(problem) if problem.kind == "weak-password" else _WRONG, problem.status)
+        return await _account(request, str(problem), problem.status)
     answer = lead_to(f"{WEB_ACCOUNT}?changed")
     sign_in(request, answer, accounts.cookie_of(grant))
     return answer
@@ -122,7 +121,7 @@ async def change_password(
 
 @router.post(WEB_DELETE)
 async def delete_account(
-    request: Request, asked: Annotated[_Farewell, Form()], accounts: TheAccounts, caller: TheCaller
+    request: Request, asked: Annotated[_AccountDeletion, Form()], accounts: TheAccounts, caller: TheCaller
 ) -> Response:
     refuse_others(request)
     claims = await _live(caller, accounts)
@@ -131,9 +130,9 @@ async def delete_account(
     try:
         await accounts.delete(claims, asked.old_password, caller.address)
     except Problem as problem:
-        if problem.kind not in {"last-administrator", "wrong-credentials"}:
+        if problem.kind not in {"last-administrator", "wrong-password"}:
             raise
-        return await _account(request, str(problem) if problem.kind == "last-administrator" else _WRONG, problem.status)
+        return await _account(request, str(problem), problem.status)
     answer = lead_to(PAGES)
     sign_out(answer)
     return answer

@@ -35,7 +35,7 @@ FreshPassword = Annotated[
 ]
 
 
-class Registration(Question):
+class RegistrationRequest(Question):
     """A new account."""
 
     username: Username
@@ -81,7 +81,7 @@ class RefreshRequest(Question):
     )
 
 
-class Logout(Question):
+class LogoutRequest(Question):
     """The session to end."""
 
     refresh_token: str | None = Field(
@@ -93,13 +93,13 @@ class Logout(Question):
     )
 
 
-class Farewell(Question):
+class AccountDeletion(Question):
     """Confirmation that the owner deletes the account."""
 
     password: Password
 
 
-class NewPassword(Question):
+class PasswordChange(Question):
     """A new password for the account of the token."""
 
     old_password: Password
@@ -118,7 +118,7 @@ class Account(Answer):
     sessions: int = Field(description="Number of active sessions, this one included.", examples=[2])
 
 
-class TokenAnswer(Answer):
+class TokenResponse(Answer):
     """Tokens of a session."""
 
     access_token: str = Field(description="Send it as `Authorization: Bearer ...`.", examples=["eyJhbGciOiJIUzI1NiJ9"])

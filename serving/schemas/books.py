@@ -59,10 +59,8 @@ class Book(Answer):
     title: str = Field(
         examples=["The Lighthouse at the End of Winter"], description="Full title, as on the shop's page."
     )
-    category: str = Field(
-        description="Slug of the category, for the parameter `category`.", examples=["science-fiction"]
-    )
-    category_name: str = Field(description="Name of the category, for display.", examples=["Science Fiction"])
+    category: str = Field(description="Slug of the category, for the parameter `category`.", examples=["health"])
+    category_name: str = Field(description="Name of the category, for display.", examples=["Health"])
     price: float = Field(description="Price in units of `currency`, with up to two decimals.", examples=[51.77])
     currency: str = Field(description="Currency code (ISO 4217).", examples=["GBP"])
     rating: Stars | None = Field(description="Stars, 1 to 5; null if the shop shows none.", examples=[4])
@@ -92,8 +90,8 @@ class Book(Answer):
 class CategoryCount(Answer):
     """Number of books of a category."""
 
-    category: str = Field(description="Slug, for the parameter `category`.", examples=["science-fiction"])
-    category_name: str = Field(description="Name for display.", examples=["Science Fiction"])
+    category: str = Field(description="Slug, for the parameter `category`.", examples=["health"])
+    category_name: str = Field(description="Name for display.", examples=["Health"])
     books: int = Field(description="Number of books.", examples=[16])
 
 
@@ -142,7 +140,7 @@ class BookPage(Answer):
     data_version: DataVersion
 
 
-class State(Answer):
+class BookState(Answer):
     """Price, stars and stock of a book in one period."""
 
     held_from: datetime = Field(description="When a crawl first saw these values.")
@@ -162,11 +160,11 @@ class History(Answer):
 
     book_id: BookId = Field(examples=[1], description="`id` of the book.")
     currency: str = Field(description="Currency code (ISO 4217) of all prices.", examples=["GBP"])
-    items: list[State] = Field(description="Oldest first; the last item is the present state.")
+    items: list[BookState] = Field(description="Oldest first; the last item is the present state.")
     data_version: DataVersion
 
 
-class Piece(Answer):
+class TextPart(Answer):
     """A part of a text. All pieces in a row are the whole text."""
 
     text: str = Field(
@@ -175,18 +173,18 @@ class Piece(Answer):
     is_match: bool = Field(description="Whether this piece matches the query, for highlighting.", examples=[False])
 
 
-class Matched(Answer):
+class SearchMatch(Answer):
     """Where a book matches the query."""
 
     terms: list[str] = Field(
         description="The words of `q` that were found in the book, in lower case and spelt as in `q`.",
         examples=[["lighthouse", "keeper"]],
     )
-    title: list[Piece] = Field(
+    title: list[TextPart] = Field(
         description="The full title, in pieces.",
         examples=[[{"text": "The ", "is_match": False}, {"text": "Lighthouse", "is_match": True}]],
     )
-    snippet: list[Piece] = Field(
+    snippet: list[TextPart] = Field(
         description="The part of the description with the most matches, in pieces; `…` where it is cut. Empty if "
         "there is no description.",
         examples=[[{"text": "A ", "is_match": False}, {"text": "keeper", "is_match": True}]],
@@ -197,7 +195,7 @@ class SearchItem(Book):
     """A book that matches the query."""
 
     score: float = Field(description="How well the book matches, 0 to 1; higher is better.", examples=[0.62])
-    matched: Matched = Field(description="The matches, for highlighting.")
+    matched: SearchMatch = Field(description="The matches, for highlighting.")
 
 
 class SearchPage(Answer):
@@ -222,8 +220,8 @@ class SearchPage(Answer):
 class Category(Answer):
     """A category with at least one listed book."""
 
-    category: str = Field(description="Slug, for the parameter `category`.", examples=["science-fiction"])
-    category_name: str = Field(description="Name for display.", examples=["Science Fiction"])
+    category: str = Field(description="Slug, for the parameter `category`.", examples=["health"])
+    category_name: str = Field(description="Name for display.", examples=["Health"])
     books: int = Field(description="Number of listed books.", examples=[16])
     in_stock: int = Field(description="How many of them are in stock.", examples=[16])
 
@@ -244,7 +242,7 @@ class ModelRef(Answer):
     run_id: str = Field(description="MLflow run that trained it.", examples=["5a1f0c6e4f0b4e5c9d7d3a1be2f0c1aa"])
 
 
-class ChampionFacts(ModelRef):
+class ModelInfo(ModelRef):
     """The model in use."""
 
     books: int = Field(description="Number of books that it was trained on.", examples=[1000])
@@ -266,7 +264,7 @@ class ChampionFacts(ModelRef):
     )
 
 
-class Why(Answer):
+class RecommendationReason(Answer):
     """One reason: something that the two books share."""
 
     kind: Literal["term", "category", "embedding", "terms"] = Field(
@@ -291,7 +289,7 @@ class Recommendation(Answer):
     score: float = Field(
         description="Similarity, 0 to 1; higher is more similar. 0 for items of the `fallback`.", examples=[0.42]
     )
-    why: list[Why] = Field(
+    why: list[RecommendationReason] = Field(
         description="Reasons, largest first; the remaining words come last as one reason (`terms`). Empty for items "
         "of the `fallback`.",
         examples=[
@@ -352,7 +350,7 @@ class _Versions(Answer):
     @computed_field(  # type: ignore[prop-decorator]  # as pydantic documents it
         description="`recommendation_id` for POST /feedback. It names the model and the data version, not this one "
         "response.",
-        examples=["tfidf_model/3@50"],
+        examples=["tfidf_model/1@50"],
     )
     @property
     def id(self) -> str:
@@ -386,7 +384,7 @@ class Health(Answer):
     status: Literal["ok"] = Field("ok", description="Always `ok`.")
 
 
-class Check(Answer):
+class DependencyCheck(Answer):
     """The state of one dependency."""
 
     ok: bool = Field(description="Whether it works.")
@@ -400,7 +398,7 @@ class Readiness(Answer):
         description="`ready` while books and recommendations can be answered, even if the registry is down or the disk "
         "is full."
     )
-    checks: dict[str, Check] = Field(
+    checks: dict[str, DependencyCheck] = Field(
         description="One entry per dependency.",
         examples=[
             {

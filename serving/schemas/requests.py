@@ -25,7 +25,7 @@ _IN_LINE = r"[^\x00-\x1f\x7f]"
 ONE_LINE = f"^{_IN_LINE}+$"
 # A character that is no space. Spelt out: what \s is differs between languages, and with it who refuses what.
 _INKED = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-# tfidf_model/3@50: what recommended, and on which state of the catalogue.
+# tfidf_model/1@50: what recommended, and on which state of the catalogue.
 RECOMMENDATION_ID = "^[A-Za-z0-9_.-]{1,64}/[0-9]{1,9}@[0-9]{1,15}$"
 MAX_BATCH = 100
 MAX_EXCLUDED = 1000
@@ -66,7 +66,7 @@ Slug = Annotated[
 # Without examples: no cursor, category or shop is one of every catalogue, and what tries all examples at once, as /docs
 # does, would find no book.
 _CURSOR = "`next` of the previous page; leave it out for the first page."
-_CATEGORY = "Slug of a category from GET /categories, such as `science-fiction`. An unknown category has no books."
+_CATEGORY = "Slug of a category from GET /categories, such as `health`. An unknown category has no books."
 
 
 class PageQuery(Question):
@@ -168,7 +168,7 @@ class FeedbackEvent(Question):
         description="`id` of the response that recommended the book. It names the model and the data version. Old "
         "ones are accepted, also of models that were replaced or rolled back. 422 if that model has never answered "
         "here, or if that data version does not exist yet. The server does not check which reader got the response.",
-        examples=["tfidf_model/3@50"],
+        examples=["tfidf_model/1@50"],
     )
     book_id: StrictId = Field(
         description="The recommended book; with `swapped`, the one that the reader took.", examples=[12]
@@ -202,7 +202,7 @@ _SWAP: list[JsonValue] = [
     {
         "event_id": event_id,
         "kind": kind,
-        "recommendation_id": "tfidf_model/3@50",
+        "recommendation_id": "tfidf_model/1@50",
         "book_id": 12,
         "for_book_id": 1,
         "position": 1,
@@ -229,7 +229,7 @@ class CrawlRequest(Question):
     categories: Annotated[list[Slug], Field(min_length=1, max_length=MAX_BATCH)] | None = Field(
         None,
         description="Slugs of the categories to crawl; null: all that the shops still have.",
-        examples=[["science-fiction"]],
+        examples=[["health"]],
     )
 
 

@@ -81,8 +81,8 @@ class Overview(Figures):
 class CategoryFigures(Figures):
     """Statistics of a category."""
 
-    category: str = Field(description="Slug, for the parameter `category`.", examples=["science-fiction"])
-    category_name: str = Field(description="Name for display.", examples=["Science Fiction"])
+    category: str = Field(description="Slug, for the parameter `category`.", examples=["health"])
+    category_name: str = Field(description="Name for display.", examples=["Health"])
 
 
 class CategoryStatistics(Answer):

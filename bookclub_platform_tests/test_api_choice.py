@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from bookclub_platform.core import tables
-from bookclub_platform.core.browse import Filters
+from bookclub_platform.core.browse import IN_STOCK, Filters
 from bookclub_platform.core.stock import fingerprint
 from bookclub_platform.models import BookText, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
 from serving.books.book_bytes import BookBytes
 from serving.recommender import passing as filtering
-from serving.recommender.lineup import IN_STOCK, Lineups
+from serving.recommender.lineup import Lineups
 from serving.schemas.books import Book
 
 world, after = given.world, given.after

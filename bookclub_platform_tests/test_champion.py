@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bookclub_platform.core.browse import IN_STOCK
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable
 from bookclub_platform.core.tables import select_training_rows
 from bookclub_platform.models import BookText, ModelVersion, Reason, Recommendation, Registry, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.mlflow_store import store_in
 from bookclub_platform_tests.test_tfidf_artifact import put, rewrite_array, with_parameters
-from serving.recommender import champion
+from serving.recommender import rehearsal
 from serving.recommender.champion import ChampionKeeper
-from serving.recommender.lineup import IN_STOCK, Lineup, Lineups
+from serving.recommender.lineup import Lineup, Lineups
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +137,14 @@ def test_a_model_that_answers_with_no_list_is_not_sound(
     store: tuple[Path, ModelVersion, ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = next(path.parent for path in store[0].rglob("idf.npy"))
-    assert isinstance(champion._sound(files), Tfidf)
+    assert isinstance(rehearsal.rehearsed(files), Tfidf)
     for of_books in ([1.0, np.nan], [2.0, 1.0], [0.4, 0.5], [np.inf]):
-        monkeypatch.setattr(champion, "_rehearsed", lambda _, scores=of_books: [_listed(scores)])
+        monkeypatch.setattr(rehearsal, "_first_answers", lambda _, scores=of_books: [_listed(scores)])
         with pytest.raises(ArtifactInvalid, match="highest first"):
-            champion._sound(files)
-    monkeypatch.setattr(champion, "_rehearsed", lambda _: [_listed([0.5, 0.4], share=np.nan)])
+            rehearsal.rehearsed(files)
+    monkeypatch.setattr(rehearsal, "_first_answers", lambda _: [_listed([0.5, 0.4], share=np.nan)])
     with pytest.raises(ArtifactInvalid, match="highest first"):
-        champion._sound(files)
+        rehearsal.rehearsed(files)
 
 
 def _listed(scores: list[float], share: float = 0.1) -> list[Recommendation]:

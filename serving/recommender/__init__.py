@@ -1,6 +1,7 @@
 """The champion and what it answers: similar books, search, segments.
 
 champion        the champion, kept current in the background
+rehearsal       a new model, tried before it is used
 lineup          model + books -> what may be recommended now
 neighbours      lists of similar books with score and reasons
 near_bytes      scores and reasons, as JSON

@@ -21,20 +21,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from bookclub_platform.core import audit
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, ModelError, NoChampion
-from bookclub_platform.models import BookText, Grown, ModelVersion, Recommendation, RegistryReader, Tfidf, load_model
+from bookclub_platform.models import Grown, ModelVersion, RegistryReader, Tfidf
 from serving.process import malloc
 from serving.recommender.lineup import Lineup, Lineups
+from serving.recommender.rehearsal import rehearsed
 from serving.recommender.served import Served
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 60.0
-_REHEARSED = 50  # words
 _BEHIND_S = 0.02  # how often it is looked at in memory whether the books have changed
 _PAUSES = 19  # so many times as long as a slice of work on the side took is left to the answers after it
 _AHEAD_PAUSES, _AHEAD_S = 2, 2.0  # likewise while a new model waits; and how long it waits for that at most
@@ -174,7 +173,7 @@ class ChampionKeeper:
         try:
             last = _last.validate_json((self._folder / LAST).read_bytes())
             folder = self._folder / Path(last.folder).name
-            lineup = self._lineup(_sound(folder))
+            lineup = self._lineup(rehearsed(folder))
             champion = Champion(lineup, last.version, last.figures, datetime.now(UTC), folder, False)
         except FileNotFoundError:
             return  # the first start here
@@ -313,7 +312,7 @@ class ChampionKeeper:
     def _load(self, version: ModelVersion) -> Champion:
         folder = self._registry.download(version, self._folder)
         try:
-            lineup = self._lineup(_sound(folder), is_new=True)
+            lineup = self._lineup(rehearsed(folder), is_new=True)
         except ArtifactInvalid:
             shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged: the next try fetches anew
             raise
@@ -337,38 +336,6 @@ def _resting(slices: Iterator[None], pauses: int = _PAUSES) -> Iterator[None]:
         time.sleep(pauses * (time.perf_counter() - started))
         yield
         started = time.perf_counter()
-
-
-def _sound(folder: Path) -> Tfidf:
-    """The model in `folder`, once it has taken in a book and answered: what cannot fail here, not in a customer's
-    request.
-
-    Raises:
-        ArtifactInvalid: its files are damaged, or what it answers is no list.
-    """
-    model = load_model(folder)
-    if not isinstance(model, Tfidf):
-        raise ArtifactInvalid(f"The model in {folder} is a {model.name}, which cannot take in new books.")
-    try:
-        lists = _rehearsed(model)
-    except Exception as error:  # whatever files that mean harm may come to
-        raise ArtifactInvalid(f"The model in {folder} cannot answer ({type(error).__name__}: {error}).") from error
-    for listed in lists:
-        scores = np.array([near.score for near in listed])
-        shares = np.array([reason.share for near in listed for reason in near.why])
-        is_list = ((scores >= 0) & (scores <= 1)).all() and (np.diff(scores) <= 0).all()  # NaN fails each
-        if not is_list or not np.isfinite(shares).all():
-            raise ArtifactInvalid(f"The model in {folder} answers with scores that are not 0..1, highest first.")
-    return model
-
-
-def _rehearsed(model: Tfidf) -> list[list[Recommendation]]:
-    """The lists of the first book as it was learned, and of one that comes now, of words from all its vocabulary."""
-    terms = model.vocabulary_[: len(model.vocabulary_) - model.n_categories_]
-    words = " ".join(terms[:: max(1, len(terms) // _REHEARSED)])
-    new = BookText(max(model.book_ids[-1:].tolist(), default=0) + 1, words, words, "", model.vocabulary_[-1])
-    grown = Grown(model).grow([new])
-    return [grown.nearest(grown.probe([book_id]), 10) for book_id in (*model.book_ids[:1].tolist(), new.id)]
 
 
 def _forget_all_but(kept: set[Path], folder: Path) -> None:

@@ -23,6 +23,9 @@ ROWS = [
 ]
 
 
+_save = HttpRegistry._save
+
+
 @pytest.fixture(scope="module")
 def published() -> tuple[str, ModelVersion]:
     """A server, and the champion of a model of ours there."""
@@ -51,6 +54,21 @@ def test_champion_figures_and_files_are_those_that_mlflows_client_gives(
     (folder / "manifest.json").unlink()
     assert ours.download(champion, tmp_path / "ours") == folder  # not fetched twice
     assert not list((tmp_path / "ours").glob(".*"))
+
+
+def test_files_come_wherever_the_server_keeps_them(
+    published: tuple[str, ModelVersion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, proxied = published
+    model = Tfidf().fit(ROWS)
+    model.name = "kept_in_a_folder"
+    version = Registry(address).publish(model, {}, {}, {}, artifact_root=(tmp_path / "root").as_uri())
+    asked: list[str] = []
+    monkeypatch.setattr(HttpRegistry, "_save", lambda self, at, path: asked.append(at) or _save(self, at, path))
+    for of, route in ((proxied, "/api/2.0/mlflow-artifacts/artifacts/"), (version, "/get-artifact?")):
+        files = {path.name for path in reader(address).download(of, tmp_path / of.name).iterdir()}
+        assert len(files) == len(asked) > 8 and all(at.startswith(address + route) for at in asked)
+        asked.clear()
 
 
 def test_without_a_champion_it_says_what_makes_one(published: tuple[str, ModelVersion]) -> None:

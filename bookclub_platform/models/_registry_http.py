@@ -31,6 +31,7 @@ from bookclub_platform.models._registry import (
 )
 
 TIMEOUT_S = "10"
+_PROXIED = "mlflow-artifacts:/"  # the scheme of what lies behind MLflow's server
 
 
 class RegistryReader(Protocol):
@@ -86,7 +87,7 @@ class HttpRegistry:
         return fetched_once(version, folder, lambda part: self._fetch(version, part))
 
     def _fetch(self, version: ModelVersion, folder: Path) -> Path:
-        run_id, source = self._place(version)
+        run_id, root, source = self._place(version)
         answer = self._ask("list the files of a model", "artifacts/list", run_id=run_id, path=str(source))
         paths = [PurePosixPath(file["path"]) for file in answer.get("files", []) if not file.get("is_dir")]
         if not paths:
@@ -101,28 +102,35 @@ class HttpRegistry:
                 raise ArtifactInvalid(
                     f"Version {version.version} of {version.name} has a file {path}: not one of ours."
                 )
-            query = urllib.parse.urlencode({"run_uuid": run_id, "path": str(path)})
-            self._save(f"{self._root}/get-artifact?{query}", target / path.name)
+            self._save(self._file_at(run_id, root, path), target / path.name)
         return target
 
-    def _place(self, version: ModelVersion) -> tuple[str, PurePosixPath]:
-        """The run, and the folder of its files, that `version` was registered with: MLflow lets it be any."""
+    def _file_at(self, run_id: str, root: str, path: PurePosixPath) -> str:
+        """The address of a file of a run whose files lie below `root`."""
+        if root.startswith(_PROXIED) and not root.startswith(f"{_PROXIED}/"):
+            # As MLflow's own client asks, at eight times the speed; two slashes would name another server.
+            place = urllib.parse.quote(f"{root.removeprefix(_PROXIED)}{path}")
+            return f"{self._root}/api/2.0/mlflow-artifacts/artifacts/{place}"
+        return f"{self._root}/get-artifact?{urllib.parse.urlencode({'run_uuid': run_id, 'path': str(path)})}"
+
+    def _place(self, version: ModelVersion) -> tuple[str, str, PurePosixPath]:
+        """The run, where its files lie, and the folder of these that `version` was registered with: MLflow lets it be
+        any."""
         request = "say where the files of a model lie"
         answer = self._ask(request, "model-versions/get-download-uri", name=version.name, version=version.version)
-        source = answer.get("artifact_uri", "")
+        source, run_id, path = answer.get("artifact_uri", ""), version.run_id, ""
         if source.startswith("runs:/"):
             run_id, _, path = source.removeprefix("runs:/").partition("/")
-        else:
-            run_id = version.run_id
-            run = self._ask(request, "runs/get", run_id=run_id)["run"] if run_id else {"info": {}}
-            root = run["info"].get("artifact_uri", "").rstrip("/") + "/"
-            path = source.removeprefix(root) if root != "/" and source.startswith(root) else ""
+        run = self._ask(request, "runs/get", run_id=run_id)["run"] if run_id else {"info": {}}
+        root = run["info"].get("artifact_uri", "").rstrip("/") + "/"
+        if root != "/" and source.startswith(root):
+            path = source.removeprefix(root)
         if not run_id or not path.strip("/") or ".." in path.split("/"):
             raise ArtifactInvalid(
                 f"Version {version.version} of {version.name} was registered with files at {shown(source)}, which is "
                 "no folder of a run's files: MLflow's server gives out no others. Publish a version from a run."
             )
-        return run_id, PurePosixPath(path)
+        return run_id, root, PurePosixPath(path)
 
     def _save(self, address: str, path: Path) -> None:
         request = urllib.request.Request(address, headers=self._headers)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from bookclub_platform.core.browse import IN_STOCK
 from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable
+from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_training_rows
 from bookclub_platform.models import BookText, ModelVersion, Reason, Recommendation, Registry, Tfidf
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.mlflow_store import store_in
 from bookclub_platform_tests.test_tfidf_artifact import put, rewrite_array, with_parameters
+from serving.books import stock_files
 from serving.recommender import rehearsal
 from serving.recommender.champion import ChampionKeeper
 from serving.recommender.lineup import Lineup, Lineups
@@ -37,6 +42,11 @@ class SomeBooks(Lineups):
     """Books that stop one model from being used, or that are away."""
 
     fault: Exception | None = None
+
+    def read_ahead(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+        super().read_ahead()
 
     def of(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
         if self.fault is not None:
@@ -145,6 +155,76 @@ def test_a_model_that_answers_with_no_list_is_not_sound(
     monkeypatch.setattr(rehearsal, "_first_answers", lambda _: [_listed([0.5, 0.4], share=np.nan)])
     with pytest.raises(ArtifactInvalid, match="highest first"):
         rehearsal.rehearsed(files)
+
+
+class SlowRegistry(Registry):
+    """One whose files come once the books are read."""
+
+    def __init__(self, address: str, may_come: threading.Event) -> None:
+        super().__init__(address)
+        self._may_come = may_come
+
+    def download(self, version: ModelVersion, folder: Path) -> Path:
+        assert self._may_come.wait(30), "the books are not read before the model has come"
+        return super().download(version, folder)
+
+
+def test_the_books_of_a_large_catalogue_are_read_while_the_first_model_comes(
+    store: tuple[Path, ModelVersion, ModelVersion],
+    registry: Registry,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    are_read = threading.Event()
+    read, seen = stock_files.read_stock, []
+
+    def read_and_tell(connection: sa.Connection) -> Stock:
+        seen.append(read(connection))
+        return seen[-1]
+
+    class TellingBooks(Lineups):
+        def read_ahead(self) -> None:
+            super().read_ahead()
+            are_read.set()
+
+    monkeypatch.setattr(stock_files, "LARGE_FROM", 1)
+    monkeypatch.setattr(stock_files, "read_stock", read_and_tell)
+    lineups = TellingBooks(database_url, folder=tmp_path / "stock")
+    slow = SlowRegistry(f"sqlite:///{store[0]}/mlflow.db", are_read)
+    asyncio.run(_until_in_use(ChampionKeeper(slow, Tfidf.name, tmp_path / "models", 60, lineups)))
+    lineups.close()
+    assert len(seen) == 1, "by read_ahead alone"
+
+
+@pytest.mark.parametrize("fault", [DatabaseUnavailable("The books cannot be read."), ValueError("no number")], ids=repr)
+def test_a_start_survives_that_the_books_cannot_be_read_ahead(
+    fault: Exception, registry: Registry, books: SomeBooks, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    books.fault = fault
+    keeper = ChampionKeeper(registry, Tfidf.name, tmp_path, 0.1, books)
+
+    async def heal() -> None:
+        while str(fault) not in caplog.text:
+            await asyncio.sleep(0.01)
+        books.fault = None
+
+    async def both() -> None:
+        await asyncio.gather(_until_in_use(keeper), heal())
+
+    asyncio.run(both())
+
+
+async def _until_in_use(keeper: ChampionKeeper) -> None:
+    """Run it until it answers with a model and books."""
+    running = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(30):
+        while (champion := keeper.current) is None or champion.lineup.stock is None:
+            assert not running.done()
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
 
 
 def _listed(scores: list[float], share: float = 0.1) -> list[Recommendation]:

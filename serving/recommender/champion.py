@@ -150,6 +150,8 @@ class ChampionKeeper:
             await asyncio.sleep(self._poll_s)
 
     async def _look_at_books_for_ever(self) -> None:
+        if self._champion is None:
+            await asyncio.to_thread(self._read_ahead)
         while True:
             started = time.monotonic()
             await asyncio.to_thread(self.look_at_books)
@@ -214,6 +216,16 @@ class ChampionKeeper:
             with self._swap:
                 if self._champion is not None and self._champion.model is champion.model:
                     self._put_in_use(replace(self._champion, lineup=lineup))
+
+    def _read_ahead(self) -> None:
+        """Read the books while the first model is on its way. Does not raise: `_lineup` asks again, and tells."""
+        try:
+            with self._reading:
+                self._lineups.read_ahead()
+        except DatabaseUnavailable as error:
+            log.warning("The books are read once there is a model: %s", error)
+        except Exception:  # as with `look`
+            log.exception("Reading the books ahead of the model failed.")
 
     def prepare(self) -> None:
         """Have what is told of the champion's books at hand before it is asked for; stops where it is out of date. Does

@@ -210,6 +210,18 @@ class Lineups:
             max_overflow=1,  # `prepare` goes on in one thread while another reads what has changed
         )
 
+    def read_ahead(self) -> None:
+        """Read the books before there is a model: of a large catalogue `of` then finds them in files, in no time.
+
+        Raises:
+            DatabaseUnavailable: the books cannot be read now.
+        """
+        try:
+            with self._stocks.turn(), self._engine.connect() as connection:
+                self._stocks.read(connection, state_of(connection.execute(select_state()).one_or_none()))
+        except sa.exc.DBAPIError as error:
+            raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
+
     def of(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
         """What may be recommended with `model`; `before` itself if nothing has changed.
 

@@ -21,7 +21,7 @@ from bookclub_platform_tests.api_fixtures import PROBLEM, World, get
 from serving.access.policies import TRIES
 from serving.app import create_app
 from serving.http.digits import MAX_ID
-from serving.http.problems import KINDS
+from serving.http.problem_kinds import KINDS
 from serving.openapi.examples import example_of
 
 world = given.world

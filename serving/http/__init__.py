@@ -11,5 +11,6 @@ codings         no gzip for clients that refuse it by `q=0`
 parameters      422 for unknown and repeated parameters
 digits          how numbers may be written
 problems        every error -> application/problem+json
+problem_kinds   all kinds of problems
 tracing         request ids and trace context
 """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from bookclub_platform.core.settings import Settings
 from serving.access import policies
 from serving.access.quotas import Quota
-from serving.http.problems import KINDS, phrase
+from serving.http.problem_kinds import KINDS
+from serving.http.problems import phrase
 from serving.http.sizes import MAX_ADDRESS_BYTES, MAX_BODY_BYTES, MAX_HEADER_BYTES
 
 _GENERAL = f"""

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from serving.access.paths import PAGES, WEB_LOGIN
 from serving.dependencies import TheAccounts, TheCaller
-from serving.http.problems import KINDS, Problem
+from serving.http.problem_kinds import KINDS
+from serving.http.problems import Problem
 from serving.schemas.accounts import Password, Username
 from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
 from serving.web.route import WebRoute

@@ -10,12 +10,14 @@ BASE = [
     "cronsim>=2.6,<3",  # says at once which field of a schedule is wrong, without Dagster
     "numpy>=2.0",
     "psycopg[binary]>=3.2",  # our own driver, synchronous and asynchronous
+    "pydantic>=2.10",
     "pydantic-settings>=2.6",
     "sqlalchemy>=2.1,<2.2",  # 2.1 made psycopg 3 the default driver: a change that dagster-postgres broke on
     "tzdata>=2025.1",  # a container may have no time zones
 ]
 
 SERVING = [
+    "anyio>=4.6",
     "argon2-cffi>=23.1",
     "fastapi>=0.115",
     "fastapi-offline>=1.7",  # /docs without a CDN: works where the browser has no internet
@@ -27,6 +29,7 @@ SERVING = [
     "python-multipart>=0.0.18",
     "snowballstemmer>=2.2",  # new books and what is searched for are stemmed as the terms of the model are
     "sqlalchemy[asyncio]>=2.1,<2.2",
+    "starlette>=0.40",  # FastAPI brings it; our middleware is made of it
     "uvicorn>=0.32",
     "uvloop>=0.21",
     "zxcvbn-rs-py>=0.3,<0.4",  # which passwords are guessed first; the port to Python is not safe among threads
@@ -55,6 +58,7 @@ PLATFORM = [
     "requests>=2.32",
     "scikit-learn>=1.6",
     "scipy>=1.14",  # scikit-learn brings it; the report asks it for a rank correlation
+    "threadpoolctl>=3.5",
     "urllib3>=2.6",  # unpacks piece by piece: before, a gzip bomb took its whole size in memory
     "warcio>=1.7.5",
     "webencodings>=0.5.1",  # an encoding by the name that the web gives it
@@ -65,6 +69,7 @@ BROWSER = ["selenium>=4.27,<5"]
 
 DEV = [
     *BROWSER,
+    "cryptography>=43",  # certificates of the shops that tests make
     "dagster-dg-cli>=1.13,<1.14",  # `dg check defs`
     "httpx>=0.28",
     "import-linter>=2.1",

@@ -164,23 +164,29 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
 async def _running(services: Services, settings: Settings) -> AsyncIterator[dict[str, Any]]:
     """What looks after model and data runs, and routes are given what they answer with, until the server ends."""
     services.shelf.folder.mkdir(parents=True, exist_ok=True)
-    services.watch.start()
-    running = [asyncio.create_task(services.keeper.run()), asyncio.create_task(services.metrics.share())]
+    dagster = Dagster(settings.dagster_address)
     given = ("catalogue", "keeper", "metrics", "shelf", "accounts", "exports", "feedback", "popular", "quotas")
-    yield {
-        "dagster": Dagster(settings.dagster_address),
-        "report": settings.report,
-        "disk": Disk(settings.home),
-        **{name: getattr(services, name) for name in given},
-    }
-    for task in running:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    await services.accounts.close()
-    await services.feedback.close()
-    await services.catalogue.close()
-    services.lineups.close()
+    async with contextlib.AsyncExitStack() as closing:  # whatever one of them raises, the others are closed too
+        closing.callback(dagster.close)
+        closing.callback(services.lineups.close)
+        for service in (services.catalogue, services.feedback, services.accounts):
+            closing.push_async_callback(service.close)
+        services.watch.start()
+        closing.callback(services.watch.stop)
+        for work in (services.keeper.run(), services.metrics.share()):
+            closing.push_async_callback(_ended, asyncio.create_task(work))
+        yield {
+            "dagster": dagster,
+            "report": settings.report,
+            "disk": Disk(settings.home),
+            **{name: getattr(services, name) for name in given},
+        }
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> None:
@@ -196,6 +202,7 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
     app.add_middleware(Gate, tokens=services.tokens, quotas=services.quotas, settings=settings, page=beyond_page)
     app.add_middleware(RefuseBroken)
     if settings.cors_origin_list:
+        app.add_middleware(problems.AnswerFaults)
         app.add_middleware(CORSMiddleware, **_cors(settings.cors_origin_list))
     app.add_middleware(SecureAnswers)
     app.add_middleware(AnswerHeads)

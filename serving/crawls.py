@@ -12,9 +12,10 @@ import asyncio
 import json
 import logging
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -24,8 +25,11 @@ from serving.schemas.books import Answer
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 RunStatus = Literal["queued", "running", "succeeded", "failed"]
 ANSWER_WITHIN_S = 20.0  # the first question makes Dagster load the platform's code
+_AT_ONCE = 2  # questions
 _RUN_WITHIN_S = 5.0  # more for each run that it is to start, one after the other
 CRAWL_TAG = "bookclub/crawl"
 JOB = "crawl"
@@ -34,7 +38,9 @@ _KEYS = """query Keys($location: RepositorySelector!) { repositoryOrError(reposi
   ... on Repository { assetNodes { assetKey { path } partitionKeys } } ... on PythonError { message } } }"""
 _LAUNCH = """mutation Launch($params: [ExecutionParams!]!) {
   launchMultipleRuns(executionParamsList: $params) { __typename
-  ... on LaunchMultipleRunsResult { launchMultipleRunsResult { __typename ... on PythonError { message } } }
+  ... on LaunchMultipleRunsResult { launchMultipleRunsResult { __typename
+    ... on LaunchRunSuccess { run { runId status startTime endTime tags { key value } } }
+    ... on PythonError { message } } }
   ... on PythonError { message } } }"""
 _RUNS = """query Runs($filter: RunsFilter!) { runsOrError(filter: $filter) { __typename
   ... on Runs { results { runId status startTime endTime tags { key value } } } ... on PythonError { message } } }"""
@@ -73,25 +79,32 @@ class Dagster:
 
     def __init__(self, url: str) -> None:
         self._url = f"{url.rstrip('/')}/graphql"
+        # Its own threads: while Dagster hangs, each question holds one for long, and others need those of the loop.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="dagster")
 
     async def keys(self) -> list[str]:
         """All categories, in Dagster's order."""
-        found = await self._ask(_KEYS, {"location": _LOCATION}, "repositoryOrError", "Repository")
-        keys: list[str] = next(
-            node["partitionKeys"] for node in found["assetNodes"] if node["assetKey"]["path"] == ["books"]
-        )
-        return keys
 
-    async def start(self, stretches: Sequence[Sequence[str]], crawl_id: UUID) -> None:
+        def read(found: dict[str, Any]) -> list[str]:
+            (keys,) = (node["partitionKeys"] for node in found["assetNodes"] if node["assetKey"]["path"] == ["books"])
+            return list(keys)
+
+        return await self._ask(_KEYS, {"location": _LOCATION}, "repositoryOrError", "Repository", read)
+
+    async def start(self, stretches: Sequence[Sequence[str]], crawl_id: UUID) -> Crawl:
         """Start one run for each of `stretches`, which are neighbours in Dagster's order, by one request."""
+
+        def read(found: dict[str, Any]) -> Crawl:
+            launched = found["launchMultipleRunsResult"]
+            if told := [one for one in launched if one["__typename"] != "LaunchRunSuccess"]:
+                raise _unavailable(told[0].get("message", told[0]["__typename"]))
+            return _crawl(crawl_id, [one["run"] for one in launched])
+
         params = [_execution(keys, crawl_id) for keys in stretches]
         try:
             within_s = ANSWER_WITHIN_S + _RUN_WITHIN_S * len(params)
             asked = {"params": params}
-            found = await self._ask(_LAUNCH, asked, "launchMultipleRuns", "LaunchMultipleRunsResult", within_s)
-            told = [one for one in found["launchMultipleRunsResult"] if one["__typename"] != "LaunchRunSuccess"]
-            if told:
-                raise _unavailable(told[0].get("message", told[0]["__typename"]))
+            return await self._ask(_LAUNCH, asked, "launchMultipleRuns", "LaunchMultipleRunsResult", read, within_s)
         except problems.Problem as problem:
             # An answer may be lost, and of several runs one may fail: who asked again at once could start them twice.
             detail = (
@@ -102,25 +115,41 @@ class Dagster:
     async def crawl(self, crawl_id: UUID) -> Crawl | None:
         """The crawl of that id; None if there is none."""
         chosen = {"filter": {"tags": [{"key": CRAWL_TAG, "value": str(crawl_id)}]}}
-        found = await self._ask(_RUNS, chosen, "runsOrError", "Runs")
-        runs = sorted((_run(run) for run in found["results"]), key=lambda run: run.first)
-        return Crawl(id=crawl_id, status=_together([run.status for run in runs]), runs=runs) if runs else None
+
+        def read(found: dict[str, Any]) -> Crawl | None:
+            return _crawl(crawl_id, found["results"]) if found["results"] else None
+
+        return await self._ask(_RUNS, chosen, "runsOrError", "Runs", read)
+
+    def close(self) -> None:
+        """Wait for nothing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _ask(
-        self, query: str, variables: Mapping[str, Any], field: str, expected: str, within_s: float = ANSWER_WITHIN_S
-    ) -> dict[str, Any]:
+        self,
+        query: str,
+        variables: Mapping[str, Any],
+        field: str,
+        expected: str,
+        read: Callable[[dict[str, Any]], T],
+        within_s: float = ANSWER_WITHIN_S,
+    ) -> T:
+        """What `read` makes of `field` of the response, if that is of the type `expected`."""
+        body, headers = {"query": query, "variables": variables}, tracing.outgoing()
         try:
-            answer = await asyncio.to_thread(self._post, {"query": query, "variables": variables}, within_s)
+            answer = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._post, body, headers, within_s
+            )
             found: dict[str, Any] = answer["data"][field]
             if found["__typename"] == expected:
-                return found
+                return read(found)
             told = found.get("message", found["__typename"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             told = f"{type(error).__name__}: {error}"
         raise _unavailable(told)
 
-    def _post(self, body: Mapping[str, Any], within_s: float) -> Any:
-        headers = {"Content-Type": "application/json"} | tracing.outgoing()
+    def _post(self, body: Mapping[str, Any], headers: Mapping[str, str], within_s: float) -> Any:
+        headers = {"Content-Type": "application/json", **headers}
         request = urllib.request.Request(self._url, json.dumps(body).encode(), headers, method="POST")
         with urllib.request.urlopen(request, timeout=within_s) as answer:
             return json.load(answer)
@@ -142,8 +171,12 @@ def _execution(keys: Sequence[str], crawl_id: UUID) -> dict[str, Any]:
 def _unavailable(told: str) -> problems.Problem:
     """What Dagster said may name hosts and paths, and goes to the log alone."""
     log.warning("Dagster does not answer as it should: %s", told)
-    detail = "Dagster does not respond as expected. Start it, or see its log."
-    return problems.Problem("dagster-unavailable", detail, headers={"Retry-After": "10"})
+    return problems.Problem("dagster-unavailable", headers={"Retry-After": "10"})
+
+
+def _crawl(crawl_id: UUID, found: Sequence[Mapping[str, Any]]) -> Crawl:
+    runs = sorted(map(_run, found), key=lambda run: run.first)
+    return Crawl(id=crawl_id, status=_together([run.status for run in runs]), runs=runs)
 
 
 def _run(found: Mapping[str, Any]) -> CrawlRun:

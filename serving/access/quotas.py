@@ -156,9 +156,11 @@ def _opened(path: Path) -> IO[bytes]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+b", buffering=0)
+    is_ours = False
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
         if path.stat().st_size != _SIZE:
+            is_ours = True
             file.truncate(0)
             # The salt keeps people from choosing names that share a place with somebody else's.
             left = secrets.token_bytes(_SALT_BYTES) + bytes(_SIZE - _SALT_BYTES)
@@ -166,7 +168,8 @@ def _opened(path: Path) -> IO[bytes]:
                 left = left[file.write(left) :]
         fcntl.flock(file, fcntl.LOCK_UN)
     except OSError:
-        file.truncate(0)  # what room there is is for others
+        if is_ours:  # else others have it mapped, and would be killed
+            file.truncate(0)  # what room there is is for others
         file.close()
         raise
     return file

@@ -139,7 +139,9 @@ class KeepAnswers:
     def _state(self, champion: Champion | None) -> Hashable:
         """Names the state of the model: the version, and how often the model behind it was another one since."""
         before, state = self._seen
-        if champion is before or champion is None:
+        if champion is None:
+            return None
+        if champion is before:
             return state
         key = champion.version.key
         if before is not None and before.model is not champion.model:

@@ -40,6 +40,11 @@ def stock_of(champion: Champion | None, state: State) -> Stock | None:
     return lineup.stock if lineup is not None and lineup.state == state else None
 
 
+def must_ask(champion: Champion | None) -> bool:
+    """Whether Postgres has to count, because no books are in memory yet; of a million books that takes seconds."""
+    return champion is None or champion.lineup.stock is None
+
+
 async def total(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> int:
     """How many books pass."""
     in_memory = await _in_memory(snapshot, filters)

@@ -23,6 +23,7 @@ from bookclub_platform.core.tables import select_state
 from serving.database.bulkheads import Bulkhead
 from serving.database.datawatch import DataWatch
 from serving.database.postgres import ANSWER_TIMEOUT_S, be_patient, connected, open_engine
+from serving.http import problems
 
 POOL_SIZE = 10
 _MOST_REMEMBERED = 2000  # of counts and figures, a few kilobytes each at most
@@ -58,8 +59,9 @@ class _Memory:
 class Snapshot:
     """One state of the tables; every row read through it belongs to `data_version`."""
 
-    def __init__(self, connection: AsyncConnection, state: State, memory: _Memory) -> None:
-        self._connection, self._memory, self.state = connection, memory, state
+    def __init__(self, connection: AsyncConnection, state: State, memory: _Memory, patience_s: float) -> None:
+        """`patience_s`: how long `once` waits for whoever counts the same."""
+        self._connection, self._memory, self.state, self._patience_s = connection, memory, state, patience_s
         self.data_version = state.data_version
 
     async def rows(self, statement: sa.Select[Any]) -> _Rows:
@@ -75,16 +77,21 @@ class Snapshot:
         of the data version tells may be asked in this way. Who asks for what another is counting waits for that."""
         name = self.state.stamp, key
         turn = self._memory.turns.setdefault(name, asyncio.Lock())
-        async with turn:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await turn.acquire()
+        except TimeoutError as error:  # not a Postgres that is silent
+            detail = "Others wait for the same counts. Retry in a few seconds."
+            raise problems.Problem("busy", detail, {"Retry-After": "2"}) from error
+        try:
             if name not in self._memory.counts:
                 self._memory.counts[name] = await count()
                 while len(self._memory.counts) > _MOST_REMEMBERED:
                     self._memory.counts.popitem(last=False)
             known: _T = self._memory.counts[name]
-        return known
-
-    async def scalar(self, statement: sa.Select[Any]) -> Any:
-        return await self._connection.scalar(statement)
+            return known
+        finally:
+            turn.release()
 
 
 class Catalogue:
@@ -119,7 +126,7 @@ class Catalogue:
                 await connection.execute(be_patient(within_s))
             state = state_of((await connection.execute(select_state())).one_or_none())
             self.watch.saw(state.data_version)
-            yield Snapshot(connection, state, self._memory)
+            yield Snapshot(connection, state, self._memory, 0.75 * within_s)
 
     async def rows(self, statement: sa.Select[Any], parameters: Mapping[str, Any]) -> _Rows:
         """The rows of one statement, whichever state of the tables they are of.
@@ -132,5 +139,4 @@ class Catalogue:
             return rows
 
     async def close(self) -> None:
-        self.watch.stop()
         await self._engine.dispose()

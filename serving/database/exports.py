@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import ExitStack, aclosing, closing
+from contextlib import ExitStack, aclosing, closing, suppress
 from typing import Any
 
 import anyio
@@ -30,7 +30,7 @@ from bookclub_platform.export import Format, export_chunks, snapshot
 from serving.database.catalogue import State, state_of
 from serving.database.datawatch import DataWatch
 from serving.database.places import Place, Places
-from serving.database.postgres import CONNECT_TIMEOUT_S
+from serving.database.postgres import CONNECT_TIMEOUT_S, KEEPALIVE
 from serving.database.turns import Turns
 from serving.http import problems
 from serving.process.logs import CutShort
@@ -54,7 +54,8 @@ class Exports:
     """Exports of one database."""
 
     def __init__(self, database_url: str, watch: DataWatch, turns: Turns) -> None:
-        url = sa.make_url(database_url).update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
+        network = {"connect_timeout": CONNECT_TIMEOUT_S, **KEEPALIVE}
+        url = sa.make_url(database_url).update_query_dict({name: str(value) for name, value in network.items()})
         self._url = url.render_as_string(hide_password=False)
         self._places, self._watch, self._turns = Places(AT_ONCE), watch, turns
 
@@ -173,7 +174,11 @@ class _Closing(StreamingResponse):
                         due = place.taken + LEAST_BYTES
                         patience.reschedule(min(began_at + LASTS_S, loop.time() + LEAST_WITHIN_S))
 
-                place.on_leave = lambda: patience.reschedule(loop.time())
+                def leave() -> None:
+                    with suppress(RuntimeError):  # it is ending already
+                        patience.reschedule(loop.time())
+
+                place.on_leave = leave
                 await super().stream_response(send_in_time)
         except TimeoutError:
             why = "it was slow, and another waits" if place.is_to_leave else "it was too slow"

@@ -32,6 +32,14 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 2
 STATEMENT_TIMEOUT_S = 3
 ANSWER_TIMEOUT_S = 4.0
+# A host that vanishes sends nothing: by default Linux notices after a quarter of an hour, or after two hours if it has
+# acknowledged the query.
+KEEPALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 _LOOKED_EVERY_S = 0.1  # as psycopg has it
 _LATER = "Try again in a few seconds."
 _SILENT = "the database does not respond as expected."
@@ -70,6 +78,7 @@ def open_sync_engine(database_url: str, *, is_read_only: bool, timeout_s: int, *
 def _connect_args(is_read_only: bool, timeout_s: int) -> dict[str, Any]:
     return {
         "connect_timeout": CONNECT_TIMEOUT_S,
+        **KEEPALIVE,
         "options": f"-c timezone=UTC -c default_transaction_read_only={'on' if is_read_only else 'off'} "
         f"-c statement_timeout={timeout_s}s",
     }

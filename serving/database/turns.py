@@ -40,6 +40,6 @@ class Turns:
         return True
 
     def _give_back(self, account: int) -> None:
-        self._taken.discard(account)
         if self._file is not None:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, account % _PLACES)
+        self._taken.discard(account)  # last: whoever takes it meanwhile would lose the lock to this unlocking

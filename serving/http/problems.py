@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Match, Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bookclub_platform.core.errors import BookclubError, DatabaseUnavailable, NoChampion
 from serving.http import tracing
@@ -293,6 +294,29 @@ def _takes_form(request: Request) -> bool:
 async def _unavailable(request: Request, error: Exception) -> ProblemResponse:
     kind = "no-model" if isinstance(error, NoChampion) else "database-unavailable"
     return answer(request, 503, str(error), kind, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+class AnswerFaults:
+    """ASGI middleware that answers 500 where nothing was sent yet, and raises the error again. For what is outside of
+    it: Starlette answers outside of all middleware, where no page of another site may read the problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except Exception as error:
+            if scope["type"] == "http" and not has_begun:
+                await (await _fault(Request(scope), error))(scope, receive, send)
+            raise
 
 
 async def _fault(request: Request, error: Exception) -> ProblemResponse:

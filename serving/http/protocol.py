@@ -100,18 +100,21 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Where the parser stops for another protocol, go on as if nobody had offered that."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stopped:
-            (end_of_headers,) = stopped.args
-            if self.parser.get_method() == b"CONNECT":  # this is no proxy
-                self.send_400_response("CONNECT")
-            else:
-                self._feed(self._without_upgrade() + data[end_of_headers:])
-        except httptools.HttpParserError:
-            message = "Invalid HTTP request received."
-            self.logger.warning(message)
-            self.send_400_response(message)
+        while data:  # one of several requests that came at once may offer it, and the next one too
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as stopped:
+                (end_of_headers,) = stopped.args
+                if self.parser.get_method() == b"CONNECT":  # this is no proxy
+                    self.send_400_response("CONNECT")
+                    return
+                data = self._without_upgrade() + data[end_of_headers:]
+            except httptools.HttpParserError:
+                message = "Invalid HTTP request received."
+                self.logger.warning(message)
+                self.send_400_response(message)
+                return
 
     def _without_upgrade(self) -> bytes:
         """The headers just read but for those that offer another protocol, for a parser that begins anew."""

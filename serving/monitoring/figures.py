@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ class SharedFigures:
     def write(self, families: Iterable[Metric]) -> None:
         """Put down the figures of this process."""
         told = [[family.name, family.documentation, family.type, _samples(family)] for family in families]
-        fresh = self._own.with_suffix(".part")
+        fresh = self._own.with_suffix(f".{threading.get_ident()}.part")  # a scrape may write beside `share`
         fresh.write_text(json.dumps(told))
         fresh.replace(self._own)
 

@@ -6,6 +6,7 @@ deploy/grafana/bookclub.json draws them. Of several workers each may be asked: f
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from serving.answers.kept import KeptAnswers
 from serving.database.datawatch import DataWatch
 from serving.monitoring.figures import WRITTEN_EVERY_S, SharedFigures
 from serving.recommender.champion import ChampionKeeper
+
+log = logging.getLogger(__name__)
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 # A crawl makes fifty data versions, and each (route, model, data version) is a series for every bucket.
@@ -40,6 +43,7 @@ class Metrics(Collector):
         self._keeper, self._kept, self._watch, self._shared = keeper, kept, watch, shared
         self._registry = CollectorRegistry()
         self._registry.register(self)
+        self._has_failed = False
         # Series that were asked for before: to find one by its labels costs as much as to count with it.
         self._by_status: dict[tuple[str, str, int], Histogram] = {}
         self._versions: OrderedDict[tuple[str, str], dict[str, Histogram]] = OrderedDict()
@@ -137,7 +141,14 @@ class Metrics(Collector):
     async def share(self) -> None:
         """Put down this worker's figures again and again, until cancelled."""
         while self._shared is not None:
-            await asyncio.to_thread(self._shared.write, list(self._registry.collect()))
+            try:
+                await asyncio.to_thread(self._shared.write, list(self._registry.collect()))
+            except OSError as error:
+                if not self._has_failed:
+                    log.warning("The metrics of this worker cannot be shared with the others: %s", error)
+                self._has_failed = True
+            else:
+                self._has_failed = False
             await asyncio.sleep(WRITTEN_EVERY_S)
 
 

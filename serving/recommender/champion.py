@@ -241,6 +241,9 @@ class ChampionKeeper:
             malloc.trim()
         except DatabaseUnavailable as error:
             log.warning("What is asked for is read only then: %s", error)
+        except Exception:  # as with `look`
+            log.exception("Preparing the answers failed: each is made when it is asked for.")
+            self._prepared = champion.lineup
 
     def _note(self, version: ModelVersion) -> None:
         if self._served is not None:

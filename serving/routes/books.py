@@ -46,7 +46,8 @@ async def list_books(
         raise problems.OtherOrder(page.sort)
     if page is not None and not cursor.is_of(page.mark, filters):
         raise problems.OtherFilters()
-    async with catalogue.snapshot(catalogue.facets if query.facets else None) as snapshot:
+    slow = catalogue.facets if query.facets else catalogue.figures if counts.must_ask(champion) else None
+    async with catalogue.snapshot(slow) as snapshot:
         fresh.check(snapshot, champion)
         stock = counts.stock_of(champion, snapshot.state)
         found = await page_of(snapshot, stock, filters, query.sort, after, query.limit)

@@ -53,9 +53,9 @@ async def start_crawl(
     stretches = [list(keys) for is_wanted, keys in itertools.groupby(known, key=wanted.__contains__) if is_wanted]
     # Before: what was begun and then failed, or was never answered, was an act too.
     audit.note("start-crawl", "done", address=caller.address, user_id=claims.user_id, crawl=str(crawl_id))
-    await dagster.start(stretches, crawl_id)
+    crawl = await dagster.start(stretches, crawl_id)
     response.headers["Location"] = f"/crawls/{crawl_id}"
-    return await _found(dagster, crawl_id)
+    return crawl
 
 
 @router.get("/{crawl_id}", summary="Get a crawl", responses=problems.responses("unknown-crawl", "invalid-request"))
@@ -68,10 +68,6 @@ async def get_crawl(
     dagster: TheDagster,
 ) -> Crawl:
     """The state of the crawl and of its runs."""
-    return await _found(dagster, crawl_id)
-
-
-async def _found(dagster: TheDagster, crawl_id: UUID) -> Crawl:
     if (crawl := await dagster.crawl(crawl_id)) is None:
         raise problems.Problem("unknown-crawl", f"There is no crawl {crawl_id}.")
     return crawl

@@ -3,6 +3,7 @@ reach the API itself; the gateway tells nobody of /metrics, and of /ready the st
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from fastapi import APIRouter, Response
@@ -91,4 +92,4 @@ _FIGURES = {"text/plain": {"schema": {"type": "string"}, "example": "bookclub_da
 )
 async def get_metrics(metrics: TheMetrics) -> Response:
     """Requests and latency by route and status, the model in use, the cache, feedback."""
-    return Response(metrics.exposition(), media_type=MEDIA_TYPE)
+    return Response(await asyncio.to_thread(metrics.exposition), media_type=MEDIA_TYPE)

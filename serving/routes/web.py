@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from bookclub_platform.core.browse import Filters, Sort
@@ -41,6 +41,8 @@ _ORDERS: dict[Sort, str] = {
 
 
 class _ShelfQuery(PageQuery):
+    model_config = ConfigDict(extra="ignore")  # links in mails and social networks get parameters of their own
+
     limit: Limit = _PER_PAGE
     q: SearchText | None = None
     start: Annotated[int, Field(ge=0, le=MAX_ID), WHOLE] = 0  # how many books the pages before have shown
@@ -73,7 +75,7 @@ async def show_shelves(
     is_ours = page is not None and page.sort == query.sort and cursor.is_of(page.mark, chosen)
     after = page.after if page is not None and is_ours else None
     start = query.start if after is not None else 0
-    async with catalogue.snapshot() as snapshot:
+    async with catalogue.snapshot(catalogue.figures if counts.must_ask(keeper.current) else None) as snapshot:
         stock = counts.stock_of(keeper.current, snapshot.state)
         categories = await counts.categories(snapshot, stock)
         found = await page_of(snapshot, stock, chosen, query.sort, after, query.limit)

@@ -7,13 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from starlette.responses import RedirectResponse
 
+from bookclub_platform.core.errors import DatabaseUnavailable
 from serving.access.paths import PAGES, WEB_LOGIN
 from serving.dependencies import TheAccounts, TheCaller
 from serving.http.problem_kinds import KINDS
 from serving.http.problems import Problem
 from serving.schemas.accounts import Password, Username
 from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
+from serving.web.pages import page_for
 from serving.web.route import WebRoute
 
 IS_OPEN = True  # it is how a reader gets in
@@ -73,9 +76,13 @@ async def log_in(
 @router.post("/catalogue/logout")
 async def log_out(request: Request, accounts: TheAccounts, caller: TheCaller) -> Response:
     refuse_others(request)
-    if caller.claims is not None:
-        await accounts.logout(caller.claims, caller.address)
-    answer = Response(status_code=303, headers={"Location": WEB_LOGIN, "Cache-Control": "no-store"})
+    answer: Response = RedirectResponse(WEB_LOGIN, 303, {"Cache-Control": "no-store"})
+    try:
+        if caller.claims is not None:
+            await accounts.logout(caller.claims, caller.address)
+    except DatabaseUnavailable:
+        text = "You are logged out in this browser. The session itself could not be ended now: it ends by itself."
+        answer = page_for(request, "fault.html", 503, title="Logged out here", text=text)
     sign_out(answer)
     return answer
 

@@ -55,7 +55,7 @@ class KeptAnswers:
     """The most recently used responses, up to `capacity_bytes`.
 
     Attributes:
-        hits, stale, misses: requests answered from here; lists answered from here while Postgres was down; the rest.
+        hits, stale, misses: requests answered from memory; lists answered from it while Postgres was down; the rest.
         composed: responses assembled from bytes in memory; composed.py counts them.
         size_bytes: approximate size of all entries.
     """

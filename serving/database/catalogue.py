@@ -72,7 +72,7 @@ class Snapshot:
 
     async def once(self, key: Hashable, count: Callable[[], Awaitable[_T]]) -> _T:
         """The result of `count`, which is called once for each state of the tables and cached under `key`. Only for
-        results that change with the data version alone. Concurrent calls with the same key wait for the first."""
+        results that change only with the data version. Concurrent calls with the same key wait for the first."""
         name = self.state.stamp, key
         turn = self._memory.turns.setdefault(name, asyncio.Lock())
         async with turn:

@@ -103,7 +103,7 @@ class ChampionKeeper:
         lineups: Lineups,
         served: Served | None = None,
     ) -> None:
-        """Without `served`, the versions that answer are not recorded."""
+        """Without `served`, the versions in use are not recorded."""
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
         self._lineups, self._served = lineups, served
         self._prepared: Lineup | None = None
@@ -209,7 +209,7 @@ class ChampionKeeper:
         self.fault, self.asked_at = fault, time.monotonic()
 
     def look_at_books(self) -> None:
-        """Bring the champion's lineup to the state of the books. Does not raise: a fault is kept, and logged once."""
+        """Bring the champion's lineup up to date with the books. Does not raise: a fault is kept, and logged once."""
         if (champion := self._champion) is None:
             return
         lineup = self._lineup(champion.model, champion.lineup)

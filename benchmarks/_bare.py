@@ -1,4 +1,4 @@
-"""A file of {path: answer} -> a FastAPI application that gives the same bytes, and does nothing else.
+"""A file of {path: response body} -> a FastAPI application that returns the same bytes, and does nothing else.
 
 BENCH_ANSWERS=answers.json uvicorn _bare:app
 """

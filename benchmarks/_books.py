@@ -1,4 +1,4 @@
-"""A shop's books as the model gets them: a file of a real shop, or the sandbox -> cleaned rows, price and stars."""
+"""A file of a real shop, or the sandbox -> its books as the model gets them: cleaned rows, prices and stars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARS = ("", "One", "Two", "Three", "Four", "Five")
 
 
 class Shelf(NamedTuple):
-    """Books in order of id; `upcs`, `prices` and `stars` are those of the row at the same place."""
+    """Books in order of id; `upcs`, `prices` and `stars` belong to the row at the same place."""
 
     rows: list[BookText]
     upcs: list[str]
@@ -27,7 +27,7 @@ class Shelf(NamedTuple):
 
 
 def shelf(file: Path | None, sandbox_books: int) -> Shelf:
-    """The books of `file` (JSON lines), cleaned as the platform does; without a file those of the sandbox."""
+    """The books of `file` (JSON lines), cleaned as the platform does; without a file, the books of the sandbox."""
     raw = list(_real(file) if file else made_up(sandbox_books))
     books = clean(raw).books
     return Shelf(

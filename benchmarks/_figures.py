@@ -1,5 +1,5 @@
-"""What one crawl cost: seconds by the clock, CPU seconds with those of its children, peak memory, and a checksum of
-what it found, by which two crawlers can be seen to have found the same."""
+"""One crawl -> its cost: wall-clock seconds, CPU seconds including child processes, peak memory; and a checksum of the
+books, which shows that two crawlers have found the same ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Digest:
         self.books = self.value = 0
 
     def add(self, row: dict[str, str | None]) -> None:
-        # The line breaks around a text are markup, and lxml and BeautifulSoup hand them over alike, or not.
+        # The line breaks around a text are markup, and lxml and BeautifulSoup may differ in whether they keep them.
         text = json.dumps([(row[name] or "").strip() for name in FIELDS])
         self.books += 1
         self.value = (self.value + int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())) % 2**64
@@ -55,7 +55,7 @@ class Stopwatch:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had so far."""
+    """Peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 2**20
 
 

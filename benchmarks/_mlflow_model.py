@@ -1,4 +1,4 @@
-"""The folder of a Tfidf -> the same model as MLflow serves models: `predict` of a frame with a column `book_id`."""
+"""The folder of a Tfidf -> the same model in MLflow's pyfunc format: `predict` of a frame with a column `book_id`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import mlflow.pyfunc
 
 
 class Neighbours(mlflow.pyfunc.PythonModel):
-    """Ids, scores and reasons; the books themselves would have to be read from somewhere else."""
+    """Returns ids, scores and reasons; the books themselves would have to be read from elsewhere."""
 
     def load_context(self, context: Any) -> None:
         from bookclub_platform.models import load_model

@@ -1,6 +1,6 @@
 """Shop's address -> one whole crawl by the platform -> one line of JSON on stdout. Started by crawl.py, once per crawl.
 
-Timed: the categories, every page fetched and kept in WARC, the files read back and checked, every RawBook.
+Timed: listing the categories, fetching every page into WARC files, reading them back and checking them, every RawBook.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A number of made-up books -> fit, lists, evaluate, publish, load and requests by the platform -> one line of JSON on
-stdout, and the model's files in a folder. Started by neighbours.py, once per size, in a process of its own for its peak
+stdout, and the model's files in a folder. neighbours.py starts it once per size, in its own process to measure peak
 memory.
 
-    python benchmarks/_ours_neighbours.py requests FOLDER          # of a model that was saved: the requests alone
+    python benchmarks/_ours_neighbours.py requests FOLDER          # only the requests, for a saved model
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def main(books: int, folder: Path) -> None:
     model = Tfidf(embedding="none").fit(rows)
     figures["fit_s"] = time.perf_counter() - started - model.figures_.get("neighbour_seconds", 0)
     figures["entries"] = model.counts["entries"]
-    if not model.figures_:  # of so few the platform makes lists in another way
-        nearest_lists(model.index_, model.works_)  # compiled
+    if not model.figures_:  # with so few books the platform makes lists in another way
+        nearest_lists(model.index_, model.works_)  # warm-up: compiles it
         model.lists_, made = nearest_lists(model.index_, model.works_)
         model.figures_ = {"neighbour_seconds": made.seconds, "neighbour_recall_at_10": made.recall_at_10}
     figures |= model.figures_ | {"fit_peak_mb": peak_mb()}
@@ -52,13 +52,13 @@ def main(books: int, folder: Path) -> None:
 
 
 def evaluate(rows: list[BookText], model: Tfidf) -> None:
-    """Of one model, as the asset `tfidf_model` does it for champion and challenger."""
+    """Evaluate one model, as the asset `tfidf_model` does with champion and challenger."""
     judge, faults = Judge(rows), list_health(model, rows).faults()
     decide(judge.judge(model, faults), None)
 
 
 def publish_s(model: Tfidf, folder: Path) -> float:
-    """To MLflow's own store in a file, without its server; its first start makes tables, and is not counted."""
+    """Time to publish to MLflow's file store without its server. The first access creates tables and is not counted."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as store:
         registry = Registry(f"sqlite:///{store}/mlflow.db")
         registry.versions(model.name)
@@ -101,7 +101,7 @@ def spread(name: str, calls: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """Seconds by the clock, and of this thread alone: on a busy machine the first holds the turns of others too."""
+    """Wall-clock seconds, and CPU seconds of this thread: on a busy machine the former include other processes."""
     started, own = time.perf_counter(), time.thread_time()
     call()
     return time.perf_counter() - started, time.thread_time() - own

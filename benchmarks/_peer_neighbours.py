@@ -1,8 +1,8 @@
 """A saved model's vectors -> the 20 nearest of its books by a peer -> one line of JSON. Started by neighbours.py.
 
-    python benchmarks/_peer_neighbours.py sparse_dot_topn FOLDER ROWS       the peer; ROWS: how many books are asked
+    python benchmarks/_peer_neighbours.py sparse_dot_topn FOLDER ROWS       the peer; ROWS: how many books to query
 
-Where ROWS are fewer than all, they are drawn at random, and `all_s` is what all would take at that rate.
+If ROWS is less than all books, they are drawn at random, and `all_s` extrapolates their rate to all books.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(peer: str, folder: Path, rows: int) -> None:
         few = asked[::20]
         started = time.perf_counter()
         PEERS[peer](matrix, few)
-        spent_few = time.perf_counter() - started  # nearly all of it is preparation, which is for all books but once
+        spent_few = time.perf_counter() - started  # nearly all of it is preparation, done once for all books
         spent = spent_few + (spent - spent_few) / (len(asked) - len(few)) * (n - len(few))
     figures = {"peer": peer, "rows": len(asked), "all_s": spent, "peak_mb": peak_mb()}
     print(json.dumps(figures | {"recall_at_10": recall(folder, works, asked, ids, scores)}), flush=True)

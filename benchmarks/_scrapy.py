@@ -1,8 +1,8 @@
 """Shop's address -> one whole crawl by Scrapy -> one line of JSON on stdout. Started by crawl.py, once per crawl.
 
-Timed: from the reactor's start to its end. Pages and fields as ours: robots.txt, home page, listings, book pages. Rows
-are counted, hashed and dropped, as in ours; no page is kept. What costs Scrapy time and is not needed is off: log,
-cookies, telnet. Everything else is as it comes.
+Timed: from the start of the reactor to its end. It fetches the same pages and fields as ours: robots.txt, home page,
+listings, book pages. Rows are counted, hashed and dropped, as in ours; no page is kept. Features that cost Scrapy time
+and are not needed are off: log, cookies, telnet. All other settings are Scrapy's defaults.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A folder -> made-up books in Postgres, a model of them, MLflow and the API: servers that benchmarks put under load.
+"""A folder -> made-up books in Postgres, a model of them, MLflow and the API, for benchmarks to put under load.
 
     url = running.enter_context(leased(work))
     ids, model = filled(work, url, 1000)                       # made once, for all runs with that folder
@@ -6,7 +6,7 @@
     publish(registry, model)
     address, process = running.enter_context(serve(UNLIMITED | {"BOOKCLUB_DATABASE_URL": url, ...}))
 
-Each server is a process of its own on loopback, and ends with the block.
+Each server is a separate process on loopback, and is stopped at the end of the block.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ LISTS = "10 like a book"
 
 
 def filled(work: Path, url: str, count: int) -> tuple[list[int], Tfidf]:
-    """The ids of `count` books in the table and a model of them: those that lie in `work`, or else made there."""
+    """The ids of `count` books in the table and a model of them: reused from `work`, or else created there."""
     note, folder = work / "filled", work / "model"
     if not note.exists():
-        # A process of its own: what it takes to make a million books is free again afterwards.
+        # A separate process, so that the memory it takes to make a million books is free again afterwards.
         with multiprocessing.get_context("spawn").Pool(1) as maker:
             maker.apply(save_filled, (url, count, folder))
         note.write_text(str(count))
@@ -106,7 +106,7 @@ def serve(environment: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
 @contextmanager
 def process(command: list[str], variables: dict[str, str], log: Path) -> Iterator[psutil.Process]:
     own = {"PYTHONPATH": str(HERE.parent), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    # `mlflow models serve` looks there for uvicorn.
+    # `mlflow models serve` looks for uvicorn in PATH.
     own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | own | variables
     with log.open("wb") as output:
@@ -141,7 +141,7 @@ def free_port() -> int:
 
 
 def questions(ids: list[int], slugs: list[str]) -> dict[str, list[str]]:
-    """What is asked -> the addresses, as many as there are ids, no two alike."""
+    """Kind of request -> paths: one for each id, no two alike."""
     lists = [f"/books/{book_id}/recommendations" for book_id in ids]
     filters = ["min_rating=3", "min_price=10&max_price=40", "in_stock=false", "min_rating=2&max_price=50", "limit=5"]
     return {
@@ -154,7 +154,7 @@ def questions(ids: list[int], slugs: list[str]) -> dict[str, list[str]]:
 
 
 class Server(NamedTuple):
-    """The API, and the books behind it."""
+    """The API, and the database with its books."""
 
     database_url: str
     address: str
@@ -162,14 +162,14 @@ class Server(NamedTuple):
     any_id: int
 
     def load(self, paths: list[str], seconds: float, order: Order, connections: int = 16, pause_ms: int = 0) -> Load:
-        """Before each address is asked for once, the books change: what was answered before is of no use."""
+        """Put load on the API. With the order "once" the books change first, so that no cached response is valid."""
         if order == "once":
             self.change()
         return load(self.process, self.address, paths, seconds, connections, pause_ms, order=order)
 
     @contextmanager
     def changing(self, every_s: float) -> Iterator[None]:
-        """As while a crawl runs."""
+        """Change a price every `every_s` seconds, as while a crawl runs."""
         ended = threading.Event()
 
         def change_again() -> None:
@@ -185,7 +185,7 @@ class Server(NamedTuple):
             changes.join()
 
     def set_price(self) -> int:
-        """Another price for one book, as a crawl finds it -> the data version since."""
+        """Change the price of one book, as a crawl would -> the new data version."""
         with sa.create_engine(database_urls(self.database_url).books).begin() as connection:
             chosen = books.c.id == self.any_id
             connection.execute(sa.update(books).where(chosen).values(price=books.c.price + decimal.Decimal("0.01")))
@@ -194,7 +194,7 @@ class Server(NamedTuple):
         return version
 
     def change(self) -> None:
-        """Returns once the API ranks by it."""
+        """Change a price; return once the API ranks by the new state."""
         version = self.set_price()
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:

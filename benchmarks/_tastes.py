@@ -1,7 +1,7 @@
-"""Pairs of books that belong together -> made-up readers who like such pairs, or what a model shows them -> steps.
+"""Pairs of books that belong together -> made-up readers who like such pairs, or books that a model shows -> steps.
 
-Nobody's reading is here: the readers are drawn at random, by a seed. What they like is half taste (or as much as told)
-and half the popularity of books, which is Zipf's.
+This contains no real reading history: the readers are drawn at random from a seed. Their likes are half taste (or the
+given share) and half the popularity of books, which follows Zipf's law.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bookclub_platform.models import BookText, Recommendation, Step, Tfidf
 
 ZIPF = 0.7
-TRUST = 3.0  # of two books at the same place of a list, how much rather the one is liked that is to one's taste
+TRUST = 3.0  # at the same place of a list, how much more likely a reader is to like a book to their taste
 
 
 class Tastes:
@@ -32,7 +32,7 @@ class Tastes:
         self.near = {book: sorted(others) for book, others in near.items()}
 
     def likes(self, readers: int, taste: float, mean: float = 6) -> list[Step]:
-        """Each reader comes upon each book on a walk of its own."""
+        """Likes of made-up readers, each found on a separate walk (models/_readers.py)."""
         return [
             Step(reader, book, book, True)
             for reader in range(readers)
@@ -40,14 +40,14 @@ class Tastes:
         ]  # fmt: skip
 
     def clicks(self, steps: Sequence[Step], taste: float, per_like: int = 3) -> list[Step]:
-        """As if these clicks, to taste for a smaller part, were likes as well."""
+        """Clicks, counted as if they were likes, too; `taste`: the share that is to the reader's taste."""
         made = [
             (step.reader, book) for step in steps for book in self._beside(step.book_id, taste, per_like)
         ]  # fmt: skip
         return [Step(reader, book, book, True) for reader, book in made]
 
     def shown(self, readers: int, taste: float, shows: Ranked, mean: float = 6) -> list[Step]:
-        """Readers look at the lists of books to their taste, and like what they are shown: the upper places most."""
+        """Readers look at the lists of books to their taste, and like books from them, the upper places most often."""
         return [
             Step(reader, book, seed, True)
             for reader in range(readers)
@@ -82,7 +82,7 @@ class Tastes:
 
 
 class Ranked:
-    """A model of the books 1..n whose lists were all made once, so that many judges can ask it."""
+    """A model of the books 1..n with all lists precomputed, so that many judges can query it."""
 
     name = "ranked"
 

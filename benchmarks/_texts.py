@@ -1,10 +1,10 @@
-"""A number and a seed -> that many made-up books of about 60 words, with a vocabulary that grows as that of real text.
+"""A number and a seed -> that many made-up books of about 60 words, with a vocabulary that grows like real text's.
 
     for book in made_up(1_000_000, seed=1): ...          BookText
 
-Words follow Zipf's law. A book belongs to a shelf (one of 50 categories) and to a subject (some 50 books share one):
-two words in five are its subject's, one in ten its shelf's, the rest anybody's. Thus each book has some near
-neighbours, many far ones, and very frequent words in common with nearly all, as in a real catalogue.
+Words follow Zipf's law. A book belongs to a shelf (one of 50 categories) and to a subject (shared by about 50 books).
+Two words in five come from its subject, one in ten from its shelf, the rest from the general vocabulary. So each book
+has some near neighbours, many far ones, and very frequent words in common with nearly all, as in a real catalogue.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def made_up(books: int, seed: int = 1) -> Iterator[BookText]:
     # Heaps' law with the exponent of English prose: ten times the text has four times the words.
     words = _words(int(30 * (books * 60.0) ** 0.6))
     subjects = max(1, books // BOOKS_OF_A_SUBJECT)
-    # A subject's words are neither the commonest nor the rarest: ranks spread evenly on a logarithmic scale.
+    # A subject's words are not among the most common ones: their ranks are spread evenly on a logarithmic scale.
     of_subject = _ranks(random, (subjects, SUBJECT_WORDS), 300, len(words))
     of_shelf = _ranks(random, (SHELVES, SHELF_WORDS), 100, min(20_000, len(words)))
     shelf_of = random.integers(0, SHELVES, subjects)
@@ -109,7 +109,7 @@ def made_up(books: int, seed: int = 1) -> Iterator[BookText]:
 
 
 def _words(n: int) -> list[str]:
-    """n different words, short ones first, as frequent words are short."""
+    """n different words, short ones first, because frequent words are short."""
     syllables = [onset + vowel + coda for onset in _ONSETS for vowel in _VOWELS for coda in _CODAS]
     random = np.random.default_rng(0)
     random.shuffle(syllables)
@@ -127,5 +127,5 @@ def _ranks(random: np.random.Generator, shape: tuple[int, int], lowest: int, hig
 
 
 def _skewed(random: np.random.Generator, shape: tuple[int, int], n: int) -> NDArray[np.int64]:
-    """Places below n, small ones more often."""
+    """Places below n; small ones are more frequent."""
     return (random.random(shape) ** 2 * n).astype(np.int64)

@@ -1,6 +1,6 @@
-"""An address, and what to ask there -> wrk -> requests per second, latencies, and what the server's CPU made of it.
+"""An address, and paths to request there -> wrk -> requests per second, latencies, and requests per CPU second.
 
-wrk is written in C and takes a tenth of the CPU that the servers take; Debian and Homebrew have it under that name.
+wrk is written in C and takes a tenth of the CPU that the servers take; its package in Debian and Homebrew is `wrk`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import psutil
 
 Order = Literal["random", "zipf", "once"]
 
-# Which path is next is drawn anew for each request, by the same seed for each server; or each in its turn, until all
-# were asked for. wrk tells then how long it slept, and not how long that took.
+# The next path is drawn at random for each request, with the same seed for each server; or the paths come in order,
+# until all were requested. In that case the script measures the time, because wrk reports how long it slept instead.
 _SCRIPT = """
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long s; int us; int padding; } bench_time; int gettimeofday(bench_time *, void *);")
@@ -68,7 +68,7 @@ end
 
 
 class Load(NamedTuple):
-    """`per_cpu_s`: requests for each CPU second of the server, which other work on the machine sways less."""
+    """`per_cpu_s`: requests per CPU second of the server; other work on the machine affects this figure less."""
 
     per_s: float
     per_cpu_s: float
@@ -81,9 +81,9 @@ def load(
     server: psutil.Process, address: str, paths: list[str], seconds: float, connections: int = 16, pause_ms: int = 0,
     body: str | None = None, order: Order = "random",
 ) -> Load:  # fmt: skip
-    """Ask for `paths` over `connections` for `seconds`, each waiting `pause_ms` on average between two: at random; the
-    first most often, as Zipf says; or each once, and no longer than that takes. With a `body`, post that to
-    /invocations, ID replaced by the number in the path."""
+    """Request `paths` over `connections` for `seconds`; each connection waits `pause_ms` on average between requests.
+    `order`: "random"; "zipf", the first paths most often; or "once", each path once, which may end earlier. With a
+    `body`, post it to /invocations, with ID replaced by the number in the path."""
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed: Debian's and Homebrew's package is called wrk.")
     with tempfile.TemporaryDirectory() as name:
@@ -106,5 +106,5 @@ def load(
 
 
 def cpu_s(server: psutil.Process) -> float:
-    """Of the process and all that it has started."""
+    """CPU seconds of the process and all its descendants."""
     return sum(sum(one.cpu_times()[:2]) for one in [server, *server.children(recursive=True)])

@@ -3,10 +3,11 @@
     python benchmarks/ablation.py                                    # the sandbox: half a minute
     python benchmarks/ablation.py --books ../shared/shop/books.jsonl --yardstick ../shared/yardstick --embedding
 
-Judges. `readers`: nDCG@10 over all pairs and over other authors', of the yardstick, where there is one. `category`: how
-many of ten neighbours are of the book's category, which the model is not told. `halves`: the mean reciprocal rank of a
-book's other half when each is split by sentences in two, again without categories. Health: the share of books in
-somebody's ten, and in how many of the lists the most frequent book stands. `--embedding` takes a CPU minute or two.
+Quality. `readers`: nDCG@10 of the yardstick, if given, over all pairs and over pairs of different authors. `category`:
+the share of ten neighbours in the book's category, which the model does not get. `halves`: the mean reciprocal rank of
+a book's other half when each book is split in two by sentences, again without categories. Health: the share of books
+that are in any list of ten, and the share of lists that contain the most frequent book. `--embedding` takes one or two
+CPU minutes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ AnyTfidf = TypeVar("AnyTfidf", bound=Tfidf)
 
 
 class WithSignal(Tfidf):
-    """A model that also likes what is near in one number of the books: `part` of the score is (n,) `signal`'s."""
+    """A model that also prefers books close in one number: `part` of the score comes from `signal`, (n,)."""
 
     signal: NDArray[np.float64]
     part: float
@@ -59,7 +60,7 @@ class WithSignal(Tfidf):
 
 
 class Judge:
-    """What is asked of each variant; without a yardstick the readers' columns stay empty."""
+    """Evaluates each variant; without a yardstick the columns of `readers` stay empty."""
 
     def __init__(self, books: Shelf, yardstick: Path | None) -> None:
         self.books, self.yardstick = books, None
@@ -87,9 +88,9 @@ class Judge:
 
 
 def agreement(rows: list[BookText], parameters: dict[str, Any]) -> float:
-    """How many of ten neighbours are of the book's own category, which the model is not told; placeholders apart."""
+    """Share of ten neighbours in the book's category, which the model does not get; placeholder categories excluded."""
     category = {row.id: row.category for row in rows}
-    blind = Tfidf(**parameters | {"unknown_categories": tuple(set(category.values()))}).fit(rows)  # told none
+    blind = Tfidf(**parameters | {"unknown_categories": tuple(set(category.values()))}).fit(rows)  # gets no categories
     known = [row.id for row in rows if row.category not in UNKNOWN_CATEGORIES]
     return statistics.fmean(
         sum(category[near.book_id] == category[book] for near in blind.recommend(book, 10)) / 10 for book in known
@@ -97,12 +98,12 @@ def agreement(rows: list[BookText], parameters: dict[str, Any]) -> float:
 
 
 def other_half(rows: list[BookText], parameters: dict[str, Any]) -> float:
-    """Mean reciprocal rank, within 100, of a book's other half; a half is every second sentence, without the title."""
+    """Mean reciprocal rank, among 100, of a book's other half; a half is every second sentence, without the title."""
     halves = []
     for row in rows:
         sentences = re.split(r"(?<=[.!?])\s+", row.description or "")
         if len(sentences) > 3:
-            # Titles of their own, or the two would be one work.
+            # Different titles, or both halves would count as the same work.
             halves += [
                 row._replace(
                     id=2 * row.id + side, title=f"{2 * row.id + side}", description=" ".join(sentences[side::2])
@@ -146,13 +147,13 @@ def main() -> None:
 
 
 def searching(model: AnyTfidf) -> AnyTfidf:
-    """`model` without the lists that were made when it was fitted: what is changed in it afterwards counts."""
+    """`model` without the lists made during the fit, so that later changes to it take effect."""
     model.lists_ = None
     return model
 
 
 def embeddings(books: Shelf, judge: Judge) -> None:
-    """The embedding by its weight, then beside other parameters, then as the encoder gives it, not centred."""
+    """The embedding with different weights, then with other parameters, then not centred, as the encoder returns it."""
     texts = [f"{row.title}. {row.description or ''}" for row in books.rows]
     vectors = Encoder().encode(texts)
     mean = vectors.mean(axis=0)

@@ -3,9 +3,9 @@
     python benchmarks/answers.py                                   # 1,000 books, three rounds: some minutes
     python benchmarks/answers.py --books 1000000 --asked 5000 --work /tmp/million   # makes the books once, for all runs
 
-Postgres, MLflow, the API and its peers are processes of their own on loopback; the API runs as `python -m serving`, one
-worker, without quotas. wrk asks all of them in turns: each address once after the books have changed (cold), any at
-random (kept), and some far more often than others, as readers do (skewed).
+Postgres, MLflow, the API and its peers are separate processes on loopback; the API runs as `python -m serving` with one
+worker and without quotas. wrk loads them in turns: each path once after the books have changed (cold), paths at random
+(kept), and some paths far more often than others, as readers do (skewed).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from bookclub_platform.models import Tfidf
 INVOCATION = '{"dataframe_split": {"columns": ["book_id"], "data": [[ID]]}}'
 COUNTED = ("/stats/overview", "/stats/categories", "/categories")
 CHANGED_EVERY_S = 0.5
-LEAST_PER_S = 400  # so many addresses are asked for once in a second
+LEAST_PER_S = 400  # the lowest rate expected when each path is requested once
 ORDERS: dict[str, Order] = {"cold": "once", "kept": "random", "skewed": "zipf"}
 
 
@@ -109,7 +109,7 @@ def compare(
     rounds: int,
     seconds: float,
 ) -> None:
-    """Print the table, and below it what cannot be in it. `scored`: the model as MLflow serves it, for lists alone."""
+    """Print the table, and below it what does not fit in. `scored`: the model served by MLflow, only for lists."""
     bare, process = peer
     print("| asked | | errors | bare FastAPI | the API | ratio | ratio by CPU |\n|---|---|---|---|---|---|---|")
     below = []
@@ -121,13 +121,13 @@ def compare(
             ]
             if scored is not None and name == LISTS:
                 askings.append(partial(invoked, scored, paths, seconds))
-            if how != "cold":  # of a large catalogue the rounds alone would come to the fewest twice
+            if how != "cold":  # warm up: with many paths, the rounds alone would request few of them twice
                 load(server.process, server.address, paths, math.ceil(len(paths) / LEAST_PER_S), order="once")
             theirs, ours, *rest = in_turns(rounds, *askings)
             row(f"{name} | {how}", theirs, ours)
             below += [beside_mlflow(f"{name}, {how}", ours, one) for one in rest]
             peak = statistics.median(one.per_s for one in ours)
-            if how != "skewed":  # at once: what the peak found kept is kept
+            if how != "skewed":  # right away: the cache is as during the peak
                 pause_ms = round(32 / (peak / 2) * 1000)
                 half = server.load(paths, seconds, order, 32, pause_ms)
                 below.append(told(f"{name}, {how}", half, peak))
@@ -139,7 +139,7 @@ def compare(
 
 
 def invoked(scored: tuple[str, psutil.Process], paths: list[str], seconds: float) -> Load:
-    """The books of `paths`, asked of `mlflow models serve`; it keeps no answer, so in which order is the same to it."""
+    """Load `mlflow models serve` with the books of `paths`. It caches no responses, so the order does not matter."""
     address, process = scored
     return load(process, address, paths, seconds, body=INVOCATION)
 
@@ -159,7 +159,7 @@ def told(what: str, half: Load, peak: float) -> str:
 
 
 def first_answer(api: str, server: psutil.Process, path: str) -> str:
-    """What counts over all books is counted when it is first asked for."""
+    """Time of the first request for `path`, when its counts over all books are computed."""
     started, before = time.perf_counter(), server.cpu_times()
     httpx.get(f"{api}{path}", timeout=60).raise_for_status()
     took_s, after = time.perf_counter() - started, server.cpu_times()
@@ -175,9 +175,9 @@ def start_s(environment: dict[str, str]) -> float:
 
 @contextmanager
 def bare_fastapi(folder: Path, api: str, paths: list[str]) -> Iterator[tuple[str, psutil.Process]]:
-    """The peer, with the bytes that the API gives for each of `paths`."""
+    """The peer, serving the bytes that the API returns for each of `paths`."""
     port, answers = free_port(), folder / "answers.json"
-    # As wrk asks, so that the API has each answer in memory: what it does without is measured by itself.
+    # The same requests as wrk's, so that the API has each response in memory: a cold cache is measured separately.
     with httpx.Client(base_url=api, timeout=30, headers={"Accept-Encoding": "identity"}) as client:
         answers.write_text(json.dumps({path: client.get(path).raise_for_status().text for path in paths}))
     command = [sys.executable, "-m", "uvicorn", "_bare:app", "--app-dir", str(HERE), "--port", str(port)]
@@ -206,14 +206,14 @@ def mlflow_models_serve(model: Tfidf) -> Iterator[tuple[str, psutil.Process]]:
 
 
 def own_bytes(server: psutil.Process) -> int:
-    """Without what is mapped from files, of which several workers have one copy; where that is not told, the unique set
-    size, which counts it while there is one worker."""
+    """Memory without file mappings, which several workers share. Where the system does not report that, the unique set
+    size, which includes them while there is one worker."""
     held = server.memory_info()
     return int(held.rss - held.shared) if hasattr(held, "shared") else int(server.memory_full_info().uss)
 
 
 def in_turns(rounds: int, *askings: Callable[[], Load]) -> list[list[Load]]:
-    """Each of `askings` once a round, the first of the round another each time; a round before that warms them up."""
+    """Run each of `askings` once per round, with the order reversed every other round, after a warm-up round."""
     for ask in askings:
         ask()
     found: dict[int, list[Load]] = {at: [] for at in range(len(askings))}

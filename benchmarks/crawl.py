@@ -4,8 +4,8 @@
     python benchmarks/crawl.py --shop PATH/serve.py   # any program that prints its address and takes --port
     python benchmarks/crawl.py --memory 100000        # ours alone, once: peak memory; takes minutes
 
-Each crawl is a process of its own. A round is one crawl of each; whose turn is first changes from round to round, so
-that what else the machine does, or how warm the shop is, falls on both. The first round is not counted.
+Each crawl is a separate process. A round is one crawl by each; the order alternates from round to round, so that other
+work on the machine and the warmth of the shop affect both. The first round is not counted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
 
 @contextmanager
 def shop(program: Path | None, books: int) -> Iterator[str]:
-    """The shop in a process of its own -> its address."""
+    """Start the shop in a separate process -> its address."""
     made_up = ["-m", "bookclub_platform.sandbox", "--books", str(books)]
     command = [sys.executable, *([str(program)] if program else made_up), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

@@ -3,15 +3,15 @@
     python benchmarks/gate.py                             # 200 of each kind over the sandbox's books: some minutes
     python benchmarks/gate.py --shop http://127.0.0.1:8900 --retrains 50
 
-    retrain     champion and challenger each fitted on another random 97 % of the books, as one week's and the next's
-    noise       champion and challenger each without another random 3 % of their terms: neither is better
+    retrain     champion and challenger each fitted on a different random 97 % of the books, like models of two weeks
+    noise       champion and challenger each without a different random 3 % of their terms: neither is better
     worse       the challenger without a random half of its terms
     better      the champion without a random half of its terms
-    one book    the challenger recommends the same ten books to everybody
-    a quarter   as better, and the challenger shows a random quarter of the shop alone
+    one book    the challenger recommends the same ten books for every book
+    a quarter   as better, and the challenger shows only a random quarter of the shop
 
-Champion and challenger are real models, judged with the guardrails as in the asset `tfidf_model`; of a kind no two are
-alike.
+Champion and challenger are real models, judged with the guardrails as in the asset `tfidf_model`; within a kind, no two
+are alike.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from bookclub_platform.sources import Fetcher, crawl_category, iter_raw_books, s
 
 
 class Planted:
-    """A model without some of its terms, or of some of its books alone, or with the same list for every book. Ranks all
-    books at once: a thousand models are judged here."""
+    """A model without some of its terms, or with only some of its books, or with the same list for every book. It ranks
+    all books in one pass, because a thousand models are judged here."""
 
     name = "planted"
 
@@ -76,7 +76,7 @@ class Planted:
         works = self.base.works_
         scores[works[:, None] == works] = 0
         scores[:, works != np.arange(len(works))] = (
-            0  # of a work the first edition alone, or a list could hold it twice
+            0  # only the first edition of each work, or a list could contain a work twice
         )
         if self.shown is not None:
             scores[:, ~self.shown] = 0
@@ -114,7 +114,7 @@ def main() -> None:
         return Planted(base, whole & (random.random(len(whole)) >= share))
 
     def of_a_week() -> Planted:
-        if len(_FOLDED) > 6:  # what the last pair has left
+        if len(_FOLDED) > 6:  # left over from earlier pairs
             _FOLDED.clear()
         model = Tfidf().fit([row for row in rows if random.random() < 0.97])
         return Planted(model, np.ones(len(model.vocabulary_), dtype=bool))

@@ -3,11 +3,11 @@
     python benchmarks/load.py                       # 10,000 and 100,000 books: a minute or two
     python benchmarks/load.py --books 1000000       # minutes, and about 10 GB of disk
 
-Ours reads a file of cleaned rows for each of 50 categories and loads each in a transaction of its own. COPY sends text
-that was made ready before, in as many transactions, into tables with the same columns, indexes, constraints and fill:
-the least that Postgres needs to hold these rows, of `books` and of `book_observations`. Both use one embedded Postgres.
+Ours reads a file of cleaned rows for each of 50 categories and loads each in its own transaction. COPY sends prepared
+text, in as many transactions, into tables with the same columns, indexes, constraints and fill factor: the least that
+Postgres needs to store these rows of `books` and `book_observations`. Both use the same embedded Postgres.
 
-CPU seconds are those of this process and of its session in Postgres: the clock counts what else the machine does too.
+CPU seconds are those of this process and its Postgres session: wall-clock time also includes other work on the machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CATEGORIES = 50
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CRAWLS = [f"{NOON + timedelta(days=day):%Y%m%dT%H%M%S.%fZ}-{day:08x}" for day in range(2)]
 BLOCK = 1 << 18
-# 700 to 1,700 letters a description: the real shop's have 1,430 in the mean.
+# 700 to 1,700 letters per description: those of the real shop have 1,430 on average.
 LETTERS = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz     ", k=1 << 20))
 PEERS = {books: "copied_books", book_observations: "copied_observations"}
 PEER_TABLES = """
@@ -55,7 +55,7 @@ CREATE TABLE copied_observations (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--books", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # one size, in a process of its own: peak memory
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # one size, in its own process, for peak memory
     options = parser.parse_args()
     if options.work:
         print(json.dumps(measured(options.work, options.books[0])))
@@ -66,7 +66,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, __file__, "--work", folder, "--books", str(count)]
             done = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-            while is_running(Path(folder)):  # the server ends after its last user, and still writes
+            while is_running(Path(folder)):  # the server stops after its last user, and may still be writing
                 time.sleep(0.1)
         for unit, label in (("s", "by the clock"), ("cpu_s", "of CPU")):
             copied, first, again, read = (done[f"{name}_{unit}"] for name in ("copy", "first", "again", "read"))
@@ -96,9 +96,9 @@ def measured(folder: Path, count: int) -> dict[str, float]:
 
 
 def timed(engine: sa.Engine, work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-    """({seconds by the clock, CPU seconds of this process and of its one session}, what `work` gave)"""
+    """({wall-clock seconds, CPU seconds of this process and its one session}, the result of `work`)"""
     with engine.connect() as connection:
-        session = psutil.Process(driver_of(connection).info.backend_pid)  # the pool gives `work` the same
+        session = psutil.Process(driver_of(connection).info.backend_pid)  # the pool gives `work` the same one
 
     def cpu_s() -> float:
         return time.process_time() + sum(session.cpu_times()[:2])
@@ -109,7 +109,7 @@ def timed(engine: sa.Engine, work: Callable[[], Any]) -> tuple[dict[str, float],
 
 
 class Crawl(Collection[Book]):
-    """One category as one crawl saw it; made anew at each walk, so that it lies nowhere."""
+    """One category as one crawl saw it; generated at each iteration, so that it takes no memory."""
 
     def __init__(self, day: int, category: int, count: int) -> None:
         self.day, self.category, self.count = day, category, count
@@ -126,7 +126,7 @@ class Crawl(Collection[Book]):
 
 
 def book(number: int, category: int, seen_at: datetime) -> Book:
-    chance = number * 2654435761 % (1 << 32)  # Knuth's: keys in no order, as UPCs come
+    chance = number * 2654435761 % (1 << 32)  # Knuth's multiplicative hash: keys in no order, like UPCs
     upc, at, stock = f"{chance:08x}{number:08x}", chance % (1 << 19), chance % 23
     return Book(
         source="shop",
@@ -171,7 +171,7 @@ def _names(table: sa.Table) -> str:
 
 
 def write_copies(engine: sa.Engine, folder: Path) -> None:
-    """The rows of both tables as COPY's text, a file for each category; and the tables that they will go to."""
+    """Write the rows of both tables as text for COPY, one file per category, and create the target tables."""
     with engine.begin() as connection, driver_of(connection).cursor() as cursor:
         cursor.execute(PEER_TABLES)
         for category in range(CATEGORIES):
@@ -198,7 +198,7 @@ def copy_in(engine: sa.Engine, folder: Path) -> None:
 
 
 def copies(engine: sa.Engine) -> dict[str, int]:
-    """How many rows COPY brought into each of its tables."""
+    """How many rows COPY has loaded into each table."""
     with engine.connect() as connection:
         return {
             peer: connection.scalar(sa.select(sa.func.count()).select_from(sa.table(peer))) or 0
@@ -207,7 +207,7 @@ def copies(engine: sa.Engine) -> dict[str, int]:
 
 
 def read_all(engine: sa.Engine) -> int:
-    """Every listed book, through the statement that readers use and a server-side cursor -> how many."""
+    """Read every listed book with the platform's own statement and a server-side cursor -> how many."""
     with engine.connect() as connection:
         rows = connection.execution_options(yield_per=1000).execute(select_books())
         return sum(len(part) for part in rows.partitions())

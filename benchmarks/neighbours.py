@@ -3,9 +3,9 @@
     python benchmarks/neighbours.py --books 1000 100000            # minutes
     python benchmarks/neighbours.py --books 1000000                # a quarter of an hour, 10 GB
 
-Each of the three is a process of its own, and they take turns on the same vectors. A peer is asked for all books where
-that takes minutes, else for a random sample of them (`--rows`) and for a twentieth of that, and what the difference
-took is its rate for all the others.
+Each of the three is a separate process, and they run one after another on the same vectors. A peer searches for all
+books if that takes minutes; otherwise for a random sample (`--rows`) and for a twentieth of it, and the time difference
+gives its rate for all other books.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-# Books that a peer is asked for at most: some minutes of each at 100,000 books.
+# The most books that a peer searches for: a few minutes for each peer at 100,000 books.
 ROWS = {"sparse_dot_topn": 100_000, "scikit_learn": 20_000}
 
 

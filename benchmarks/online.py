@@ -2,7 +2,7 @@
 
     python benchmarks/online.py 1000 100000
 
-`came` is the time to fold books that were loaded since, all of them and one more when they are there.
+`came` is the time to fold in books that were loaded since the fit: first all of them, then one more.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def measure(size: int) -> dict[str, list[float]]:
     model = Tfidf().fit(rows[:size])
     times: dict[str, list[float]] = {}
     grown = Grown(model)
-    grown.grow(rows[:1])  # the first one stems the vocabulary
+    grown.grow(rows[:1])  # the first call stems the vocabulary
     times[f"came: {CAME} books"] = [timed(lambda: grown.grow(rows[size:-1]))]
     grown = grown.grow(rows[size:-1])
     times["came: one more"] = [timed(lambda: grown.grow(rows[-1:])) for _ in range(20)]

@@ -2,14 +2,14 @@
 
     python benchmarks/readers.py --books ../shared/shop/books.jsonl --yardstick ../shared/yardstick     # some minutes
 
-Readers are drawn whose taste is the yardstick's pairs, more and more of them; each time models/_readers.py judges 34
-models, and the order is compared with that of the yardstick itself (Spearman), beside the order that the proxies give.
-Tables on stdout, one for each question:
+The readers' taste follows the yardstick's pairs, and their number grows. Each time models/_readers.py judges 34 models,
+and their order is compared (Spearman) with the order of the yardstick itself; so is the order of the proxies. Tables on
+stdout, one for each question:
 
     order       from how many readers on is their order better than the proxies'?
     gate        with just enough readers, which planted retrains are promoted?
-    loop        which of two models wins, by what readers took from the lists of the one or of the other?
-    accounts    how many accounts that like what a worse model lists does it take to get it promoted?
+    loop        which of two models wins, judged by what readers took from the lists of one or of the other?
+    accounts    how many accounts that like a worse model's lists does it take to get that model promoted?
     clicks      would clicks help, counted as likes?
 """
 
@@ -44,13 +44,13 @@ MORE_VARIANTS = {
 }
 BEST = 19
 LEAST_GAINS = (0.015, 0.02, 0.025, 0.03)
-GROUP = 4  # accounts that act together: fewer make few pairs
-POOL = 40  # models of a kind, of which retrains are pairs
-ENOUGH, TASTE = 4_000, 0.5  # readers who are just enough
+GROUP = 4  # accounts that act together: fewer produce few pairs
+POOL = 40  # models of each kind; a retrain is a pair of them
+ENOUGH, TASTE = 4_000, 0.5  # just enough readers
 
 
 class Bench:
-    """The models, what the yardstick and the proxies say of them, and readers by the thousand."""
+    """The models, their scores by the yardstick and by the proxies, and simulated readers."""
 
     def __init__(self, books: Shelf, yardstick: Path) -> None:
         self.books = books
@@ -158,7 +158,7 @@ def without_terms(model: Tfidf, kept: NDArray[np.bool_]) -> Ranked:
 
 
 def loop(bench: Bench, draws: int, n: int, taste: float) -> None:
-    """The gain of `one` over `other`, which the yardstick holds for as good, by whose lists were shown."""
+    """The gain of `one` over `other`, which the yardstick rates as equally good, by whose lists were shown."""
     one, other = "embedding_weight=1.0", "title_weight=1"
     models, names = bench.models, list(bench.models)
     print(f"\n{one} ({bench.truth[names.index(one)]:.3f}) against {other} ({bench.truth[names.index(other)]:.3f}), "
@@ -181,7 +181,7 @@ def loop(bench: Bench, draws: int, n: int, taste: float) -> None:
 
 
 def accounts(bench: Bench, draws: int, n: int, taste: float) -> None:
-    """Accounts in groups of GROUP, each of which likes the same books: a chain of the worse model's lists."""
+    """Hostile accounts in groups of GROUP. A group likes the same books: a chain through the worse model's lists."""
     worse, better = bench.models["min_df=10"], bench.models["as chosen"]
     print(f"\n{n:,} honest readers\n\n| hostile accounts | queries | gain of the worse | promoted |\n|---|---|---|---|")
     for hostile in (0, 1, GROUP, 10 * GROUP, 25 * GROUP, 50 * GROUP):
@@ -202,7 +202,7 @@ def accounts(bench: Bench, draws: int, n: int, taste: float) -> None:
 
 
 def praised(model: Ranked, most: int, seed: int) -> list[int]:
-    """Books that stand in one another's lists by this model."""
+    """A chain of books, each in this model's list of an earlier one."""
     told = [int(np.random.default_rng(seed).choice(model.book_ids))]
     for book in told:
         told += [near.book_id for near in model.recommend(book, 5) if near.book_id not in told]

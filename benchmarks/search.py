@@ -2,11 +2,11 @@
 
     python benchmarks/search.py --shop ../shared/shop/books.jsonl          # a minute; without --shop: the sandbox
 
-Three kinds of question, made from a book: its title with a word missing, its title with a letter wrong, and six words
-of its blurb in quotes. What is compared is the mean reciprocal rank of the book (or of another edition with the same
-title) among the first ten. Beside ours, in one run on the same books: Postgres full text, of titles (weight A) and
-descriptions (B), all words and phrases before some of them, by ts_rank_cd; and the BM25 of bm25s, titles counted twice,
-stemmed, without stop words.
+There are three kinds of query, made from a book: its title with a word missing, its title with a typo, and six words of
+its blurb in quotes. The figure compared is the mean reciprocal rank of the book (or of another edition with the same
+title) among the first ten. The peers, in the same run on the same books: Postgres full text of titles (weight A) and
+descriptions (B), where books with all words and phrases come before books with some, ranked by ts_rank_cd; and BM25 of
+bm25s, with titles counted twice, stemmed, without stop words.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from bookclub_platform.models import BookText, Tfidf, find
 from bookclub_platform.models._text import work_key
 
 TOP = 10
-RANKED, READ = 2_000, 100  # as serving/recommender/finder.py
+RANKED, READ = 2_000, 100  # as in serving/recommender/finder.py
 WORDS_OF_PHRASE = 6
 
-Search = Callable[[str], list[int]]  # a question -> places of books, the best first
+Search = Callable[[str], list[int]]  # a query -> places of books, best first
 
 
 class Question(NamedTuple):
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def asked(rows: list[BookText], source: random.Random, most: int) -> dict[str, list[Question]]:
-    """Kind -> questions, of `most` random books that have enough words for it."""
+    """Kind -> queries, from up to `most` random books that have enough words for it."""
     makers: dict[str, Callable[[BookText, random.Random], str | None]] = {
         "a word missing": _word_missing,
         "a typo": _with_typo,
@@ -85,7 +85,7 @@ def _word_missing(row: BookText, source: random.Random) -> str | None:
 
 
 def _with_typo(row: BookText, source: random.Random) -> str | None:
-    """In a word of four letters or more: one left out, added, replaced, or swapped with the next."""
+    """The title with a typo in a word of four letters or more: one letter omitted, added, replaced, or swapped."""
     words = row.title.split()
     long = [at for at, word in enumerate(words) if len(word) >= 4 and word.isalpha()]
     if not long:
@@ -146,7 +146,7 @@ def postgres(rows: list[BookText], connection: sa.Connection) -> Search:
     )
     connection.execute(sa.text("CREATE INDEX ON texts USING gin (words)"))
     connection.execute(sa.text("ANALYZE texts"))
-    # First what has all words, and phrases as phrases; then what has some of the words.
+    # First the books with all words, and phrases as phrases; then those with some of the words.
     statement = sa.text(
         "WITH asked AS (SELECT websearch_to_tsquery('english', :text) AS whole, CAST(replace(replace("
         "CAST(plainto_tsquery('english', :text) AS text), '&', '|'), '<->', '|') AS tsquery) AS part) "

@@ -3,9 +3,9 @@
     python benchmarks/spark.py --books 100000                                         # made-up books
     python benchmarks/spark.py --jsonl ../shared/shop/books.jsonl --master 'local[2]'
 
-Each side is a process of its own that reads the books, fits and saves. Its memory is that of all its processes, sampled
-ten times a second: `job` is Spark's (driver, JVM and workers), `fit` that of the process which makes the model, as the
-asset's does. Needs the extra `spark`, and Java.
+Each side is a separate process that reads the books, fits and saves. Its memory is that of all its processes, sampled
+ten times a second: `job` is that of Spark (driver, JVM and workers), `fit` that of the process that makes the model, as
+the asset does. Needs the extra `spark`, and Java.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def fit(source: Path, folder: Path) -> None:
-    """From Parquet or from what Spark counted, timed without the start of the interpreter."""
+    """Fit from Parquet or from Spark's counts, timed without the start of the interpreter."""
     started = time.perf_counter()
     if source.is_dir():
         model = Tfidf().learn(read_counted(source))
@@ -65,7 +65,7 @@ def fit(source: Path, folder: Path) -> None:
 
 
 def measured(*arguments: str) -> dict[str, Any]:
-    """What a program of ours says, and what it took."""
+    """Run one of our programs -> the figures that it prints, with its time and peak memory."""
     own = [] if arguments[0] == "-m" else [__file__]
     started, peak = time.perf_counter(), 0
     with subprocess.Popen([sys.executable, *own, *arguments], stdout=subprocess.PIPE, text=True) as process:
@@ -80,7 +80,7 @@ def measured(*arguments: str) -> dict[str, Any]:
 
 
 def memory(top: psutil.Process) -> int:
-    """Of it and its children; what forked workers share is counted once for each."""
+    """Resident memory of a process and its descendants; pages that forked workers share count once for each."""
     total = 0
     for process in [top, *top.children(recursive=True)]:
         try:
@@ -99,7 +99,7 @@ def difference(one: Path, other: Path) -> float:
 
 
 def of_shop(path: Path) -> list[BookText]:
-    lines = path.read_text(encoding="utf-8").split("\n")  # texts hold other ends of lines
+    lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines(): texts contain other line separators
     books = [json.loads(line) for line in lines if line]
     return [BookText(b["id"], b["title"], b["description"], b["category_slug"], b["category"]) for b in books]
 

@@ -3,10 +3,10 @@
     python benchmarks/swaps.py                              # 200 swaps: 20 minutes
     python benchmarks/swaps.py --swaps 4 --seconds 2        # as the tests run it
 
-wrk asks the API for lists at about `--per-second`, and readers of our own check each answer against the models. Rounds
-of three kinds follow one another, in which every `--every` seconds something is changed and asked after: the champion
-is named anew, and stays what it was (quiet); it is the other one (swaps); a price is another (books). So nothing else
-differs between them. Ends with 1 if an answer failed or was of two models.
+wrk requests lists from the API at about `--per-second`, and separate reader threads check each response against the
+models. Rounds of three kinds follow one another. In each, every `--every` seconds one thing is changed and its effect
+awaited: the same champion is promoted again (quiet), the other model is promoted (swaps), or a price changes (books).
+Nothing else differs between the kinds. Exits with 1 if a response failed or mixed two models.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bookclub_platform.models import ModelVersion, Registry, Tfidf
 
 CONNECTIONS = 16
 READERS = 2
-SETTLED_S = 5.0  # before a quiet round: the API reads ahead for some seconds after what came before
+SETTLED_S = 5.0  # before a quiet round: the API fills its caches for some seconds after the previous round
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
         asked = ids[:: max(1, len(ids) // options.asked)]
         swapped = Swapped(Registry(address), api + paths_of(asked)[0], [version for version, _ in both])
         with httpx.Client(base_url=api, timeout=20, headers={"Accept-Encoding": "identity"}) as client:
-            for _ in both:  # each list of both models once: what is kept is full, memory at its height
+            for _ in both:  # each list of both models once: caches are full, memory is at its peak
                 swapped.swap()
                 for path in paths_of(asked):
                     client.get(path)
@@ -83,7 +83,7 @@ def parsed() -> argparse.Namespace:
 
 
 def two_champions(registry: Registry, address: str, url: str, model: Tfidf) -> list[tuple[ModelVersion, Tfidf]]:
-    """`model`, which is the champion then, and another of the same books."""
+    """Publish `model`, which becomes the champion, and another model of the same books."""
     publish(address, model)
     other = Tfidf(category_weight=0.0, title_weight=5).fit(rows_of(url))
     second = registry.publish(other, other.parameters, {}, {}, artifact_root=None)
@@ -91,10 +91,10 @@ def two_champions(registry: Registry, address: str, url: str, model: Tfidf) -> l
 
 
 class Swapped:
-    """The champion and the other one, in turns."""
+    """Promotes the champion and the other model in turn."""
 
     def __init__(self, registry: Registry, address: str, versions: list[ModelVersion]) -> None:
-        """`address`: of a list, which costs next to nothing: what asks after a swap must not be what is measured."""
+        """`address`: a list, which costs next to nothing, so that polling after a swap does not distort the figures."""
         self._registry, self._client, self._address = registry, httpx.Client(timeout=20), address
         self._champion, self._other = versions
         self.count = 0
@@ -105,7 +105,7 @@ class Swapped:
         self.stay()
 
     def stay(self) -> None:
-        """Name the champion to the registry, and wait until the API has taken it up."""
+        """Promote the champion in the registry, and wait until the API uses it."""
         self._registry.promote(self._champion)
         deadline = time.monotonic() + 30
         while (
@@ -128,7 +128,7 @@ def rounds(
     changes: dict[str, Callable[[], None]],
     report: Report,
 ) -> dict[str, list[Load]]:
-    """The loads of each kind, a round of each in turns until there were enough swaps."""
+    """The loads of each kind: one round of each in turn, until there were enough swaps."""
     pause_ms = round(CONNECTIONS / options.per_second * 1000)
     seen: dict[str, list[Load]] = {kind: [] for kind in changes}
     with ThreadPoolExecutor(1) as pool:
@@ -174,7 +174,8 @@ def rows_of(url: str) -> list:  # type: ignore[type-arg]
 
 
 class Report:
-    """What the checking readers saw, `read` by version; how often what was changed; resident bytes after each round."""
+    """What the checking readers saw (`read`: responses by version), the number of changes of each kind, and resident
+    bytes after each round."""
 
     def __init__(self) -> None:
         self.failed = self.wrong = 0
@@ -185,7 +186,7 @@ class Report:
 
 @contextmanager
 def reading(api: str, ids: list[int], models: dict[str, Tfidf], report: Report) -> Iterator[None]:
-    """Readers that check every answer, until the block ends."""
+    """Run readers that check every response, until the block ends."""
     expected = {
         (version, book_id): [found.book_id for found in model.recommend(book_id, 10)]
         for version, model in models.items()
@@ -221,8 +222,8 @@ def reading(api: str, ids: list[int], models: dict[str, Tfidf], report: Report) 
 
 
 def without_postgres(folder: Path, api: str, paths: list[str], ids: list[int]) -> dict:  # type: ignore[type-arg]
-    """Kill Postgres, which its supervisor starts again -> the statuses of lists and of books in the seconds after, and
-    the slowest answer in seconds."""
+    """Kill Postgres, which its supervisor restarts -> the statuses of lists and of books in the seconds after, and the
+    slowest response in seconds."""
     postmaster = int((folder / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
     seen = {"known": Counter(), "books": Counter(), "slowest": 0.0}
     with httpx.Client(base_url=api, timeout=20, headers={"Accept-Encoding": "identity"}) as client:

@@ -3,9 +3,9 @@
     python benchmarks/workers.py                                                   # 1,000 books: two minutes; needs wrk
     python benchmarks/workers.py --books 1000000 --work FOLDER --settle 90 --accounts 2    # the FOLDER of answers.py
 
-All is asked of them: lists, with filters, of categories, books, pages, searches, counts; then accounts log in and
-export. Memory is the proportional set size of all processes of the API together: what several of them share, such as
-libraries and models that are mapped, counts once. macOS does not tell it; the unique set sizes are added up there.
+The load covers lists (also with filters and of categories), books, pages, searches and counts; then accounts log in and
+export. Memory is the proportional set size of all processes of the API together, so that shared pages, such as
+libraries and mapped models, count once. macOS does not report it; there the unique set sizes are added up.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from bookclub_platform.core.tables import books, select_categories
 from bookclub_platform.local.postgres import leased
 
 OPEN = UNLIMITED | {"BOOKCLUB_LOGINS_PER_MINUTE": "0", "BOOKCLUB_REGISTRATIONS_PER_HOUR": "0"}
-CONNECTIONS = 8  # for each worker
+CONNECTIONS = 8  # per worker
 LOGINS = 10
 PASSWORD = "nineteen green kettles sing"
 
 
 class Memory(NamedTuple):
-    """Bytes of all processes together, and those that each worker shares with none, the most first."""
+    """Bytes of all processes together, and the unshared bytes of each process, largest first."""
 
     together: int
     own: list[int]
@@ -102,7 +102,7 @@ def all_questions(url: str, ids: list[int]) -> dict[str, list[str]]:
 def one_run(
     options: argparse.Namespace, environment: dict[str, str], home: Path, asked: dict[str, list[str]], workers: int
 ) -> tuple[Memory, Memory, int]:
-    """Memory before and after the load, and how many answers failed."""
+    """Memory before and after the load, and the number of failed responses."""
     given = environment | {"BOOKCLUB_API_WORKERS": str(workers), "BOOKCLUB_HOME": str(home)}
     with serve(given) as (api, parent):
         time.sleep(options.settle)
@@ -117,7 +117,7 @@ def one_run(
 
 @contextmanager
 def exporters(api: str, count: int) -> Iterator[list[tuple[str, str]]]:
-    """(address, name) of accounts."""
+    """Register `count` accounts -> (address of the API, name) of each."""
     with httpx.Client(base_url=api, timeout=60) as client:
         names = [f"reader-{random.randrange(10**9)}" for _ in range(count)]
         for name in names:
@@ -126,7 +126,7 @@ def exporters(api: str, count: int) -> Iterator[list[tuple[str, str]]]:
 
 
 def use(account: tuple[str, str]) -> int:
-    """Log in again and again, each time over a new connection, and export -> how many answers failed."""
+    """Log in repeatedly, each time over a new connection, and export -> the number of failed responses."""
     api, name = account
     errors = 0
     for _ in range(LOGINS):
@@ -136,9 +136,9 @@ def use(account: tuple[str, str]) -> int:
     with httpx.Client(base_url=api, headers=headers, timeout=300) as client:
         for format in ("ndjson", "csv"):
             with client.stream("GET", "/books/export", params={"format": format}) as export:
-                for _ in export.iter_raw():  # kept by nobody: a million books are gigabytes
+                for _ in export.iter_raw():  # discarded: a million books are gigabytes
                     pass
-            errors += not export.is_success and export.status_code != 503  # too many at once
+            errors += not export.is_success and export.status_code != 503  # 503: too many at once
     return errors
 
 

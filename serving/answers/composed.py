@@ -1,10 +1,11 @@
-"""GET of a book, of its recommendations or of a page -> the answer put together from bytes in memory; else the routes.
+"""GET of a book, its recommendations or a page -> the response assembled from bytes in memory; else the routes.
 
     app.add_middleware(ComposeAnswers, keeper=keeper, catalogue=catalogue, books=books, accounts=accounts, counts=kept)
 
-The routes would give the same answer, byte for byte. They also give all others: errors, and lists that are filled by a
-fallback. An answer is put together only while the lineup is of the data version to answer with. It is of that one
-state, because each book in it has the row version that the lineup names. See docs/decisions/0010.
+The routes would give the same response, byte for byte. They also give all others: errors, lists with `diversity`, lists
+for a book that the model does not know. A response is assembled only while the lineup has the data version to answer
+with. All of it belongs to that one state, because each book in it has the row version that the lineup names. See
+docs/decisions/0010.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _UNLIKE = b',"score":0.0,"why":[]}'
 
 
 class Template(NamedTuple):
-    """The route that an answer stands for, as logs and metrics name it."""
+    """The route that a response replaces, as logs and metrics name it."""
 
     path: str
 
@@ -55,7 +56,7 @@ _PAGE, _BOOK, _LIST = Template("/books"), Template("/books/{book_id}"), Template
 
 
 class ComposeAnswers:
-    """ASGI middleware; inside of what keeps answers. `packing` is how those are packed whose clients take that."""
+    """ASGI middleware, placed inside KeepAnswers. `packing`: options of GZipMiddleware for clients that accept gzip."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class ComposeAnswers:
         if asked is None or frame is None:
             answer = None
         elif await refusal(scope["state"]["caller"], self._accounts, ["read"]) is not None:
-            answer = None  # the routes say it
+            answer = None  # the routes send the refusal
         elif asked[2]:
             template, answer = _LIST, await self._list(frame, int(asked[1]), scope)
         elif asked[1]:
@@ -89,7 +90,7 @@ class ComposeAnswers:
             return
         self._counts.composed += 1
         scope["route"] = template
-        # For an answer that is not packed that middleware does no more than this, at the cost of a list.
+        # For a client without gzip that middleware does no more than the lines below, but costs as much as a list.
         if "gzip" in named(scope["headers"], b"accept-encoding"):
             await GZipMiddleware(answer, **self._packing)(scope, receive, send)
             return
@@ -98,7 +99,7 @@ class ComposeAnswers:
         await answer(scope, receive, send)
 
     def _newest(self) -> Frame | None:
-        """That of the champion, if its lineup is of the newest state of the books."""
+        """The champion's frame, if its lineup has the state of the books to answer with."""
         champion, watch = self._keeper.current, self._catalogue.watch
         if champion is None or (champion.lineup.data_version, champion.lineup.epoch) != (watch.version, watch.outages):
             return None
@@ -128,7 +129,7 @@ class ComposeAnswers:
         return frame.answer(scope, page_json(place, books, asked.mark, frame.state.data_version))
 
     async def _list(self, frame: Frame, book_id: int, scope: Scope) -> Composed | None:
-        """While Postgres is away, too: of what is in memory."""
+        """Also works while Postgres is down, from what is in memory."""
         lineup, choice = frame.champion.lineup, _choice(scope["query_string"])
         if choice is None or choice.diversity > 0 or not lineup.is_listed(book_id):
             return None
@@ -145,7 +146,7 @@ class ComposeAnswers:
         return frame.answer(scope, _list_json(around, book_id, books, told), has_lists=True)
 
     async def _json_of(self, lineup: Lineup, ids: Sequence[int]) -> list[bytes] | None:
-        """The books as the lineup has them; None if the row of one is another by now, or cannot be read."""
+        """The JSON of the books in the lineup's row versions; None if a row has changed since or cannot be read."""
         if lineup.json:
             return [lineup.json[book_id] for book_id in ids]
         versions = lineup.versions(ids)
@@ -163,7 +164,7 @@ class ComposeAnswers:
 
 
 def _list_json(around: Around, book_id: int, books: list[bytes], told: list[bytes]) -> bytes:
-    """Joined at once: a list is 25 kB, and each copy of it costs as much as all else here."""
+    """Join all parts once: a list is 25 kB, and each copy of it costs as much as everything else here."""
     parts, opening = [around.head], b'{"book":'
     for book, near in zip(books, told, strict=True):
         parts += (opening, book, near)
@@ -173,7 +174,7 @@ def _list_json(around: Around, book_id: int, books: list[bytes], told: list[byte
 
 @lru_cache(1000)
 def _choice(query: bytes) -> Choice | None:
-    """What the address asks for; None if the route has to say what is wrong with it."""
+    """What the query string asks for; None if it is invalid and the route has to report that."""
     parameters = QueryParams(query)
     if has_repeated(parameters, "exclude"):
         return None
@@ -187,7 +188,7 @@ def _choice(query: bytes) -> Choice | None:
 
 
 class _Found(NamedTuple):
-    """Near books, and the ids of the others that fill the list; `is_own_shelf`: of the category asked from alone."""
+    """Near books, and ids of the others that fill the list; `is_own_shelf`: all others are in the book's category."""
 
     near: Near
     others: list[int]
@@ -199,7 +200,7 @@ async def _found(lineup: Lineup, book_id: int, choice: Choice) -> _Found | None:
     assert lineup.stock is not None
     is_small = len(lineup.stock.ids) < LARGE_FROM
     is_plain = choice.limit <= _SHORT and (choice.filters, choice.exclude) == (IN_STOCK, ())
-    is_short_work = is_small or (is_plain and lineup.grown.fresh is not None)  # the books since are few
+    is_short_work = is_small or (is_plain and lineup.grown.fresh is not None)  # few books are newer than the model
     asked = lineup, book_id, choice
     try:
         near = _near_at_hand(*asked) if choice.limit <= _SHORT else None

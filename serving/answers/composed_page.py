@@ -1,6 +1,6 @@
-"""The listed books in memory + a question for a page in order of id -> the page's place in them, and its JSON.
+"""The listed books in memory + a request for a page in order of id -> the page's place among them, and its JSON.
 
-question = question_of(b"limit=2&category=travel")          None: the route has to answer
+question = question_of(b"limit=2&category=travel")          None: the route has to respond
 place = place_of(stock, question); page_json(place, books, question.mark, "50")
 """
 
@@ -21,11 +21,11 @@ from serving.schemas import cursor
 from serving.schemas.books import BookPage
 from serving.schemas.requests import BookQuery
 
-_LONGEST_QUERY = 500  # bytes; a page by id, with a category of the longest name, has less
+_LONGEST_QUERY = 500  # bytes; a query for a page by id is shorter, even with the longest category name
 
 
 class Question(NamedTuple):
-    """`filters`: None where all books are asked for; `mark`: that of its cursors."""
+    """`filters`: None for all books; `mark`: the mark of the list in its cursors (cursor.py)."""
 
     filters: Filters | None
     after_id: int
@@ -34,7 +34,7 @@ class Question(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The ids of a page, whether books follow on another, and how many there are on all."""
+    """The ids of a page, whether it is the last one, and the number of books on all pages."""
 
     ids: list[int]
     is_last: bool
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 def question_of(query: bytes) -> Question | None:
-    """What the address asks for; None if more than this module knows, or nothing that there is."""
+    """What the query string asks for; None if this module does not support it or it is invalid."""
     return _question_of(query) if len(query) <= _LONGEST_QUERY else None
 
 
@@ -65,7 +65,7 @@ def _question_of(query: bytes) -> Question | None:
 
 
 def place_of(stock: Stock, asked: Question) -> Place:
-    """Where the page is."""
+    """Find the page."""
     ids = stock.ids if asked.filters is None else stock.ids[passing(stock, asked.filters)]
     start = int(ids.searchsorted(asked.after_id, side="right"))
     end = start + asked.limit
@@ -73,7 +73,7 @@ def place_of(stock: Stock, asked: Question) -> Place:
 
 
 def page_json(place: Place, books: Sequence[bytes], mark: str, data_version: str) -> bytes:
-    """The page, with the JSON of its books: joined at once, for each copy of 30 kB costs as much as all else here."""
+    """The page with the JSON of its books, joined once: each copy of 30 kB costs as much as everything else here."""
     following = b"null" if place.is_last else b'"%b"' % cursor.encode("id", Position(place.ids[-1]), mark).encode()
     head, middle, between, tail = _around(data_version)
     items = [*books] or [b""]
@@ -84,6 +84,6 @@ def page_json(place: Place, books: Sequence[bytes], mark: str, data_version: str
 
 @lru_cache(1)
 def _around(data_version: str) -> list[bytes]:
-    """What stands around the items, the next cursor and the total."""
+    """The JSON around the items, the next cursor and the total."""
     empty = BookPage(items=[], next=None, total=0, facets=None, data_version=data_version)
     return empty.json_around("items", "next", "total")

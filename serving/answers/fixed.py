@@ -1,8 +1,8 @@
-"""What /docs is made of, and the OpenAPI document -> the same bytes for all, made and packed once, with an ETag.
+"""The files of /docs and the OpenAPI document -> the same bytes for all clients, made and gzipped once, with an ETag.
 
-    fixed.install(app)       once all routes are there
+    fixed.install(app)       after all routes have been added
 
-FastAPI would make the document, and the middleware pack Swagger's 1.5 MB, anew for each who asks.
+Otherwise FastAPI would render the document, and the middleware gzip Swagger's 1.5 MB, for every request.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from serving.http.headers import Pair, named
 
 _SCRIPTS = "static-offline-docs"  # what fastapi-offline calls its folder
 _PACKED_FROM = 1000  # bytes
-# With a new release of the server the files are others under the same names.
+# A new release of the server may change the files and keep their names.
 _OF_FILES, _OF_DOCUMENT = b"public, max-age=3600", b"public, no-cache"
 
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """`packed`: empty where that would not make it shorter."""
+    """`packed`: `plain` gzipped; empty where gzip would not help (images, short content)."""
 
     plain: bytes
     packed: bytes
@@ -39,7 +39,7 @@ class _Content:
 
 
 def install(app: FastAPI) -> None:
-    """Put them in the place of the routes of FastAPI and fastapi-offline, at the same addresses."""
+    """Replace the routes of FastAPI and fastapi-offline with these, at the same paths."""
     app.router.routes[:] = [own for route in app.router.routes for own in _own(app, route)]
 
 
@@ -60,7 +60,7 @@ def _file(address: str, path: Path) -> Route:
 
 
 class Fixed:
-    """ASGI application: what `make` returns, which is called with the first request."""
+    """ASGI application that serves what `make` returns. `make` is called on the first request."""
 
     def __init__(self, make: Callable[[], bytes], media_type: str, sharing: bytes) -> None:
         self._make, self._media_type, self._sharing = make, media_type, sharing

@@ -1,7 +1,7 @@
-"""A champion -> what all answers that are put together from bytes have in common, made once for as long as it stands.
+"""A champion -> the parts that all its responses assembled from bytes share, built once for as long as it is in use.
 
 frame = Frame(champion)
-frame.around()                        what stands before the items of a list, after them, and behind the book's id
+frame.around()                        the JSON before the items of a list, after them, and after the book's id
 frame.answer(scope, body)             an ASGI application: the body with the headers of the routes, or 304
 """
 
@@ -30,14 +30,14 @@ class Around(NamedTuple):
 
 @dataclass(slots=True)
 class Composed:
-    """An answer; the last of its headers is Vary."""
+    """A response; the last of its headers is Vary."""
 
     status: int
     headers: list[Pair]
     body: bytes
 
     def varied(self) -> Composed:
-        """With the Vary of a response that others get gzipped."""
+        """The same, with the Vary header of a response that other clients get gzipped."""
         return Composed(self.status, [*self.headers[:-1], (b"vary", VARIED.encode())], self.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +46,7 @@ class Composed:
 
 
 class Frame:
-    """Of a champion whose lineup has been read from the database."""
+    """The shared parts for one champion, whose lineup has been read from the database."""
 
     def __init__(self, champion: Champion) -> None:
         assert champion.lineup.state is not None and champion.lineup.stock is not None
@@ -55,13 +55,13 @@ class Frame:
         self._headers: dict[tuple[bytes, bool, bool], list[Pair]] = {}
 
     def around(self, reason: Emptiness | None = None, fallback: Fallback | None = None) -> Around:
-        """Of a list with these labels: see `labels` of neighbours.py."""
+        """The JSON around a list with these labels; see `labels` in neighbours.py."""
         if (around := self._around.get((reason, fallback))) is None:
             around = self._around[reason, fallback] = _around(self.champion, reason, fallback)
         return around
 
     def answer(self, scope: Scope, body: bytes, has_lists: bool = False) -> Composed:
-        """See `Freshness.check`."""
+        """The response with the headers of `Freshness.check`; 304 if the client already has it."""
         told = self._told(scope, has_lists)
         held = named(scope["headers"], b"if-none-match")
         if held and is_named(named(told, b"etag"), held):

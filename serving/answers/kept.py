@@ -1,10 +1,10 @@
-"""A question that was answered before -> the same bytes again, while model and data are the same; else the routes.
+"""A request that was answered before -> the same bytes again, while model and data are the same; else the routes.
 
     app.add_middleware(KeepAnswers, kept=KeptAnswers(64 * 2**20), keeper=keeper, watch=watch, accounts=accounts)
 
-An answer is kept whole, under the model and the data version that its own headers name, and given out only while those
-are the ones in use. So no answer mixes versions, and none is older than datawatch.py allows: one second, or up to 20 of
-a large catalogue. While Postgres is away, recommendations are still given out, with the data version that they are of.
+A response is cached whole, under the model and the data version that its own headers name, and returned only while both
+are in use. So no response mixes versions, and none is older than datawatch.py allows: one second, or up to 20 with a
+large catalogue. While Postgres is down, recommendations are still returned, with the data version they were made from.
 See docs/decisions/0010.
 """
 
@@ -27,37 +27,37 @@ from serving.http.digits import ID
 from serving.http.headers import Pair, named
 from serving.recommender.champion import Champion, ChampionKeeper
 
-# What depends on nothing but the books and the model.
+# Responses that depend only on the books and the model.
 _KEPT = re.compile(rf"/books(?:/{ID}(?P<list>/recommendations)?)?|/categories", re.ASCII)
-# A crawl that finds nothing new moves `last_seen_at` and not the data version.
+# A crawl that finds nothing new changes `last_seen_at` but not the data version.
 RENEWED_AFTER_S = 60.0
 _LARGEST_SHARE = 1 / 64
 _SHARING = (b"cache-control", b"public, no-cache"), (b"cache-control", b"private, no-cache")
-# A 304 has no body, and clients would unpack what it says is packed.
+# A 304 has no body, and clients would try to decompress a body that its headers call compressed.
 _OF_BODIES = {b"content-length", b"content-type", b"content-encoding"}
-_OVERHEAD_BYTES = 1700  # of an entry, past its body: measured with 100,000 of them
+_OVERHEAD_BYTES = 1700  # per entry, beyond its body: measured with 100,000 entries
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer as the routes gave it, and the route; `headers` as strangers are told them, `own_headers` as those
-    who ask with a token are: what caches may keep of it is another matter for each."""
+    """One response of the routes, and its route. `headers` are for anonymous clients, `own_headers` for clients that
+    send a token: the two differ in what caches may keep."""
 
     headers: list[Pair]
     own_headers: list[Pair]
     body: bytes
     route: Any
-    query_bytes: int = 0  # of the question, which is kept with it, and may be longer than the answer
+    query_bytes: int = 0  # of the query string, which is part of the key and may be longer than the response
     made_at: float = field(default_factory=time.monotonic)
 
 
 class KeptAnswers:
-    """The answers used last, as many as `capacity_bytes` hold.
+    """The most recently used responses, up to `capacity_bytes`.
 
     Attributes:
-        hits, stale, misses: how often a question was answered from here; likewise while Postgres was away; and not.
-        composed: answers that were put together from bytes in memory: see composed.py, which counts them.
-        size_bytes: what all entries take, about.
+        hits, stale, misses: requests answered from memory; lists answered from it while Postgres was down; the rest.
+        composed: responses assembled from bytes in memory; composed.py counts them.
+        size_bytes: approximate size of all entries.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
@@ -71,7 +71,7 @@ class KeptAnswers:
         return answer
 
     def keep(self, key: Hashable, answer: Answer) -> None:
-        """Keep `answer`, unless it would push out too many others."""
+        """Keep `answer`, unless it would evict too many others."""
         size = _size(answer)
         if size > self._capacity_bytes * _LARGEST_SHARE:
             return
@@ -88,7 +88,7 @@ def _size(answer: Answer) -> int:
 
 
 class KeepAnswers:
-    """ASGI middleware; inside of what counts requests, for an answer from memory is counted too."""
+    """ASGI middleware, placed inside the one that counts requests, so that responses from memory are counted too."""
 
     def __init__(
         self, app: ASGIApp, kept: KeptAnswers, keeper: ChampionKeeper, watch: DataWatch, accounts: Accounts
@@ -99,7 +99,7 @@ class KeepAnswers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = _KEPT.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
-        # Who may not read is told so by the routes.
+        # Refusals are left to the routes.
         if asked is None or await refusal(scope["state"]["caller"], self._accounts, ["read"]) is not None:
             await self._app(scope, receive, send)
             return
@@ -124,7 +124,7 @@ class KeepAnswers:
         await send({"type": "http.response.body", "body": body})
 
     def _find(self, question: Hashable, is_list: bool) -> Answer | None:
-        """The answer of the data that there are now; of a list, while nobody can say what they are, the last."""
+        """The response for the current data; for a list, the last known one while the data version is uncertain."""
         answer = self._kept.find((question, self._watch.version))
         if answer is None:
             return None
@@ -137,7 +137,7 @@ class KeepAnswers:
         return answer
 
     def _state(self, champion: Champion | None) -> Hashable:
-        """Names the state of the model: the version, and how often the model behind it was another one since."""
+        """Names the state of the model: its version, and how often the model behind that version has been replaced."""
         before, state = self._seen
         if champion is None:
             return None
@@ -152,7 +152,7 @@ class KeepAnswers:
     async def _ask(
         self, question: Hashable, champion: Champion | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Let the routes answer, and keep the answer if one model stood behind all of it."""
+        """Let the routes respond, and keep the response if the champion did not change meanwhile."""
         status = 0
         headers: list[Pair] = []
         parts: list[bytes] = []
@@ -162,7 +162,7 @@ class KeepAnswers:
             nonlocal status, headers, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = list(message["headers"])  # those outside may add to the list itself
+                headers = list(message["headers"])  # a copy: outer middleware may append to the list
             elif status == 200 and message["type"] == "http.response.body":
                 parts.append(message.get("body", b""))
                 is_whole = not message.get("more_body", False)
@@ -179,7 +179,7 @@ class KeepAnswers:
 
 
 def _for_both(headers: list[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """The same for strangers, and for who has sent a token (see `sharing` of versions.py)."""
+    """The headers for anonymous clients, and for clients that send a token (see `sharing` in versions.py)."""
     at = next((at for at, pair in enumerate(headers) if pair in _SHARING), None)
     if at is None:
         return headers, headers
@@ -188,6 +188,6 @@ def _for_both(headers: list[Pair]) -> tuple[list[Pair], list[Pair]]:
 
 
 def _is_held(if_none_match: str, answer: Answer) -> bool:
-    """Whether who asks has that answer already."""
+    """Whether the client already has that response."""
     tag = named(answer.headers, b"etag") if if_none_match else ""
     return tag != "" and is_named(tag, if_none_match)

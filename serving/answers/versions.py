@@ -1,11 +1,11 @@
-"""Champion + snapshot -> the headers that name them, an ETag, and 304 for who has that answer already.
+"""Champion + snapshot -> the headers that name them, an ETag, and 304 if the client already has that response.
 
     await ... as snapshot:
-        fresh.check(snapshot, champion)     # raises NotModified before anything else is asked of the database
+        fresh.check(snapshot, champion)     # raises NotModified before any other query
 
-An answer about books follows from the request, the data version and the model: if these are the same, so is the answer
-(but for `last_seen_at`, which every crawl moves: the ETag is a weak one). Caches may keep it and must ask each time,
-which costs one short query here: a book that is gone or a model that was taken back is gone at once.
+The request, the data version and the model determine a response about books: if they are the same, so is the response
+(except `last_seen_at`, which every crawl changes: so the ETag is weak). Caches may store it but must revalidate it each
+time, which costs one short query here. So a delisted book or a model that was rolled back disappears at once.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ CONDITIONAL: dict[int | str, dict[str, Any]] = {
 }
 
 
-# Of answers that some are given packed.
+# `Vary` of responses that some clients get gzipped.
 VARIED = "Authorization, Accept-Encoding"
 
 
 class NotModified(Exception):
-    """The client has the answer already; `headers` go with the 304."""
+    """The client already has the response; `headers` go with the 304."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__("not modified")
@@ -39,18 +39,18 @@ class NotModified(Exception):
 
 
 class Freshness:
-    """Names what an answer is made of in its headers."""
+    """Sets the headers that name what a response is made from."""
 
     def __init__(self, request: Request, response: Response) -> None:
         self._request, self._response = request, response
 
     def check(self, snapshot: Snapshot | State, champion: Champion | None, *more: str, has_lists: bool = False) -> None:
-        """Set `Bookclub-Data-Version`, `Bookclub-Model` (`tfidf_model/1`) where there is a model, `ETag` and
-        `Cache-Control`; `more` is what else the answer follows from. One that `has_lists` follows from the books that
-        were ranked, too: the champion's lineup, which may be seconds behind.
+        """Set `Bookclub-Data-Version`, `Bookclub-Model` (`tfidf_model/1`) if there is a model, `ETag` and
+        `Cache-Control`. `more`: what else the response depends on. With `has_lists` it also depends on the books that
+        were ranked: the champion's lineup, which may be seconds behind.
 
         Raises:
-            NotModified: `If-None-Match` names this very answer.
+            NotModified: `If-None-Match` names this response.
         """
         state = snapshot.state if isinstance(snapshot, Snapshot) else snapshot
         query, is_personal = self._request.scope["query_string"], "authorization" in self._request.headers
@@ -60,11 +60,11 @@ class Freshness:
             raise NotModified(dict(self._response.headers))
 
     def check_whole(self, answer: BaseModel, lifetime: str = "no-cache") -> None:
-        """The same of an answer that follows from more than books and model: `ETag`, of all that it says, and
-        `Cache-Control`. It spares who has it the bytes alone.
+        """The same for a response that depends on more than books and model: set `ETag`, computed from its whole
+        content, and `Cache-Control`. A 304 then saves only the transfer of the body.
 
         Raises:
-            NotModified: likewise.
+            NotModified: `If-None-Match` names this response.
         """
         tag = weak_tag(answer.model_dump_json().encode())
         self._response.headers.update({"ETag": tag, **sharing("authorization" in self._request.headers, lifetime)})
@@ -73,14 +73,14 @@ class Freshness:
 
 
 def weak_tag(content: bytes) -> str:
-    """An ETag for what follows from `content`, or is it."""
+    """A weak ETag for `content`, or for a response that `content` determines."""
     return f'W/"{hashlib.sha256(content).hexdigest()[:24]}"'
 
 
 def fresh_headers(
     state: State, champion: Champion | None, query: bytes, *more: str, has_lists: bool, is_personal: bool
 ) -> dict[str, str]:
-    """What `Freshness.check` sets for the question `query`; `is_personal`: of somebody who has sent a token."""
+    """The headers that `Freshness.check` sets for the query string `query`; `is_personal`: the client sent a token."""
     if has_lists and champion is not None:
         more = (*more, champion.lineup.data_version or "")
     made_of = [state.stamp, *(champion.version.key if champion else ()), query.decode("latin-1"), *more]
@@ -92,8 +92,8 @@ def fresh_headers(
 
 
 def sharing(is_personal: bool, lifetime: str) -> dict[str, str]:
-    """The headers by which caches may keep an answer for `lifetime`: those of the client alone where it sent a token,
-    for others may have none. Where login is required, that is every answer."""
+    """The headers that let caches keep a response for `lifetime`: only the client's own cache if it sent a token,
+    because others may have none. Where login is required, that is every response."""
     return {"Cache-Control": f"{'private' if is_personal else 'public'}, {lifetime}", "Vary": "Authorization"}
 
 
@@ -125,15 +125,15 @@ TheFreshness = Annotated[Freshness, Depends(_freshness)]
 def name_versions(
     response: Response, champion: Champion | None, snapshot: Snapshot | State, has_lists: bool = False
 ) -> None:
-    """Set what `version_headers` says."""
+    """Set the headers of `version_headers`."""
     response.headers.update(version_headers(champion, snapshot.data_version, has_lists))
 
 
 def version_headers(champion: Champion | None, data_version: str, has_lists: bool) -> dict[str, str]:
-    """`Bookclub-Data-Version`, and `Bookclub-Model` (`tfidf_model/1`) where there is a model.
+    """`Bookclub-Data-Version`, and `Bookclub-Model` (`tfidf_model/1`) if there is a model.
 
-    An answer that `has_lists` rests on two states for some seconds after a load, and is named after the earlier: who
-    keeps answers by version must not keep this one for the later.
+    With `has_lists` the response depends on two states for some seconds after a load, and is named after the earlier
+    one: a client that caches by version must not keep it under the later one.
     """
     if champion is None:
         return {"Bookclub-Data-Version": data_version}

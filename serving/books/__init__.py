@@ -1,4 +1,4 @@
-"""The listed books in the memory and the files of a server: their JSON, and columns to filter and count by.
+"""The listed books in a server's memory and files: their JSON, and columns to filter and count by.
 
 book_bytes      each book's JSON
 book_files      the same for a large catalogue, in a file that all workers map

@@ -1,12 +1,12 @@
-"""Rows of the table -> each book's JSON as every answer writes it, kept as bytes for as long as its row is the same.
+"""Rows of the table -> each book's JSON as every response contains it, cached as bytes while its row stays the same.
 
     kept.keep(rows, epoch)                       rows: of core.stock.SELECT_VERSIONED
-    kept.of([7, 9], [831, 840], epoch)           [b'{"id":7,...', None]: of 9 that version is not at hand
+    kept.of([7, 9], [831, 840], epoch)           [b'{"id":7,...', None]: book 9 is not cached in that version
 
-Those of a large catalogue lie in `files`, of which there is one copy for all workers.
+The JSON of a large catalogue is in `files`, which all workers share.
 
-A row's version is the transaction that wrote it, which tells nothing in another database: `epoch` counts those that
-there may have been.
+A row's version is the transaction that wrote it, which means nothing in another database: `epoch` counts how often the
+database may have been replaced.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ import sqlalchemy as sa
 from serving.books.book_files import BookFiles
 from serving.schemas.books import Book
 
-_OVERHEAD_BYTES = 250  # of an entry, past its JSON
+_OVERHEAD_BYTES = 250  # per entry, beyond its JSON
 _NONE = (-1, -1, b"")
 
 
 class BookBytes:
-    """The books used last, as many as `capacity_bytes` hold, and all that are in `files`; for several threads."""
+    """The most recently used books, up to `capacity_bytes`, and all those in `files`; thread-safe."""
 
     def __init__(self, capacity_bytes: int, files: BookFiles | None = None) -> None:
         self._capacity_bytes, self.files = capacity_bytes, files
         self._books: OrderedDict[int, tuple[int, int, bytes]] = OrderedDict()
-        self._has_lost = False  # until then nobody need know which were used last
+        self._has_lost = False  # until something is evicted, the order of use does not matter
         self._lock = threading.Lock()
         self.size_bytes = 0
 
     def of(self, ids: Sequence[int], versions: Sequence[int], epoch: int) -> list[bytes | None]:
-        """The JSON of each book in that version of its row, None where it is not kept."""
+        """The JSON of each book in that version of its row; None if it is not cached."""
         if self._has_lost:
             for book_id in ids:
                 with contextlib.suppress(KeyError):

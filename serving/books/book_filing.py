@@ -1,4 +1,4 @@
-"""Listed books of the database -> the files that serving/books/book_files.py maps; only what they lack is read.
+"""Listed books of the database -> the files that serving/books/book_files.py maps; only missing books are read.
 
     { echo postgresql://...; cat; } | python -m serving.books.book_filing HOME/serving/books HOME/serving/stock
 
@@ -43,7 +43,7 @@ _LEFT_FREE_BYTES = 2**30
 
 
 def main() -> None:
-    """Exit status 1 if the books cannot be read or written; what was filed before is then as it was."""
+    """Exit status 1 if the books cannot be read or written; the files from before then stay unchanged."""
     logs.configure()
     folder, stock_folder = map(Path, sys.argv[1:3])
     database_url = sys.stdin.readline().strip()
@@ -66,11 +66,11 @@ def _end_with_stdin() -> None:
 
 
 def file_books(folder: Path, stock: Stock, connection: sa.Connection) -> int:
-    """File the books of `stock` that are not there in their version -> how many that were. What is filed is of use to
-    others, and to the next run if this one is ended, after each `_PART` of them.
+    """Write the books of `stock` whose version is not in the files -> how many there were. After each `_PART` of them
+    the files are complete for readers, and for the next run if this one is killed.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: the files cannot be written.
     """
     filed = _usable(folder, stock, connection)
     lacking = stock.ids if filed is None else filed.lacking(stock)
@@ -82,7 +82,7 @@ def file_books(folder: Path, stock: Stock, connection: sa.Connection) -> int:
 def _file(
     folder: Path, filed: Filed | None, lacking: NDArray[np.int64], stock: Stock, connection: sa.Connection
 ) -> Filed | None:
-    """File these books behind those that are `filed` -> all of them; None if there are none."""
+    """Append these books to those already `filed` -> all of them; None if there are none."""
     serial = 1 + (filed.note.serial if filed is not None else _last_serial(folder))
     books = filed.note.books if filed is not None else f"books-{serial}.ndjson"
     begins = filed.note.end if filed is not None else 0
@@ -101,24 +101,24 @@ def _file(
 
 
 def _usable(folder: Path, stock: Stock, connection: sa.Connection) -> Filed | None:
-    """What is filed, if it is of this database, and half of it or more is of use."""
+    """The existing files, if they belong to this database and at least half of their content is current."""
     try:
         note = Note.model_validate_json((folder / NOTE).read_bytes())
         if stock.mark is None or note.table != stock.mark.table or not stands(connection, note.state):
             return None
         filed = mapped(folder, note, epoch=0)
-    except (OSError, ValueError):  # not there, or damaged: all is filed anew
+    except (OSError, ValueError):  # missing or damaged: start new files
         return None
     return filed if note.end <= 2 * filed.used_bytes(stock) else None
 
 
 def _last_serial(folder: Path) -> int:
-    """The highest in any name, so that no file that a worker has mapped is written over."""
+    """The highest serial in any file name, so that no file is overwritten while a worker has it mapped."""
     return max((int(path.stem.split("-")[1]) for path in folder.glob("*-*.n*")), default=0)
 
 
 def _records(ids: NDArray[np.int64], connection: sa.Connection) -> Iterator[tuple[int, int, bytes]]:
-    """(id, version of its row, JSON) of each that is listed still, ascending by id."""
+    """(id, row version, JSON) of each book that is still listed, ascending by id."""
     for start in range(0, len(ids), _AT_ONCE):
         rows = connection.execute(SELECT_VERSIONED, {"ids": ids[start : start + _AT_ONCE].tolist()}).all()
         for row in sorted(rows, key=attrgetter("id")):
@@ -126,10 +126,10 @@ def _records(ids: NDArray[np.int64], connection: sa.Connection) -> Iterator[tupl
 
 
 def _append(path: Path, begins: int, records: Iterator[tuple[int, int, bytes]]) -> NDArray[np.int64]:
-    """Write the records behind the first `begins` bytes -> the columns of the index, (5, n), of these alone."""
+    """Write the records after the first `begins` bytes -> the columns of the index, (5, n), for these records only."""
     columns = tuple(array("q") for _ in range(5))
     with path.open("r+b" if begins else "wb") as file:
-        file.truncate(begins)  # behind it lies what a run that was ended has left
+        file.truncate(begins)  # removes what a killed run has left after it
         file.seek(begins)
         at = begins
         for number, (book_id, version, json) in enumerate(records):
@@ -143,7 +143,7 @@ def _append(path: Path, begins: int, records: Iterator[tuple[int, int, bytes]]) 
 
 
 def _merged(filed: Filed | None, written: NDArray[np.int64], stock: Stock) -> NDArray[np.int64]:
-    """The index of what was `written`, and of the listed books beside it."""
+    """The index of the books just `written` and of the other listed books."""
     if filed is None:
         return written
     before = np.array([filed.ids, filed.version, filed.start, filed.end, filed.checksum])
@@ -153,14 +153,14 @@ def _merged(filed: Filed | None, written: NDArray[np.int64], stock: Stock) -> ND
 
 
 def _publish(folder: Path, note: Note, index: NDArray[np.int64]) -> None:
-    """Put the files that `note` names in the place of those before."""
+    """Replace the previous files with those that `note` names."""
     np.save(folder / note.index, index, allow_pickle=False)
     fresh = folder / f".{NOTE}"
     fresh.write_text(note.model_dump_json())
     fresh.replace(folder / NOTE)
     for path in folder.glob("*-*.n*"):
         if path.name not in {note.index, note.books}:
-            path.unlink()  # who has mapped it keeps it for as long
+            path.unlink()  # processes that have mapped it keep it until they unmap it
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ _FACETS: tuple[Facet, ...] = get_args(Facet)
 
 
 async def facets_of(snapshot: Snapshot, filters: Filters, among: Sequence[int] | None = None) -> Facets:
-    """Counted once for each state of the books where all are asked about; `among` is another one with each question."""
+    """Counts over all books are cached for each state of the books. Those with `among` are not: each search differs."""
     rows: dict[Facet, Sequence[sa.Row[tuple[object, ...]]]] = {}
     for facet in _FACETS:
         counted = select_facet(filters, facet, among)

@@ -1,12 +1,13 @@
-"""The listed books of the database -> files that all workers map, read by one of them and only what is new.
+"""The listed books of the database -> files that all workers map; one worker reads, and only what is new.
 
     files = StockFiles(home / "serving" / "stock")
-    with files.turn():                                  # the workers, one after the other
+    with files.turn():                                  # one worker at a time
         ...                                             # a connection whose snapshot is taken now
-        stock = files.read(connection, state, before)   # its arrays lie in files: one copy for all
+        stock = files.read(connection, state, before)   # its arrays are in files: one copy for all workers
 
-Of a million books the columns take 54 MB, and to read all of them takes seconds; a start that finds files of yesterday
-reads what changed since. Where nothing can be written each worker keeps its own in memory, as of a small catalogue.
+For a million books the columns take 54 MB, and reading all of them takes seconds. A start that finds yesterday's files
+reads only what changed since. If the files cannot be written, each worker keeps its own columns in memory, as with a
+small catalogue.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _RENEWED_AFTER_S = 30.0
 
 
 class _Note(BaseModel):
-    """What lies in the folder beside the columns: of which state they are, and what they add up to."""
+    """The file beside the columns: which state they belong to, totals, and checksums."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -54,7 +55,7 @@ class _Note(BaseModel):
 
 
 class StockFiles:
-    """The columns of the newest state below `folder`; None: each process keeps its own. For one thread at a time."""
+    """The columns of the newest state in `folder`; None: each process keeps its own. For one thread at a time."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -62,7 +63,7 @@ class StockFiles:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """No other worker reads inside of this; if one hangs there it is not waited for, and nothing is written."""
+        """Inside this block no other worker reads. If another worker hangs in it, go on without waiting or writing."""
         with ExitStack() as held:
             self._is_our_turn = self._folder is not None and self._taken(self._folder, held)
             yield
@@ -87,10 +88,10 @@ class StockFiles:
         return False
 
     def read(self, connection: sa.Connection, state: State, before: Stock | None = None) -> Stock:
-        """The listed books as the connection's snapshot, which is of `state`, has them.
+        """The listed books in the connection's snapshot, which has the state `state`.
 
         Args:
-            before: what this process has read of the same database.
+            before: what this process last read from the same database.
         """
         known = before
         if self._folder is not None and self._is_our_turn and (found := _found(self._folder)) is not None:
@@ -110,16 +111,16 @@ class StockFiles:
 
 
 def newest_stock(folder: Path) -> Stock:
-    """The columns that lie below `folder`.
+    """The columns in `folder`.
 
     Raises:
-        OSError, ValueError: there are none, or they are not as they were written.
+        OSError, ValueError: they are missing or damaged.
     """
     return _mapped(folder / "now")[1]
 
 
 def _found(folder: Path) -> tuple[_Note, Stock, float] | None:
-    """What lies there, if it is whole, and how many seconds ago it was written."""
+    """The files, if they are intact, and their age in seconds."""
     try:
         age_s = time.time() - (folder / "now" / _NOTE).stat().st_mtime
         return *_mapped(folder / "now"), age_s
@@ -137,7 +138,7 @@ def _is_later(kept: Stock, before: Stock | None) -> bool:
 
 
 def _written(folder: Path, stock: Stock, state: State) -> Stock:
-    """`stock` from its files, once they lie in the place of those before."""
+    """Write `stock` in place of the previous files -> `stock`, mapped from its files."""
     assert stock.mark is not None and stock.whole is not None
     for leftover in folder.glob(".[no]*-*"):
         shutil.rmtree(leftover)
@@ -153,12 +154,12 @@ def _written(folder: Path, stock: Stock, state: State) -> Stock:
     if (folder / "now").exists():
         (folder / "now").rename(old)
     fresh.rename(folder / "now")
-    shutil.rmtree(old, ignore_errors=True)  # who has mapped it keeps it for as long
+    shutil.rmtree(old, ignore_errors=True)  # processes that have mapped it keep it until they unmap it
     return mapped
 
 
 def _mapped(folder: Path) -> tuple[_Note, Stock]:
-    """Raises OSError or ValueError if it is not as it was written."""
+    """Raises OSError or ValueError if the files are missing or damaged."""
     note = _Note.model_validate_json((folder / _NOTE).read_bytes())
     columns = {name: _column(folder / f"{name}.npy", checksum) for name, checksum in note.checksums.items()}
     if set(columns) != set(Stock._fields) - {"mark", "whole"} or len({len(array) for array in columns.values()}) != 1:
@@ -168,7 +169,7 @@ def _mapped(folder: Path) -> tuple[_Note, Stock]:
 
 
 def _column(path: Path, checksum: int) -> NDArray[Any]:
-    array = np.asarray(np.lib.format.open_memmap(path, mode="r"))  # a plain view: of a memmap each slice costs more
+    array = np.asarray(np.lib.format.open_memmap(path, mode="r"))  # a plain view: slices of a memmap cost more
     if array.ndim != 1 or zlib.crc32(array.data) != checksum:
         raise ValueError(f"{path} is not as it was written")
     return array

@@ -1,4 +1,4 @@
-"""How many, and which page: in memory where the books are there, else by Postgres.
+"""Counts and pages: computed in memory if the books are there, else by Postgres.
 
 counts          statistics, categories, facets and totals
 stock_counts    statistics, counted in memory

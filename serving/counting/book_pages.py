@@ -1,4 +1,4 @@
-"""Snapshot + filters and an order -> a page of books, where the next one begins, and how many there are on all.
+"""Snapshot + filters and an order -> a page of books, the cursor of the next one, and the total on all pages.
 
 page = await page_of(snapshot, stock, Filters(category="travel"), "price", after=None, limit=20)
 page.books, page.next, page.total
@@ -17,7 +17,7 @@ from serving.schemas.books import Book
 
 
 class Page(NamedTuple):
-    """`next`: the cursor of the page that follows; None if there is none."""
+    """`next`: the cursor of the next page; None if there is none."""
 
     books: list[Book]
     next: str | None
@@ -27,7 +27,7 @@ class Page(NamedTuple):
 async def page_of(
     snapshot: Snapshot, stock: Stock | None, filters: Filters, sort: Sort, after: Position | None, limit: int
 ) -> Page:
-    """`stock`: the books of that state, if they are in memory (counts.py)."""
+    """`stock`: the books of the snapshot's state, if they are in memory (counts.py)."""
     rows = await snapshot.rows(select_sorted(filters, sort, after, limit + 1))
     total = await counts.total(snapshot, stock, filters)
     books = [Book.model_validate(row) for row in rows[:limit]]

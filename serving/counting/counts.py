@@ -1,10 +1,11 @@
-"""Snapshot + the books in memory, if they are of its state -> counts and figures over all books; else Postgres counts.
+"""Snapshot + the books in memory, if they have its state -> counts and figures over all books; else Postgres counts.
 
     stock = stock_of(champion, snapshot.state)
     await total(snapshot, stock, filters); await facets(snapshot, stock, filters); await categories(snapshot, stock)
     await overview(snapshot, stock); await by_category(snapshot, stock)
 
-Both give the same, to the last digit; off the event loop, and but for totals once for each state of the books.
+Both give the same result, to the last digit. Counting runs off the event loop; results except in-memory totals and
+facets are cached for each state of the books.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _Counting = Callable[[Stock, Shelves, Sequence[sa.Row[Any]]], _T]
 
 
 def stock_of(champion: Champion | None, state: State) -> Stock | None:
-    """The books of just that state, if they are in memory."""
+    """The books of exactly that state, if they are in memory."""
     lineup = champion.lineup if champion is not None else None
     return lineup.stock if lineup is not None and lineup.state == state else None
 
@@ -46,7 +47,7 @@ def must_ask(champion: Champion | None) -> bool:
 
 
 async def total(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> int:
-    """How many books pass."""
+    """How many books pass the filters."""
     in_memory = await _in_memory(snapshot, filters)
     if stock is not None and in_memory is not None:
         return await asyncio.to_thread(total_of, stock, in_memory)
@@ -64,8 +65,8 @@ async def facets(snapshot: Snapshot, stock: Stock | None, filters: Filters) -> F
 
 
 async def _in_memory(snapshot: Snapshot, filters: Filters) -> Filters | None:
-    """The filters as the books in memory can be asked, which do not know their sources: without a source that is the
-    only one; None if there are others."""
+    """The filters without `source`, which the books in memory do not have, if it is the only source; None if there are
+    others, so that Postgres has to count."""
     if filters.source is None:
         return filters
     (ends,) = await snapshot.remembered("sources", select_source_range())
@@ -127,7 +128,7 @@ async def _counted(snapshot: Snapshot, stock: Stock | None, count: _Counting[_T]
         return None
     shelves = await asyncio.to_thread(stock_counts.shelves_of, stock)
     rows = await snapshot.rows(select_shelf_rows(shelves.ids))
-    if len(rows) < len(shelves.ids):  # a row was deleted, which no load does and the data version does not tell
+    if len(rows) < len(shelves.ids):  # a row was deleted, which no load does, so the data version does not show it
         return None
     return await asyncio.to_thread(_tidily, count, stock, shelves, rows)
 

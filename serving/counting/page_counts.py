@@ -2,7 +2,7 @@
 
     total_of(stock, filters); facets_in(stock, filters, categories)
 
-Of a million books Postgres counts for a second and a half; here it takes some hundredths, and gives the same.
+For a million books Postgres counts for a second and a half; this takes some hundredths, with the same result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def total_of(stock: Stock, filters: Filters) -> int:
 
 def facets_in(stock: Stock, filters: Filters, categories: Sequence[stats.CategoryCount]) -> Facets:
     """As select_facet of core/browse.py counts them. `categories`: the rows of select_categories."""
-    names = {row.category: row.category_name for row in reversed(categories)}  # of several the first, as there
+    names = {row.category: row.category_name for row in reversed(categories)}  # of several names the first, as there
     slugs = sorted(names, key=fingerprint)
     prints = np.array([fingerprint(slug) for slug in slugs], dtype=np.int64)
     of_category = _counts(prints.searchsorted(stock.category[passing(stock, filters._replace(category=None))]))
@@ -59,6 +59,6 @@ def facets_in(stock: Stock, filters: Filters, categories: Sequence[stats.Categor
 
 
 def _counts(values: NDArray[Any]) -> dict[int, int]:
-    """How often each small number is there, those that are."""
+    """How often each small number occurs; only numbers that occur."""
     found = np.bincount(values)
     return {at: int(found[at]) for at in np.flatnonzero(found).tolist()}

@@ -1,11 +1,11 @@
-"""The listed books in memory -> what /stats and /categories count, as core/stats.py has Postgres count it.
+"""The listed books in memory -> the counts of /stats and /categories, as Postgres would return them (core/stats.py).
 
-    shelves = shelves_of(stock)                 which books have source, category, its name and currency in common
-    rows = ...                                  of select_shelf_rows(shelves.ids): what it is that they have in common
+    shelves = shelves_of(stock)                 which books share source, category, its name and currency
+    rows = ...                                  of select_shelf_rows(shelves.ids): the values that they share
     summary(stock, shelves, rows), category_tallies(...), category_counts(...)
 
-Of a million books Postgres counts for seconds, this for tenths of one. It is for threads: numpy holds Python's lock for
-no more than some milliseconds at a time.
+For a million books Postgres counts for seconds, this for tenths of a second. It is meant for threads: NumPy holds the
+GIL for no more than a few milliseconds at a time.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _HALF = _PRICE_BITS // 2
 
 class Shelves(NamedTuple):
     """Attributes:
-    of: (n,) the place of the shelf that a book stands on.
-    ids: (m,) of one book of each shelf.
+    of: (n,) the place of each book's shelf.
+    ids: (m,) the id of one book of each shelf.
     """
 
     of: NDArray[np.int32]
@@ -64,7 +64,7 @@ def summary(stock: Stock, shelves: Shelves, rows: _Rows) -> Summary:
 
 
 def category_tallies(stock: Stock, shelves: Shelves, rows: _Rows) -> list[CategoryTally]:
-    """By name, of several names by the first; then by slug."""
+    """Sorted by name (the first, if a category has several), then by slug."""
     of = _by_row(shelves, rows)
     currency = commonest(_currencies(of, rows))
     names = {row.category: row.category_name for row in reversed(rows)}
@@ -88,7 +88,7 @@ def category_counts(stock: Stock, shelves: Shelves, rows: _Rows) -> list[Categor
 
 
 def _by_row(shelves: Shelves, rows: _Rows) -> NDArray[np.int32]:
-    """(n,) the row of the shelf that a book stands on."""
+    """(n,) the row in `rows` of each book's shelf."""
     at = {row.id: place for place, row in enumerate(rows)}
     by_row: NDArray[np.int32] = np.array([at[book_id] for book_id in shelves.ids], dtype=np.int32)[shelves.of]
     return by_row
@@ -102,12 +102,12 @@ def _currencies(of: NDArray[np.int32], rows: _Rows) -> list[tuple[str, int]]:
 
 
 def _is_in(currency: str, rows: _Rows) -> NDArray[np.bool_]:
-    """(m,)"""
+    """(m,) whether each row has that currency."""
     return np.array([row.currency == currency for row in rows], dtype=np.bool_)
 
 
 def _tallies(stock: Stock, groups: NDArray[np.int32], count: int, is_priced: NDArray[np.bool_]) -> list[Tally]:
-    """One of each of `count` groups of books; (n,) the group of a book, and whether its price counts."""
+    """One tally for each of `count` groups. `groups`: (n,) the group of each book; `is_priced`: whose price counts."""
     cells = len(STARS) + 1
     cell = groups * cells + stock.rating
     cents = np.rint(stock.price * 100).astype(np.int64)
@@ -135,7 +135,7 @@ def _tallies(stock: Stock, groups: NDArray[np.int32], count: int, is_priced: NDA
 
 
 def _ascending(groups: NDArray[np.int32], cents: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The prices of the first group, then those of the next; in place, for each copy is eight bytes a book."""
+    """The prices of the first group, then those of the next; in place, because a copy takes eight bytes per book."""
     keys = groups.astype(np.int64)
     keys <<= _PRICE_BITS
     keys |= cents
@@ -145,7 +145,7 @@ def _ascending(groups: NDArray[np.int32], cents: NDArray[np.int64]) -> NDArray[n
 
 
 def _of_prices(prices: NDArray[np.int64]) -> tuple[int, int | None, int | None, int, list[float] | None]:
-    """How many, lowest, highest, sum and quartiles of ascending prices."""
+    """Number, lowest, highest, sum and quartiles of ascending prices."""
     n = len(prices)
     if not n:
         return 0, None, None, 0, None
@@ -153,14 +153,14 @@ def _of_prices(prices: NDArray[np.int64]) -> tuple[int, int | None, int | None, 
 
 
 def _quantile(prices: NDArray[np.int64], share: float) -> float:
-    """As percentile_cont: between two prices by the distance. Quarters of whole numbers are exact in floats."""
+    """As percentile_cont: interpolates between two prices. Quarters of whole numbers are exact in floats."""
     before, rest = divmod(share * (len(prices) - 1), 1)
     low, high = (int(prices[at]) for at in (int(before), int(before) + (rest > 0)))
     return low + rest * (high - low)
 
 
 def _pairs(cell: NDArray[np.int32], cents: NDArray[np.int64], count: int) -> list[list[int]]:
-    """Tally.pairs of each group. The squares of prices are beyond 64 bits, those of their halves are not."""
+    """Tally.pairs of each group. Sums of squared prices exceed 64 bits; sums of the squares of their halves do not."""
     cells = len(STARS) + 1
 
     def of_stars(values: NDArray[np.int64]) -> list[list[int]]:
@@ -189,7 +189,7 @@ def _pairs(cell: NDArray[np.int32], cents: NDArray[np.int64], count: int) -> lis
 
 
 def _sums(groups: NDArray[np.int32], values: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """(count,) exact, which bincount with weights is not."""
+    """(count,) exact sums, unlike bincount with weights."""
     sums = np.zeros(count, dtype=np.int64)
     np.add.at(sums, groups, values)
     return sums

@@ -1,7 +1,7 @@
-"""Questions that take long -> a few of each sort at a time, so that those of a moment always find a connection.
+"""Slow requests -> a few of each kind at a time, so that fast ones always find a connection.
 
 searches = Bulkhead("searches", places=3, patience_s=4)
-async with searches.place(): ...            503 `busy` for who would wait longer than that
+async with searches.place(): ...            503 `busy` if none is free within `patience_s`
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _RETRY_AFTER_S = 2
 
 
 class Bulkhead:
-    """`places` for questions of one sort. Whoever waits for one holds nothing meanwhile.
+    """`places` for requests of one kind. A request that waits for a place holds no connection.
 
-    `patience_s`: how long one may wait for a place, and may take once it has one.
+    `patience_s`: how long a request may wait for a place, and how long it may take once it has one.
     """
 
     def __init__(self, what: str, places: int, patience_s: float) -> None:
@@ -28,7 +28,7 @@ class Bulkhead:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """One of the places.
+        """Hold one of the places.
 
         Raises:
             Problem: 503 `busy`, none was free in time.

@@ -1,10 +1,10 @@
-"""Statements of core.tables -> rows, each answer from one snapshot of Postgres.
+"""Statements of core.tables -> rows, those of each response from one snapshot of Postgres.
 
     async with catalogue.snapshot() as snapshot:
         rows = await snapshot.rows(select_listed(ids)); snapshot.data_version
-    async with catalogue.snapshot(catalogue.figures) as snapshot: ...        for what takes longer
+    async with catalogue.snapshot(catalogue.figures) as snapshot: ...        for slow queries
 
-A database that does not answer becomes DatabaseUnavailable within seconds, and is tried anew by the next request.
+A database that does not respond raises DatabaseUnavailable within seconds, and is tried again by the next request.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ POOL_SIZE = 10
 _MOST_REMEMBERED = 2000  # of counts and figures, a few kilobytes each at most
 
 PATIENCE_S = 30.0
-# Books. Of fewer a worker's own columns take less than a megabyte, a lineup is read in a moment, and any list is found
-# in less time than another thread takes to begin.
+# Books. With fewer, a worker's own columns take less than a megabyte, a lineup is read in a moment, and any list is
+# found in less time than it takes to start work in another thread.
 LARGE_FROM = 20_000
 _Rows = Sequence[sa.Row[Any]]
 _T = TypeVar("_T")
 
 
 class State(NamedTuple):
-    """Which state of the tables: `stamp` tells it, too, from one of another database that was in this one's place."""
+    """A state of the tables. `stamp` also distinguishes it from states of a database that was here before."""
 
     data_version: str
     stamp: str
@@ -49,7 +49,7 @@ def state_of(row: sa.Row[Any] | None) -> State:
 
 
 class _Memory:
-    """What was counted, by state and key, and a lock for each that is being counted."""
+    """Cached counts by state and key, and a lock for each count that is running."""
 
     def __init__(self) -> None:
         self.counts: OrderedDict[Hashable, Any] = OrderedDict()
@@ -73,8 +73,8 @@ class Snapshot:
         return await self.once(key, lambda: self.rows(statement))
 
     async def once(self, key: Hashable, count: Callable[[], Awaitable[_T]]) -> _T:
-        """What `count` gives, which is asked once for each state of the tables. `key` stands for it; only what a change
-        of the data version tells may be asked in this way. Who asks for what another is counting waits for that."""
+        """The result of `count`, which is called once for each state of the tables and cached under `key`. Only for
+        results that change only with the data version. Concurrent calls with the same key wait for the first."""
         name = self.state.stamp, key
         turn = self._memory.turns.setdefault(name, asyncio.Lock())
         try:
@@ -95,12 +95,12 @@ class Snapshot:
 
 
 class Catalogue:
-    """The pool of connections to the books; connects when first asked.
+    """The pool of connections to the books; connects on first use.
 
     Attributes:
         watch: knows the newest version read.
-        searches, facets, figures: for questions of these sorts. Together they have fewer places than the pool has
-            connections: three are always left for questions that take a moment, and for /ready.
+        searches, facets, figures: bulkheads for slow requests of these kinds. Together they have fewer places than the
+            pool has connections: three are always left for fast requests and for /ready.
     """
 
     def __init__(self, database_url: str, watch: DataWatch) -> None:
@@ -113,7 +113,7 @@ class Catalogue:
 
     @asynccontextmanager
     async def snapshot(self, bulkhead: Bulkhead | None = None) -> AsyncIterator[Snapshot]:
-        """Read within one state of the tables; `bulkhead`: one of the above, for what takes longer than a moment.
+        """Read within one state of the tables; `bulkhead`: one of the above, for slow queries.
 
         Raises:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
@@ -129,7 +129,7 @@ class Catalogue:
             yield Snapshot(connection, state, self._memory, 0.75 * within_s)
 
     async def rows(self, statement: sa.Select[Any], parameters: Mapping[str, Any]) -> _Rows:
-        """The rows of one statement, whichever state of the tables they are of.
+        """The rows of one statement, from whatever state the tables have now.
 
         Raises:
             DatabaseUnavailable: see `snapshot`.

@@ -1,15 +1,15 @@
-"""Postgres -> the data version, known in memory and no more than STALE_S behind, or known not to be.
+"""Postgres -> the data version in memory, at most STALE_S old, or marked as not current.
 
     watch = DataWatch(database_url); watch.start(); watch.version, watch.is_current; watch.stop()
-    watch.is_large = True                         of 20,000 books and more: then it may be HELD_IF_LARGE_S behind
+    watch.is_large = True                         from 20,000 books on: then it may be HELD_IF_LARGE_S behind
 
-A newer version that it hears of is not at once the one to answer with: until the lineup is of that one, each list would
-take a way to Postgres that costs ten times as much. It is as soon as somebody `saw` it, and after HELD_S at the latest;
-of a large catalogue, whose lineup takes seconds to read, after HELD_IF_LARGE_S.
+When a newer version appears, responses do not switch to it at once: until there is a lineup of that version, each list
+would need Postgres, which costs ten times as much. They switch as soon as a request `saw` it, and after HELD_S at the
+latest; with a large catalogue, whose lineup takes seconds to read, after HELD_IF_LARGE_S.
 
-Asked again and again rather than told by LISTEN: a connection that was dropped in silence tells nothing, and looks like
-one on which nothing happens. In a thread of its own: on a crowded event loop the question would wait behind the answers
-that could have come from memory, had it been asked.
+The watch polls instead of using LISTEN: a connection that was silently dropped looks like one on which nothing happens.
+It runs in its own thread: on a busy event loop the query would wait behind the very requests that could have been
+answered from memory once the version was confirmed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ PAUSE_S = 0.2
 STALE_S = 1.0
 SILENT_S = 1.5
 TRIED_EVERY_S = 1.0
-HELD_S = STALE_S - 2 * PAUSE_S  # the next look comes a pause later, and may have to wait
-HELD_IF_LARGE_S = 20.0  # while books change all the time there is a lineup every ten (champion.py)
+HELD_S = STALE_S - 2 * PAUSE_S  # the next poll comes a pause later, and may be delayed
+HELD_IF_LARGE_S = 20.0  # while books change all the time, there is a new lineup every ten seconds (champion.py)
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _DATA_VERSION = str(select_data_version().compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
@@ -40,9 +40,9 @@ _DATA_VERSION = str(select_data_version().compile(dialect=_DIALECT, compile_kwar
 
 class DataWatch:
     """Attributes:
-    version: the data version to answer with; None before the first.
-    newest: the newest that this process has heard of.
-    outages: how often Postgres came back: another database, restored, may stand there since, with the same versions.
+    version: the data version to answer with; None before the first poll.
+    newest: the newest version that this process has seen.
+    outages: how often Postgres came back. After each time it may be a restored database that reuses version numbers.
     is_large: whether there are so many books that a lineup takes seconds to read.
     """
 
@@ -64,20 +64,21 @@ class DataWatch:
 
     @property
     def is_current(self) -> bool:
-        """Whether Postgres named `version` within the last STALE_S seconds, or a newer one that is held back."""
+        """Whether Postgres confirmed `version`, or a newer one that is held back, within the last STALE_S seconds."""
         return time.monotonic() < self._current_until
 
     def heard(self) -> None:
-        """Postgres answered somebody."""
+        """Postgres answered a request's query."""
         self._heard_at = time.monotonic()
 
     def tried(self) -> None:
-        """Postgres did not answer somebody."""
+        """Postgres did not answer a request's query."""
         self._tried_at = time.monotonic()
 
     def is_to_be_spared(self) -> bool:
-        """Whether Postgres answers nobody: what is asked since SILENT_S seconds has no answer. Who would wait for it as
-        well is better told at once; but for one in TRIED_EVERY_S seconds, for it may be our own connection that hangs.
+        """Whether Postgres answers nothing: our poll, and all requests, have had no reply for SILENT_S seconds. It is
+        better to fail at once than to wait, too. One request every TRIED_EVERY_S seconds still tries, because it may be
+        only our own connection that hangs.
         """
         asked_at, now = self._asked_at, time.monotonic()
         if asked_at is None or now - max(asked_at, self._heard_at) < SILENT_S:
@@ -88,8 +89,8 @@ class DataWatch:
         return False
 
     def saw(self, version: str, asked_at: float | None = None) -> None:
-        """An answer was read from that version: nobody who has seen it may be given an older one afterwards. But of a
-        catalogue that takes long to read: one search would send all lists the way over Postgres for seconds.
+        """A response was read from that version, so no client may get an older one afterwards. Exception: with a large
+        catalogue, one search would then make all lists use Postgres for seconds, so the version is held back.
 
         `asked_at`: when it was the newest, in `time.monotonic()` seconds, if there is a lineup of it.
         """
@@ -103,7 +104,7 @@ class DataWatch:
                     self._confirm(max(self._confirmed_at, asked_at))
 
     def start(self) -> None:
-        """Look again and again until `stop`."""
+        """Poll until `stop`."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -116,14 +117,14 @@ class DataWatch:
                 self._watch()
             except psycopg.Error as error:
                 if not isinstance(error, psycopg.errors.ConnectionTimeout):
-                    self._asked_at = None  # it says no: whoever asks is told so as soon
+                    self._asked_at = None  # it refuses at once, and so it will for requests
                 if not self._is_away:
                     log.warning("The data version is not known: %s", str(error).strip() or type(error).__name__)
                 self._is_away = True
                 self._ended.wait(PAUSE_S)
 
     def _watch(self) -> None:
-        """Ask over one connection until it fails or all ends."""
+        """Poll over one connection until it fails or the watch stops."""
         options = f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c default_transaction_read_only=on"
         with psycopg.connect(
             self._address,
@@ -143,7 +144,7 @@ class DataWatch:
 
     def _found(self, version: str, before: str | None, asked_at: float) -> None:
         with self._lock:
-            # Lower only where nothing newer was seen meanwhile: then it is another database.
+            # Accept a lower version only if nothing newer was seen meanwhile: then it is another database.
             if self.newest is None or self.newest == before or int(version) > int(self.newest):
                 self.newest = version
             is_later = self.version is not None and int(self.newest) > int(self.version)

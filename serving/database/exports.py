@@ -1,10 +1,10 @@
-"""All books of one snapshot -> an answer that is sent while it is read, in flat memory.
+"""All books of one snapshot -> a response that is streamed while it is read, with constant memory.
 
     export = await exports.open(user_id, "csv", with_delisted=False, after=0); return export.response(headers)
 
-Each holds a connection and its snapshot for as long as the client reads. So there are only a few at a time, one per
-account, and each has a time limit. A very slow client is cut off, and a slow one gives way to one that waits; `after`
-resumes.
+Each export holds a connection and its snapshot for as long as the client reads. So only a few run at a time, one per
+account, each with a time limit. A very slow client is cut off, and a slow one gives way to one that waits; `after`
+resumes an export.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ MEDIA_TYPES: dict[Format, str] = {
     "parquet": "application/vnd.apache.parquet",
 }
 _AWAY = "The books cannot be read: the database does not respond."
-AT_ONCE = 3  # of each worker
+AT_ONCE = 3  # per worker
 LASTS_S = 900.0
-# What a slow telephone takes; whoever takes less in that time only keeps the others waiting.
+# The rate of a slow phone; a client that reads less in that time only keeps the others waiting.
 LEAST_BYTES, LEAST_WITHIN_S = 2**20, 60.0
-_PATIENCE_S, _LOOKED_EVERY_S = 2.0, 0.1  # until it is seen that the client of the one before is gone
+_PATIENCE_S, _LOOKED_EVERY_S = 2.0, 0.1  # time to notice that the client of the previous export is gone
 
 
 class Exports:
@@ -60,12 +60,12 @@ class Exports:
         self._places, self._watch, self._turns = Places(AT_ONCE), watch, turns
 
     async def open(self, user_id: int, format: Format, with_delisted: bool, after: int) -> Export:
-        """An export whose snapshot is taken; close it, or answer with its response.
+        """An export whose snapshot is taken; close it, or return its response.
 
         Raises:
-            Problem: 429 if the account has one under way, 501 if the server lacks what the format needs, 503 if too
-                many are under way.
-            DatabaseUnavailable: Postgres does not answer.
+            Problem: 429 if the account already has one running, 501 if the format's library is not installed, 503 if
+                too many are running.
+            DatabaseUnavailable: Postgres does not respond.
         """
         if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
             raise problems.Problem("format-absent")
@@ -108,25 +108,25 @@ def _begin(held: ExitStack, place: Place, url: str, format: Format, with_deliste
 
 
 class Export:
-    """One export under way.
+    """A running export.
 
     Attributes:
-        state: which state of the books it is of.
+        state: the state of the books that it exports.
     """
 
     def __init__(
         self, held: ExitStack, place: Place, state: State, format: Format, chunks: Generator[bytes, None, None]
     ) -> None:
         self._held, self._place, self.state, self.format, self._chunks = held, place, state, format, chunks
-        self._reading = threading.Lock()  # a task that is out of time leaves its thread behind in the midst of a chunk
+        self._reading = threading.Lock()  # when a task times out, its thread may still be reading a chunk
 
     async def close(self) -> None:
-        """Give back snapshot and connection; once is enough."""
-        with anyio.CancelScope(shield=True):  # the client may be gone, and this be part of ending for that
+        """Release snapshot and connection; repeated calls do nothing."""
+        with anyio.CancelScope(shield=True):  # this may run during cancellation, because the client is gone
             await run_sync(self._give_back)
 
     def response(self, headers: Mapping[str, str]) -> StreamingResponse:
-        """The answer, which closes the export however it ends."""
+        """The response, which closes the export however it ends."""
         name = f'attachment; filename="books-{self.state.data_version}.{self.format}"'
         told = {**headers, "Content-Disposition": name}
         return _Closing(self._place, self._read(), headers=told, media_type=MEDIA_TYPES[self.format])
@@ -148,17 +148,18 @@ class Export:
 
 
 class _Closing(StreamingResponse):
-    """Starlette leaves the generator of a client that is gone to the garbage collector: the snapshot would stay."""
+    """Closes its generator. Starlette leaves it to the garbage collector if the client disconnects: the snapshot would
+    stay open."""
 
     def __init__(self, place: Place, body: AsyncGenerator[bytes, None], **more: Any) -> None:
         super().__init__(body, **more)
         self._place = place
 
     async def stream_response(self, send: Send) -> None:
-        """Send it all.
+        """Send the whole body.
 
         Raises:
-            CutShort: it took too long, or is to make room.
+            CutShort: it took too long, or has to make room.
         """
         place, body, loop = self._place, self.body_iterator, asyncio.get_running_loop()
         assert isinstance(body, AsyncGenerator)

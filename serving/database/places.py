@@ -1,10 +1,10 @@
-"""Exports under way on one worker -> who may begin one, and who gives way to somebody who waits.
+"""Running exports of one worker -> which account may start another, and which export gives way to one that waits.
 
     places = Places(3); place = places.take(account, held)         None: there is none for this account now
-    place.took(65536); place.is_to_leave; places.make_room()       the slowest is asked to leave
+    place.took(65536); place.is_to_leave; places.make_room()       asks the slowest to leave
 
-As long as nobody waits, a place is had for as long as the export lasts. The last one that is free is not for those who
-had a place lately: however many of them come again at once, somebody else comes in.
+While nobody waits, an export keeps its place until it ends. The last free place is not given to accounts that had one
+lately: however many of them return at once, another account gets in.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 LATELY_S = 900.0
-# What everybody has, and what whoever is to stay longer takes: in that, a million books are done in a quarter of an
-# hour. Bytes before they are packed.
+# Every export may run for UNDISTURBED_S; to stay longer, its client must read this fast, at which a million books take
+# a quarter of an hour. Bytes before compression.
 UNDISTURBED_S, FAIR_BYTES_PER_S = 60.0, 2 * 2**20
 
 
 @dataclass(eq=False)
 class Place:
-    """Of one export.
+    """The place of one export.
 
     Attributes:
-        on_leave: called when it is to give way; whoever reads it is cut short then.
-        is_to_leave: that was said.
+        on_leave: called when the export has to give way; its response is then cut short.
+        is_to_leave: whether it was asked to.
     """
 
     account: int
@@ -37,18 +37,18 @@ class Place:
     on_leave: Callable[[], None] = field(default=lambda: None)
 
     def took(self, count: int) -> None:
-        """So many bytes more were taken."""
+        """Count the bytes that the client has taken."""
         self.taken += count
 
     @property
     def is_slow(self) -> bool:
-        """Whether it has had its time, and takes less than is fair."""
+        """Whether it has had its undisturbed time, and its client reads more slowly than is fair."""
         lasted_s = time.monotonic() - self.began_at
         return lasted_s > UNDISTURBED_S and self.taken < lasted_s * FAIR_BYTES_PER_S
 
 
 class Places:
-    """`count` places. They are taken on the event loop, and given back from threads."""
+    """`count` places. They are taken on the event loop, and returned from threads."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -57,7 +57,7 @@ class Places:
         self._had_until: dict[int, float] = {}
 
     def take(self, account: int, held: ExitStack) -> Place | None:
-        """A place until `held` is closed; None where there is none for this account."""
+        """A place until `held` is closed; None if there is none for this account."""
         now = time.monotonic()
         with self._lock:
             self._had_until = {who: until for who, until in self._had_until.items() if now - until < LATELY_S}
@@ -70,7 +70,7 @@ class Places:
         return place
 
     def make_room(self) -> None:
-        """Ask the slowest of those who have had their time and take too little to leave, if one is not going yet."""
+        """Ask the slowest of the slow exports to leave, unless one has already been asked."""
         with self._lock:
             taken = [*self._taken]
         slow = [place for place in taken if place.is_slow]
@@ -83,5 +83,5 @@ class Places:
     def _give_back(self, place: Place) -> None:
         with self._lock:
             self._taken.remove(place)
-            if place.taken:  # else nothing had changed since the last time, and it was asked no more than that
+            if place.taken:  # else it was only a check whether anything had changed since the last export
                 self._had_until[place.account] = time.monotonic()

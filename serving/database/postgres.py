@@ -1,11 +1,11 @@
-"""Address -> an engine for serving, and connections of it that answer within seconds or say DatabaseUnavailable.
+"""Database URL -> an engine for serving, and connections that respond within seconds or raise DatabaseUnavailable.
 
     engine = open_engine(url, 10, isolation_level="REPEATABLE READ", is_read_only=True)
     async with connected(engine, watch, "The books") as connection: ...
 
-An address names its driver, as core/database.database_urls has it; create_app sees to that.
+A URL names its driver, as from core/database.database_urls; create_app sees to that.
 
-Connects when first asked; after a failure the next request tries anew, unless the watch knows that nobody is answered.
+Connects on first use; after a failure the next request tries again, unless the watch knows that Postgres is silent.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ KEEPALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-_LOOKED_EVERY_S = 0.1  # as psycopg has it
+_LOOKED_EVERY_S = 0.1  # psycopg's default
 _LATER = "Try again in a few seconds."
 _SILENT = "the database does not respond as expected."
 
 
 class _Connection(psycopg.AsyncConnection[Any]):
-    """Who gives up on a statement closes the connection. psycopg asks the server to cancel it, and waits ten seconds
-    for that, which a server that hangs does not do either; one that does not ends it after STATEMENT_TIMEOUT_S."""
+    """Closes the connection when a statement is cancelled. psycopg would ask the server to cancel it and wait ten
+    seconds, but a server that hangs does not do that; one that does not hang ends it after STATEMENT_TIMEOUT_S."""
 
     async def wait(self, gen: Any, interval: float = _LOOKED_EVERY_S, timeout: float | None = None) -> Any:
         try:
@@ -71,7 +71,7 @@ def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read
 
 
 def open_sync_engine(database_url: str, *, is_read_only: bool, timeout_s: int, **pool: Any) -> sa.Engine:
-    """For threads; `timeout_s`: how long a statement may take, 0 as long as it takes."""
+    """An engine for threads; `timeout_s`: how long a statement may take; 0: no limit."""
     return sa.create_engine(database_url, connect_args=_connect_args(is_read_only, timeout_s), **pool)
 
 
@@ -85,7 +85,7 @@ def _connect_args(is_read_only: bool, timeout_s: int) -> dict[str, Any]:
 
 
 def be_patient(for_s: float) -> sa.Select[tuple[str]]:
-    """What lets each statement of a transaction take so long."""
+    """A statement that lets each statement of the transaction take up to `for_s` seconds."""
     return sa.select(sa.func.set_config("statement_timeout", f"{for_s:.0f}s", True))
 
 
@@ -93,8 +93,8 @@ def be_patient(for_s: float) -> sa.Select[tuple[str]]:
 async def connected(
     engine: AsyncEngine, watch: DataWatch, what: str, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> AsyncIterator[AsyncConnection]:
-    """A connection for one answer; commit what is to stay. `what` names for people what it is for: "The books". While
-    the watch knows that Postgres is silent there is none, at once.
+    """A connection for one response; commit what should stay. `what` names its purpose for people: "The books". While
+    the watch knows that Postgres is silent, this fails at once.
 
     Raises:
         DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
@@ -105,25 +105,25 @@ async def connected(
         # A server that hangs (a frozen disk, a lost host) answers neither ping nor query; only a clock notices.
         started = asyncio.get_running_loop().time()
         async with asyncio.timeout(ANSWER_TIMEOUT_S) as limit, engine.connect() as connection:
-            limit.reschedule(started + timeout_s)  # that it answers at all needs no patience
+            limit.reschedule(started + timeout_s)  # the longer limit is for queries, not for connecting
             yield connection
         watch.heard()
     except sa.exc.ProgrammingError as error:
         if isinstance(error.orig, UndefinedTable):
             raise _unavailable(what, error, "It has no tables yet: run `bookclub build`.") from error
         raise
-    except sa.exc.TimeoutError as error:  # says nothing of Postgres: others hold all connections
+    except sa.exc.TimeoutError as error:  # no fault of Postgres: other requests hold all connections
         raise _unavailable(what, error, _LATER, "too many requests at once.") from error
     except (sa.exc.OperationalError, sa.exc.InterfaceError, TimeoutError) as error:
         if getattr(getattr(error, "orig", None), "sqlstate", None) is not None:
-            watch.heard()  # an error that Postgres tells
+            watch.heard()  # the error came from Postgres, so it responds
         else:
-            watch.tried()  # what else the same request asks is not to wait as long once more
+            watch.tried()  # further queries of the same request should not wait as long again
         raise _unavailable(what, error, _LATER) from error
 
 
 def _unavailable(what: str, error: Exception, advice: str, why: str = _SILENT) -> DatabaseUnavailable:
-    """What may be told to anyone; the cause may name hosts and roles, and goes to the log alone."""
+    """An error that may be shown to anyone; the cause may name hosts and roles, and goes only to the log."""
     cause = str(getattr(error, "orig", error)).strip() or type(error).__name__
     log.warning("%s cannot be read: %s %s", what, why, cause)
     return DatabaseUnavailable(_told(what, advice, why))

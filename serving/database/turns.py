@@ -1,9 +1,9 @@
-"""An account -> its turn at what it may do once at a time, whichever worker it asks.
+"""An account -> its turn at something it may do only once at a time, across all workers.
 
     turns = Turns(home / "serving" / "exports")
-    with ExitStack() as held: turns.take(7, held) -> True, and False for who comes before that is closed
+    with ExitStack() as held: turns.take(7, held) -> True; until `held` is closed, False for the same account
 
-A lock on one byte of an empty file for each account: one that ended, and one that was killed, holds nothing.
+Each account has a lock on one byte of an empty file. A process that ends or is killed releases its locks.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _PLACES = 2**62
 
 
 class Turns:
-    """The turns that are kept in `path`, which is made when first needed."""
+    """Turns as locks on the file `path`, which is created on first use."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: BinaryIO | None = None
-        self._taken: set[int] = set()  # a process's own locks never stand in its way
+        self._taken: set[int] = set()  # POSIX locks do not conflict within one process
 
     def take(self, account: int, held: ExitStack) -> bool:
-        """Whether it is the turn of `account`, which then lasts until `held` is closed."""
+        """Take the turn of `account` until `held` is closed; return False if it is taken."""
         if account in self._taken:
             return False
         if self._file is None:
@@ -33,7 +33,7 @@ class Turns:
             self._file = self._path.open("a+b")
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, account % _PLACES)
-        except (BlockingIOError, PermissionError):  # POSIX lets a system say either
+        except (BlockingIOError, PermissionError):  # POSIX allows either
             return False
         self._taken.add(account)
         held.callback(self._give_back, account)

@@ -1,7 +1,7 @@
-"""The champion and what it answers: similar books, search, segments.
+"""The champion and what it serves: similar books, search, segments.
 
 champion        the champion, kept current in the background
-rehearsal       a new model, tried before it is used
+rehearsal       tests a new model before it is used
 lineup          model + books -> what may be recommended now
 neighbours      lists of similar books with score and reasons
 near_bytes      scores and reasons, as JSON
@@ -9,5 +9,5 @@ passing         which books pass the filters
 masks           filters -> cached masks of books
 finder          search
 segments        segments and their books
-served          notes each model that answers, for feedback
+served          records each model in use, for feedback
 """

@@ -1,11 +1,11 @@
-"""Registry -> the champion in memory, kept current in the background; a bad or absent one never replaces a good one.
+"""Registry -> the champion in memory, kept current in the background; a bad or missing one never replaces a good one.
 
     keeper = ChampionKeeper(registry, "tfidf_model", folder, poll_s=2, lineups=lineups)
     keeper.recall(); keeper.look(); keeper.champion().model.recommend(1, 10)
 
-`run` recalls the local copy first, so that a start needs no registry, and then looks again and again on the side, at
-the registry for models, and at the books for what came, changed or left since: each in its own time, for a registry
-that hangs must not hold up a new book.
+`run` first loads the local copy, so that a start needs no registry. Then it polls in the background: the registry for
+models, and the books for what was added, changed or delisted. These are two separate loops, because a registry that
+hangs must not hold up a new book.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ from serving.recommender.served import Served
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 60.0
-_BEHIND_S = 0.02  # how often it is looked at in memory whether the books have changed
-_PAUSES = 19  # so many times as long as a slice of work on the side took is left to the answers after it
-_AHEAD_PAUSES, _AHEAD_S = 2, 2.0  # likewise while a new model waits; and how long it waits for that at most
-LONGEST_BOOKS_PAUSE_S = 10.0  # what is held back meanwhile is to have a lineup within HELD_IF_LARGE_S
+_BEHIND_S = 0.02  # interval of the in-memory check whether the books have changed
+_PAUSES = 19  # after a slice of background work, requests get this many times its duration
+_AHEAD_PAUSES, _AHEAD_S = 2, 2.0  # the same while a new model waits; and the longest that it waits
+LONGEST_BOOKS_PAUSE_S = 10.0  # a version that is held back must get a lineup within HELD_IF_LARGE_S
 LAST = "champion.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """A model and what is known of it, in one object: who holds it never has half of one and half of another.
+    """A model and its metadata in one object, so that a request never mixes two models.
 
-    `is_confirmed`: the registry has named it since this process began; before, it is the copy of an earlier one.
+    `is_confirmed`: the registry has named it since this process started; until then it is the local copy of an earlier
+    process.
     """
 
     lineup: Lineup
@@ -57,13 +58,13 @@ class Champion:
 
     @property
     def model(self) -> Tfidf:
-        """As it was learned."""
+        """The model as it was trained, without books added since."""
         return self.lineup.grown.base
 
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """What `champion.json` says beside the downloads: which of them was in use last, for a start without a registry."""
+    """The content of `champion.json`, beside the downloads: which one was in use last, for a start without registry."""
 
     folder: str
     version: ModelVersion
@@ -75,7 +76,7 @@ _last = TypeAdapter(Last)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A version that could not be used. It is tried again, more and more rarely: each try may be a large download."""
+    """A version that could not be used. It is retried with growing pauses, because each try may be a large download."""
 
     version: ModelVersion
     reason: str
@@ -84,13 +85,13 @@ class Refusal:
 
 
 class ChampionKeeper:
-    """Asks for the champion every `poll_s` seconds and swaps it in once it is whole, loaded and has answered.
+    """Asks the registry for the champion every `poll_s` seconds and swaps it in once it is complete, loaded and tested.
 
     Attributes:
         fault: why the last look did not end with the registry's champion in use; None if it did.
         asked_at: when that was, in `time.monotonic()` seconds.
-        swaps: how many champions were taken up since the start.
-        books_fault: why the last look at the books failed; None if it did not.
+        swaps: number of champions put in use since the start.
+        books_fault: why the last look at the books failed; None if it succeeded.
     """
 
     def __init__(
@@ -102,12 +103,12 @@ class ChampionKeeper:
         lineups: Lineups,
         served: Served | None = None,
     ) -> None:
-        """Without `served` nobody is told of a version that answers."""
+        """Without `served`, the versions in use are not recorded."""
         self._registry, self._name, self._folder, self._poll_s = registry, name, folder, poll_s
         self._lineups, self._served = lineups, served
         self._prepared: Lineup | None = None
         self._has_ended = False
-        self._swap = threading.Lock()  # two loops take up models and books
+        self._swap = threading.Lock()  # two loops replace the champion: one for models, one for books
         self._reading = threading.Lock()
         self.books_fault: str | None = None
         self._champion: Champion | None = None
@@ -118,14 +119,14 @@ class ChampionKeeper:
 
     @property
     def current(self) -> Champion | None:
-        """The champion in use. Hold on to it for the whole of an answer: the next look may bring another."""
+        """The champion in use. Keep one reference for the whole response: the next look may replace it."""
         return self._champion
 
     def champion(self) -> Champion:
         """The champion in use.
 
         Raises:
-            NoChampion: there is none yet. Anybody is told so: why, which may name hosts and paths, is for `fault`.
+            NoChampion: there is none yet. The message is public; the cause may name hosts and paths, and is in `fault`.
         """
         if self._champion is None:
             raise NoChampion(
@@ -135,14 +136,14 @@ class ChampionKeeper:
         return self._champion
 
     async def run(self) -> None:
-        """Recall, then look again and again, off the event loop, until cancelled."""
+        """Load the local copy, then look repeatedly, off the event loop, until cancelled."""
         try:
             await asyncio.to_thread(self.recall)
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self._look_for_ever())
                 loops.create_task(self._look_at_books_for_ever())
         finally:
-            self._has_ended = True  # a thread knows nothing of a task that is cancelled
+            self._has_ended = True  # a thread does not notice that its task was cancelled
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -157,7 +158,7 @@ class ChampionKeeper:
             await asyncio.to_thread(self.look_at_books)
             took_s = time.monotonic() - started
             await asyncio.to_thread(self.prepare)
-            # While a large catalogue is loaded its state changes all the time: most of ours is for the answers.
+            # While a large catalogue is being loaded, its state changes all the time: leave most time to requests.
             again_at = started + took_s + min(5 * took_s, LONGEST_BOOKS_PAUSE_S)
             await asyncio.sleep(max(_BEHIND_S, again_at - time.monotonic()))
             while time.monotonic() - started < self._poll_s and not self._is_behind():
@@ -168,9 +169,9 @@ class ChampionKeeper:
         return champion is not None and self._lineups.is_behind(champion.lineup)
 
     def recall(self) -> None:
-        """Take up the local copy of the champion last in use, if it is sound. Does not raise: a fault is logged.
+        """Put the local copy of the last champion in use, if it is intact. Does not raise: a fault is logged.
 
-        Before the registry is asked, because one that hangs would keep the customers waiting.
+        This comes before the registry is asked, because a registry that hangs would keep the customers waiting.
         """
         try:
             last = _last.validate_json((self._folder / LAST).read_bytes())
@@ -188,7 +189,7 @@ class ChampionKeeper:
             log.info("Took up the local copy of %s version %s.", last.version.name, last.version.version)
 
     def look(self) -> None:
-        """Ask the registry once and take up a new champion. Does not raise: a fault is kept, and logged once."""
+        """Ask the registry once and put a new champion in use. Does not raise: a fault is kept, and logged once."""
         fault = None
         if self._champion is not None:
             self._note(self._champion.version)
@@ -197,10 +198,10 @@ class ChampionKeeper:
         except NoChampion as error:
             fault = str(error)
             if self._champion is not None and not self._champion.is_confirmed:
-                self._champion = None  # a copy from a registry that is another one now: so may be the books
+                self._champion = None  # the copy is from a different registry, so the books may be different, too
         except ModelError as error:
             fault = str(error)
-        except Exception as error:  # the keeper must outlive whatever a registry or a disk may think of
+        except Exception as error:  # the keeper must survive any fault of a registry or a disk
             log.exception("Looking for the champion failed.")
             fault = f"{type(error).__name__}: {error}"
         if fault is not None and fault != self.fault:
@@ -208,17 +209,17 @@ class ChampionKeeper:
         self.fault, self.asked_at = fault, time.monotonic()
 
     def look_at_books(self) -> None:
-        """Bring the champion's lineup to the state of the books. Does not raise: a fault is kept, and logged once."""
+        """Bring the champion's lineup up to date with the books. Does not raise: a fault is kept, and logged once."""
         if (champion := self._champion) is None:
             return
         lineup = self._lineup(champion.model, champion.lineup)
-        if lineup is not champion.lineup:  # else who holds on to the champion in use sees that it is still the same
+        if lineup is not champion.lineup:  # else keep the same object, which callers compare by identity
             with self._swap:
                 if self._champion is not None and self._champion.model is champion.model:
                     self._put_in_use(replace(self._champion, lineup=lineup))
 
     def _read_ahead(self) -> None:
-        """Read the books while the first model is on its way. Does not raise: `_lineup` asks again, and tells."""
+        """Read the books while the first model loads. Does not raise: `_lineup` tries again, and reports faults."""
         try:
             with self._reading:
                 self._lineups.read_ahead()
@@ -228,7 +229,7 @@ class ChampionKeeper:
             log.exception("Reading the books ahead of the model failed.")
 
     def prepare(self) -> None:
-        """Have what is told of the champion's books at hand before it is asked for; stops where it is out of date. Does
+        """Fill the caches for the champion's books before requests need them; stop if the champion is out of date. Does
         not raise: a fault is logged."""
         champion, lineups = self._champion, self._lineups
         if champion is None or champion.lineup is self._prepared:
@@ -254,10 +255,10 @@ class ChampionKeeper:
         self._lineups.put_in_use(champion.lineup)
 
     def _lineup(self, model: Tfidf, before: Lineup | None = None, is_new: bool = False) -> Lineup:
-        """What may be recommended with `model` now; without the books, what was before.
+        """What may be recommended with `model` now; if the books cannot be read, the lineup from before.
 
         Raises:
-            ArtifactInvalid: it `is_new`, and cannot take in the books of today.
+            ArtifactInvalid: the model `is_new` and cannot fold in the current books.
         """
         fault, lineup = None, before or Lineup(Grown(model))
         try:
@@ -265,7 +266,7 @@ class ChampionKeeper:
                 lineup = self._lineups.of(model, before)
         except DatabaseUnavailable as error:
             fault = str(error)
-        except Exception as error:  # as with `look`: whatever a database holds, the model in use serves on
+        except Exception as error:  # as in `look`: whatever a database holds, the model in use stays in use
             if is_new:
                 told = f"{type(error).__name__}: {error}"
                 raise ArtifactInvalid(f"It cannot take in the books of today ({told}).") from error
@@ -292,7 +293,7 @@ class ChampionKeeper:
             raise ArtifactInvalid(self._refuse(version, error)) from error
         if self._champion is not None:
             champion = self._told_ahead(champion)
-        self._note(version)  # before anybody can tell what became of its lists
+        self._note(version)  # before feedback on its lists can arrive
         with self._swap:
             before = self._champion
             self._put_in_use(champion)
@@ -307,8 +308,8 @@ class ChampionKeeper:
                 pass
 
     def _told_ahead(self, champion: Champion) -> Champion:
-        """The same, of the books of now, once what it tells of them is at hand: else each first answer after a swap
-        takes several times as long as those before."""
+        """The same champion with the current books, once its caches are filled: otherwise each first response after a
+        swap takes several times as long as those before."""
         deadline = time.monotonic() + _AHEAD_S
         try:
             for _ in _resting(self._lineups.prepare(champion.lineup), _AHEAD_PAUSES):
@@ -322,19 +323,19 @@ class ChampionKeeper:
         path = self._folder / LAST
         fresh = path.with_name(f".{LAST}-{os.getpid()}")
         fresh.write_bytes(_last.dump_json(Last(champion.folder.name, champion.version, champion.figures)))
-        fresh.replace(path)  # another process, or a start after a crash, reads the old file or the new one
+        fresh.replace(path)  # atomic: another process, or a start after a crash, reads the old file or the new one
 
     def _load(self, version: ModelVersion) -> Champion:
         folder = self._registry.download(version, self._folder)
         try:
             lineup = self._lineup(rehearsed(folder), is_new=True)
         except ArtifactInvalid:
-            shutil.rmtree(folder, ignore_errors=True)  # the copy may be what is damaged: the next try fetches anew
+            shutil.rmtree(folder, ignore_errors=True)  # the download may be damaged: the next try fetches it again
             raise
         return Champion(lineup, version, self._registry.figures(version), datetime.now(UTC), folder)
 
     def _refuse(self, version: ModelVersion, error: Exception) -> str:
-        """Remember not to try `version` again at once; returns why."""
+        """Remember not to retry `version` at once; return the reason."""
         before = self._refusal
         again = before is not None and before.version.key == version.key
         pause_s = min(2 * before.pause_s, LONGEST_PAUSE_S) if before and again else self._poll_s
@@ -345,7 +346,7 @@ class ChampionKeeper:
 
 
 def _resting(slices: Iterator[None], pauses: int = _PAUSES) -> Iterator[None]:
-    """The same, with a rest after each, in which answers are made."""
+    """The same slices, with a pause after each in which requests are answered."""
     started = time.perf_counter()
     for _ in slices:
         time.sleep(pauses * (time.perf_counter() - started))
@@ -354,7 +355,7 @@ def _resting(slices: Iterator[None], pauses: int = _PAUSES) -> Iterator[None]:
 
 
 def _forget_all_but(kept: set[Path], folder: Path) -> None:
-    """Keep the disk from filling up: one download a week for ever. The one before stays, for a rollback."""
+    """Delete old downloads, or one a week would fill the disk. The previous one stays, for a rollback."""
     for path in folder.iterdir():
         if path not in kept and path.is_dir() and not path.name.startswith("."):
             shutil.rmtree(path, ignore_errors=True)

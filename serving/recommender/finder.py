@@ -1,8 +1,8 @@
-"""Free text + champion + snapshot -> the listed books that fit, best first, with what matches marked.
+"""Free text + champion + snapshot -> the listed books that match, best first, with the matches marked.
 
-The champion's index ranks the books that pass the filters, as the lineup knows them; of the best the texts are read,
-from the snapshot, for how much of the question stands there word after word. What changed in the seconds since the
-lineup was read has to pass in the snapshot, too.
+The champion's index ranks the books that pass the filters according to the lineup. The texts of the best are then read
+from the snapshot, to score how much of the query they contain as a phrase. The books must pass the filters in the
+snapshot, too, because some may have changed in the seconds since the lineup was read.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from serving.schemas.requests import SearchQuery
 RANKED = 2_000
 """Books that are looked at: those beyond have next to nothing of what was asked."""
 
-_RANKED_OF_A_SHOP = 10 * RANKED  # the lineup does not know shops: these are told from others after the ranking
+_RANKED_OF_A_SHOP = 10 * RANKED  # the lineup does not know the source of a book: that filter comes after ranking
 _READ = 100  # the best of them, whose texts are read
-# ISBN, UPC, or a shop's own key: eight signs or more, a digit among them, perhaps in groups.
+# ISBN, UPC, or a shop's own key: eight characters or more with at least one digit, perhaps in groups.
 _CODE = re.compile(r"(?=[^\s]*[0-9])[0-9A-Za-z][0-9A-Za-z-]{7,39}", re.ASCII)
 
 
 class Finding(NamedTuple):
-    """One page, and how many there are on all pages; `facets` if they were asked for."""
+    """One page, and the number of books on all pages; `facets` if requested."""
 
     items: list[SearchItem]
     total: int
@@ -45,7 +45,7 @@ async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> 
     """The page of `query`.
 
     Raises:
-        Problem: 503, the model in use was made before there was search; 409, the cursor is of another order.
+        Problem: 503, the model in use was made before search existed; 409, the cursor belongs to another order.
     """
     filters, page = query.filters(), query.page
     found = await in_long_turn(_found, champion, query.q, filters)
@@ -70,7 +70,7 @@ async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> 
 def _found(champion: Champion, text: str, filters: Filters) -> Found:
     grown = champion.lineup.grown
     models = [grown.base, grown.fresh] if grown.fresh is not None else [grown.base]
-    # Before the best are taken: a narrow shelf may have none of the best of all.
+    # Filter before taking the best: a narrow category may have none of the best overall.
     may = champion.lineup.allowed(filters._replace(source=None))
     found = find(models, text, RANKED if filters.source is None else _RANKED_OF_A_SHOP, may)
     if found is None:
@@ -80,13 +80,13 @@ def _found(champion: Champion, text: str, filters: Filters) -> Found:
 
 
 async def _passing(snapshot: Snapshot, ids: Sequence[int], filters: Filters) -> list[int]:
-    """Those of `ids` that pass, each once, in their order; the best of them."""
+    """Those of `ids` that pass, each once, in the same order; at most RANKED."""
     passed = {row.id for row in await snapshot.rows(select_found(ids, filters, None))} if ids else set()
     return [book_id for book_id in dict.fromkeys(ids) if book_id in passed][:RANKED]
 
 
 async def _coded(snapshot: Snapshot, text: str) -> list[int]:
-    """The books whose UPC or key `text` is."""
+    """The books that have `text` as UPC or key."""
     code = text.strip()
     return [row.id for row in await snapshot.rows(select_by_code(code))] if _CODE.fullmatch(code) else []
 
@@ -96,7 +96,7 @@ async def _rows(snapshot: Snapshot, ids: Collection[int]) -> dict[int, sa.Row[An
 
 
 def _scores(found: Found, coded: Sequence[int], best: Sequence[int], rows: dict[int, sa.Row[Any]]) -> dict[int, float]:
-    """Of those of `best` that are among `rows`."""
+    """Scores of the `best` books that are in `rows`; 1 for the `coded` ones."""
     scores = {book_id: found.score(book_id, _texts(rows[book_id])) for book_id in best if book_id in rows}
     return scores | dict.fromkeys(coded, 1.0)
 

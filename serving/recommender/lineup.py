@@ -1,13 +1,13 @@
-"""Model + books of the database -> what may be recommended now: the model grown by what it has not seen, and filters.
+"""Model + books of the database -> what may be recommended now: the model grown by the books it lacks, and filters.
 
     lineups = Lineups(database_url)
-    lineup = lineups.of(model)                   reads all listed books; texts of those alone that the model lacks
+    lineup = lineups.of(model)                   reads all listed books, but texts only of those that the model lacks
     lineup = lineups.of(model, before=lineup)    the same object while the data version stays the same
     lineup.allowed(Filters(in_stock=True))       (p,) by place of lineup.grown
     lineup.mask(IN_STOCK), lineup.versions(ids)
-    lineup.near, lineups.books                   what is told of near books, and of each book, as bytes
+    lineup.near, lineups.books                   near books with score and reasons, and each book, as JSON bytes
 
-What a lineup says never changes (what is at hand of it grows), so that an answer that holds one is of one model and one
+What a lineup returns never changes (only its caches grow), so a response that uses one lineup has one model and one
 state of the catalogue.
 """
 
@@ -39,12 +39,12 @@ from serving.recommender.masks import Bits, Mask, Masks
 from serving.recommender.near_bytes import NearBytes
 from serving.recommender.passing import passing
 
-RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new moves `last_seen_at` and not the data version
-_PREPARED = 10_000  # of so many books all is read and told before it is asked for: in seconds
-_AT_ONCE = 20  # so many rows are read and told in some milliseconds
+RENEWED_AFTER_S = 60.0  # a crawl that finds nothing new changes `last_seen_at` but not the data version
+_PREPARED = 10_000  # up to this many books, all caches are filled before requests need them, in seconds
+_AT_ONCE = 20  # rows; read and rendered in a few milliseconds
 _SLICE_S = 0.0001
 _STATEMENT_TIMEOUT_S = 60
-_FEW_CHANGES = 10_000  # up to so many books' bits are changed in the masks that there are
+_FEW_CHANGES = 10_000  # up to this many changed books, the existing masks are updated bit by bit
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +52,12 @@ class Lineup:
     """Attributes:
     grown: the model, with every book that was listed.
     stock: the listed books; None while the database has not been read.
-    state: the one that they are of.
+    state: the state of the tables that they were read from.
     epoch: `DataWatch.outages` when they were read.
-    near: what `grown` tells of near books.
+    near: near books with score and reasons according to `grown`.
     read_at: when the books were read, in `time.monotonic()` seconds.
-    renewed_at: when it is to be read again though nothing changed, in `time.monotonic()` seconds.
-    json: each listed book as BookBytes has it, once all of them were at hand; until then none.
+    renewed_at: when to read them again even if nothing changed, in `time.monotonic()` seconds.
+    json: JSON of each listed book from BookBytes, once all of them were there; empty until then.
     """
 
     grown: Grown
@@ -84,21 +84,21 @@ class Lineup:
         return at if at < len(self.stock.ids) and self.stock.ids[at] == book_id else None
 
     def versions(self, ids: Sequence[int]) -> list[int]:
-        """Of the rows of these books, all of which are listed."""
+        """The row versions of these books, all of which are listed."""
         assert self.stock is not None
         versions: list[int] = self.stock.version[self.stock.ids.searchsorted(np.array(ids, dtype=np.int64))].tolist()
         return versions
 
     def allowed(self, filters: Filters) -> NDArray[np.bool_]:
-        """(p,): whether the book at each place of `grown` is listed and passes."""
+        """(p,): whether the book at each place of `grown` is listed and passes the filters."""
         return self.mask(filters).may
 
     def mask(self, filters: Filters) -> Mask:
-        """`allowed`, with the digest that caches know it by."""
+        """`allowed`, with the digest that caches use as its key."""
         return self._masks.of(filters)
 
     def at_hand(self, filters: Filters) -> Bits | None:
-        """`mask`, if it was made already."""
+        """`mask` as bits, if it is cached."""
         return self._masks.at_hand(filters)
 
     @cached_property
@@ -107,20 +107,20 @@ class Lineup:
 
     @property
     def _make(self) -> Callable[[Filters], NDArray[np.bool_]]:
-        """Without `self`: what refers to itself is let go of only when Python looks for such things, which it does
-        rarely, and with it goes a whole model."""
+        """Makes masks without a reference to `self`: a reference cycle is freed only by Python's cycle collector, which
+        runs rarely, and this one would keep a whole model in memory."""
         if self.stock is None:
             is_current = self.grown.is_current
             return lambda _: is_current
         return partial(_may, self.stock, self._row_of_place, self.grown.is_current)
 
     def take_over(self, before: Lineup) -> None:
-        """What `before` has worked out, of the same places: a price that changes moves one bit of a million."""
+        """Reuse what `before` has computed, if the places are the same: a new price changes one bit of a million."""
         assert self.stock is not None and before.stock is not None
         if self.grown is not before.grown or not np.array_equal(self.stock.ids, before.stock.ids):
             return
         if self.epoch != before.epoch or self._table != before._table:
-            return  # versions of rows say nothing of another database
+            return  # row versions mean nothing in another database
         rows = np.flatnonzero(self.stock.version != before.stock.version)
         if len(rows) > _FEW_CHANGES:
             return
@@ -134,8 +134,8 @@ class Lineup:
     def well_rated(
         self, filters: Filters, limit: int, left_out: Collection[int] = (), shelf: int | None = None
     ) -> list[int]:
-        """Ids of the books that pass: those of the category with the fingerprint `shelf` first, then by stars, then by
-        reviews. One of a work, and of the works `left_out` none."""
+        """Ids of the books that pass: those in the category with the fingerprint `shelf` first, then by stars, then by
+        reviews. At most one edition of each work, and none of the works `left_out`."""
         if self.stock is None:
             return []
         rows = np.flatnonzero(passing(self.stock, filters))
@@ -164,7 +164,7 @@ class Lineup:
 
     @cached_property
     def _works(self) -> NDArray[np.int64]:
-        """(n,) by row of `stock`: equal for books that are the same work; what the model does not know is its own."""
+        """(n,) by row of `stock`: equal for books of the same work; a book that the model lacks is its own work."""
         assert self.stock is not None
         works = -1 - np.arange(len(self.stock.ids))
         places = np.flatnonzero((self._row_of_place >= 0) & self.grown.is_current)
@@ -183,10 +183,10 @@ class Lineup:
 
 
 class Lineups:
-    """Reads lineups from the database, over one connection of its own; for threads, one at a time.
+    """Reads lineups from the database over its own connection; for threads, one at a time.
 
     Attributes:
-        books: the listed books as JSON; None where no answers are made of them.
+        books: the listed books as JSON; None if no responses are assembled from them.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Lineups:
         near_bytes: int = 0,
         folder: Path | None = None,
     ) -> None:
-        """`folder`: where the columns of a large catalogue lie for all workers; None: each has its own in memory."""
+        """`folder`: holds the columns of a large catalogue for all workers; None: each worker has its own in memory."""
         self._watch, self.books, self._near_bytes = watch, books, near_bytes
         self._stocks = StockFiles(folder)
         self._engine = open_sync_engine(
@@ -207,11 +207,11 @@ class Lineups:
             isolation_level="REPEATABLE READ",
             pool_pre_ping=True,
             pool_size=1,
-            max_overflow=1,  # `prepare` goes on in one thread while another reads what has changed
+            max_overflow=1,  # `prepare` runs in one thread while another reads changes
         )
 
     def read_ahead(self) -> None:
-        """Read the books before there is a model: of a large catalogue `of` then finds them in files, in no time.
+        """Read the books before there is a model: with a large catalogue, `of` then finds them in files at once.
 
         Raises:
             DatabaseUnavailable: the books cannot be read now.
@@ -248,11 +248,11 @@ class Lineups:
         near = known.near if known is not None and newer is grown else None
         near = near or NearBytes(newer, self._near_bytes)
         took_s = time.monotonic() - started
-        renewed_at = started + max(RENEWED_AFTER_S, 50 * took_s)  # a large catalogue: a fiftieth of the time at most
+        renewed_at = started + max(RENEWED_AFTER_S, 50 * took_s)  # a large catalogue: at most a fiftieth of the time
         lineup = Lineup(newer, stock, state, epoch, near, started, renewed_at)
         if known is not None and known.stock is not None:
             lineup.take_over(known)
-        lineup.allowed(IN_STOCK)  # what nearly every request asks is made here, and not in the first of them
+        lineup.allowed(IN_STOCK)  # nearly every request needs it: make it here, not in the first of them
         is_large = len(stock.ids) >= LARGE_FROM
         if self._watch is not None:
             self._watch.is_large = is_large
@@ -262,14 +262,14 @@ class Lineups:
         return lineup
 
     def _follow_files(self, connection: sa.Connection, stock: Stock | None, epoch: int) -> None:
-        """The JSON of a large catalogue's books is filed for all workers."""
+        """Have the JSON of a large catalogue's books written to files for all workers."""
         files = self.books.files if self.books is not None else None
         if files is not None and stock is not None and len(stock.ids) >= LARGE_FROM:
             files.follow(connection, stock, epoch)
 
     def prepare(self, lineup: Lineup) -> Iterator[None]:
-        """Read and tell of all books, of a small catalogue, before they are asked for; in short slices, for while one
-        of them runs no request is answered.
+        """Fill the caches for all books of a small catalogue before requests need them; in short slices, because no
+        request is answered while one of them runs.
 
         Raises:
             DatabaseUnavailable: they cannot be read now.
@@ -288,8 +288,8 @@ class Lineups:
             self.books.keep(rows, lineup.epoch)
             yield
         kept = self.books.of(ids, versions, lineup.epoch)
-        if None not in kept:  # they fit
-            lineup.json.update(dict(zip(ids, cast(list[bytes], kept), strict=True)))  # at once: others read it
+        if None not in kept:  # all of them fit
+            lineup.json.update(dict(zip(ids, cast(list[bytes], kept), strict=True)))  # one call: other threads read it
         mask = lineup.mask(IN_STOCK)
         if mask.digest == lineup.near.told_all:
             return
@@ -302,12 +302,12 @@ class Lineups:
         lineup.near.told_all = mask.digest
 
     def put_in_use(self, lineup: Lineup) -> None:
-        """Answers are of that lineup from now on."""
+        """Tell the watch that responses use that lineup from now on."""
         if self._watch is not None and lineup.data_version is not None:
             self._watch.saw(lineup.data_version, lineup.read_at)
 
     def is_behind(self, lineup: Lineup) -> bool:
-        """Whether there is a newer state of the books than that of `lineup`."""
+        """Whether the books have a newer state than that of `lineup`."""
         return self._watch is not None and (self._watch.newest, self._epoch) != (lineup.data_version, lineup.epoch)
 
     @property
@@ -315,7 +315,7 @@ class Lineups:
         return self._watch.outages if self._watch is not None else 0
 
     def close(self) -> None:
-        """For when nobody reads any more."""
+        """Close files and connections; call it when nothing reads any more."""
         if self.books is not None and self.books.files is not None:
             self.books.files.close()
         self._engine.dispose()
@@ -324,12 +324,12 @@ class Lineups:
 def _may(
     stock: Stock, row_of_place: NDArray[np.int32], is_current: NDArray[np.bool_], filters: Filters
 ) -> NDArray[np.bool_]:
-    may = np.append(passing(stock, filters), False)  # the last is that of books that are not listed
+    may = np.append(passing(stock, filters), False)  # the last entry (-1) is for books that are not listed
     return may.take(row_of_place) & is_current
 
 
 def _best(merit: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Where the `limit` highest are, the highest first; of equals the first. Sorting all of a million takes long."""
+    """Places of the `limit` highest, highest first; of equals the first. Sorting all of a million would take long."""
     places = np.arange(len(merit))
     if limit < len(merit):
         least = np.partition(merit, -limit)[-limit]

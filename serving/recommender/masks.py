@@ -1,12 +1,13 @@
-"""What is asked of the books -> a mask of them, kept for the next who asks the same.
+"""Filters -> a mask of the books that pass, cached for later requests with the same filters.
 
     masks = Masks(make)                   make: filters -> (p,) bool
     masks.of(Filters(category="travel"))  -> Mask(may, digest)
     masks.at_hand(Filters())              -> Bits(packed, length, digest); None if it would have to be made
-    masks.followed(make, places, make_some)  those that were made, for a state that is another at some places
+    masks.followed(make, places, make_some)  the cached masks, carried over to a state that differs at some places
 
-Of a million books a mask is a megabyte and takes milliseconds to make, and a shop has as many as it has categories, and
-more: they are kept as bits, which are a mask again in 40 microseconds; those used last are kept as they are, too.
+With a million books, a mask takes a megabyte, and milliseconds to make; and a shop needs at least one for each of its
+categories. So masks are cached as bits, which unpack to a mask in 40 microseconds; those used last are also cached as
+they are.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ F = TypeVar("F", bound=Hashable)
 
 class Mask(NamedTuple):
     """Attributes:
-    may: (p,): whether the book at each place of the model may stand in a list.
-    digest: the same for two masks only if they are the same.
+    may: (p,): whether the book at each place of the model may be in a list.
+    digest: equal for two masks only if the masks are equal.
     """
 
     may: NDArray[np.bool_]
@@ -44,9 +45,9 @@ class Bits(NamedTuple):
     """A mask in an eighth of the memory.
 
     Attributes:
-        packed: (p / 8,) as numpy.packbits has it.
+        packed: (p / 8,) in the format of numpy.packbits.
         length: p.
-        digest: that of the mask.
+        digest: digest of the mask.
     """
 
     packed: NDArray[np.uint8]
@@ -59,7 +60,7 @@ class Bits(NamedTuple):
         return cls(packed, len(may), _digest(packed))
 
     def take(self, places: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """`mask().may[places]`, for a few."""
+        """`mask().may[places]`, for a few places, without unpacking."""
         found: NDArray[np.bool_] = (self.packed[places >> 3] >> (7 - (places & 7)) & 1).astype(np.bool_)
         return found
 
@@ -67,7 +68,7 @@ class Bits(NamedTuple):
         return Mask(np.unpackbits(self.packed, count=self.length).view(np.bool_), self.digest)
 
     def changed(self, places: NDArray[np.int64], may: NDArray[np.bool_]) -> Bits:
-        """With `may` at these places: itself where nothing is another, so that what was found with it still holds."""
+        """With `may` at these places; the same object if nothing changes, so that rankings found with it stay valid."""
         if np.array_equal(self.take(places), may):
             return self
         newer = self.mask().may
@@ -76,7 +77,7 @@ class Bits(NamedTuple):
 
 
 class Masks(Generic[F]):
-    """Those asked for last; for several threads."""
+    """The most recently used masks; thread-safe."""
 
     def __init__(self, make: Callable[[F], NDArray[np.bool_]]) -> None:
         self._make = make
@@ -89,8 +90,8 @@ class Masks(Generic[F]):
         places: NDArray[np.int64],
         make_some: Callable[[F], NDArray[np.bool_]],
     ) -> Masks[F]:
-        """Those that were made, for a state that `make` tells of and that is another at `places` (k,) alone, of which
-        `make_some` gives (k,) bool."""
+        """The cached masks, carried over to a state that differs only at `places` (k,). `make` makes a whole mask of
+        that state, `make_some` its values at these places, (k,) bool."""
         newer = Masks(make)
         for filters, bits in list(self._bits.items()):
             newer._bits[filters] = bits.changed(places, make_some(filters))
@@ -105,9 +106,9 @@ class Masks(Generic[F]):
         return mask
 
     def at_hand(self, filters: F) -> Bits | None:
-        """In some microseconds; None if the mask would have to be made."""
+        """The cached bits, within a few microseconds; None if the mask would have to be made."""
         if (bits := self._bits.get(filters)) is not None:
-            with contextlib.suppress(KeyError):  # gone since
+            with contextlib.suppress(KeyError):  # evicted meanwhile
                 self._bits.move_to_end(filters)
         return bits
 
@@ -126,7 +127,7 @@ V = TypeVar("V")
 
 
 def _put(held: OrderedDict[K, V], key: K, value: V, most: int, fitting: int) -> None:
-    """Keep `value`; the oldest goes. Another thread may do the same at the same time."""
+    """Keep `value` and evict the oldest. Another thread may do the same at the same time."""
     held[key] = value
     while len(held) > max(2, min(most, fitting)):
         try:

@@ -1,10 +1,10 @@
-"""A model that grows -> how near books are to a book, and why, as JSON: an item of a list, but for the book in it.
+"""A grown model -> the books near to a book, with score and reasons as JSON: an item of a list without the book itself.
 
-    mask = Mask.of(may)                           of (p,): what may stand in a list
+    mask = Mask.of(may)                           of (p,): which books may be in a list
     near.of(7, 10, mask)                          Near(ids=[12, ...], told=[b',"score":0.41,"why":[...]}', ...])
 
-What a pair of books shares follows from the model alone, and outlives every change of price and stock; which are the
-nearest follows from the model and the mask, and outlives every change that leaves that as it is.
+What a pair of books shares depends only on the model, so it stays cached through every change of price and stock. Which
+books are nearest depends on the model and the mask, so it stays cached through every change that keeps the mask.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pydantic_core import to_json
 from bookclub_platform.models import Allowed, Grown, Recommendation
 from serving.recommender.masks import Bits, Mask
 
-_OVERHEAD_BYTES = 150  # of a pair, past its JSON
-_RANKING_BYTES = 800  # of a ranking, past what is in its arrays
+_OVERHEAD_BYTES = 150  # per pair, beyond its JSON
+_RANKING_BYTES = 800  # per ranking, beyond the content of its arrays
 _AT_ONCE = 30  # books
 _NONE: dict[int, bytes] = {}
 
@@ -31,7 +31,7 @@ V = TypeVar("V")
 
 
 class Near(NamedTuple):
-    """Ids (n,), nearest first, and what is told of each."""
+    """Ids (n,), nearest first, and the JSON of score and reasons of each."""
 
     ids: NDArray[np.int64]
     told: list[bytes]
@@ -47,7 +47,7 @@ _Key = tuple[bytes, int, int, tuple[int, ...]]
 
 
 class _Latest(Generic[K, V]):
-    """What was put in last, as much as `capacity_bytes` hold; for several threads."""
+    """The entries put in last, up to `capacity_bytes`; thread-safe."""
 
     def __init__(self, capacity_bytes: int, size: Callable[[V], int]) -> None:
         self._capacity_bytes, self._size = capacity_bytes, size
@@ -66,7 +66,7 @@ class _Latest(Generic[K, V]):
                 self.size_bytes -= self._size(self._held.popitem(last=False)[1])
 
     def drop(self, count: int) -> bool:
-        """Let go of the `count` oldest; whether there were any."""
+        """Drop the `count` oldest; return whether there were any."""
         with self._lock:
             dropped = [self._held.popitem(last=False)[1] for _ in range(min(count, len(self._held)))]
             self.size_bytes -= sum(map(self._size, dropped))
@@ -74,11 +74,10 @@ class _Latest(Generic[K, V]):
 
 
 class NearBytes:
-    """The rankings and reasons found last, as many as `capacity_bytes` hold, a quarter of it for rankings; for several
-    threads.
+    """The rankings and reasons found last, up to `capacity_bytes`, a quarter of it for rankings; thread-safe.
 
     Attributes:
-        told_all: the digest of the mask with which all books' lists were asked for last.
+        told_all: digest of the last mask for which the lists of all books were prepared.
     """
 
     def __init__(self, grown: Grown, capacity_bytes: int) -> None:
@@ -97,7 +96,7 @@ class NearBytes:
         return self._near(book_id, self._at_hand(key, mask.may.take) or self._searched(key, mask.may))
 
     def at_hand(self, book_id: int, limit: int, mask: Bits, exclude: tuple[int, ...] = ()) -> Near | None:
-        """The same; None if that takes a search.
+        """The same as `of`; None if it would need a search.
 
         Raises:
             KeyError: the model does not know the book.
@@ -115,7 +114,7 @@ class NearBytes:
             return Near(ranking.ids, [known[other] for other in wanted])
 
     def emptied(self) -> Iterator[None]:
-        """Let go of all that is kept, in short slices: at once that takes milliseconds, in which no thread runs."""
+        """Drop everything in short slices: all at once would take milliseconds in which no other thread runs."""
         self.told_all = None
         while self._pairs.drop(_AT_ONCE) or self._rankings.drop(_AT_ONCE):
             yield
@@ -133,7 +132,7 @@ class NearBytes:
 
     def _kept(self, key: _Key, places: NDArray[np.integer], scores: NDArray[np.floating]) -> _Ranking:
         ranking = _Ranking(self._grown.ids[places], places, scores)
-        if not key[-1]:  # what some reader has is hardly another's, and may be longer than the ranking
+        if not key[-1]:  # a reader's `exclude` hardly occurs twice, and may be longer than the ranking
             self._rankings.put(key, ranking)
         return ranking
 
@@ -147,8 +146,8 @@ class NearBytes:
 
 
 def _told(found: list[Recommendation]) -> list[bytes]:
-    """Of each, at least one. All in one go, for to begin takes longer than to write; texts have no quote that is not
-    escaped, so that what parts two of them is in none."""
+    """The JSON of each, of at least one. All are rendered in one call, because its overhead exceeds the work for one.
+    Quotes in texts are escaped, so the separator of two items is in no text."""
     items = [
         {"score": score, "why": [{"kind": kind, "value": value, "share": share} for kind, value, share in why]}
         for _, score, why in found

@@ -1,7 +1,7 @@
 """Probes + lineup + snapshot -> lists of listed books with score and reasons.
 
-The lineup ranks what was in the shop some seconds ago; what left it since, or passes the filters no more, is passed
-over in the snapshot that the answer is of, and replaced by the next in rank.
+The lineup ranks the books as they were some seconds ago. Books that were delisted since, or no longer pass the filters
+in the snapshot of the response, are skipped and replaced by the next in rank.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from serving.recommender.passing import passes_book
 from serving.schemas.books import Book, Emptiness, Fallback, Recommendation, RecommendationReason
 from serving.schemas.requests import Choice
 
-_AT_ONCE = 100  # books, of which a thread of the pool makes items in some milliseconds
+_AT_ONCE = 100  # books; a thread of the pool turns them into items in a few milliseconds
 _T = TypeVar("_T")
 
 Ranking = dict[int, list[Ranked]]  # key of a probe -> its neighbours, nearest first
 
 
 class Found(NamedTuple):
-    """A list. `reason`: why near books do not fill it; `fallback`: what the other books are."""
+    """A list. `reason`: why near books do not fill it; `fallback`: what kind of books fill the rest."""
 
     items: list[Recommendation]
     reason: Emptiness | None = None
@@ -39,12 +39,12 @@ class Found(NamedTuple):
 
 
 async def unknown(snapshot: Snapshot, ids: Sequence[int]) -> list[int]:
-    """Those of `ids` that no book has. A delisted book is known: its page may still be open in a reader's browser."""
+    """The `ids` that no book has. A delisted book counts as known: its page may still be open in a reader's browser."""
     return lacking(ids, await snapshot.rows(select_shelves(ids)))
 
 
 def probes(lineup: Lineup, ids: Sequence[int]) -> dict[int, Probe]:
-    """One for each of `ids` that the lineup knows; it does not know a book that came a second ago."""
+    """One for each of `ids` that the lineup knows; it may not know a book that was added a second ago."""
     found = {}
     for book_id in dict.fromkeys(ids):
         try:
@@ -55,12 +55,12 @@ def probes(lineup: Lineup, ids: Sequence[int]) -> dict[int, Probe]:
 
 
 async def probe_of_text(lineup: Lineup, text: str) -> Probe:
-    """For what is near to `text`; off the event loop: the first one of a large model stems its whole vocabulary."""
+    """The probe for `text`; off the event loop, because the first one of a large model stems its whole vocabulary."""
     return await asyncio.to_thread(lineup.grown.probe_of_text, text)
 
 
 async def rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth: int | None = None) -> Ranking:
-    """The nearest of each probe, computed off the event loop, in small parts: between them others have their turn."""
+    """The nearest of each probe, computed off the event loop in small parts, so that other requests get their turn."""
     depth, keys = depth or choice.limit, list(asked)
     ranking: Ranking = {}
     at_once = max(1, _AT_ONCE // depth) if len(lineup.grown.ids) < LARGE_FROM else 1
@@ -80,7 +80,7 @@ def _rank(lineup: Lineup, asked: Mapping[int, Probe], choice: Choice, depth: int
 async def fill(
     snapshot: Snapshot, lineup: Lineup, asked: Mapping[int, Probe], ranking: Ranking, choice: Choice
 ) -> dict[int, list[Recommendation]]:
-    """`ranking` with its books, those that are gone replaced by the next. One query, and one for each replacing."""
+    """`ranking` with its books; missing ones are replaced by the next. One query, and one for each round of these."""
     listed: dict[int, Book | None] = {}
     filled: dict[int, list[Recommendation]] = {}
     depth = choice.limit
@@ -103,7 +103,7 @@ async def find(
     keys: Sequence[int],
     choice: Choice,
 ) -> dict[int, Found]:
-    """A list for each of `keys`: of near books, and, where these are too few, of well rated ones, which says so."""
+    """A list for each of `keys`: near books and, if they are too few, well rated ones, labelled as such."""
     filled = await fill(snapshot, lineup, asked, ranking, choice)
     short = [key for key in dict.fromkeys(keys) if len(filled.get(key, [])) < choice.limit]
     others, shelves = await _others(snapshot, lineup, short, filled, choice) if short else ({}, {})
@@ -117,8 +117,8 @@ async def find(
 
 
 def labels(is_known: bool, near: int, others: int, is_own_shelf: bool) -> tuple[Emptiness | None, Fallback | None]:
-    """Reason and fallback of a list of so many near and other books; `is_known` to the model is what was asked about,
-    `is_own_shelf`: the others are all of its category."""
+    """Reason and fallback of a list with this many `near` and `others`. `is_known`: the model knows the requested book;
+    `is_own_shelf`: all others are in its category."""
     if not others:
         return None if near else "no_book_passes", None
     reason: Emptiness = "little_in_common" if near else "nothing_in_common" if is_known else "not_in_model"
@@ -132,14 +132,14 @@ async def _others(
     filled: Mapping[int, Sequence[Recommendation]],
     choice: Choice,
 ) -> tuple[dict[int, list[Book]], dict[int, str]]:
-    """What fills the lists of the keys `short`, and the category that comes first in each: its book's own."""
+    """The books that fill the lists of the keys `short`, and the category that comes first in each: its book's own."""
     shelves = {}
     if choice.filters.category is None:
         shelves = {row.id: row.category for row in await snapshot.rows(select_shelves(short))}
     near = {key: [item.book.id for item in filled.get(key, [])] for key in short}
 
     def chosen() -> dict[int, list[int]]:
-        """Twice as many as are wanted: some may have left since."""
+        """Twice as many as needed: some may have been delisted since."""
         excluded, found = lineup.works_of(choice.exclude), {}
         for key in short:
             left_out = excluded | lineup.works_of([key, *near[key]])
@@ -167,7 +167,7 @@ def _validated(rows: Sequence[sa.Row[Any]]) -> list[Book]:
 
 
 async def _apart(work: Callable[..., _T], *given: Any, size: int) -> _T:
-    """What `work` gives, off the event loop if it is part of more than is done there in a moment."""
+    """The result of `work`, run off the event loop if `size` is too much for the loop."""
     return await asyncio.to_thread(work, *given) if size > _AT_ONCE else work(*given)
 
 

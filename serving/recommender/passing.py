@@ -1,4 +1,4 @@
-"""Columns of the listed books + filters -> which of them pass, as Postgres would say it (core/browse.py).
+"""Columns of the listed books + filters -> which books pass, with the same result as Postgres (core/browse.py).
 
 passing(stock, Filters(max_price=Decimal(20)))      (n,) by row of `stock`
 passes_book(book, filters)                           the same of one book
@@ -15,7 +15,7 @@ from serving.schemas.books import Book
 
 
 def passing(stock: Stock, filters: Filters) -> NDArray[np.bool_]:
-    """All but `source`, which the columns do not tell."""
+    """Applies all filters except `source`, which is not among the columns."""
     passes = np.ones(len(stock.ids), dtype=np.bool_) if filters.in_stock is None else stock.in_stock == filters.in_stock
     if filters.category is not None:
         passes &= stock.category == fingerprint(filters.category)
@@ -29,7 +29,7 @@ def passing(stock: Stock, filters: Filters) -> NDArray[np.bool_]:
 
 
 def passes_book(book: Book, filters: Filters) -> bool:
-    """All but `source`, likewise."""
+    """Applies all filters except `source`, as `passing` does."""
     return (
         filters.in_stock in {None, book.in_stock}
         and filters.category in {None, book.category}

@@ -2,10 +2,10 @@
 
     find(champion, snapshot) -> Segments; books_of(champion, "3-1", in_stock=None) -> (Segment, ids ascending)
 
-Segments are of books and not of readers: what is told of readers comes by the accounts of shops, which says nothing of
-who is behind them. A segment is what a shop makes a themed shelf or a campaign of: books about like things, from all
-its categories. The model learns them with its embedding, so they are as old as it is; books that came since are in
-them. A new model has others, and an `id` that names the model is never another shelf by then.
+Segments group books, not readers: data about readers comes through the accounts of shops, which do not identify the
+people behind them. A shop can build a themed shelf or a campaign from a segment: books on similar subjects, from all
+categories. The model learns the segments with its embedding, so they are as old as the model; books added since are
+assigned to them. A new model has new segments. An `id` names the model, so it never comes to mean a different segment.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class SegmentPage(Answer):
 
 
 class _Shelf(NamedTuple):
-    """A segment's places in the lineup: `listed`, the most typical first, and which of them `has` stock."""
+    """A segment's places in the lineup: `listed`, the most typical first; `has_stock`: which of them are in stock."""
 
     segment: Segment
     listed: NDArray[np.int64]
@@ -86,7 +86,7 @@ async def find(champion: Champion, snapshot: Snapshot) -> Segments:
     """The segments with a listed book.
 
     Raises:
-        Problem: 404, the model has learned none.
+        Problem: 404, the model has no segments.
     """
     shelves = _shelves(champion)
     ids = champion.lineup.grown.ids
@@ -109,7 +109,7 @@ def books_of(champion: Champion, segment_id: str, in_stock: bool | None) -> tupl
     """The segment, and the ids of its listed books that pass, ascending.
 
     Raises:
-        Problem: 404, there is no such segment, or no longer.
+        Problem: 404, there is no such segment, or it no longer exists.
     """
     version, _, number = segment_id.partition("-")
     if version != champion.version.version:
@@ -126,7 +126,7 @@ def books_of(champion: Champion, segment_id: str, in_stock: bool | None) -> tupl
 
 
 def _shelves(champion: Champion) -> list[_Shelf]:
-    """Those with a listed book; a few milliseconds for 20,000 books, the most that have any."""
+    """The segments with a listed book. Takes a few milliseconds for 20,000 books, the most that can have segments."""
     grown, version = champion.lineup.grown, champion.version
     learned = grown.base.segments_
     if learned is None:
@@ -157,7 +157,7 @@ def _shelves(champion: Champion) -> list[_Shelf]:
 
 
 def _placed(grown: Grown) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(p,) each, by place: the segment, and how typical the book is of it."""
+    """(p,) each, by place: the segment, and how typical the book is for it."""
     learned = grown.base.segments_
     parts = [part for part in (grown.base, grown.fresh) if part is not None]
     assert learned is not None

@@ -1,8 +1,8 @@
-"""A version of a model that is about to answer -> `bookclub.served_models`, where feedback on it looks.
+"""A model version that is about to be used -> `bookclub.served_models`, where its feedback is checked.
 
     served = Served(database_url); served.note(version); served.versions
 
-For threads, one at a time. While Postgres is away the version answers all the same, and is noted later.
+For threads, one at a time. While Postgres is down the version is used all the same, and recorded later.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 
 class Served:
-    """What has answered in this process.
+    """The model versions that have been used in this process.
 
     Attributes:
-        versions: (name, version) of each, noted in Postgres or not yet.
+        versions: (name, version) of each, whether recorded in Postgres yet or not.
     """
 
     def __init__(self, database_url: str) -> None:
-        # Asked once for each model: a connection kept for that would be one of Postgres' hundred.
+        # Used once per model: a connection kept open for that would take one of Postgres' hundred.
         self._engine = open_sync_engine(
             database_url, is_read_only=False, timeout_s=STATEMENT_TIMEOUT_S, poolclass=sa.NullPool
         )
@@ -35,7 +35,7 @@ class Served:
         self._is_late = False
 
     def note(self, version: ModelVersion) -> None:
-        """Keep that `version` answers, and what could not be kept before. Does not raise: a fault is logged."""
+        """Record `version`, and any that could not be recorded before. Does not raise: a fault is logged."""
         self.versions |= {(version.name, version.version)}
         if not (lacking := self.versions - self._noted):
             return

@@ -1,4 +1,4 @@
-"""The shapes of what is asked and answered about accounts, as /docs shows them."""
+"""Request and response models of the account routes, as /docs shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shapes of the answers, as /docs shows them: rows and recommendations -> JSON."""
+"""Response models, as /docs shows them: rows and recommendations -> JSON."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Answer(BaseModel):
     model_config = ConfigDict(
         from_attributes=True,
         protected_namespaces=(),
-        json_schema_serialization_defaults_required=True,  # a field that may be null is there all the same
+        json_schema_serialization_defaults_required=True,  # a field that may be null is always present
     )
 
     def json_around(self, *fields: str) -> list[bytes]:
-        """The JSON of an answer without the values of these fields, in their order: what stands before the first,
-        between two, and behind the last. Their values are empty (null, 0), and a list keeps its brackets."""
+        """The JSON of a response split at the values of these fields, in their order: the parts before the first,
+        between two, and after the last. Their values here are empty (null, 0), and a list keeps its brackets."""
         parts, rest = [], self.model_dump_json().encode()
         for field in fields:
             empty = to_json({field: getattr(self, field)})[1:-1]
@@ -302,8 +302,8 @@ class Recommendation(Answer):
     )
 
 
-# There can be nothing near for causes that a shop treats differently: one heals within seconds, one by a wider filter.
-# An error status would be wrong for all (book and model exist), and in a batch would spoil the other 99 lists.
+# Why near books may be missing. Shops treat the causes differently: one resolves within seconds, another with a wider
+# filter. An error status would be wrong for all (book and model exist), and would spoil the other 99 lists of a batch.
 Emptiness = Literal["no_book_passes", "not_in_model", "nothing_in_common", "little_in_common"]
 Fallback = Literal["well_rated_in_category", "well_rated"]
 

@@ -1,20 +1,20 @@
 """Where a page ended <-> the text that a client sends back for the next page.
 
     20                by id: the id of the page's last book
-    20.p1250          by price: and its price in cents; P: from the highest down
-    20.r4, 20.R0      by stars; 6 and 0 stand for a book without any, which comes last either way
-    20.t7468652073    by title: the part of the title that counts, as UTF-8 in hexadecimal
+    20.p1250          by price: the id and the price in cents; P: descending
+    20.r4, 20.R0      by stars; 6 and 0 stand for a book without stars, which comes last in either order
+    20.t7468652073    by title: the part of the title that is compared, as UTF-8 in hexadecimal
     20.F1767268800000000   by first sighting: in microseconds since 1970
 
-What a search found is one list, and its cursor says how many books stand before the page:
+Search results are one list, and a cursor holds the number of books before the page:
 
     20                by relevance; 20.p, 20.P, ... in another order, with its letter (i: by id)
 
-Behind either stands which list it is of, as a short digest of what was asked: 20.p1250-5f3c9a1e. One without, as they
-were before, is a place in any list.
+Both kinds end with a short digest of the request, which identifies the list: 20.p1250-5f3c9a1e. A cursor without a
+digest, as in earlier releases, is valid in any list.
 
-Nothing of it is secret, and any text of the form is a place in its order, so there is nothing to sign: whoever makes up
-a cursor gets a page that they could have had by paging on.
+Nothing in a cursor is secret, and any text of this form is a place in its order, so there is nothing to sign: a made-up
+cursor returns a page that the client could also reach by paging.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A cursor as read: the order and the list that it belongs to, and the place in it."""
+    """A decoded cursor: the order and the list that it belongs to, and the place in it."""
 
     sort: Sort
     after: Position
@@ -58,19 +58,19 @@ class Page:
 
 @lru_cache(4000)
 def mark_of(filters: Filters, text: str = "") -> str:
-    """What tells the list of books that pass, and fit `text`, from other lists."""
-    # Without those that are not set, so that a new filter changes no old mark.
+    """A digest that identifies the list of books that pass the filters and match `text`."""
+    # Filters that are not set are left out, so that a new kind of filter changes no existing mark.
     told = [(name, str(value)) for name, value in filters._asdict().items() if value is not None]
     return hashlib.blake2b(repr((text, told)).encode("utf-8", "replace"), digest_size=4).hexdigest()
 
 
 def is_of(mark: str, filters: Filters, text: str = "") -> bool:
-    """Whether a cursor with that mark is of this list; one without may be of any."""
+    """Whether a cursor with that mark belongs to this list; one without a mark fits any list."""
     return mark in {"", mark_of(filters, text)}
 
 
 def encode(sort: Sort, last: Position, mark: str) -> str:
-    """`last` as text that fits into a URL; clients are told to make nothing of it."""
+    """`last` as text that is safe in a URL; for clients it is opaque."""
     key = f".{_LETTERS[sort]}{_key_text(last.key)}" if sort != "id" else ""
     return f"{last.book_id}{key}-{mark}"
 
@@ -122,13 +122,13 @@ def _key(sort: Sort, text: str) -> Decimal | int | str | datetime | None:
         case "-first_seen":
             return _EPOCH + timedelta(microseconds=int(text))
         case "title":
-            # Postgres text holds neither; a made-up cursor without them is still a place in the order.
+            # Postgres text holds neither NUL nor invalid UTF-8; a made-up cursor without them is still a valid place.
             return bytes.fromhex(text).decode("utf-8", "replace").replace("\x00", "")
         case _:
             return int(text)
 
 
-# A Page, which pydantic would describe in /docs if it knew: to clients a cursor is a text.
+# Typed as Any because pydantic would describe a Page in /docs: to clients a cursor is a string.
 Cursor = Annotated[
     Any, PlainValidator(decode), WithJsonSchema({"type": "string", "pattern": _FORM, "maxLength": _MAX_LENGTH})
 ]

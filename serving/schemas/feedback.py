@@ -1,4 +1,4 @@
-"""The shapes of the answers about what readers want and did, as /docs shows them."""
+"""Response models of the routes about popularity and feedback, as /docs shows them."""
 
 from __future__ import annotations
 

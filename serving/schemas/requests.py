@@ -1,6 +1,6 @@
-"""The shapes of the questions, as /docs shows them: query string or body -> checked values.
+"""Request models, as /docs shows them: query string or body -> validated values.
 
-A parameter that does not exist is refused: a misspelt filter would otherwise be answered with too many books.
+Unknown parameters are rejected: otherwise a misspelt filter would return too many books.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from serving.http.digits import MAX_ID, NUMBER, WHOLE, Amount, Id, Price, Stars,
 from serving.schemas.cursor import BY_ID, PLACE, Cursor, decode_place, is_of
 
 MAX_LIMIT = 100
-# Control characters say nothing, and Postgres cannot even compare with a text that holds NUL.
+# Control characters have no meaning here, and Postgres cannot even compare with a text that contains NUL.
 _IN_LINE = r"[^\x00-\x1f\x7f]"
 ONE_LINE = f"^{_IN_LINE}+$"
-# A character that is no space. Spelt out: what \s is differs between languages, and with it who refuses what.
+# A character that is not whitespace. Spelt out: \s differs between languages, so clients could reject other texts.
 _INKED = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-# tfidf_model/1@50: what recommended, and on which state of the catalogue.
+# tfidf_model/1@50: the model that recommended, and the data version.
 RECOMMENDATION_ID = "^[A-Za-z0-9_.-]{1,64}/[0-9]{1,9}@[0-9]{1,15}$"
 MAX_BATCH = 100
 MAX_EXCLUDED = 1000
-MAX_EXCLUDED_IN_ADDRESS = 200  # so many of the longest ids fit into one, beside all else
-MAX_TEXT = 10_000  # characters; the longest blurbs of shops have some thousands
+MAX_EXCLUDED_IN_ADDRESS = 200  # this many of the longest ids fit into a URL, along with everything else
+MAX_TEXT = 10_000  # characters; the longest blurbs of shops have a few thousand
 
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), WHOLE]
 
 
 def _named(*values: str) -> dict[str, Any]:
-    """What generated clients call these: of `price` and `-price` they would make PRICE and VALUE_1."""
+    """Names of the values in generated clients, which would otherwise call `price` and `-price` PRICE and VALUE_1."""
     return {"x-enum-varnames": [value.lstrip("-").upper() + "_DOWN" * value.startswith("-") for value in values]}
 
 
 class Choice(NamedTuple):
-    """What a list is to be like."""
+    """The options of a list."""
 
     filters: Filters = IN_STOCK
     limit: int = 10
@@ -63,8 +63,8 @@ Slug = Annotated[
 ]
 
 
-# Without examples: no cursor, category or shop is one of every catalogue, and what tries all examples at once, as /docs
-# does, would find no book.
+# No examples: no cursor, category or shop exists in every catalogue, and tools that send all examples at once, as /docs
+# does, would find no books.
 _CURSOR = "`next` of the previous page; leave it out for the first page."
 _CATEGORY = "Slug of a category from GET /categories, such as `health`. An unknown category has no books."
 
@@ -261,10 +261,10 @@ class SearchQuery(_Narrowed):
 
     @property
     def page(self) -> slice:
-        """Which of the books found.
+        """The slice of the search results for this page.
 
         Raises:
-            Problem: 409, the cursor is of a page in another order, or of another search.
+            Problem: 409, the cursor belongs to another order or another search.
         """
         sort, start, mark = decode_place(self.cursor) if self.cursor is not None else (self.sort, 0, "")
         if sort != self.sort:
@@ -339,7 +339,7 @@ def _exact(amount: float | None) -> Decimal | None:
 
 
 class _ListRequest(ListQuery):
-    # Strict: `true` and "1" are no ids, and a client that sends them has a fault that it should hear of.
+    # Strict: `true` and "1" are not ids, and a client that sends them has a bug that should be reported to it.
     model_config = ConfigDict(strict=True)
 
     exclude: list[Id] = Field([], max_length=MAX_EXCLUDED, description=_EXCLUDE, examples=[[7, 8]])
@@ -356,17 +356,17 @@ class BatchRequest(_ListRequest):
 
     @property
     def units(self) -> int:
-        """How many requests it counts as: one for each hundred books in lists, two where they are to be diverse."""
+        """How many requests it counts as: one for each hundred books in lists, two with `diversity`."""
         return math.ceil(len(self.book_ids) * self.limit / 100) * super().units
 
 
 class ReaderRequest(_ListRequest):
     """Either books that the reader likes (`liked`), or what the next book should be about (`text`)."""
 
-    # In words alone: of a `oneOf` beside properties, generators of clients make nothing, or leave the route out.
+    # Only described in words: client generators ignore a `oneOf` beside properties, or leave the route out.
     model_config = ConfigDict(json_schema_extra={"examples": [{"liked": [1, 2], "limit": 10, "max_price": 19.99}]})
 
-    # Examples of one would go into the same generated body as those of the other.
+    # No examples: tools would put the examples of both fields into one generated body.
     liked: list[Id] | None = Field(
         None, min_length=1, max_length=MAX_BATCH, description="`id`s of existing books. Send either this or `text`."
     )

@@ -1,4 +1,4 @@
-"""The shapes of the statistics, as /docs shows them, and what core/stats.py names -> these shapes."""
+"""Response models of the statistics, as /docs shows them; results of core/stats.py -> these models."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""An administrator's wish -> runs of the Dagster job `crawl`, started and followed over Dagster's GraphQL.
+"""Categories to crawl -> runs of the Dagster job `crawl`, started and followed through Dagster's GraphQL API.
 
     dagster = Dagster("http://127.0.0.1:3000"); await dagster.start([["mystery", "poetry"], ["travel"]], crawl_id)
 
-The runs of one crawl share a tag, which is all that is kept of it: Dagster knows the rest. Blocking HTTP in a thread is
-enough for what an administrator does now and then.
+The runs of one crawl share a tag, and nothing else is stored about it: Dagster knows the rest. Blocking HTTP in a
+thread is enough for something that an administrator does occasionally.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from serving.schemas.books import Answer
 log = logging.getLogger(__name__)
 
 RunStatus = Literal["queued", "running", "succeeded", "failed"]
-ANSWER_WITHIN_S = 20.0  # the first question makes Dagster load the platform's code
-_RUN_WITHIN_S = 5.0  # more for each run that it is to start, one after the other
+ANSWER_WITHIN_S = 20.0  # the first query makes Dagster load the platform's code
+_RUN_WITHIN_S = 5.0  # added for each run to start: Dagster starts them one after the other
 CRAWL_TAG = "bookclub/crawl"
 JOB = "crawl"
 _LOCATION = {"repositoryLocationName": "bookclub_platform", "repositoryName": "__repository__"}
@@ -67,9 +67,9 @@ class Crawl(Answer):
 
 
 class Dagster:
-    """The Dagster at `url`.
+    """A client of the Dagster at `url`.
 
-    Every method raises Problem 503 where it does not answer, or not as it should."""
+    Every method raises Problem 503 if Dagster does not respond, or not as expected."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url.rstrip('/')}/graphql"
@@ -83,7 +83,7 @@ class Dagster:
         return keys
 
     async def start(self, stretches: Sequence[Sequence[str]], crawl_id: UUID) -> None:
-        """Start one run for each of `stretches`, which are neighbours in Dagster's order, by one request."""
+        """Start one run for each of `stretches` (consecutive categories in Dagster's order), all in one request."""
         params = [_execution(keys, crawl_id) for keys in stretches]
         try:
             within_s = ANSWER_WITHIN_S + _RUN_WITHIN_S * len(params)
@@ -93,14 +93,14 @@ class Dagster:
             if told:
                 raise _unavailable(told[0].get("message", told[0]["__typename"]))
         except problems.Problem as problem:
-            # An answer may be lost, and of several runs one may fail: who asked again at once could start them twice.
+            # The response may be lost, or one of several runs may fail: an immediate retry could start runs twice.
             detail = (
                 f"{problem} Some runs may have started: check GET /crawls/{crawl_id} before you start another crawl."
             )
             raise problems.Problem(problem.kind, detail, problem.headers, crawl_id=str(crawl_id)) from problem
 
     async def crawl(self, crawl_id: UUID) -> Crawl | None:
-        """The crawl of that id; None if there is none."""
+        """The crawl with that id; None if there is none."""
         chosen = {"filter": {"tags": [{"key": CRAWL_TAG, "value": str(crawl_id)}]}}
         found = await self._ask(_RUNS, chosen, "runsOrError", "Runs")
         runs = sorted((_run(run) for run in found["results"]), key=lambda run: run.first)
@@ -140,7 +140,7 @@ def _execution(keys: Sequence[str], crawl_id: UUID) -> dict[str, Any]:
 
 
 def _unavailable(told: str) -> problems.Problem:
-    """What Dagster said may name hosts and paths, and goes to the log alone."""
+    """Dagster's message may name hosts and paths, so it goes only to the log."""
     log.warning("Dagster does not answer as it should: %s", told)
     detail = "Dagster does not respond as expected. Start it, or see its log."
     return problems.Problem("dagster-unavailable", detail, headers={"Retry-After": "10"})

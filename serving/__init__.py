@@ -1,5 +1,5 @@
-"""The API: the champion and the table of books -> responses over HTTP. `python -m serving` starts it, without Dagster
-and scikit-learn.
+"""The API: the champion and the table of books -> responses over HTTP. `python -m serving` starts it; it needs neither
+Dagster nor scikit-learn.
 
 Start
     __main__        environment -> run.py

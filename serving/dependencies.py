@@ -50,6 +50,6 @@ TheMetrics = Annotated[Metrics, _given("metrics")]
 ThePopular = Annotated[Popular, _given("popular")]
 TheQuotas = Annotated[SharedQuotas, _given("quotas")]
 TheReport = Annotated[Path, _given("report")]
-# Read once for a whole response: reading `keeper.current` twice may give two states of the books, or None later.
+# Read once per response: reading `keeper.current` twice may give two states of the books, or None the second time.
 TheChampion = Annotated[Champion, Depends(_champion)]
 TheChampionIfAny = Annotated[Champion | None, Depends(_champion_if_any)]

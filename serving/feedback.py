@@ -104,7 +104,7 @@ class Popular:
         self._counted_at = float("-inf")
 
     async def interest(self) -> Mapping[int, int]:
-        """Book id -> how many readers want it, highest first. More books than any list has, because some may be
+        """Book id -> how many readers want it, highest first. It has more books than any list, because some may be
         delisted meanwhile. An empty result is not cached.
 
         Raises:

@@ -74,8 +74,8 @@ def _app(settings: Settings, database_url: str, tracking_uri: str, figures: Path
     malloc.limit()
     app = create_app(settings, database_url, tracking_uri, figures)
     sys.setswitchinterval(_SWITCH_S)
-    # Everything imported and created so far lives until the process ends. Each garbage collection that scanned it would
-    # take a tenth of a second, during which no request is answered.
+    # Everything imported and created so far lives until the process ends. A garbage collection that scans it takes a
+    # tenth of a second, during which no request is answered.
     gc.collect()
     gc.freeze()
     return app

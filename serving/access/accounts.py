@@ -102,7 +102,7 @@ class Accounts:
     async def register(
         self, username: str, password: str, address: str, scopes: Sequence[str] = accounts.FOR_ANYONE
     ) -> Grant:
-        """Create an account that may read, export and give feedback, and open a session with `scopes`, some of these.
+        """Create an account that may read, export and give feedback, and open a session with `scopes` of these.
 
         Raises:
             Problem: 403 if registration is closed or the password easy to guess, 409 if the name is taken, 429 if too

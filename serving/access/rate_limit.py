@@ -58,7 +58,7 @@ def charge(request: Request, units: int) -> None:
 
 
 def tell(request: Request, standing: Standing) -> None:
-    """Also report the state of a quota that does not count requests in the headers of the response."""
+    """Add the state of another quota, which does not count requests, to the headers of the response."""
     request.state.standings.append(standing)
 
 

@@ -80,7 +80,7 @@ class Tokens:
         return self._issue(Claims(user_id, session_id, frozenset(scopes)), KIND, TOKEN_LIFE_S)
 
     def issue_for_web(self, claims: Claims) -> str:
-        """A browser's cookie for WEB_LIFE_S seconds; a rotation of the keys ends it sooner."""
+        """The value of a browser's cookie, valid for WEB_LIFE_S seconds; a rotation of the keys ends it sooner."""
         return self._issue(claims, WEB_KIND, WEB_LIFE_S)
 
     def after(self, refresh_token: str) -> list[str]:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 # The largest integer that JSON parsers keep exact (RFC 8259, 6): a double's 2^53 - 1. Far below Postgres' bigint.
 MAX_ID = 2**53 - 1
-ID = "[1-9][0-9]{0,15}"  # an id in a URL or a cursor, with as many digits as MAX_ID at most
+ID = "[1-9][0-9]{0,15}"  # an id in a URL or a cursor, with at most as many digits as MAX_ID
 _WHOLE = re.compile("0|-?[1-9][0-9]*")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 

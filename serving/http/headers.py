@@ -1,4 +1,4 @@
-"""ASGI headers -> the value of one; headers and path of a response -> the headers, plus missing security headers.
+"""ASGI headers -> the value of one; headers and path of a response -> these headers and the missing security headers.
 
     named(scope["headers"], b"accept-encoding")         "gzip, br"; "" if there is none
     secured(message["headers"], "/books")               those headers, followed by ours

@@ -1,4 +1,4 @@
-"""HEAD wherever there is GET -> the headers of that GET, with `Content-Length`, without the body (RFC 9110, 9.3.2).
+"""HEAD wherever there is GET -> the headers of the GET response, even `Content-Length`, and no body (RFC 9110, 9.3.2).
 
     app.add_middleware(AnswerHeads)
 

@@ -9,7 +9,7 @@ from serving.http.sizes import TOO_LONG
 
 
 class Kind(NamedTuple):
-    """A kind of problem: its status, and a possible detail. `is_for_readers`: only web pages show it, as text."""
+    """A kind of problem: its status, and a detail (the default or an example). `is_for_readers`: only on web pages."""
 
     status: int
     detail: str

@@ -201,7 +201,7 @@ def plain(request: Request, status: int, headers: dict[str, str] | None = None) 
 
 
 def of(request: Request, problem: Problem) -> ProblemResponse:
-    """The response for a problem that was raised, or that cannot be raised: no error handlers surround middleware."""
+    """The response for a `Problem`. Middleware calls this instead of raising, because no error handlers surround it."""
     headers = problem.headers or {}
     if problem.status == 503:
         headers = {"Retry-After": str(RETRY_AFTER_S)} | headers
@@ -215,7 +215,7 @@ def nothing_there(request: Request, headers: dict[str, str] | None = None) -> Pr
 
 
 def unasked(status: int, detail: str) -> bytes:
-    """The body of a problem before the request could be parsed: without an `instance`."""
+    """The body of a problem of a request that was not parsed: without an `instance`."""
     content = {"type": "about:blank", "title": phrase(status), "status": status, "detail": detail}
     return json.dumps(content).encode("ascii")
 

@@ -127,8 +127,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         return b"".join([first, *(b"%b: %b\r\n" % pair for pair in kept), b"\r\n"])
 
-    # uvicorn cancels the keep-alive timeout for each chunk. But a blank line does not begin a request, and without the
-    # timeout the connection would stay open for ever.
+    # The keep-alive timeout is cancelled here, not for each chunk as in uvicorn: a blank line does not begin a request,
+    # and without the timeout its connection would stay open for ever.
     def on_message_begin(self) -> None:
         self._unset_keepalive_if_required()
         self._come_to("head")

@@ -1,6 +1,6 @@
 """A response -> the same response with security headers; a redirect -> the same redirect to a path without a host.
 
-A request with too long a URL -> 414; with too many bytes of headers -> 431; with a query that is not UTF-8, or without
+A request whose URL is too long -> 414; whose headers are too long -> 431; with a query that is not UTF-8, or without
 exactly one Host -> 400; with a control character in its path -> 404.
 """
 
@@ -85,7 +85,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _by_path(pair: Pair) -> Pair:
-    """Starlette redirects to the host that the request named, which may be any host."""
+    """Without the host: Starlette redirects to the host that the request named, which may be any."""
     name, value = pair
     if name != b"location":
         return pair

@@ -19,7 +19,7 @@ _TRIED = bytes(4096)  # a file of a few bytes may fit where nothing else does
 
 
 class Disk:
-    """One folder; it is checked once in some seconds at most, however often `fault` is called."""
+    """One folder; it is checked at most once in ASKED_EVERY_S, however often `fault` is called."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -19,7 +19,7 @@ from serving.http import tracing
 
 
 class CutShort(Exception):
-    """Ends a response in progress, so that its client sees that it is incomplete. The code that raises it logs why."""
+    """Ends a response in progress, so that its client sees that it is incomplete. Whoever raises it has logged why."""
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Work of some milliseconds -> its result, computed off the event loop, in order of arrival.
+"""Work of a few milliseconds -> its result, computed off the event loop, in order of arrival.
 
     near = await in_turn(search, lineup, 7)       what search(lineup, 7) returns or raises
     found = await in_long_turn(find, text)        the same for work that takes ten times as long: a queue of its own

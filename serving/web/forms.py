@@ -1,7 +1,7 @@
 """Forms of the web catalogue: the check that they come from our own pages, the redirect after them, and the cookie.
 
 The cookie is HttpOnly, SameSite=Lax, only for these pages, and Secure if the page was sent over https. A form from
-another site is refused, based on the headers that browsers send: so no other site can log anybody in or out.
+another site is refused, by the headers that say where it comes from, so that no other site can log anybody in or out.
 """
 
 from __future__ import annotations

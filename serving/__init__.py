@@ -1,19 +1,20 @@
-"""The API: a champion and a table -> answers over HTTP. `python -m serving`; needs neither Dagster nor scikit-learn.
+"""The API: the champion and the table of books -> responses over HTTP. `python -m serving` starts it; it needs neither
+Dagster nor scikit-learn.
 
 Start
     __main__        environment -> run.py
     run             settings -> the API on its port, in one process or several
     preloaded       imports everything once, in the process that workers are forked from
     app             create_app: puts all parts together (the composition root)
-    dependencies    what routes get: the parts that app.py has put together
+    dependencies    what routes get: the parts that app.py has assembled
 
-Asked from outside: one file per group of endpoints or pages; the folders are scanned
-    routes/         endpoints and pages
+Public interface
+    routes/         endpoints and pages: one file per group; the folder is scanned
     web/            templates, forms and styles of the web catalogue
     schemas/        requests and responses
     openapi/        the document behind /docs
 
-What answers
+Behind the routes
     answers/        responses from memory; ETag and 304
     recommender/    the champion: similar books, search, segments
     counting/       statistics, facets, totals, pages
@@ -22,12 +23,12 @@ What answers
     feedback        stores events; popular books
     crawls          starts and follows crawls in Dagster
 
-What holds for all
+Around all requests
     http/           the edge: headers, limits, problems, tracing
     access/         accounts, tokens, quotas
     process/        workers, logs, memory, disk
     monitoring/     metrics
 
-Each folder's `__init__.py` says what its files do. A request goes through http/ and access/gate, then answers/kept and
-answers/composed, which know the frequent ones; what these do not know goes to routes/.
+Each folder's `__init__.py` says what its files do. A request passes through http/ and access/gate, then answers/kept
+and answers/composed, which answer frequent requests from memory. All other requests reach routes/.
 """

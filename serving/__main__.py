@@ -10,7 +10,7 @@ from serving.run import run
 
 
 def main() -> None:
-    """Serve until told to end; exit status 1 if it cannot start."""
+    """Serve until a signal stops it; exit with status 1 if it cannot start."""
     try:
         settings = load_settings()
         run(settings, *_addresses(settings))

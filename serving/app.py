@@ -1,4 +1,4 @@
-"""Settings, the address of the books, the address of the registry -> the API. The composition root on this side.
+"""Settings, database URL, MLflow URL -> the FastAPI application. The composition root of `serving`.
 
     app = create_app(load_settings(), "postgresql://user:password@host/bookclub", "http://127.0.0.1:5000")
 
@@ -62,12 +62,12 @@ from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
 PACKING: dict[str, Any] = {"minimum_size": 1000, "compresslevel": 5, "exclude_content_types": COMPRESSED}
-# What FastAPI would tell OpenTelemetry, which nobody sets up here: it asks for each request whether somebody has.
+# Turns off FastAPI's OpenTelemetry support: nobody sets it up here, and FastAPI would check for it on each request.
 _UNTOLD: Any = {"tracing": False, "metrics": False, "logs": False}
 
 
 class Services(NamedTuple):
-    """What answers are made with; `books` is None where none is kept in memory."""
+    """The parts of the application; `books` is None if no books are kept in memory."""
 
     watch: DataWatch
     books: BookBytes | None
@@ -86,28 +86,29 @@ class Services(NamedTuple):
 
 
 def create_app(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None = None) -> FastAPI:
-    """The API over the books at `database_url` and the champion of the MLflow at `tracking_uri`. `figures` is the
-    folder in which several workers put their figures.
+    """The API for the books at `database_url` and the champion of the MLflow server at `tracking_uri`. `figures` is the
+    folder where several workers write their metrics.
 
-    Connects to neither before it is started, and starts without either: what needs them answers 503 until they come.
+    It connects to neither before startup, and starts without either: requests that need one of them get 503 until it
+    is available.
     """
     services = _services(settings, database_urls(database_url).books, tracking_uri, figures)
-    # FastAPI's own /docs loads its scripts from a CDN, and stays white where there is no internet.
+    # FastAPI's own /docs loads its scripts from a CDN, and stays blank without internet access.
     app = FastAPIOffline(
         title="Book Club API",
         version="1",
         summary="Books and similar books.",
         description=description(settings),
-        servers=[{"url": "/"}],  # where this document is: clients made from it else ask http://localhost
+        servers=[{"url": "/"}],  # the host of this document; otherwise generated clients use http://localhost
         openapi_tags=document.TAGS,
         lifespan=lambda _: _running(services, settings),
-        generate_unique_id_function=attrgetter("name"),  # what generated clients call their functions
+        generate_unique_id_function=attrgetter("name"),  # the function names in generated clients
         telemetry=_UNTOLD,
     )
     _add_middleware(app, services, settings)
     problems.install(app)
     versions.install(app)
-    # Before the pages, which know each address below theirs.
+    # Before the pages, whose catch-all route matches every path below /catalogue.
     app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
     for router, is_open in routers():
         closed = [] if is_open else [Security(guard, scopes=["read"])]
@@ -121,7 +122,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
 def _services(settings: Settings, database_url: str, tracking_uri: str, figures: Path | None) -> Services:
     watch = DataWatch(database_url)
     cache_bytes = settings.answer_cache_mb * 2**20
-    # Half for whole answers; a quarter each for the books and the reasons that other answers are put together from.
+    # Half for whole responses; a quarter each for the books and the reasons from which other responses are composed.
     own = settings.home / "serving"
     filed = BookFiles(own / "books", own / "stock", database_url)
     books = BookBytes(cache_bytes // 4, filed) if cache_bytes else None
@@ -162,7 +163,7 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
 
 @contextlib.asynccontextmanager
 async def _running(services: Services, settings: Settings) -> AsyncIterator[dict[str, Any]]:
-    """What looks after model and data runs, and routes are given what they answer with, until the server ends."""
+    """The lifespan: run the background tasks for data, model and metrics, and give routes what they respond with."""
     services.shelf.folder.mkdir(parents=True, exist_ok=True)
     dagster = Dagster(settings.dagster_address)
     given = ("catalogue", "keeper", "metrics", "shelf", "accounts", "exports", "feedback", "popular", "quotas")
@@ -190,7 +191,7 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> None:
-    """The last is the first to see a request."""
+    """The middleware that is added last sees a request first."""
     keeper, accounts, kept, books = services.keeper, services.accounts, services.kept, services.books
     app.add_middleware(LimitBody)
     app.add_middleware(GZipMiddleware, **PACKING)
@@ -213,7 +214,7 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
 
 
 def _cors(origins: list[str]) -> dict[str, Any]:
-    """No cookies: who asks is told by a token, which another site's page does not have."""
+    """No cookies: a token identifies the caller, and a page of another site does not have it."""
     return {
         "allow_origins": origins,
         "allow_methods": ["GET", "HEAD", "POST", "DELETE"],

@@ -1,9 +1,9 @@
-"""An administrator's wish -> runs of the Dagster job `crawl`, started and followed over Dagster's GraphQL.
+"""Categories to crawl -> runs of the Dagster job `crawl`, started and followed through Dagster's GraphQL API.
 
     dagster = Dagster("http://127.0.0.1:3000"); await dagster.start([["mystery", "poetry"], ["travel"]], crawl_id)
 
-The runs of one crawl share a tag, which is all that is kept of it: Dagster knows the rest. Blocking HTTP in a thread is
-enough for what an administrator does now and then.
+The runs of one crawl share a tag, and nothing else is stored about it: Dagster knows the rest. Blocking HTTP in a
+thread is enough for something that an administrator does occasionally.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RunStatus = Literal["queued", "running", "succeeded", "failed"]
-ANSWER_WITHIN_S = 20.0  # the first question makes Dagster load the platform's code
-_AT_ONCE = 2  # questions
-_RUN_WITHIN_S = 5.0  # more for each run that it is to start, one after the other
+ANSWER_WITHIN_S = 20.0  # the first query makes Dagster load the platform's code
+_AT_ONCE = 2  # queries
+_RUN_WITHIN_S = 5.0  # added for each run to start: Dagster starts them one after the other
 CRAWL_TAG = "bookclub/crawl"
 JOB = "crawl"
 _LOCATION = {"repositoryLocationName": "bookclub_platform", "repositoryName": "__repository__"}
@@ -73,9 +73,9 @@ class Crawl(Answer):
 
 
 class Dagster:
-    """The Dagster at `url`.
+    """A client of the Dagster at `url`.
 
-    Every method raises Problem 503 where it does not answer, or not as it should."""
+    Every method raises Problem 503 if Dagster does not respond, or not as expected."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url.rstrip('/')}/graphql"
@@ -92,7 +92,7 @@ class Dagster:
         return await self._ask(_KEYS, {"location": _LOCATION}, "repositoryOrError", "Repository", read)
 
     async def start(self, stretches: Sequence[Sequence[str]], crawl_id: UUID) -> Crawl:
-        """Start one run for each of `stretches`, which are neighbours in Dagster's order, by one request."""
+        """Start one run for each of `stretches` (consecutive categories in Dagster's order), all in one request."""
 
         def read(found: dict[str, Any]) -> Crawl:
             launched = found["launchMultipleRunsResult"]
@@ -106,14 +106,14 @@ class Dagster:
             asked = {"params": params}
             return await self._ask(_LAUNCH, asked, "launchMultipleRuns", "LaunchMultipleRunsResult", read, within_s)
         except problems.Problem as problem:
-            # An answer may be lost, and of several runs one may fail: who asked again at once could start them twice.
+            # The response may be lost, or one of several runs may fail: an immediate retry could start runs twice.
             detail = (
                 f"{problem} Some runs may have started: check GET /crawls/{crawl_id} before you start another crawl."
             )
             raise problems.Problem(problem.kind, detail, problem.headers, crawl_id=str(crawl_id)) from problem
 
     async def crawl(self, crawl_id: UUID) -> Crawl | None:
-        """The crawl of that id; None if there is none."""
+        """The crawl with that id; None if there is none."""
         chosen = {"filter": {"tags": [{"key": CRAWL_TAG, "value": str(crawl_id)}]}}
 
         def read(found: dict[str, Any]) -> Crawl | None:
@@ -169,7 +169,7 @@ def _execution(keys: Sequence[str], crawl_id: UUID) -> dict[str, Any]:
 
 
 def _unavailable(told: str) -> problems.Problem:
-    """What Dagster said may name hosts and paths, and goes to the log alone."""
+    """Dagster's message may name hosts and paths, so it goes only to the log."""
     log.warning("Dagster does not answer as it should: %s", told)
     return problems.Problem("dagster-unavailable", headers={"Retry-After": "10"})
 

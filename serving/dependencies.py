@@ -1,4 +1,4 @@
-"""What routes are given: the request -> the parts that app.py has put together."""
+"""The request -> the parts that app.py has assembled, as dependencies of the routes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.monitoring.metrics import Metrics
 from serving.process.disk import Disk
 from serving.recommender.champion import Champion, ChampionKeeper
 
-# Coroutines all of them: FastAPI hands a plain function to a thread, which costs more than the rest of a request.
+# All of these are coroutines: FastAPI runs a plain function in a thread, which costs more than the rest of a request.
 
 
 def _given(name: str) -> Any:
@@ -50,6 +50,6 @@ TheMetrics = Annotated[Metrics, _given("metrics")]
 ThePopular = Annotated[Popular, _given("popular")]
 TheQuotas = Annotated[SharedQuotas, _given("quotas")]
 TheReport = Annotated[Path, _given("report")]
-# One for the whole of an answer: `keeper.current` read twice may be of two states of the books, or none by then.
+# Read once per response: reading `keeper.current` twice may give two states of the books, or None the second time.
 TheChampion = Annotated[Champion, Depends(_champion)]
 TheChampionIfAny = Annotated[Champion | None, Depends(_champion_if_any)]

@@ -1,4 +1,4 @@
-"""Events that a shop tells -> the table `feedback`, for the evaluation of the models; and what readers want by them."""
+"""Events from a shop -> the table `feedback`, for the evaluation of models; and that table -> the most wanted books."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from serving.recommender.served import Served
 from serving.schemas.requests import MAX_LIMIT, FeedbackEvent
 
 POOL_SIZE = 2
-COUNTED_FOR_S = 60.0  # to count a million events takes a second
+COUNTED_FOR_S = 60.0  # counting a million events takes a second
 
 
 class FeedbackBook:
-    """The feedback in one database; connects when first asked."""
+    """The feedback in one database; connects on first use."""
 
     def __init__(
         self, database_url: str, watch: DataWatch, quotas: SharedQuotas, events_per_day: int, served: Served
@@ -38,10 +38,10 @@ class FeedbackBook:
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
 
     def count(self, user_id: int, events: int) -> Standing | None:
-        """How the account stands with so many more events told; None where there is no limit.
+        """Count `events` against the account's daily quota; returns its standing, None if there is no limit.
 
         Raises:
-            Problem: 429, it has told as much as one may in a day.
+            Problem: 429, the quota of events per day would be exceeded.
         """
         if not self._per_day.amount:
             return None
@@ -51,12 +51,12 @@ class FeedbackBook:
         return standing
 
     async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> list[Event]:
-        """Keep those that this account has not told before; returns them. All or none are kept.
+        """Store the events that this account has not sent before; returns them. All or none are stored.
 
         Raises:
             InvalidRequest: a recommendation cannot have been given out here.
-            UnknownBooks: an event is about a book that never was.
-            DatabaseUnavailable: nothing is kept; telling it again is safe.
+            UnknownBooks: an event is about a book that never existed.
+            DatabaseUnavailable: nothing is stored; sending the events again is safe.
         """
         events = [_event(event) for event in told]
         ids = [book_id for event in events for book_id in (event.book_id, event.for_book_id) if book_id is not None]
@@ -67,15 +67,15 @@ class FeedbackBook:
                 raise problems.UnknownBooks(unknown)
             try:
                 kept = await connection.run_sync(add_events, user_id, events)
-            except sa.exc.IntegrityError as error:  # of an account that was deleted a moment ago
+            except sa.exc.IntegrityError as error:  # the account was deleted a moment ago
                 raise EndedSession("This account has been deleted.") from error
         return [
             event for event in {event.event_id: event for event in reversed(events)}.values() if event.event_id in kept
         ]
 
     def _never_given_out(self, connection: sa.Connection, events: Sequence[Event]) -> list[problems.Fault]:
-        """The recommendations that nobody can have been given, each with its place."""
-        # What this process answers with may not be noted yet: Postgres was away.
+        """A fault for each recommendation that cannot have been given out, with its place in the request."""
+        # The versions that this process serves may not be in the table yet, if Postgres was unavailable.
         asked = {(event.model, event.model_version) for event in events} - self._served.versions
         never, newest = never_served(connection, asked), connection.execute(select_data_version()).scalar_one()
         faults: list[problems.Fault] = []
@@ -95,7 +95,7 @@ class FeedbackBook:
 
 
 class Popular:
-    """What readers want, counted once a minute."""
+    """The books that readers want, counted once a minute."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -104,15 +104,15 @@ class Popular:
         self._counted_at = float("-inf")
 
     async def interest(self) -> Mapping[int, int]:
-        """Book -> how many readers want it, the most first, of more books than any list has: some may leave meanwhile.
-        That nobody wants any is not remembered.
+        """Book id -> how many readers want it, highest first. It has more books than any list, because some may be
+        delisted meanwhile. An empty result is not cached.
 
         Raises:
-            DatabaseUnavailable: they cannot be counted now.
+            DatabaseUnavailable: the events cannot be counted now.
         """
         if self._interest and time.monotonic() - self._counted_at <= COUNTED_FOR_S:
             return self._interest
-        if self._counting is None or self._counting.done():  # who comes meanwhile waits for the same, fault or not
+        if self._counting is None or self._counting.done():  # concurrent callers share one count, even a failing one
             self._counting = asyncio.create_task(self._count())
         return await asyncio.shield(self._counting)
 

@@ -1,7 +1,8 @@
-"""Imported in the process that workers are forked from -> all that they would import by themselves, once for all.
+"""Imported in the process that workers are forked from -> everything that they would import themselves, only once.
 
-What is imported is the same in each worker, and 60 MB; nothing runs yet that a fork could break: no thread of Python,
-no connection, no file. Frozen, or the first search for garbage in a worker would write to all of it, and so copy it.
+The imports are the same in each worker and take 60 MB. Nothing runs yet that a fork could break: no Python thread, no
+connection, no file. `gc.freeze()` keeps their memory shared: otherwise the first garbage collection in a worker would
+write to all of it, and so copy it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from serving.routes import routers
 __all__ = ["create_app"]
 
 list(routers())
-weakness("nobody", "a" * MIN_LENGTH)  # makes its lists of words: 5 MB
+weakness("nobody", "a" * MIN_LENGTH)  # builds its word lists: 5 MB
 gc.collect()
 gc.freeze()
 malloc.trim()

@@ -1,7 +1,7 @@
-"""Name and password -> tokens, and what goes with them: refresh, logout, another password, an account's end.
+"""Name and password -> tokens; also refresh, logout, change of password, deletion of the account.
 
-Whoever guesses learns nothing: a name that is not there, a wrong password and a disabled account get one answer, after
-the same work. Access tokens live ten minutes; that one was withdrawn is seen within LIVE_FOR_S by every worker.
+Guessing reveals nothing: an unknown name, a wrong password and a disabled account get the same response, after the same
+work. Access tokens are valid for ten minutes; every worker sees within LIVE_FOR_S that one was revoked.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from serving.http import problems
 
 POOL_SIZE = 3
 SESSION_LASTS = timedelta(days=30)
-REPEATED_WITHIN = timedelta(seconds=60)  # an answer may be lost, and two tabs refresh at once
-LIVE_FOR_S = 5.0  # how long an answer of the database about a session is believed
+REPEATED_WITHIN = timedelta(seconds=60)  # a response may be lost, and two tabs may refresh at once
+LIVE_FOR_S = 5.0  # how long the database's answer about a session is cached
 _MOST_REMEMBERED = 50_000
-_FORGET_WITHIN_S = 60.0  # an account with the feedback that it told: of a million events seconds
-_AT_ONCE = 2  # hashes, of 19 MB each
+_FORGET_WITHIN_S = 60.0  # to delete an account with its feedback: a million events take seconds
+_AT_ONCE = 2  # hashes, 19 MB each
 _LONGEST_QUEUE = 40  # half a second of hashing
 
 _P = ParamSpec("_P")
@@ -47,7 +47,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What somebody gets who has proved who they are."""
+    """What a caller gets after proving their identity."""
 
     access_token: str
     refresh_token: str
@@ -56,7 +56,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What an account is told of itself; `sessions`: how many are open."""
+    """What an account may see about itself; `sessions`: how many are open."""
 
     username: str
     scopes: Sequence[str]
@@ -65,14 +65,14 @@ class Facts:
 
 
 class EndedSession(problems.Problem):
-    """The session of an access token is over, or its account gone."""
+    """The session of an access token has ended, or its account was deleted."""
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__("ended-session", detail, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
 class Accounts:
-    """The accounts of one database; connects when first asked."""
+    """The accounts in one database; connects on first use."""
 
     def __init__(
         self,
@@ -102,11 +102,11 @@ class Accounts:
     async def register(
         self, username: str, password: str, address: str, scopes: Sequence[str] = accounts.FOR_ANYONE
     ) -> Grant:
-        """A new account that may read, export and give feedback, and a session with `scopes` of these.
+        """Create an account that may read, export and give feedback, and open a session with `scopes` of these.
 
         Raises:
             Problem: 403 if registration is closed or the password easy to guess, 409 if the name is taken, 429 if too
-                many accounts were made from there.
+                many accounts were created from this address.
         """
         if not self.is_registration_open:
             raise problems.Problem("registration-closed")
@@ -123,10 +123,10 @@ class Accounts:
         return grant
 
     async def login(self, username: str, password: str, wanted: Sequence[str], address: str) -> Grant:
-        """A new session with the scopes of `wanted` that the account has, or with all of them if none is wanted.
+        """Open a session with those scopes of `wanted` that the account has, or with all its scopes if none is wanted.
 
         Raises:
-            Problem: 401 if name and password do not belong together, 429 after too many that did not.
+            Problem: 401 if name and password do not match, 429 after too many wrong passwords.
         """
         user = await self._proved(username, password, "login", address)
         scopes = [scope for scope in user.scopes if scope in wanted] if wanted else list(user.scopes)
@@ -138,21 +138,21 @@ class Accounts:
             grant = await self._open_session(connection, user.id, scopes, user.password_hash)
             if grant is not None and fresh is not None:
                 await connection.run_sync(accounts.set_password_hash, user.id, fresh)
-        if grant is None:  # disabled, or given another password, since it was proved
+        if grant is None:  # disabled, or its password changed, since the password was checked
             raise WrongPassword(is_login=True)
         audit.note("login", "done", address=address, user_id=user.id, scopes=scopes)
         return grant
 
     def cookie_of(self, grant: Grant) -> str:
-        """The session, as what a browser keeps in a cookie."""
+        """The session as the value of a browser's cookie."""
         return self._tokens.issue_for_web(self._tokens.read(grant.access_token))
 
     async def refresh(self, refresh_token: str, address: str) -> Grant:
-        """The next pair of tokens of a session. A refresh token that comes a second time brings the same refresh token
-        again, while that is unused and REPEATED_WITHIN is not over; else it ends the session.
+        """The next pair of tokens of a session. A refresh token that is sent a second time gets the same new refresh
+        token again, while that is unused and REPEATED_WITHIN has not passed; otherwise the session ends.
 
         Raises:
-            Problem: 401 if it is not good, or not any more; 429 after too many of one session.
+            Problem: 401 if the token is not valid, or no longer; 429 after too many refreshes of one session.
         """
         following = {_digest(token): token for token in self._tokens.after(refresh_token)}
         async with self._transaction() as connection:
@@ -162,7 +162,7 @@ class Accounts:
             if renewal.outcome == "renewed":
                 standing = self._quotas.take(policies.of_refreshes(), str(renewal.session_id))
                 if standing.is_over:
-                    raise beyond(standing)  # nothing is kept: the token stays good
+                    raise beyond(standing)  # rolls the transaction back: the token stays valid
         if renewal.session_id is None or renewal.user_id is None or renewal.following is None:
             if renewal.session_id is not None:
                 self._live.pop(renewal.session_id, None)
@@ -174,14 +174,14 @@ class Accounts:
         return Grant(access, following[renewal.following], renewal.scopes)
 
     async def logout(self, claims: Claims, address: str) -> None:
-        """End the session that the token is of."""
+        """End the session of the token."""
         async with self._transaction() as connection:
             await connection.run_sync(accounts.end_session, claims.session_id, "logout")
         self._live.pop(claims.session_id, None)
         audit.note("logout", "done", address=address, user_id=claims.user_id)
 
     async def logout_by(self, refresh_token: str, address: str) -> None:
-        """End the session that was given the refresh token; one that is no good has none, and needs no logout."""
+        """End the session of the refresh token. An invalid token has no session, and needs no logout."""
         async with self._transaction() as connection:
             ended = await connection.run_sync(accounts.end_session_of, _digest(refresh_token))
         if ended is not None:
@@ -190,16 +190,16 @@ class Accounts:
             audit.note("logout", "done", address=address, user_id=user_id)
 
     async def change_password(self, claims: Claims, old: str, new: str, address: str) -> None:
-        """Keep another password, and end every session of the account.
+        """Change the password, and end every session of the account.
 
         Raises:
-            Problem: 403 if `old` is wrong, or `new` is that or easy to guess; 401 if the session ended meanwhile; 429
-                after too many tries.
+            Problem: 403 if `old` is wrong, or `new` is the same or easy to guess; 401 if the session ended meanwhile;
+                429 after too many attempts.
         """
         await self._change_password(claims, old, new, address)
 
     async def change_password_and_log_in(self, claims: Claims, old: str, new: str, address: str) -> Grant:
-        """Likewise, and a new session for whoever did it.
+        """Like `change_password`, then open a new session for the caller.
 
         Raises:
             Problem: as `change_password` does.
@@ -212,10 +212,10 @@ class Accounts:
         return grant
 
     async def username(self, claims: Claims) -> str:
-        """Whose token it is.
+        """The name of the token's account.
 
         Raises:
-            Problem: 401, the account is gone.
+            Problem: 401, the account was deleted.
         """
         async with connected(self._engine, self._watch, "The account") as connection:
             user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
@@ -224,10 +224,10 @@ class Accounts:
         return user.username
 
     async def facts(self, claims: Claims) -> Facts:
-        """What is kept of the account of a token.
+        """What is stored about the token's account.
 
         Raises:
-            Problem: 401, the account is gone.
+            Problem: 401, the account was deleted.
         """
         async with connected(self._engine, self._watch, "The account") as connection:
             user = await connection.run_sync(accounts.find_user_by_id, claims.user_id)
@@ -237,11 +237,11 @@ class Accounts:
         return Facts(user.username, user.scopes, user.created_at, count)
 
     async def delete(self, claims: Claims, password: str, address: str) -> None:
-        """Forget the account, with its sessions and the feedback that it told.
+        """Delete the account, with its sessions and its feedback.
 
         Raises:
             Problem: 403 if the password is wrong, 401 if the session ended meanwhile, 409 if it is the only
-                administrator, 429 after too many tries.
+                administrator, 429 after too many attempts.
         """
         user = await self._proved(await self.username(claims), password, "delete-account", address)
         async with self._transaction(_FORGET_WITHIN_S) as connection:
@@ -255,8 +255,8 @@ class Accounts:
         audit.note("delete-account", "done", address=address, user_id=user.id)
 
     async def is_live(self, claims: Claims, is_strict: bool) -> bool:
-        """Whether the session of a token still counts. While the database is away a token counts until its time is
-        over, unless `is_strict`: reading goes on from memory, acting does not.
+        """Whether the session of a token is still open. While the database is unavailable, a token counts until it
+        expires, unless `is_strict`: reads continue from memory, other actions do not.
 
         Raises:
             DatabaseUnavailable: only if `is_strict`.
@@ -280,7 +280,7 @@ class Accounts:
         await self._engine.dispose()
 
     async def _change_password(self, claims: Claims, old: str, new: str, address: str) -> str:
-        """The hash that is kept from now on."""
+        """Change the password; returns the new hash."""
         user = await self._proved(await self.username(claims), old, "change-password", address)
         if passwords.is_same(old, new):
             raise problems.Problem("weak-password", "The new password is the same as the old one. Choose another.")
@@ -289,7 +289,7 @@ class Accounts:
         async with self._transaction() as connection:
             ended = await connection.run_sync(accounts.change_password, user.id, kept, user.password_hash)
             if ended is None:
-                raise EndedSession  # somebody else changed it since it was proved
+                raise EndedSession  # somebody else changed the password since it was checked
         for session_id in ended:
             self._live.pop(session_id, None)
         audit.note("change-password", "done", address=address, user_id=user.id)
@@ -343,7 +343,7 @@ class Accounts:
 
 
 class _Hashing:
-    """argon2 off the event loop, a few at a time: a flood of logins waits, then is sent away, and takes no memory."""
+    """argon2 off the event loop, a few at a time: a flood of logins is queued, then refused, and uses no memory."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="argon2")

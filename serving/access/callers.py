@@ -1,6 +1,6 @@
-"""A request -> who asks: the account of a token or of a browser's cookie, and the address.
+"""A request -> its caller: the account of a token or of a browser's cookie, and the address.
 
-Tokens come in the header; pages take the cookie too.
+Tokens come in the header `Authorization`; pages also accept the cookie.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COOKIE = "bookclub_session"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: `claims` of a token that holds, or None; `fault`, of this kind, if a token came that does not."""
+    """Who sent the request: the `claims` of a valid token, or None; what is wrong with an invalid one, and its kind."""
 
     address: str
     claims: Claims | None = None
@@ -41,7 +41,7 @@ def caller_of(scope: Scope, tokens: Tokens) -> Caller:
 
 
 def _of_cookie(scope: Scope, tokens: Tokens) -> Claims | None:
-    """Of a browser whose cookie is not good any more nothing is known: it may read what all may."""
+    """None if the cookie is no longer valid: such a browser is anonymous, and may read what everyone may."""
     if not scope["path"].startswith(PAGES) or not (cookie := _cookie(named(scope["headers"], b"cookie"))):
         return None
     try:
@@ -51,9 +51,9 @@ def _of_cookie(scope: Scope, tokens: Tokens) -> Claims | None:
 
 
 def _cookie(sent: str) -> str:
-    """Ours among those that a browser sends; "" if it is not there.
+    """The value of our cookie among those that a browser sends; "" if it is missing.
 
-    Not by http.cookies: before Python 3.11.10 and 3.12.6 it takes seconds for 32 kB of backslashes (CVE-2024-7592).
+    Without http.cookies: before Python 3.11.10 and 3.12.6 it takes seconds for 32 kB of backslashes (CVE-2024-7592).
     """
     pairs = (one.partition("=") for one in sent.split(";"))
     return next((value.strip() for name, _, value in pairs if name.strip() == COOKIE), "")
@@ -61,7 +61,7 @@ def _cookie(sent: str) -> str:
 
 @lru_cache(10_000)
 def neighbourhood(address: str) -> str:
-    """What counts as one address: of IPv6 the /64, for every household has 2^64 of them."""
+    """What counts as one address: for IPv6 the /64, because every household has 2^64 addresses."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

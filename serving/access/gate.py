@@ -1,7 +1,7 @@
-"""A request -> who asks, and whether it is within their quota; what is beyond is answered 429 before anything runs.
+"""A request -> its caller, counted against their quotas; a request over a quota gets 429 before anything else runs.
 
-Requests with a token count for the account, and for the address that they come from, whatever the accounts; those
-without for the address alone.
+Requests with a token count against the account, and against their address for all accounts together. Requests without a
+token count only against the address.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Gate:
         settings: Settings,
         page: Callable[[Request, problems.Problem], Response],
     ) -> None:
-        """`page`: what a reader of the web catalogue sees beyond a quota."""
+        """`page`: what a reader of the web catalogue sees when a quota is exceeded."""
         self._app, self._tokens, self._quotas, self._page = app, tokens, quotas, page
         by_name = of_requests(settings)
         self._anonymous, self._account, self._address = (by_name[name] for name in ("anonymous", "account", "address"))
@@ -46,7 +46,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         caller = caller_of(scope, self._tokens)
-        if named(scope["headers"], b"cookie"):  # ours is read, and FastAPI would read all of them for each route
+        if named(scope["headers"], b"cookie"):  # ours has been read, and FastAPI would parse all of them for each route
             scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
         scope.setdefault("state", {})["caller"] = caller
         meter = scope["state"]["meter"] = self._meter(scope["method"], scope["path"], caller)
@@ -65,11 +65,11 @@ class Gate:
         await self._app(scope, receive, send_with_fields)
 
     def _meter(self, method: str, path: str, caller: Caller) -> Meter | None:
-        """None where there is no limit."""
+        """The quotas of the request; None if there is no limit."""
         if path in UNLIMITED or path.startswith(UNLIMITED_BELOW):
             return None
         address = neighbourhood(caller.address)
-        is_post = method == "POST"  # whatever else is asked there is to look at a page, or not taken
+        is_post = method == "POST"  # other methods on these paths show a page, or are not allowed
         if (is_post and path in LOGINS) or (method == "DELETE" and path == ACCOUNT):
             asked = [(self._logins, address)]
         elif is_post and path in REGISTRATIONS:

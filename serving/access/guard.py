@@ -1,8 +1,8 @@
-"""Who asks and what a route needs -> the claims of their token, or 401, or 403.
+"""A caller and the scopes that a route needs -> the claims of the caller's token, or 401, or 403.
 
     router.get("/export", dependencies=[Security(guard, scopes=["export"])])
 
-Every router is under `read` unless its file says IS_OPEN: a route that somebody adds is closed before it is thought of.
+Every router needs `read` unless its file sets IS_OPEN, so that a new route is closed by default.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from serving.http import problems
 
 SCHEME = "OAuth2PasswordBearer"
 
-# Without a refreshUrl, where OAuth2 would send a form: ours takes JSON.
+# Without a refreshUrl: OAuth2 clients would send a form there, but ours takes JSON.
 _DESCRIPTION = "`access_token` from POST /login, /register or /token/refresh, sent as `Authorization: Bearer ...`."
-# For /docs alone, which lets people log in with it: the token is read in gate.py, before it counts the request.
+# Only for /docs, where people log in with it: gate.py reads the token, before it counts the request.
 described = OAuth2PasswordBearer(
     tokenUrl="login", scopes=dict(SCOPES), scheme_name=SCHEME, description=_DESCRIPTION, auto_error=False
 )
 
 
 async def guard(request: Request, asked: SecurityScopes, _: Annotated[str | None, Depends(described)]) -> Claims | None:
-    """The claims of the caller's token; None if there is none and none is needed.
+    """The claims of the caller's token; None if there is no token and none is needed.
 
     Raises:
-        Problem: 401 without a token that holds, 403 if it lacks a scope.
+        Problem: 401 without a valid token, 403 if the token lacks a scope.
     """
     caller: Caller = request.state.caller
     if (problem := await refusal(caller, request.state.accounts, asked.scopes)) is not None:
@@ -45,7 +45,7 @@ async def guard(request: Request, asked: SecurityScopes, _: Annotated[str | None
 
 
 async def refusal(caller: Caller, accounts: Accounts, scopes: list[str]) -> problems.Problem | None:
-    """Why the caller may not ask for what needs these scopes; None if they may."""
+    """Why the caller may not use a route that needs these scopes; None if they may."""
     if caller.claims is None:
         if caller.fault is None and set(scopes) == {"read"} and not accounts.is_login_required:
             return None
@@ -58,7 +58,7 @@ async def refusal(caller: Caller, accounts: Accounts, scopes: list[str]) -> prob
 
 
 def lacking(claims: Claims, scopes: list[str]) -> problems.Problem | None:
-    """What to answer where a token is not good for all of these scopes; None if it is."""
+    """The problem of a token that does not have all of these scopes; None if it has."""
     if not (missing := [scope for scope in scopes if scope not in claims.scopes]):
         return None
     return problems.Problem(
@@ -72,7 +72,7 @@ async def signed_in(request: Request, _: Annotated[str | None, Depends(described
     """The claims of the caller's token, whatever its scopes.
 
     Raises:
-        Problem: 401 without a token that holds.
+        Problem: 401 without a valid token.
     """
     claims = await guard(request, SecurityScopes([]), None)
     assert claims is not None, "guard returns None only for routes that ask for `read`"

@@ -1,8 +1,8 @@
-"""Settings -> every quota that there is: what gate.py, tries.py and feedback.py count with, and /docs lists.
+"""Settings -> all quotas: gate.py, tries.py and feedback.py count with them, and /docs lists them.
 
     every(settings)["login-name"]       Quota("login-name", 10, 900, "wrong passwords")
 
-An amount of 0 is no limit.
+An amount of 0 means no limit.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from bookclub_platform.core.settings import Settings
 from serving.access.quotas import Quota
 
-TRIES = 10  # at a new account, for each that may be made
+TRIES = 10  # attempts to register, for each account that may be created
 
 Quotas = dict[str, Quota]
 
 
 def of_requests(settings: Settings) -> Quotas:
-    """What each request counts against one of."""
+    """The quotas of requests: each request counts against one of them, with a token against two."""
     return _by_name(
         Quota("anonymous", settings.anonymous_per_minute, 60),
         Quota("account", settings.account_per_minute, 60),
@@ -27,12 +27,12 @@ def of_requests(settings: Settings) -> Quotas:
 
 
 def of_registrations(per_hour: int) -> Quota:
-    """Accounts that are made: behind one address of a mobile network are many who mistype."""
+    """Counts created accounts, not attempts: many people who mistype may share an address of a mobile network."""
     return Quota("register", per_hour, 3600, "new accounts")
 
 
 def of_wrong_passwords(amount: int) -> Quotas:
-    """`amount`: at one name from one address; 0: none of them limits."""
+    """`amount` is for one name from one address; 0 means that none of them limits."""
     words = "wrong passwords"
     return _by_name(
         Quota("login-name", amount, 900, words),
@@ -43,7 +43,7 @@ def of_wrong_passwords(amount: int) -> Quotas:
 
 
 def of_refreshes() -> Quota:
-    """Of one session. Tokens are good for ten minutes; each that was used is kept until the session is over."""
+    """For one session. Tokens are valid for ten minutes; each used one is stored until the session is over."""
     return Quota("refresh", 60, 3600, "refreshes")
 
 
@@ -52,7 +52,7 @@ def of_feedback(per_day: int) -> Quota:
 
 
 def every(settings: Settings) -> Quotas:
-    """All of them by name, in the order of /docs."""
+    """All quotas by name, in the order of /docs."""
     more = _by_name(
         of_registrations(settings.registrations_per_hour), of_refreshes(), of_feedback(settings.feedback_per_day)
     )

@@ -1,6 +1,6 @@
-"""Quotas of a request -> what is left of them, in header fields, or the problem 429.
+"""The quotas of a request -> header fields that say what is left of them, or the problem 429.
 
-The fields are those of draft-ietf-httpapi-ratelimit-headers-10, of each quota that the request counted against:
+The fields are those of draft-ietf-httpapi-ratelimit-headers-10, for each quota that the request counted against:
 
     RateLimit-Policy: "account";q=1200;w=60, "address";q=6000;w=60
     RateLimit: "account";r=1180;t=58, "address";r=5980;t=58
@@ -19,10 +19,10 @@ from serving.http.problems import Problem
 
 
 class Meter:
-    """Takes one unit of a caller's quotas, and then what a route adds whose answer costs more than others.
+    """Takes one unit of a caller's quotas, then the additional units of a route with expensive responses.
 
     Attributes:
-        standings: how the caller stands by now.
+        standings: the current state of these quotas.
     """
 
     def __init__(self, quotas: SharedQuotas, asked: Sequence[tuple[Quota, str]]) -> None:
@@ -35,10 +35,10 @@ class Meter:
         return any(standing.is_over for standing in self.standings)
 
     def take(self, units: int) -> None:
-        """Take so many more, but for what is more than the whole quota.
+        """Take `units` more, but no more than the whole quota in total.
 
         Raises:
-            Problem: 429, that goes beyond the quota.
+            Problem: 429, that would exceed the quota.
         """
         standings = self._quotas.take_all(self._asked, min(units, self._most - 1))
         if any(standing.is_over for standing in standings):
@@ -47,10 +47,10 @@ class Meter:
 
 
 def charge(request: Request, units: int) -> None:
-    """Count the request as `units` of the quota of whoever asks; it was counted as one when it came.
+    """Count the request as `units` of the caller's quota; it was counted as one on arrival.
 
     Raises:
-        Problem: 429, that goes beyond the quota.
+        Problem: 429, that would exceed the quota.
     """
     meter: Meter | None = request.state.meter
     if meter is not None and units > 1:
@@ -58,12 +58,12 @@ def charge(request: Request, units: int) -> None:
 
 
 def tell(request: Request, standing: Standing) -> None:
-    """Let the answer say how the caller stands with another quota than that of requests, too."""
+    """Add the state of another quota, which does not count requests, to the headers of the response."""
     request.state.standings.append(standing)
 
 
 def beyond(*standings: Standing) -> Problem:
-    """The problem for who is beyond one of these quotas, or several."""
+    """The problem for a caller who exceeded one or several of these quotas."""
     over = [standing for standing in standings if standing.is_over]
     quota = over[0].quota
     wait_s = math.ceil(max(standing.retry_s or 0 for standing in over))
@@ -76,12 +76,12 @@ def beyond(*standings: Standing) -> Problem:
 
 
 def sentence(quota: Quota) -> str:
-    """That it is spent."""
+    """A sentence that says that the quota is exhausted."""
     return f"The quota {quota.name} is exhausted: {quota.amount} {quota.of} in {quota.window_s} s."
 
 
 def add_fields(headers: MutableHeaders, standings: Sequence[Standing]) -> None:
-    """Say how the caller stands, before what the answer says itself: of a quota that it went beyond."""
+    """Add the state of these quotas, before that of an exceeded quota that the response already has."""
     told = headers.get("RateLimit-Policy", "")
     lacking = [standing for standing in standings if f'"{standing.quota.name}";' not in told]
     for name, field in _fields(lacking).items() if lacking else ():

@@ -1,9 +1,10 @@
-"""A new account -> whether it may be made from that address: those that were made count, refusals do not.
+"""An address -> whether a new account may be created from it: created accounts count, refused ones do not.
 
-    with registrations.one("192.0.2.7"): ...make it; raise if it cannot be
+    with registrations.one("192.0.2.7"): ...create it; raise if it cannot be created
 
-Counted before it is made, so that many at once are no more than as many one after the other, and taken back if it was
-not. Refusals count in gate.py, against TRIES times as many: names are listed, and passwords judged, no faster.
+An account is counted before it is created, so that concurrent requests cannot exceed the quota, and uncounted if it was
+not created. Refused attempts count in gate.py, against TRIES times as many: that limits how fast somebody can find out
+which names exist, and have passwords rated.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from serving.access.rate_limit import beyond
 
 
 class Registrations:
-    """At most `per_hour` new accounts from one address; 0 is without a limit."""
+    """At most `per_hour` new accounts from one address; 0 means no limit."""
 
     def __init__(self, quotas: SharedQuotas, per_hour: int) -> None:
         self._quotas, self._quota = quotas, of_registrations(per_hour)
 
     @contextmanager
     def one(self, address: str) -> Iterator[None]:
-        """Around the making of one. Only one that ends without an error stays counted.
+        """Wrap the creation of one account. It stays counted only if it ends without an error.
 
         Raises:
-            Problem: 429, too many were made.
+            Problem: 429, too many were created.
         """
         if not self._quota.amount:
             yield

@@ -3,8 +3,8 @@
     tokens = Tokens(KeyRing(path)); text = tokens.issue(user_id=7, session_id=uuid4(), scopes=["read"])
     tokens.read(text).user_id
 
-One algorithm, pinned: HS256, for the only reader of a token is the API itself. joserfc and not PyJWT, which on
-Wycheproof's 401 vectors also takes the two that abuse a key (`use`, `key_ops`).
+One pinned algorithm: HS256, because only the API itself reads tokens. joserfc instead of PyJWT, which accepts two of
+Wycheproof's 401 test vectors that misuse a key (`use`, `key_ops`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bookclub_platform.core.token_keys import TOKEN_LIFE_S, KeyRing
 
 ALGORITHM = "HS256"
 KIND = "at+jwt"
-WEB_KIND = "bookclub-web+jwt"  # in a cookie: good for pages alone, as an access token is for nothing but the API
+WEB_KIND = "bookclub-web+jwt"  # in a cookie: valid only for pages, as an access token is valid only for the API
 WEB_LIFE_S = 12 * 3600
 ISSUER = "bookclub"
 AUDIENCE = "bookclub-api"
@@ -48,7 +48,7 @@ _CLAIMS = jwt.JWTClaimsRegistry(
 
 
 class TokenRefused(BookclubError):
-    """Not a token of ours, or not any more: `kind` says which."""
+    """Not a valid token of ours, or an expired one: `kind` says which."""
 
     def __init__(self, detail: str, kind: str = "invalid-token") -> None:
         super().__init__(detail)
@@ -57,7 +57,7 @@ class TokenRefused(BookclubError):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token says, once it is believed."""
+    """The content of a verified token."""
 
     user_id: int
     session_id: UUID
@@ -72,24 +72,24 @@ class Tokens:
 
     @property
     def keys_fault(self) -> str | None:
-        """Why the file of keys cannot be used any more; None if it can."""
+        """Why the file of keys can no longer be used; None if it can."""
         return self._ring.fault
 
     def issue(self, user_id: int, session_id: UUID, scopes: Sequence[str]) -> str:
-        """A token that is good for TOKEN_LIFE_S seconds."""
+        """A token that is valid for TOKEN_LIFE_S seconds."""
         return self._issue(Claims(user_id, session_id, frozenset(scopes)), KIND, TOKEN_LIFE_S)
 
     def issue_for_web(self, claims: Claims) -> str:
-        """What a browser keeps for WEB_LIFE_S seconds; a rotation of the keys ends it sooner."""
+        """The value of a browser's cookie, valid for WEB_LIFE_S seconds; a rotation of the keys ends it sooner."""
         return self._issue(claims, WEB_KIND, WEB_LIFE_S)
 
     def after(self, refresh_token: str) -> list[str]:
-        """What may follow that refresh token: the first by the key in use, the others by keys before it.
+        """The possible successors of a refresh token: the first by the current key, the others by earlier keys.
 
-        It follows from the token, so that who asks again because an answer was lost is told the same once more, while
-        the database keeps nothing that a token could be made of.
+        They are derived from the token: a client that asks again after a lost response gets the same one, although the
+        database stores nothing from which a token could be made.
         """
-        told = b"refresh-token:" + refresh_token.encode("utf-8", "replace")  # which is the beginning of no JWT
+        told = b"refresh-token:" + refresh_token.encode("utf-8", "replace")  # no JWT begins with this prefix
         keys = sorted(self._ring.all(), key=lambda key: key.replaced_at is not None)
         made = (hmac.digest(key.secret, told, "sha256") for key in keys)
         return [base64.urlsafe_b64encode(one).rstrip(b"=").decode() for one in made]
@@ -111,10 +111,10 @@ class Tokens:
         return jwt.encode(header, stated, _as_jwk(key.secret), algorithms=[ALGORITHM])
 
     def read(self, text: str, kind: str = KIND) -> Claims:
-        """What `text`, a token of that kind, says.
+        """The content of `text`, a token of that kind.
 
         Raises:
-            TokenRefused: it is not signed by us for this API, or its time is over.
+            TokenRefused: it is not signed by us for this API, or has expired.
         """
         if len(text) > MAX_LENGTH:
             raise TokenRefused("The access token is not valid: it is too long.")
@@ -139,7 +139,7 @@ class Tokens:
 
 
 def verified(text: str, key: object) -> jwt.Token:
-    """`text` as a JWT whose signature by the pinned algorithm holds with `key` (or what `key(token)` returns)."""
+    """`text` as a JWT, its signature verified with the pinned algorithm and `key` (or what `key(token)` returns)."""
     return jwt.decode(text, key, algorithms=[ALGORITHM])  # type: ignore[arg-type]
 
 

@@ -1,17 +1,17 @@
-"""A try at a password -> whether it may be made. Wrong ones are counted, right ones cost nothing.
+"""An attempt at a password -> whether it may be made. Wrong passwords are counted, right ones are not.
 
-    with tries.one("ada", "192.0.2.7"): ...prove; raise WrongPassword(...) if it is not the one
+    with tries.one("ada", "192.0.2.7"): ...check it; raise WrongPassword(...) if it is wrong
 
-Counted by all workers together, before the password is looked at, so that many at once are no more than as many one
-after the other; and taken back if it was right. The numbers, for BOOKCLUB_LOGINS_PER_MINUTE=10:
+All workers count together. An attempt is counted before the password is checked, so that concurrent attempts cannot
+exceed a quota, and uncounted if the password was right. The quotas, for BOOKCLUB_LOGINS_PER_MINUTE=10:
 
-    login-name      10 in 15 minutes at one name from one address
-    login-address   100 an hour from one address, whatever the names
-    login-anywhere  100 an hour at one name, wherever from; beyond that each address has login-strained: 2 an hour
+    login-name      10 in 15 minutes for one name from one address
+    login-address   100 an hour from one address, for all names
+    login-anywhere  100 an hour for one name from all addresses; then each address has login-strained: 2 an hour
 
-So nobody keeps the owner of a name out by guessing at it from elsewhere: a first try from another address is always
-looked at. docs/decisions/0015 tells what that leaves to whoever has a great many addresses. What a name has no account
-for counts the same, so that nobody learns which there are.
+So nobody can lock out the owner of a name by guessing from elsewhere: a first attempt from another address is always
+checked. docs/decisions/0015 says what that allows an attacker with very many addresses. Attempts at names without an
+account count the same, so that nobody learns which names exist.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from serving.http.problems import Problem
 
 
 class WrongPassword(Problem):
-    """A password that is not that of the name: in a login, or where somebody who is logged in confirms with it."""
+    """The wrong password for the name: in a login, or when somebody who is logged in confirms an action with it."""
 
     def __init__(self, is_login: bool) -> None:
-        # Not 401 to who is logged in: apps take that for a token to refresh, and ask again with the same password.
+        # No 401 for somebody who is logged in: apps would refresh the token, and retry with the same password.
         if is_login:
             super().__init__("wrong-credentials", headers={"WWW-Authenticate": "Bearer"})
         else:
@@ -38,7 +38,7 @@ class WrongPassword(Problem):
 
 
 class Tries:
-    """The tries at all passwords; `amount` is for one name from one address, 0 is without limits."""
+    """The attempts at all passwords; `amount` is for one name from one address, 0 means no limits."""
 
     def __init__(self, quotas: SharedQuotas, amount: int) -> None:
         self._quotas, self._is_limited = quotas, amount > 0
@@ -46,7 +46,7 @@ class Tries:
 
     @contextmanager
     def one(self, username: str, address: str) -> Iterator[None]:
-        """Around one try. Only one that ends with WrongPassword stays counted.
+        """Wrap one attempt. It stays counted only if it ends with WrongPassword.
 
         Raises:
             Problem: 429, too many were wrong.

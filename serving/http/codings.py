@@ -1,8 +1,9 @@
-"""`Accept-Encoding: gzip;q=0, br` -> the same without gzip: who refuses a coding by its weight does not get it.
+"""`Accept-Encoding: gzip;q=0, br` -> the same without gzip, so that a client that refuses it by weight does not get it.
 
     app.add_middleware(RefusedCodings)
 
-What packs answers, and what keeps packed ones, looks for the word alone (RFC 9110, 12.5.3).
+The middleware that compresses responses, and the cache of compressed ones, look only for the word `gzip` and ignore its
+weight (RFC 9110, 12.5.3).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _NEVER = {b"q=0", b"q=0.", b"q=0.0", b"q=0.00", b"q=0.000"}
 
 
 class RefusedCodings:
-    """ASGI middleware; outside of what packs or keeps answers."""
+    """ASGI middleware; outside of the middleware that compresses or caches responses."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

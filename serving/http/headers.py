@@ -1,9 +1,9 @@
-"""Headers as ASGI has them -> one by its name; and an answer's path -> the headers that limit what a browser may do.
+"""ASGI headers -> the value of one; headers and path of a response -> these headers and the missing security headers.
 
-    named(scope["headers"], b"accept-encoding")         "gzip, br"; "" where there is none
-    secured(message["headers"], "/books")               those headers, with ours behind them
+    named(scope["headers"], b"accept-encoding")         "gzip, br"; "" if there is none
+    secured(message["headers"], "/books")               those headers, followed by ours
 
-Starlette's Headers say the same, at several times the cost, which each middleware would pay for each request.
+Starlette's Headers class does the same at several times the cost, which each middleware would pay for each request.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ HEADERS = {
 }
 _POLICY = b"content-security-policy"
 _NOTHING = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
-# A page of plots brings its style and pictures in itself; what a shop wrote into it can run nothing.
+# A page of plots contains its styles and images; text from a shop in it cannot run anything.
 _PAGE = f"{_NOTHING}; style-src 'unsafe-inline'; img-src data:"
-# FastAPI's page of /docs starts Swagger from a script inside it; what it shows is ours alone.
+# FastAPI's /docs page starts Swagger from an inline script; all its content is ours.
 _DOCS = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -39,7 +39,7 @@ _NAMES = frozenset(name for name, _ in _OF_NOTHING)
 
 
 def named(headers: Iterable[Pair], name: bytes) -> str:
-    """The first of that name, which is in lower case as all of `headers`; "" if there is none."""
+    """The value of the first header with this name, in lower case like all names in `headers`; "" if there is none."""
     for key, value in headers:
         if key == name:
             return value.decode("latin-1")
@@ -47,7 +47,7 @@ def named(headers: Iterable[Pair], name: bytes) -> str:
 
 
 def secured(headers: Sequence[Pair], path: str) -> list[Pair]:
-    """The headers of an answer at `path`, with what is missing; in a list of its own, to which others may add."""
+    """The headers of a response for `path` and the missing security headers, in a new list that callers may extend."""
     told = dict(headers)
     if path in {"/docs", "/redoc"}:
         ours = _OF_DOCS

@@ -1,9 +1,9 @@
-"""HEAD of whatever GET answers -> the headers of that answer, `Content-Length` too, without its body (RFC 9110, 9.3.2).
+"""HEAD wherever there is GET -> the headers of the GET response, even `Content-Length`, and no body (RFC 9110, 9.3.2).
 
     app.add_middleware(AnswerHeads)
 
-What lies inside is asked for GET and answers as it would: from memory, packed, 304, a problem. A body that comes in
-pieces is not waited for: an export ends after its first.
+The inner application gets a GET and responds as usual: from memory, compressed, with 304, with a problem. A streamed
+body is not awaited: an export ends after its first chunk.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class _HeadersAreSent(Exception):
-    """Ends an answer whose body nobody gets."""
+    """Ends a response whose body is not sent."""
 
 
 class AnswerHeads:
-    """ASGI middleware; inside of what counts and logs requests by their method."""
+    """ASGI middleware; inside of the middleware that counts and logs requests by method."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,7 +25,7 @@ class AnswerHeads:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        # A copy: the server looks into its own scope for whether there may be a body.
+        # A copy: the server reads the method from its own scope to decide whether the response may have a body.
         asked = {**scope, "method": "GET"}
 
         async def send_without_body(message: Message) -> None:
@@ -41,4 +41,4 @@ class AnswerHeads:
         except _HeadersAreSent:
             pass
         finally:
-            scope["route"] = asked.get("route")  # for those outside, who name the request by it
+            scope["route"] = asked.get("route")  # for outer middleware, which names the request by its route

@@ -1,9 +1,9 @@
-"""A connection's transport -> the same, but that the head of an answer leaves with the first of its body.
+"""A connection's transport -> the same, except that the head of a response is sent with the first chunk of its body.
 
     protocol.connection_made(JoinedWrites(transport, loop))
 
-uvicorn writes the two apart, and uvloop sends each write at once: two calls of the system for an answer, and a client
-that is woken by the first to find nothing to read yet. A head whose body is still being made leaves by itself.
+uvicorn writes the two separately, and uvloop sends each write at once: two system calls for a response, and the first
+one wakes the client before there is a body to read. If the body is not ready yet, the head is sent alone.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A request -> the same request, or 413 once its body is longer than any question needs to be, or 415 if it is packed:
-nobody knows how long that will be."""
+"""A request -> the same request; 413 if its body is longer than any request needs; 415 if it is compressed, because its
+real length is unknown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.http.sizes import MAX_BODY_BYTES, TOO_LONG
 
 
 class LimitBody:
-    """ASGI middleware. FastAPI's own `max_body_size` answers in plain text, and our errors are all problems."""
+    """ASGI middleware. FastAPI's own `max_body_size` responds in plain text, but all our errors are problems."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,8 +1,9 @@
-"""A request's query -> refused (422) if it has a parameter that its route does not know, or one twice that is no list.
+"""A request's query -> 422 if it has a parameter that its route does not know, or repeats one that is not a list.
 
     app.include_router(router, dependencies=[Depends(refuse_unknown)])
 
-What is passed over in silence is a filter that was misspelt or meant as "either": too many books, and nobody knows why.
+If it were ignored silently, a filter that was misspelt, or repeated to mean "either", would give too many books, and
+nobody would know why.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from serving.http.problems import Fault, InvalidRequest
 
 
 async def refuse_unknown(request: Request) -> None:
-    """Let pass what the route knows. Pages say themselves what they take.
+    """Accept the parameters that the route knows. Web pages decide themselves which ones they accept.
 
     Raises:
-        InvalidRequest: naming each of the others.
+        InvalidRequest: names every unknown and every repeated parameter.
     """
     route = request.scope["route"]
     if not request.scope["query_string"] or not route.include_in_schema:
@@ -44,13 +45,13 @@ async def refuse_unknown(request: Request) -> None:
 
 
 def has_repeated(asked: QueryParams, *lists: str) -> bool:
-    """Whether a parameter comes twice that is none of these lists."""
+    """Whether a parameter that is not one of these lists occurs more than once."""
     names = [name for name, _ in asked.multi_items() if name not in lists]
     return len(names) > len(set(names))
 
 
 def _known(route: APIRoute) -> dict[str, bool]:
-    """Each parameter of the route's query, and whether it is a list."""
+    """Each query parameter of the route, and whether it is a list."""
     known: dict[str, bool] = {}
     for parameter in route.dependant.query_params:
         shape = parameter.field_info.annotation

@@ -1,4 +1,4 @@
-"""Every kind of problem: its status, and what is told of it. /docs lists them, and a test compares them with what is
+"""Every kind of problem: its status and detail. /docs lists them, and a test compares them with those that are
 raised."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from serving.http.sizes import TOO_LONG
 
 
 class Kind(NamedTuple):
-    """A kind of problem: its status, and a detail that it may have. `is_for_readers`: pages alone tell it, in words."""
+    """A kind of problem: its status, and a detail (the default or an example). `is_for_readers`: only on web pages."""
 
     status: int
     detail: str
@@ -71,13 +71,13 @@ _KINDS: dict[str, tuple[Any, ...]] = {
     "busy": (503, "Too many logins at the moment. Retry."),
 }
 KINDS = {kind: Kind(*told) for kind, told in _KINDS.items()}
-PLAIN = {  # whose status says it all
+PLAIN = {  # problems whose status says everything
     400: "The query string is not UTF-8.",
     415: "Send the body as JSON, with the header Content-Type: application/json.",
     500: "Internal error. It is in the server's log. A retry may help.",
     **TOO_LONG,
 }
-MEMBERS: dict[str, dict[str, Any]] = {  # what a kind of problem adds to the members that all have
+MEMBERS: dict[str, dict[str, Any]] = {  # what a kind of problem adds to the members of all problems
     "invalid-request": {
         "errors": [
             {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 100", "code": "less_than_equal"}

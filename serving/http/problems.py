@@ -1,4 +1,4 @@
-"""Anything that goes wrong -> application/problem+json (RFC 9457), and nothing else, whatever the route.
+"""Any error -> application/problem+json (RFC 9457), and nothing else, whatever the route.
 
 `install(app)` is all that app.py needs; a route raises `Problem` or lets an error of core.errors pass through.
 """
@@ -91,8 +91,8 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(BookclubError):
-    """A request that cannot be answered; `kind` names it for programs (`unknown-book`), `detail` for people: that of
-    KINDS, unless there is more to say."""
+    """A request that cannot be answered. `kind` names the problem for programs (`unknown-book`), `detail` explains it
+    to people; the default is the detail in KINDS."""
 
     def __init__(
         self, kind: str, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
@@ -119,7 +119,7 @@ class UnknownBooks(Problem):
 
 
 class OtherOrder(Problem):
-    """A page in one order was asked for with the cursor of one in another."""
+    """The cursor belongs to a page in another order."""
 
     def __init__(self, sort: str) -> None:
         super().__init__(
@@ -128,7 +128,7 @@ class OtherOrder(Problem):
 
 
 class Fault(TypedDict):
-    """A FieldFault, as it is made."""
+    """A FieldFault as a plain dictionary, for the code that raises it."""
 
     loc: list[str]
     msg: str
@@ -136,7 +136,7 @@ class Fault(TypedDict):
 
 
 class InvalidRequest(Problem):
-    """Values in a request that cannot be."""
+    """The request has invalid values."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         detail = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults[:5])
@@ -144,14 +144,14 @@ class InvalidRequest(Problem):
 
 
 class OtherFilters(Problem):
-    """A page of one list was asked for with the cursor of another's."""
+    """The cursor belongs to a list with other filters."""
 
     def __init__(self) -> None:
         super().__init__("other-filters")
 
 
 class ProblemResponse(JSONResponse):
-    """JSON in ASCII: what a client sent comes back in the detail, lone surrogates too, and UTF-8 cannot hold those."""
+    """JSON in ASCII: the detail repeats what a client sent, even lone surrogates, which UTF-8 cannot encode."""
 
     media_type = MEDIA_TYPE
 
@@ -160,7 +160,7 @@ class ProblemResponse(JSONResponse):
 
 
 def responses(*asked: int | str) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route that may answer with these kinds of problems, or with these bare statuses."""
+    """The `responses=` of a route that may return these kinds of problems, or these statuses without a kind."""
     found: dict[int | str, dict[str, Any]] = {}
     for one in asked:
         kind = one if isinstance(one, str) else None
@@ -173,7 +173,7 @@ def responses(*asked: int | str) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer every error as a problem; document.py says so in its OpenAPI document."""
+    """Make `app` return every error as a problem; document.py describes that in the OpenAPI document."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
@@ -192,17 +192,17 @@ def answer(
 ) -> ProblemResponse:
     """The response for one problem; without a `kind` its type is `about:blank`, which stands for the status alone."""
     content = _content(status, kind, detail, request.url.path)
-    # What goes wrong is true at that moment alone; without a word a cache may keep a 404.
+    # A problem holds only for that moment; without `no-store` a cache may keep a 404.
     return ProblemResponse(content | members, status, {"Cache-Control": "no-store"} | (headers or {}))
 
 
 def plain(request: Request, status: int, headers: dict[str, str] | None = None) -> ProblemResponse:
-    """The response for a problem whose status says it all."""
+    """The response for a problem whose status says everything."""
     return answer(request, status, PLAIN[status], headers=headers)
 
 
 def of(request: Request, problem: Problem) -> ProblemResponse:
-    """The response for a problem that was raised, or that cannot be: middleware has no handlers around it."""
+    """The response for a `Problem`. Middleware calls this instead of raising, because no error handlers surround it."""
     headers = problem.headers or {}
     if problem.status == 503:
         headers = {"Retry-After": str(RETRY_AFTER_S)} | headers
@@ -216,13 +216,13 @@ def nothing_there(request: Request, headers: dict[str, str] | None = None) -> Pr
 
 
 def unasked(status: int, detail: str) -> bytes:
-    """The body of a problem of which nobody knows what was asked: without an `instance`."""
+    """The body of a problem of a request that was not parsed: without an `instance`."""
     content = {"type": "about:blank", "title": phrase(status), "status": status, "detail": detail}
     return json.dumps(content).encode("ascii")
 
 
 def phrase(status: int) -> str:
-    """What the status is called (RFC 9110)."""
+    """The name of the status (RFC 9110)."""
     return HTTPStatus(status).phrase
 
 
@@ -254,8 +254,8 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods that the path takes: each route knows its own alone, and none HEAD, which heads.py answers wherever
-    there is GET."""
+    """The methods that the path accepts. Each route knows only its own, and no route knows HEAD, which heads.py answers
+    wherever there is GET."""
     routes = [route for route in request.app.routes if not isinstance(route, Mount)]
 
     def is_taken(method: str) -> bool:
@@ -267,7 +267,7 @@ def _allowed(request: Request) -> list[str]:
 
 async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
-    # Without the faulty input: it may be as large as the request, or NaN, which JSON cannot say.
+    # Without the faulty input: it may be as large as the request, or NaN, which JSON cannot express.
     errors = [_fault_of(fault) for fault in error.errors()]
     sent = request.headers.get("content-type", "")
     if _takes_form(request):
@@ -279,7 +279,7 @@ async def _invalid_request(request: Request, error: Exception) -> ProblemRespons
 
 
 def _fault_of(fault: dict[str, Any]) -> Fault:
-    if fault["type"] == "json_invalid":  # whose place is one in the text, and would read as one in a list
+    if fault["type"] == "json_invalid":  # its place is an offset in the text, and would look like a list index
         (_, place), why = fault["loc"], fault["ctx"]["error"]
         return {"loc": ["body"], "msg": f"Not JSON: {why}, at character {place}", "code": fault["type"]}
     loc = [str(part) for part in fault["loc"]]
@@ -320,10 +320,10 @@ class AnswerFaults:
 
 
 async def _fault(request: Request, error: Exception) -> ProblemResponse:
-    """The server's own fault: the trace goes to the log (Starlette raises it again for that), never to the client."""
-    # For uvicorn closes the connection after such an error. Untold, a client or gateway that keeps connections loses
-    # its next request on this one, which had nothing to do with the error.
-    trace = tracing.current()  # Starlette makes this answer outside of all middleware
+    """An internal error: its traceback goes to the log (Starlette re-raises it for that), never to the client."""
+    # `Connection: close`, because uvicorn closes the connection after such an error. A client or gateway that keeps
+    # connections and does not know it would lose its next request, which has nothing to do with the error.
+    trace = tracing.current()  # Starlette makes this response outside of all middleware
     named = {"X-Request-ID": trace.request_id} if trace is not None else {}
     failed = plain(request, 500, headers={"Connection": "close"} | named)
     failed.raw_headers = secured(failed.raw_headers, request.url.path)

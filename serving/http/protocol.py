@@ -1,19 +1,21 @@
-"""Bytes of a connection -> requests, as uvicorn makes them but for five things.
+"""Bytes of a connection -> requests, as uvicorn does it, with five differences.
 
     uvicorn.Config(app, http=HttpProtocol, ws="none")
 
-Bytes that are no HTTP get a 400 as a problem, with the headers of every other answer: there is no request yet that the
-application could refuse, and uvicorn's own answer is plain text. And who offers to go on in another protocol (Java's
-client and `curl --http2`, with each first request) is answered in this one, as RFC 9110, 7.8 has it: httptools takes
-what follows the headers for that protocol, and uvicorn would lose the body.
+Bytes that are not HTTP get 400 as a problem, with the same headers as every other response: there is no request yet
+that the application could refuse, and uvicorn's own response is plain text.
 
-And what is sent has bounds in bytes and in time, where httptools has none: one header of 64 MB would hold up everybody
-else of the worker for seconds, and requests that never end would stay open for ever. An address or headers that are too
-long -> 414 or 431; all else that is over its bounds -> the end of the connection.
+An offer to upgrade to another protocol (Java's client and `curl --http2` send it with each first request) is ignored,
+and the response uses the current protocol (RFC 9110, 7.8): httptools takes whatever follows the headers for the other
+protocol, and uvicorn would lose the body.
 
-Who does not read an answer is not waited for either: what is not taken lies in memory, megabytes of a long list.
+Requests have limits in bytes and in time, which httptools does not have: one header of 64 MB would block all other
+requests of the worker for seconds, and requests that never end would stay open for ever. A URL or headers that are too
+long -> 414 or 431; any other limit exceeded -> the connection is closed.
 
-And the head of an answer leaves with the first of its body (joined_writes.py).
+A client that does not read its response is disconnected: the unread part stays in memory, megabytes of a long list.
+
+The head of a response is sent with the first chunk of its body (joined_writes.py).
 """
 
 from __future__ import annotations
@@ -29,19 +31,19 @@ from serving.http.joined_writes import JoinedWrites
 from serving.http.sizes import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, TOO_LONG
 
 _ABOUT_UPGRADES = {b"upgrade", b"http2-settings"}
-# The application looks closely, once all is there (security.py, limits.py). This is far past what it takes: who sends a
-# body that it refuses may be still sending when it has answered, and reads that afterwards.
+# The application checks the exact limits later (security.py, limits.py). MAX_REQUEST_BYTES is far above its limit of a
+# body: a client may still be sending a body that was already refused, and reads the response only afterwards.
 MAX_HEAD_BYTES = MAX_ADDRESS_BYTES + MAX_HEADER_BYTES
 MAX_REQUEST_BYTES = 8 * 2**20
 HEAD_WITHIN_S = 10.0
-BODY_WITHIN_S = 30.0  # 64 KiB at the most
-# So much of an answer is to be read in that time while more of it waits: 1 KiB/s, a tenth of what old phones manage.
+BODY_WITHIN_S = 30.0  # 64 KiB at most
+# While more of a response waits, a client must read this much in this time: 1 KiB/s, a tenth of an old phone's speed.
 TAKEN_WITHIN_S, TAKEN_BYTES = 30.0, 30 * 1024
 
 
 class HttpProtocol(HttpToolsProtocol):
-    _part: Literal["", "head", "body"] = ""  # what of a request has begun and is not all there
-    _request_bytes = 0  # but for the piece that the request began in, of 256 KiB at most
+    _part: Literal["", "head", "body"] = ""  # the part of a request that has begun and is incomplete
+    _request_bytes = 0  # without the chunk in which the request began, 256 KiB at most
     _overdue: asyncio.TimerHandle | None = None
     _untaken: asyncio.TimerHandle | None = None
 
@@ -68,7 +70,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _end_unless_taken(self, waiting: int) -> None:
         if waiting - self.transport.get_write_buffer_size() < TAKEN_BYTES:
-            self.transport.abort()  # to close would be to wait until all is read
+            self.transport.abort()  # close() would wait until everything is read
         else:
             self._wait_for_reader()
 
@@ -78,7 +80,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._untaken = None
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and see to it that what has begun ends."""
+        """Feed the parser, and enforce the limits on an incomplete request."""
         self._request_bytes += len(data)
         self._feed(data)
         if not self._part or self.transport.is_closing():
@@ -99,14 +101,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._overdue = None
 
     def _feed(self, data: bytes) -> None:
-        """Where the parser stops for another protocol, go on as if nobody had offered that."""
-        while data:  # one of several requests that came at once may offer it, and the next one too
+        """Feed the parser; if it stops for another protocol, continue as if that had not been offered."""
+        while data:  # each of several pipelined requests may offer one
             try:
                 self.parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as stopped:
                 (end_of_headers,) = stopped.args
-                if self.parser.get_method() == b"CONNECT":  # this is no proxy
+                if self.parser.get_method() == b"CONNECT":  # this is not a proxy
                     self.send_400_response("CONNECT")
                     return
                 data = self._without_upgrade() + data[end_of_headers:]
@@ -117,7 +119,7 @@ class HttpProtocol(HttpToolsProtocol):
                 return
 
     def _without_upgrade(self) -> bytes:
-        """The headers just read but for those that offer another protocol, for a parser that begins anew."""
+        """The request head just read, without the headers that offer another protocol, for a new parser."""
         first = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         options = [
             option.strip() for name, value in self.headers if name == b"connection" for option in value.split(b",")
@@ -128,7 +130,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         return b"".join([first, *(b"%b: %b\r\n" % pair for pair in kept), b"\r\n"])
 
-    # Not for each piece that comes, as uvicorn has it: of a blank line no request begins, and it would wait for ever.
+    # The keep-alive timeout is cancelled here, not for each chunk as in uvicorn: a blank line does not begin a request,
+    # and without the timeout its connection would stay open for ever.
     def on_message_begin(self) -> None:
         self._unset_keepalive_if_required()
         self._come_to("head")
@@ -156,8 +159,8 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answer and close: where the next request would begin is not known."""
-        from serving.http import problems  # FastAPI, which the supervisor of several workers does without
+        """Respond and close: it is not known where the next request would begin."""
+        from serving.http import problems  # imports FastAPI, which the supervisor of several workers does not need
 
         body = problems.unasked(status, detail)
         headers = secured(

@@ -1,7 +1,7 @@
-"""An answer -> the same answer with the headers that browsers want, and, if it leads elsewhere, by a path alone.
+"""A response -> the same response with security headers; a redirect -> the same redirect to a path without a host.
 
-A request with an endless address -> 414; with endless headers -> 431; with a query that is no UTF-8, or without one
-Host -> 400; with a control character in its path -> 404.
+A request whose URL is too long -> 414; whose headers are too long -> 431; with a query that is not UTF-8, or without
+exactly one Host -> 400; with a control character in its path -> 404.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from serving.http.headers import Pair, secured
 from serving.http.sizes import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES
 
 _BEYOND_ASCII = re.compile(rb"%[89a-fA-F]")
-# No address here has one. Routers match with `$`, which also matches before a last line feed: `/login%0A` would be
-# answered as /login, while whoever compares paths (quotas, gateways) takes it for another.
+# No path here has one. Routers match with `$`, which also matches before a final line feed: `/login%0A` would be
+# answered as /login, while code that compares paths (quotas, gateways) takes it for another path.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -44,7 +44,8 @@ class SecureAnswers:
 
 
 class RefuseBroken:
-    """ASGI middleware; inside of what lets pages of other sites read an answer: they are told of their faults, too."""
+    """ASGI middleware that refuses malformed requests; inside of the CORS middleware, so that pages of other sites can
+    read these problems, too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -59,7 +60,7 @@ def _refusal(scope: Scope) -> problems.ProblemResponse | None:
     if len(scope["raw_path"]) + len(query) > MAX_ADDRESS_BYTES:
         return problems.plain(Request(scope), 414)
     size = hosts = 0
-    for name, value in scope["headers"]:  # once for both: each request pays for it
+    for name, value in scope["headers"]:  # one loop for both checks: each request pays for it
         size += len(name) + len(value)
         hosts += name == b"host"
     if size > MAX_HEADER_BYTES:
@@ -68,7 +69,7 @@ def _refusal(scope: Scope) -> problems.ProblemResponse | None:
         return problems.answer(Request(scope), 400, "Send the header Host, once.")
     if not scope["path"].isprintable() and _CONTROL.search(scope["path"]):
         return problems.nothing_there(Request(scope))
-    # Frameworks read what is broken as U+FFFD: another question than the one that was asked.
+    # Frameworks decode invalid bytes as U+FFFD, which would make it a different query.
     is_beyond = not query.isascii() or (b"%" in query and _BEYOND_ASCII.search(query))
     if is_beyond and not _is_utf8(unquote_to_bytes(query)):
         return problems.plain(Request(scope), 400)
@@ -84,12 +85,12 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _by_path(pair: Pair) -> Pair:
-    """Starlette leads on to the host that the request named, which may be anybody's."""
+    """Without the host: Starlette redirects to the host that the request named, which may be any."""
     name, value = pair
     if name != b"location":
         return pair
     parts = urlsplit(value)
     if not parts.netloc:
         return pair
-    path = b"/" + parts.path.lstrip(b"/")  # two slashes would begin with a host again
+    path = b"/" + parts.path.lstrip(b"/")  # after two slashes browsers would read a host again
     return name, b"%b?%b" % (path, parts.query) if parts.query else path

@@ -1,5 +1,5 @@
-"""Limits of a request's size, and the details of their problems. Only constants: protocol.py reads them in processes
-that do not import Starlette."""
+"""The limits on the size of a request, and the details of their problems. Only constants: protocol.py reads them in
+processes that do not import Starlette."""
 
 from __future__ import annotations
 

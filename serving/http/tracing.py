@@ -1,8 +1,8 @@
-"""A request's `X-Request-ID` and `traceparent`, or new ones -> what lines of the log and requests sent on name.
+"""A request's `X-Request-ID` and `traceparent`, or new ones -> the ids in log lines and in outgoing requests.
 
     app.add_middleware(TraceRequests, log_all=False); tracing.current(); httpx.post(url, headers=tracing.outgoing())
 
-W3C Trace Context, level 1: the trace of whoever asks goes on, with a span of our own; nothing is sent to a collector.
+W3C Trace Context, level 1: the client's trace continues, with a span of our own; nothing is sent to a collector.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger("bookclub.requests")
 
 SLOW_S = 1.0
 
-# What others send goes into the log and into an answer's headers: nothing that could end a line or fill a disk.
+# These values from clients go into the log and into response headers: nothing in them may end a line or fill a disk.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?", re.ASCII
@@ -34,8 +34,8 @@ _TRACESTATE = re.compile(r"[ -~]{1,512}")
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The request under way, for the log: ids in hex. `flags` and `state` are the caller's: whether the trace is
-    recorded, and what others that it came through say of it."""
+    """The current request, for the log; trace and span ids are in hex. `flags` and `state` are the client's: whether
+    the trace is recorded, and what the systems that it passed through say about it."""
 
     request_id: str
     trace_id: str
@@ -48,12 +48,12 @@ _current: ContextVar[Trace | None] = ContextVar("bookclub_trace", default=None)
 
 
 def current() -> Trace | None:
-    """Of the request that the running code belongs to; None outside of one."""
+    """The trace of the current request; None outside of a request."""
     return _current.get()
 
 
 def outgoing() -> dict[str, str]:
-    """The headers of a request that is sent on behalf of the one under way; none outside of one."""
+    """Headers for a request that is sent on behalf of the current one; empty outside of a request."""
     trace = _current.get()
     if trace is None:
         return {}
@@ -62,12 +62,12 @@ def outgoing() -> dict[str, str]:
 
 
 def trace_of(headers: Sequence[Pair]) -> Trace:
-    """The ids that a request brings, as far as they are such; what it does not bring is made."""
-    fresh = f"{random.getrandbits(256):064x}"  # these are no secrets, and the system's own take ten times as long
+    """The ids of a request, as far as they are valid; the others are generated."""
+    fresh = f"{random.getrandbits(256):064x}"  # not secrets, and the system's generator takes ten times as long
     request_id = named(headers, b"x-request-id")
     if not _REQUEST_ID.fullmatch(request_id):
         request_id = fresh[:16]
-    # Version 00 ends after the flags; a later one may go on, and is read as far as we know it.
+    # Version 00 ends after the flags; a later version may have more fields, and we read those that we know.
     parent = _TRACEPARENT.fullmatch(named(headers, b"traceparent"))
     if parent is None or (parent[0].startswith("00-") and parent[3]):
         return Trace(request_id, fresh[16:48], fresh[48:])
@@ -75,15 +75,15 @@ def trace_of(headers: Sequence[Pair]) -> Trace:
 
 
 def _state_of(headers: Sequence[Pair]) -> str:
-    """What `tracestate` says, which may stand in several headers; "" if it is none that has to be sent on."""
+    """The value of `tracestate`, which may be split over several headers; "" if it does not have to be passed on."""
     state = ",".join(value.decode("latin-1") for name, value in headers if name == b"tracestate")
     return state if _TRACESTATE.fullmatch(state) else ""
 
 
 class TraceRequests:
-    """ASGI middleware, the outermost but for Starlette's own: what is logged within names the request.
+    """ASGI middleware, the outermost except for Starlette's own: everything that is logged inside names the request.
 
-    An answer carries its `X-Request-ID`. A line is written of a request that failed or was slow; of each, if `log_all`.
+    Responses carry their `X-Request-ID`. A request that failed or was slow is logged; with `log_all`, every request.
     """
 
     def __init__(self, app: ASGIApp, log_all: bool) -> None:
@@ -94,7 +94,7 @@ class TraceRequests:
             await self._app(scope, receive, send)
             return
         trace = trace_of(scope["headers"])
-        # Never set back: a request has a task of its own, in which the server logs after us what went wrong.
+        # Never reset: each request has its own task, in which the server logs errors after this middleware.
         _current.set(trace)
         started, status = time.perf_counter(), 500
 

@@ -1,9 +1,9 @@
-"""The figures of each worker -> a file of its own in a folder -> the figures of all of them together.
+"""The figures of each worker -> its own file in a shared folder -> the figures of all workers together.
 
     shared = SharedFigures(folder); shared.write(registry.collect()); shared.together()
 
-prometheus_client's own way for several processes can neither forget series (ours have the data version as a label)
-nor take figures that are asked for when Prometheus asks. A file stays when its worker ends: counters never go back.
+prometheus_client's own multiprocess mode can neither remove series (ours have the data version as a label) nor use
+figures that are collected when Prometheus scrapes. A file stays when its worker ends, so that counters never go back.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 from prometheus_client.core import Metric
 
 WRITTEN_EVERY_S = 1.0
-_IS_OVER_AFTER_S = 10.0  # without a new file; what such a worker holds now is nothing
+_IS_OVER_AFTER_S = 10.0  # without a new file; the gauges of such a worker no longer count
 
 _Labels = tuple[tuple[str, str], ...]
-# What is not the sum over workers: each takes up the same champions, and hears of the same data.
+# Figures that are not summed over workers: each worker loads the same champions, and sees the same data.
 _RULES: dict[str, Callable[[float, float], float]] = {
     "bookclub_model_swaps": max,
     "bookclub_model": max,
@@ -40,14 +40,14 @@ class SharedFigures:
         self._own = folder / f"{os.getpid()}.json"
 
     def write(self, families: Iterable[Metric]) -> None:
-        """Put down the figures of this process."""
+        """Write the figures of this process."""
         told = [[family.name, family.documentation, family.type, _samples(family)] for family in families]
         fresh = self._own.with_suffix(f".{threading.get_ident()}.part")  # a scrape may write beside `share`
         fresh.write_text(json.dumps(told))
         fresh.replace(self._own)
 
     def together(self) -> Iterator[Metric]:
-        """One family of each name, with the sum over all workers, or what _RULES say."""
+        """One family per name, with the sum over all workers, or what _RULES says."""
         found: dict[str, tuple[str, str, dict[tuple[str, _Labels], float]]] = {}
         for family, is_over in self._read():
             name, documentation, kind, samples = family

@@ -1,6 +1,7 @@
-"""Requests, answers from memory and the champion in use -> figures in Prometheus' text format, served at /metrics.
+"""Requests, responses from memory and the champion in use -> metrics in Prometheus' text format, served at /metrics.
 
-deploy/grafana/bookclub.json draws them. Of several workers each may be asked: figures.py brings theirs together.
+deploy/grafana/bookclub.json is a dashboard for them. Any of several workers may be scraped: figures.py joins their
+metrics.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from serving.recommender.champion import ChampionKeeper
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
-# A crawl makes fifty data versions, and each (route, model, data version) is a series for every bucket.
+# A crawl makes fifty data versions, and each (route, model, data version) has a series for every bucket.
 VERSIONS_SHOWN = 3
 MODELS_SHOWN = 10
 
@@ -34,17 +35,17 @@ _UP_TO_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
 class Metrics(Collector):
-    """The figures of one application, in a registry of its own so that two in one process do not mix."""
+    """The metrics of one application, in its own registry, so that two applications in one process do not mix."""
 
     def __init__(
         self, keeper: ChampionKeeper, kept: KeptAnswers, watch: DataWatch, shared: SharedFigures | None = None
     ) -> None:
-        """`shared`: where the other workers put theirs; None for one alone."""
+        """`shared`: where the other workers write their metrics; None for a single worker."""
         self._keeper, self._kept, self._watch, self._shared = keeper, kept, watch, shared
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._has_failed = False
-        # Series that were asked for before: to find one by its labels costs as much as to count with it.
+        # Series that were used before: finding one by its labels costs as much as counting with it.
         self._by_status: dict[tuple[str, str, int], Histogram] = {}
         self._versions: OrderedDict[tuple[str, str], dict[str, Histogram]] = OrderedDict()
         self._models: deque[str] = deque(maxlen=MODELS_SHOWN)
@@ -71,14 +72,14 @@ class Metrics(Collector):
         )
 
     def note_feedback(self, kind: str, model: str) -> None:
-        """One event was kept; `model` as `tfidf_model/1`."""
+        """Count one stored event; `model` has the form `tfidf_model/1`."""
         if (champion := self._keeper.current) is not None:
             self._meet(champion.version.label)
-        # What clients say: of versions that they may invent there is no end.
+        # Clients send the model, and could invent any number of versions.
         self._feedback.labels(kind, model if model in self._models else "other").inc()
 
     def note(self, method: str, route: str, status: int, versions: tuple[str, str] | None, took_s: float) -> None:
-        """A request is over; `versions` are the (model, data version) that its answer named."""
+        """Count a finished request; `versions` are the (model, data version) that its response named."""
         key = method, route, status
         if (series := self._by_status.get(key)) is None:
             series = self._by_status[key] = self._latency.labels(method, route, str(status))
@@ -97,7 +98,7 @@ class Metrics(Collector):
         routes[route].observe(took_s)
 
     def _meet(self, model: str) -> None:
-        """A model that answers is one whose feedback is counted; the oldest of many is forgotten."""
+        """Remember a model that is in use, so that its feedback is counted; the oldest of many is forgotten."""
         if not model or model in self._models:
             return
         if len(self._models) == MODELS_SHOWN:
@@ -106,7 +107,7 @@ class Metrics(Collector):
         self._models.append(model)
 
     def collect(self) -> Iterator[Metric]:
-        """What the others count themselves, asked when Prometheus asks."""
+        """What other objects count themselves, collected when Prometheus scrapes."""
         yield CounterMetricFamily("bookclub_model_swaps", "Champions loaded since the start.", self._keeper.swaps)
         if (champion := self._keeper.current) is not None:
             version = champion.version
@@ -130,7 +131,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily("bookclub_answer_cache_bytes", "Bytes of cached responses.", self._kept.size_bytes)
 
     def exposition(self) -> bytes:
-        """All figures, as Prometheus reads them; those of other workers are up to a second old."""
+        """All metrics in Prometheus' text format; those of other workers are up to a second old."""
         if self._shared is None:
             return generate_latest(self._registry)
         self._shared.write(self._registry.collect())
@@ -139,7 +140,7 @@ class Metrics(Collector):
         return generate_latest(joined)
 
     async def share(self) -> None:
-        """Put down this worker's figures again and again, until cancelled."""
+        """Write this worker's metrics regularly, until cancelled."""
         while self._shared is not None:
             try:
                 await asyncio.to_thread(self._shared.write, list(self._registry.collect()))
@@ -161,7 +162,7 @@ class _Joined(Collector):
 
 
 class MeasureRequests:
-    """ASGI middleware that tells `metrics` of every request."""
+    """ASGI middleware that reports every request to `metrics`."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -182,7 +183,7 @@ class MeasureRequests:
         try:
             await self._app(scope, receive, note_status)
         finally:
-            # The template, never the path: of paths there is no end, and each would be a series of its own.
+            # The template of the route, never the path: there are endless paths, and each would be a series of its own.
             route = getattr(scope.get("route"), "path", "other")
             took_s = time.perf_counter() - started
             self._metrics.note(_known_method(scope["method"]), route, status, _versions(headers), took_s)
@@ -195,5 +196,5 @@ def _versions(headers: list[tuple[bytes, bytes]]) -> tuple[str, str] | None:
 
 
 def _known_method(method: str) -> str:
-    """A client may invent methods without end as well."""
+    """Clients could invent any number of methods, too."""
     return method if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} else "other"

@@ -1,4 +1,4 @@
-"""Settings -> the introduction of /docs: what holds for every route, the quotas, and what to do about each problem."""
+"""Settings -> the introduction of /docs: what applies to all routes, the quotas, and what to do about each problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application -> its OpenAPI document, with what holds for every route: problems, quotas, who may ask, headers,
+"""The application -> its OpenAPI document, with what applies to all routes: problems, quotas, security, headers,
 examples."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from serving.answers.versions import VERSION_HEADERS
 from serving.http import problems
 from serving.openapi.examples import add_examples, complete_examples, example_of
 
-HEADERS = {  # name -> what it says, an example
+HEADERS = {  # name -> description, example
     "ETag": ("Identifies this response. Send it as `If-None-Match` to get 304 if nothing has changed.", 'W/"5f1c"'),
     "Cache-Control": (
         "`no-cache`: you may cache the response, but must revalidate it each time. `max-age`: you may use it for so "
@@ -50,10 +50,10 @@ TAGS = [
 ]
 _BY_STATUS = {"401": ["WWW-Authenticate"], "202": ["Location"], "429": ["Retry-After"], "503": ["Retry-After"]}
 _OF_PATH = {"/books/export": ["Accept-Ranges", "Bookclub-Books"], "/books/popular": ["Cache-Control"]}
-_NAMED = {"Books", "Recommendations"}  # tags of answers that rest on the books, and on the model but for these
+_NAMED = {"Books", "Recommendations"}  # tags of responses that depend on the books, and on the model except for:
 _OF_BOOKS_ALONE = {"/books/export", "/books/popular"}
-_BEFORE_QUOTAS = {"414", "431", "500"}  # answered outside of what counts requests
-_OF_ANY: list[int | str] = [400, 414, "invalid-request", 431, 500]  # what any request may come to
+_BEFORE_QUOTAS = {"414", "431", "500"}  # sent outside of the middleware that counts requests
+_OF_ANY: list[int | str] = [400, 414, "invalid-request", 431, 500]  # possible for any request
 _INT32_MAX = 2**31 - 1
 _IF_NONE_MATCH = {
     "name": "If-None-Match",
@@ -65,19 +65,19 @@ _IF_NONE_MATCH = {
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Make the document of `app` say so."""
+    """Make `app` complete its document in this way."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is not None:
             return app.openapi_schema
         document = generate()
-        document["paths"] = dict(sorted(document["paths"].items()))  # as people look for them; routers match otherwise
+        document["paths"] = dict(sorted(document["paths"].items()))  # for people; routers match in another order
         components = document.setdefault("components", {})
         problem = problems.ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
         components.setdefault("schemas", {}).update(problem.pop("$defs"), ProblemDetails=problem)
         for member in problem["properties"].values():
-            member.pop("default", None)  # that it may be absent: generators of clients take one for always there
+            member.pop("default", None)  # it means "may be absent", but client generators read "always present"
         components["headers"] = {
             name: {"description": told, "schema": {"type": "string"}, "example": example}
             for name, (told, example) in HEADERS.items()
@@ -98,7 +98,7 @@ def install(app: FastAPI, settings: Settings) -> None:
 
 def _complete(operation: dict[str, Any], path: str, is_login_required: bool) -> None:
     asked = _OF_ANY + ([] if path in UNLIMITED else ["quota-exceeded"])
-    needs: list[dict[str, list[str]]] = operation.setdefault("security", [])  # [] says that none is needed
+    needs: list[dict[str, list[str]]] = operation.setdefault("security", [])  # [] means that no token is needed
     for parameter in operation.get("parameters", []):
         _without_null(parameter["schema"])
     if needs:
@@ -114,7 +114,7 @@ def _complete(operation: dict[str, Any], path: str, is_login_required: bool) -> 
 
 
 def _without_null(schema: dict[str, Any]) -> None:
-    """A query has no null: generated clients would send the word."""
+    """A query has no null: generated clients would send the word `null`."""
     kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
     if len(kinds) == 1:
         del schema["anyOf"]
@@ -122,7 +122,7 @@ def _without_null(schema: dict[str, Any]) -> None:
 
 
 def _place_problems(operation: dict[str, Any], path: str, schemas: dict[str, Any], quotas: Quotas) -> None:
-    """Name the kinds of each status, and let the examples speak of this path, its parameters and its quota."""
+    """Name the kinds of each status, and adapt the examples to this path, its parameters and its quota."""
     bodies = operation.get("requestBody", {}).get("content", {})
     special = {"invalid-request": _invalid(operation, schemas), "quota-exceeded": _spent(operation, path, quotas)}
     for parameter in operation.get("parameters", []):
@@ -139,12 +139,12 @@ def _place_problems(operation: dict[str, Any], path: str, schemas: dict[str, Any
 
 
 def _invalid(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """What is special of a 422: about something that this operation takes, and takes otherwise."""
+    """The special members of an example of a 422: about something that this operation accepts, or refuses."""
     loc, msg, code = ["query", "colour"], "Extra inputs are not permitted", "extra_forbidden"
     if "limit" in {parameter["name"] for parameter in operation.get("parameters", [])}:
         loc, msg, code = ["query", "limit"], "Input should be less than or equal to 100", "less_than_equal"
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        (schema, *_) = content["schema"].get("anyOf", [content["schema"]])  # of a body that may be left out
+        (schema, *_) = content["schema"].get("anyOf", [content["schema"]])  # anyOf: the body is optional
         body = schemas[schema["$ref"].rpartition("/")[2]]
         loc, msg, code = ["body", next(iter(body.get("required", [])), "colour")], "Field required", "missing"
         if "required" not in body:
@@ -154,7 +154,7 @@ def _invalid(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, An
 
 
 def _spent(operation: dict[str, Any], path: str, quotas: Quotas) -> dict[str, Any]:
-    """What is special of a 429: which quota it is."""
+    """The special members of an example of a 429: the quota of this operation."""
     is_open = {} in operation.get("security", [{}])
     names = (
         dict.fromkeys(LOGINS, "login")
@@ -162,14 +162,14 @@ def _spent(operation: dict[str, Any], path: str, quotas: Quotas) -> dict[str, An
         | {"/feedback": "feedback", "/token/refresh": "refresh"}
     )
     quota = quotas[names.get(path, "anonymous" if is_open else "account")]
-    if not quota.amount:  # no limit here: the example stays the general one
+    if not quota.amount:  # no limit here: keep the general example
         return {}
     problem = beyond(Standing(quota, 0, 9, 9))
     return {"detail": str(problem), **problem.members}
 
 
 def _size_integers(part: Any) -> None:
-    """Give each integer a format: without one, generators of clients take 32 bits for ids of 53."""
+    """Give each integer a format: without one, client generators use 32 bits for ids of 53 bits."""
     if isinstance(part, dict):
         if part.get("type") == "integer":
             part.setdefault("format", "int32" if part.get("maximum", _INT32_MAX + 1) <= _INT32_MAX else "int64")

@@ -1,6 +1,6 @@
-"""A schema of the OpenAPI document -> an example of it, put together from the examples of its fields.
+"""A schema of the OpenAPI document -> an example of it, assembled from the examples of its fields.
 
-So each route has a whole example that nobody keeps by hand and that cannot stay behind its schema.
+So each route has a complete example that nobody maintains by hand and that cannot differ from its schema.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BY_TYPE = {"boolean": True, "integer": 1, "number": 1.0, "string": "text", "nul
 
 
 def example_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
-    """An example of `schema`, whose references are to `schemas`: its own, its default, or one made of its parts."""
+    """An example of `schema`: its own, its default, or one assembled from its parts. References are to `schemas`."""
     if "examples" in schema:
         return schema["examples"][0]
     for word in ("example", "default", "const"):
@@ -37,13 +37,13 @@ def example_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
 
 
 def example_of_model(model: type[BaseModel]) -> Any:
-    """An example of `model`, whatever document it will stand in."""
+    """An example of `model`, for any document."""
     schema = model.model_json_schema()
     return example_of(schema, schema.get("$defs", {}))
 
 
 def complete_examples(schemas: dict[str, Any]) -> None:
-    """Where a field is another schema and has an example of its own, that says only what is special: add the rest."""
+    """If a field refers to another schema and has its own example, that has only the differences: add the rest."""
     fields = [field for schema in schemas.values() for field in schema.get("properties", {}).values()]
     for field in fields:
         if "$ref" in field and "examples" in field:
@@ -51,8 +51,8 @@ def complete_examples(schemas: dict[str, Any]) -> None:
 
 
 def add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Give each body that the operation takes or answers with an example, where it has a schema and none yet. What is
-    sent as a file has none."""
+    """Give an example to each request and response body of the operation that has a schema but no example. Files get
+    none."""
     bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
     for content in (content for body in bodies for content in body.get("content", {}).values()):
         is_shown = content.keys() & {"example", "examples"} or content.get("schema", {}).get("format") == "binary"

@@ -1,8 +1,8 @@
-"""The folder in which this server keeps things -> whether there is room, and whether it may be written to.
+"""The folder where this server stores its files -> whether it has space and can be written to.
 
     disk = Disk(settings.home); await disk.fault()      None, or "3 MB are free in ..., of 100 MB that ..."
 
-A full disk takes nothing from what is answered now, and everything from what comes: a new model, an export's turn.
+A full disk does not affect present responses, but it stops everything new: a new model, the lock file of exports.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import shutil
 import time
 from pathlib import Path
 
-LEAST_FREE_BYTES = 100 * 2**20  # models of some ten thousand books, beside what else grows there
+LEAST_FREE_BYTES = 100 * 2**20  # models of some ten thousand books, and whatever else grows there
 ASKED_EVERY_S, PATIENCE_S = 5.0, 2.0
-_TRIED = bytes(4096)  # a file of a few bytes finds room where nothing else does
+_TRIED = bytes(4096)  # a file of a few bytes may fit where nothing else does
 
 
 class Disk:
-    """One folder; it is looked at once in some seconds, however often anybody asks."""
+    """One folder; it is checked at most once in ASKED_EVERY_S, however often `fault` is called."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -32,7 +32,7 @@ class Disk:
         if looking is None or (looking.done() and now - self._looked_at > ASKED_EVERY_S):
             looking = self._looking = asyncio.create_task(asyncio.to_thread(self._look))
             self._looked_at = now
-        await asyncio.wait([looking], timeout=PATIENCE_S)  # a file system of a network may hang for ever
+        await asyncio.wait([looking], timeout=PATIENCE_S)  # a network file system may hang for ever
         return looking.result() if looking.done() else f"{self._folder} did not answer within {PATIENCE_S:g} s"
 
     def _look(self) -> str | None:

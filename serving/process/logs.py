@@ -1,9 +1,10 @@
-"""Records of `logging` -> lines of JSON on stderr, each with the request that it belongs to.
+"""Records of `logging` -> JSON lines on stderr, each with the ids of its request.
 
     {"at": "2026-01-01T12:00:00.000+00:00", "level": "INFO", "logger": "serving.app", "message": "...",
      "request_id": "5f0c...", "trace_id": "...", "span_id": "..."}
 
-Ids are there where a request is under way; `exception` where there is a trace; `facts` of a request, `audit` of an act.
+The ids are present during a request, `exception` if there is a traceback. The line of a request has its facts as
+further members; the line of an audited action has `audit` instead of `message`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from serving.http import tracing
 
 
 class CutShort(Exception):
-    """Ends an answer that is under way, so that its client sees that it is not whole. Who raises it has logged why."""
+    """Ends a response in progress, so that its client sees that it is incomplete. Whoever raises it has logged why."""
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether nobody has told of it: uvicorn writes a trace of whatever ends an answer."""
+    """Whether it is not logged yet: uvicorn logs a traceback of every exception that ends a response."""
     return not (record.exc_info and isinstance(record.exc_info[1], CutShort))
 
 
 class JsonLines(logging.Formatter):
-    """One line a record, in ASCII: nothing that somebody sent can begin a line of its own."""
+    """One line per record, in ASCII: nothing that a client sent can begin a line of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -50,7 +51,7 @@ class JsonLines(logging.Formatter):
 
 
 def handler(stream: TextIO | None = None) -> logging.Handler:
-    """What writes records as such lines to `stream`; None: to stderr."""
+    """A handler that writes records as such lines to `stream`; None means stderr."""
     written = logging.StreamHandler(stream)
     written.setFormatter(JsonLines())
     written.addFilter(_is_news)
@@ -58,5 +59,5 @@ def handler(stream: TextIO | None = None) -> logging.Handler:
 
 
 def configure() -> None:
-    """Write everything that this process logs to stderr, what uvicorn has to say too."""
+    """Write everything that this process logs to stderr, including uvicorn's messages."""
     logging.basicConfig(level=logging.INFO, handlers=[handler()], force=True)

@@ -1,11 +1,12 @@
-"""An app that can be made anew in each process, a socket -> several processes that answer on it.
+"""A function that makes the app in each process, a socket -> several processes that respond on it.
 
     serve(partial(create_app, settings, ...), listener, workers=2, options=OPTIONS)     options: of uvicorn (run.py)
 
-uvicorn's supervisor: it starts a worker again that ends or hangs, ends all on SIGINT and SIGTERM, and on SIGHUP puts a
-fresh worker in the place of each. What workers share lies in files: quotas, keys of tokens, models (mapped, so that
-there is one copy in memory), figures for /metrics. Arguments go through a pipe, where nobody reads the passwords.
-On Linux a process that has imported all and does nothing else forks them; docs/decisions/0015 tells what that saves.
+uvicorn's supervisor restarts a worker that ends or hangs, stops all workers on SIGINT and SIGTERM, and replaces each
+worker on SIGHUP. Workers share state through files: quotas, token keys, models (mapped, so that there is one copy in
+memory), figures for /metrics. Arguments are passed through a pipe, where nobody can read the passwords. On Linux,
+workers are forked from a process that has imported everything and does nothing else; docs/decisions/0015 says what that
+saves.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from serving.process import logs
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-# A worker answers the supervisor from a thread; while it starts on a busy machine that thread is not there yet.
+# A worker answers the supervisor's health check from a thread, which may start late on a busy machine.
 _HUNG_AFTER_S = 60
 
 
 def serve(make_app: Callable[[], FastAPI], listener: socket.socket, workers: int, options: dict[str, Any]) -> None:
-    """Answer on `listener` until SIGINT or SIGTERM; `make_app` and `options` (of uvicorn) must be picklable.
+    """Serve on `listener` until SIGINT or SIGTERM; `make_app` and `options` (of uvicorn) must be picklable.
 
     Exits with uvicorn's status if a worker cannot start."""
     config = uvicorn.Config(
@@ -46,10 +47,10 @@ def serve(make_app: Callable[[], FastAPI], listener: socket.socket, workers: int
         timeout_worker_healthcheck=_HUNG_AFTER_S,
         **options,
     )
-    if sys.platform == "linux":  # elsewhere libraries of the system may have threads, which a fork does not copy
+    if sys.platform == "linux":  # elsewhere system libraries may have threads, which a fork does not copy
         forking = multiprocessing.get_context("forkserver")
         forking.set_forkserver_preload(["serving.preloaded"])
-        _subprocess.spawn = forking  # type: ignore[assignment]  # uvicorn lets nobody choose
+        _subprocess.spawn = forking  # type: ignore[assignment]  # uvicorn has no option for it
     supervisor = Multiprocess(config, sockets=[listener])
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
@@ -63,7 +64,7 @@ def _in_worker(make_app: Callable[[], FastAPI]) -> FastAPI:
 
 
 def _end_with_parent() -> None:
-    """A supervisor that is killed tells nobody, and its workers would hold the port for ever."""
+    """Stop with a supervisor that is killed: it cannot signal its workers, and they would hold the port for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,5 +1,5 @@
-"""Accounts: register, log in, refresh, log out, another password, the account itself. Their answers are for nobody's
-cache."""
+"""Accounts: register, log in, refresh, log out, change the password, show and delete the account. Their responses must
+not be cached."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from serving.schemas.accounts import (
     TokenResponse,
 )
 
-IS_OPEN = True  # they are how one gets a token
-UNAVAILABLE = ("database-unavailable", "busy")  # where a password is hashed
+IS_OPEN = True  # clients get their tokens here
+UNAVAILABLE = ("database-unavailable", "busy")  # for routes that hash a password
 
 router = APIRouter(tags=["Accounts"], responses=problems.responses("database-unavailable"))
 
@@ -80,7 +80,7 @@ async def refresh(asked: RefreshRequest, accounts: TheAccounts, caller: TheCalle
     status_code=204,
     response_class=Response,
     dependencies=[Depends(described)],
-    openapi_extra={"security": [{}]},  # or no token at all
+    openapi_extra={"security": [{}]},  # the token is optional
     responses=problems.responses(413, 415, "invalid-request"),
 )
 async def logout(

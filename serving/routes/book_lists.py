@@ -1,5 +1,5 @@
-"""Lists of books with paths of their own below /books. `routers()` of this package sorts them before
-`/books/{book_id}`, which would take them otherwise."""
+"""Lists of books with their own paths below /books. `routers()` of this package sorts them before `/books/{book_id}`,
+which would match them otherwise."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from serving.schemas.requests import ExportQuery, PopularQuery
 router = APIRouter(prefix="/books", tags=["Books"], responses=problems.responses("database-unavailable"))
 
 _LINE = example_of_model(Book) | {"also_in": None}
-# Generators make one type of all three, and parquet read as text is spoilt: bytes. Some take any text/... for text
-# whatever its schema says, and make code of the two that fails, so csv has none.
+# Client generators make one type of all three, and parquet read as text is corrupted, so it is bytes. Some generators
+# treat any text/... as text whatever its schema says, and their code for both types fails, so csv has no schema.
 _FILE = {"type": "string", "format": "binary"}
 _EXPORTED: dict[str, dict[str, Any]] = {
     MEDIA_TYPES["ndjson"]: {"schema": _FILE, "example": f"{json.dumps(_LINE)}\n"},
@@ -88,7 +88,7 @@ async def export_books(
 
 
 def _books(stock: Stock | None, query: ExportQuery) -> int | None:
-    """How many books the export has; None where Postgres would have to count them."""
+    """How many books the export has; None if Postgres would have to count them."""
     if stock is None or query.with_delisted:
         return None
     return len(stock.ids) - int(stock.ids.searchsorted(query.after, side="right"))

@@ -85,7 +85,7 @@ async def get_history(
     async with catalogue.snapshot() as snapshot:
         book = await _known(snapshot, book_id)
         rows = await snapshot.rows(select_history(book_id))
-        # A crawl that is loaded late adds to the past alone, and the data version stays.
+        # A crawl that is loaded late only adds to the past, and the data version stays the same.
         fresh.check(snapshot, champion, *(str(row.held_from) for row in rows))
     items = [BookState.model_validate(row) for row in rows]
     return History(book_id=book_id, currency=book.currency, items=items, data_version=snapshot.data_version)

@@ -1,4 +1,4 @@
-"""Crawls, for administrators: start one, and see how it goes."""
+"""Crawls, for administrators: start one, and follow its progress."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def start_crawl(
         raise problems.Problem("no-categories")
     crawl_id = uuid4()
     stretches = [list(keys) for is_wanted, keys in itertools.groupby(known, key=wanted.__contains__) if is_wanted]
-    # Before: what was begun and then failed, or was never answered, was an act too.
+    # Before the start: one that fails, or gets no response, belongs in the audit log, too.
     audit.note("start-crawl", "done", address=caller.address, user_id=claims.user_id, crawl=str(crawl_id))
     crawl = await dagster.start(stretches, crawl_id)
     response.headers["Location"] = f"/crawls/{crawl_id}"

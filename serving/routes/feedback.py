@@ -1,4 +1,4 @@
-"""What readers did with recommendations, told by the shops that showed them."""
+"""What readers did with recommendations, reported by the shops that showed them."""
 
 from __future__ import annotations
 

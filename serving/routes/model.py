@@ -1,4 +1,4 @@
-"""Which model answers."""
+"""Which model is in use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.schemas.books import ModelInfo
 
 router = APIRouter(tags=["Operations"])
 
-# Others name Dagster's address, and persons.
+# Other tags name Dagster's address, and persons.
 PUBLIC_TAGS = {"data_version", "judged_against", "judged_by", "promoted_at"}
 
 

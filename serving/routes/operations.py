@@ -1,5 +1,5 @@
-"""For whoever runs it: is it alive, is it ready, how does it do. Probes have no account, so these are open to all who
-reach the API itself; the gateway tells nobody of /metrics, and of /ready the status alone."""
+"""For operators: liveness, readiness, metrics. Probes have no account, so these routes are open to everyone who reaches
+the API itself; the gateway does not expose /metrics, and only the status of /ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For services inside, which have the books themselves: ids alone."""
+"""For internal services that have the books themselves: only ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Books like a book, like each of many, like several together, or like a text."""
+"""Books that are similar to one book, to each of many, to several together, or to a text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from serving.schemas.requests import BatchRequest, ListQuery, ReaderRequest
 
 router = APIRouter(tags=["Recommendations"], responses=problems.responses("database-unavailable", "no-model"))
 
-_READER = 0  # the key of a list that is no book's; ids begin at 1
+_READER = 0  # the key of a list that belongs to no book; ids begin at 1
 
 
 @router.get(
@@ -107,7 +107,7 @@ async def recommend_to_reader(
     treated like the description of a book. With `diversity` the request counts as two."""
     charge(request, asked.units)
     choice, lineup = asked.choice(), champion.lineup
-    choice = choice._replace(exclude=(*choice.exclude, *(asked.liked or ())))  # nor what fills up the list
+    choice = choice._replace(exclude=(*choice.exclude, *(asked.liked or ())))  # not as a fallback either
     known = list(neighbours.probes(lineup, asked.liked or []))
     probes = {_READER: lineup.grown.probe(known)} if known else {}
     if asked.text is not None:
@@ -122,7 +122,7 @@ async def recommend_to_reader(
 
 
 async def _batch_json(empty: BatchRecommendations, lists: Sequence[tuple[int, Found]]) -> AsyncIterator[bytes]:
-    """List by list: made and packed at once, the whole would hold up all others for a tenth of a second."""
+    """List by list: to serialise and compress all at once would block all other requests for a tenth of a second."""
 
     def told(book_id: int, found: Found) -> bytes:
         return BookRecommendations(book_id=book_id, **found._asdict()).model_dump_json().encode()

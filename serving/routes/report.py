@@ -1,4 +1,4 @@
-"""The page that the asset `catalogue_report` has written, as it lies there."""
+"""The page that the asset `catalogue_report` has written, unchanged."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["Operations"])
 
-# The page needs no more than its own style and pictures. `sandbox` takes from it even what a script could do that
-# somebody got into it; the page's own policy narrows the style to the one that it came with.
+# The page needs only its own style and images. `sandbox` disables even a script that somebody managed to put into it;
+# the page's own policy narrows the style to the one that it contains.
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-top-navigation-by-user-activation"
@@ -36,7 +36,7 @@ async def get_report(report: TheReport) -> HTMLResponse:
     """An HTML page about the catalogue: missing values, distributions, price and rating, categories, texts, price
     history, rejected pages. Dagster updates it after each load."""
     try:
-        # Whole, before the answer begins: a new report may take the place of this one at any moment.
+        # Read it whole before the response begins: a new report may replace this one at any moment.
         page = await asyncio.to_thread(report.read_bytes)
     except FileNotFoundError:
         log.info("There is no report at %s yet.", report)

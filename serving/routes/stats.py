@@ -1,4 +1,4 @@
-"""The catalogue in figures, over all and by category."""
+"""Statistics of the catalogue, in total and by category."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The web catalogue, for readers: shelves of books, and each book with those most like it. What goes wrong is told in
-a page, not in JSON."""
+"""The web catalogue, for readers: shelves of books, and each book with the most similar ones. Errors are pages, not
+JSON."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class _ShelfQuery(PageQuery):
 
     limit: Limit = _PER_PAGE
     q: SearchText | None = None
-    start: Annotated[int, Field(ge=0, le=MAX_ID), WHOLE] = 0  # how many books the pages before have shown
+    start: Annotated[int, Field(ge=0, le=MAX_ID), WHOLE] = 0  # how many books the previous pages have shown
     sort: Sort = "id"
     min_rating: Stars | None = None
 
     @field_validator("category", "q", "min_rating", mode="before")
     @classmethod
     def _all_shelves(cls, chosen: str) -> str | None:
-        """A form sends "" for the choice that is none, or blanks."""
+        """A form sends "" or blanks if nothing was chosen."""
         return chosen if chosen.strip() else None
 
 
@@ -144,13 +144,13 @@ async def _like_it(champion: Champion | None, snapshot: Snapshot, book_id: int) 
 
 
 def _with(request: Request, **changes: Any) -> str:
-    """The query of this page with `changes`; None takes one out."""
+    """The query of this page with `changes`; None removes a parameter."""
     gone = [name for name, value in changes.items() if value is None]
     url = request.url.remove_query_params(gone) if gone else request.url
     return url.include_query_params(**{name: value for name, value in changes.items() if value is not None}).query
 
 
 def _page(request: Request, template: str, **values: Any) -> HTMLResponse:
-    """With what every page of books shows."""
+    """`page_for` with what every page of books needs."""
     shelf: Shelf = request.state.shelf
     return page_for(request, template, **values, cover=shelf.address, site=str(request.base_url).rstrip("/"))

@@ -1,6 +1,6 @@
-"""Accounts in the web catalogue: a form -> a new account, another password for one's own, or its end.
+"""Accounts in the web catalogue: a form -> a new account, a changed password, or a deleted account.
 
-Without a script, as all pages. Limits, rules and the audit log are those of /register, /password and DELETE /account.
+Without scripts, like all pages. Limits, rules and the audit log are those of /register, /password and DELETE /account.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
 from serving.web.pages import page_for
 from serving.web.route import WebRoute, to_login
 
-IS_OPEN = True  # one of them is how a reader gets in; the others ask for the cookie themselves
+IS_OPEN = True  # registration needs no account; the other pages check the cookie themselves
 
 _RULES = {
     "username": f"A name has {USERNAME_RULE}",
@@ -50,7 +50,7 @@ class _AccountDeletion(BaseModel):
 
 
 class _AccountRoute(WebRoute):
-    """What is wrong with a form is told above the form, filled in as it was but for the passwords."""
+    """Shows an error above the form, which keeps its values except for the passwords."""
 
     async def told(self, request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestValidationError) or request.method != "POST":

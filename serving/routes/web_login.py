@@ -1,4 +1,4 @@
-"""Logging in to the web catalogue: name and password -> a cookie that is good for its pages, and for nothing else."""
+"""The login of the web catalogue: name and password -> a cookie that is valid only for its pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.web.forms import form, lead_to, refuse_others, sign_in, sign_out
 from serving.web.pages import page_for
 from serving.web.route import WebRoute
 
-IS_OPEN = True  # it is how a reader gets in
+IS_OPEN = True  # readers log in here
 
 _WRONG = KINDS["wrong-credentials"].detail
 
@@ -31,7 +31,7 @@ class _Login(BaseModel):
 
 
 class _LoginRoute(WebRoute):
-    """A form that is not filled in as it should be is as good as a wrong password."""
+    """Treats an invalid form like a wrong password."""
 
     async def told(self, request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError) and request.method == "POST":
@@ -52,7 +52,7 @@ async def show_login(
     if caller.claims is not None and await accounts.is_live(caller.claims, is_strict=False):
         return lead_to(following)
     answer = _form(request, following)
-    sign_out(answer)  # of a session that has ended: what is open to all is open again
+    sign_out(answer)  # of an ended session, which would be refused even on pages that are open to all
     return answer
 
 

@@ -1,5 +1,5 @@
-"""Rows and recommendations -> the pages that readers see: plain HTML, no script, every text of a shop escaped.
+"""Rows and recommendations -> the pages that readers see: plain HTML, no scripts, all text from shops escaped.
 
-`pages` renders; `shelf` knows which cover lies where, `assets` style and icon; `forms` is what forms have in common.
-The routes are in routes/web*.py, the looks in static/style.css.
+`pages` renders templates; `shelf` finds covers, `assets` style and icon; `forms` has what all forms need. The routes
+are in routes/web*.py, the styles in static/style.css.
 """

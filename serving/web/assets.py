@@ -1,4 +1,4 @@
-"""Style and icon -> addresses that change with what they hold, so that a browser need never ask twice for either."""
+"""Style and icon -> URLs that change with their content, so that a browser never needs to request either twice."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FOR_EVER = "public, max-age=31536000, immutable"
 
 @cache
 def asset(name: str) -> str:
-    """Where the file of that name below static/ is served."""
+    """The URL of the file with this name below static/."""
     content = files("serving.web").joinpath("static", name).read_bytes()
     return f"{STATIC}/{name}?{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 class Assets(StaticFiles):
-    """The files below static/; who asks without the hash, by an address of their own, has to ask again."""
+    """The files below static/; the response for a URL without the hash must be revalidated each time."""
 
     def __init__(self) -> None:
         super().__init__(packages=[("serving.web", "static")])

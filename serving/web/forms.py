@@ -1,7 +1,7 @@
-"""Forms of the web catalogue: that they come from our own pages, where they lead to, and the cookie that they give.
+"""Forms of the web catalogue: the check that they come from our own pages, the redirect after them, and the cookie.
 
-The cookie is HttpOnly, SameSite=Lax, for these pages alone, and Secure where the page came by https. A form that
-another site sends is refused by what browsers say of where it comes from: nobody is logged in or out by somebody else.
+The cookie is HttpOnly, SameSite=Lax, only for these pages, and Secure if the page was sent over https. A form from
+another site is refused, by the headers that say where it comes from, so that no other site can log anybody in or out.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ _PAGE = re.compile(f"(?:{PAGES}(/[0-9]+)?|{WEB_ACCOUNT})([?][!-~]*)?", re.ASCII)
 
 
 def form(request: Request, template: str, status: int = 200, following: str = PAGES, **values: Any) -> Response:
-    """The page with the form; what was typed into it is for nobody's cache."""
+    """The page with the form; it is not cached, because it contains what was typed into it."""
     answer = page_for(request, template, status, next=ours(following), **values)
     answer.headers["Cache-Control"] = "no-store"
-    answer.headers["Referrer-Policy"] = "same-origin"  # with none at all, browsers hide where the form comes from
+    answer.headers["Referrer-Policy"] = "same-origin"  # with `no-referrer`, browsers hide the form's origin
     return answer
 
 
 def lead_to(address: str) -> Response:
-    """The answer to a form that was filled in well."""
+    """The redirect after a form that was accepted."""
     return RedirectResponse(ours(address), 303, {"Cache-Control": "no-store"})
 
 
 def ours(address: str) -> str:
-    """`address` if it is one of the catalogue's: a link to a form must not lead to somebody else's page."""
+    """`address` if it is a page of the catalogue, else its first page: a form must not lead to another site."""
     return address if _PAGE.fullmatch(address) else PAGES
 
 
 def sign_in(request: Request, answer: Response, cookie: str) -> None:
-    """Let the browser keep `cookie`."""
+    """Set `cookie` in the browser."""
     answer.set_cookie(
         COOKIE,
         cookie,
@@ -57,11 +57,13 @@ def sign_out(answer: Response) -> None:
 
 
 def refuse_others(request: Request) -> None:
-    """Raises:
-    Problem: the form comes from another site.
+    """Accept only forms of our own pages.
+
+    Raises:
+        Problem: the form comes from another site.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    # Browsers send the second alone where there is no https; what is no browser sends neither, and has no cookie.
+    # Without https, browsers send only the second; clients that are not browsers send neither, and have no cookie.
     host = request.headers.get("host")  # HTTP/1.0 has none
     is_ours = site == "same-origin" if site else origin is None or (host and _host(origin) == _host(host))
     if not is_ours:
@@ -69,5 +71,5 @@ def refuse_others(request: Request) -> None:
 
 
 def _host(origin: str) -> str:
-    """Without the port, which a gateway may leave out."""
+    """The host without the port, which a gateway may leave out."""
     return re.sub(":[0-9]+$", "", origin.rpartition("://")[2])

@@ -1,4 +1,4 @@
-"""Template and values -> an HTML page with headers that let it load nothing but our own style and covers."""
+"""Template and values -> an HTML page whose headers allow it to load only our own style and covers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SIGNS = {"GBP": "£", "EUR": "€", "USD": "$"}
 
 
 def money(amount: float, currency: str) -> str:
-    """£51.77; 51.77 CHF where the currency has no sign that everybody reads the same way."""
+    """£51.77; 51.77 CHF if the currency has no sign that everybody reads the same way."""
     sign = _SIGNS.get(currency)
     return f"{sign}{amount:,.2f}" if sign else f"{amount:,.2f} {currency}"
 
@@ -39,7 +39,7 @@ def stars(rating: int) -> str:
 
 
 def web_address(text: str) -> bool:
-    """Whether a link may lead there: a shop could write `javascript:` too."""
+    """Whether `text` may be the target of a link: a shop could write `javascript:`, too."""
     return text.startswith(("http://", "https://"))
 
 
@@ -50,13 +50,13 @@ _templates.globals |= {"MIN_NAME": MIN_NAME, "MAX_NAME": MAX_NAME, "USERNAME_RUL
 
 
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """The template of that name, rendered."""
+    """The template with this name, rendered."""
     html = _templates.get_template(template).render(values)
     return HTMLResponse(html, status, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
 def page_for(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """The same, with what every page says to whoever asks: whether they are logged in, and may be."""
+    """Like `page`, with what every page needs: whether the reader is logged in, must log in, and may register."""
     accounts = request.state.accounts
     known = {
         "is_signed_in": request.state.caller.claims is not None,
@@ -67,7 +67,7 @@ def page_for(request: Request, template: str, status: int = 200, **values: Any) 
 
 
 def beyond_page(request: Request, problem: Problem) -> HTMLResponse:
-    """The page for who is beyond a quota."""
+    """The page for a reader who exceeded a quota."""
     headers = problem.headers or {}
     text = f"Please try again in {headers['Retry-After']} seconds."
     answer = page_for(request, "fault.html", problem.status, title="Too many requests", text=text)

@@ -1,4 +1,4 @@
-"""A route for readers: what goes wrong is told in a page, and who may not read yet is led to the login."""
+"""A route for readers: errors are shown as pages, and readers who must log in are redirected to the login."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.web.pages import beyond_page, page_for
 
 
 class WebRoute(APIRoute):
-    """Faults as pages; and pages are for the one who asked, not for a cache that others share."""
+    """Errors become pages; and pages are private to their reader, not for a shared cache."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -34,7 +34,7 @@ class WebRoute(APIRoute):
         return handle_for_readers
 
     async def told(self, request: Request, error: Exception) -> Response:
-        """The page for what went wrong; what no page is meant for is raised again."""
+        """The page for an error; an error without a page is raised again."""
         if isinstance(error, RequestValidationError):
             return page_for(request, "fault.html", 404, title="No such page", text="This address does not exist.")
         if isinstance(error, DatabaseUnavailable):
@@ -58,5 +58,5 @@ class WebRoute(APIRoute):
 
 
 def to_login(following: str) -> Response:
-    """The way to the login, and from there to `following`."""
+    """A redirect to the login, and from there to `following`."""
     return RedirectResponse(f"{WEB_LOGIN}?{urlencode({'next': following})}", 303, {"Cache-Control": "no-store"})

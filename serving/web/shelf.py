@@ -1,4 +1,4 @@
-"""Books -> the address of each one's cover: the thumbnail that the platform keeps, so that no reader's browser asks
+"""A book -> the URL of its cover: the thumbnail that the platform stores, so that no reader's browser sends requests to
 the shop."""
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from serving.schemas.books import Book
 from serving.web.assets import FOR_EVER
 
 _THUMBNAIL = re.compile(r"[^/]+/[0-9a-f]{2}/[0-9a-f]{64}\.thumbnail\.webp")
-COVERS = f"{PAGES}/covers"  # below the pages, whose cookie a browser sends along then
+COVERS = f"{PAGES}/covers"  # below the pages, so that browsers send the cookie for them, too
 
 
 class CoverFiles(StaticFiles):
-    """The thumbnails of a shelf, for who may read: neither the images as they came nor the index. Their names are the
-    hashes of what they hold, so a browser need never ask twice; nor a cache that others share, unless not all may read.
+    """The thumbnails of a shelf, for callers who may read; not the original images, nor the index. Their names are
+    hashes of their content, so a browser never needs to request one twice. Nor does a shared cache, unless reading
+    requires a login.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,12 +46,12 @@ class CoverFiles(StaticFiles):
 
 
 class Shelf:
-    """The covers below `folder`, one folder for each source; what is collected while it serves is seen."""
+    """The covers below `folder`, one folder for each source; covers that are collected later are found, too."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def address(self, book: Book) -> str | None:
-        """Where the thumbnail is served, None where there is none yet."""
+        """The URL of the thumbnail; None if there is none yet."""
         thumbnail = thumbnail_of(self.folder / book.source, book.image_url or "")
         return f"{COVERS}/{thumbnail.relative_to(self.folder).as_posix()}" if thumbnail is not None else None

@@ -90,12 +90,12 @@ def _digest(user_id: int, reader: str | None) -> bytes | None:
 
 def select_popular(limit: int) -> sa.Select[Any]:
     """(book_id, interest) of the listed books that most readers wanted in the last POPULAR_FOR, the most first:
-    `interest` is how many accounts clicked, liked or swapped it. One that does so again and again is one, and one that
-    is disabled is none."""
+    `interest` is how many readers clicked, liked or swapped it. One who does so again and again counts once. An account
+    is one reader, or as many as it names; one that is disabled counts as none."""
     since = sa.func.now() - sa.literal(POPULAR_FOR, sa.Interval)
     interest = sa.func.count().label("interest")
     wanted = (
-        sa.select(feedback.c.book_id, feedback.c.user_id)
+        sa.select(feedback.c.book_id, feedback.c.user_id, feedback.c.reader)
         .where(feedback.c.happened_at > since, feedback.c.kind.in_(INTEREST))
         .distinct()  # by hashing: count(DISTINCT ...) sorts all events
         .subquery()

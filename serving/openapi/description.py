@@ -22,10 +22,11 @@ recommendations (POST /feedback), which makes them better. A shop's operator may
 
 * **Pagination**: send `next` of a page as `cursor` to get the next page, with the same filters and order. The last page
   has `next: null`.
-* **Versions**: responses about books have the headers `Bookclub-Data-Version` and `Bookclub-Model`. One response always
-  has one data version and one model. The model can change between two requests, without downtime. After books have
-  changed, a response may still show the previous data version for up to 1 second (20 seconds with 20,000 books or
-  more), even if another URL already shows the new one.
+* **Versions**: responses about books have the headers `Bookclub-Data-Version` and `Bookclub-Model`. The books of a
+  response are always of one data version, and one model ranked them; for some seconds after a load it may have ranked
+  the version before (`ranked_data_version`). The model can change between two requests, without downtime. After
+  books have changed, a response may still show the previous data version for up to 1 second (20 seconds with 20,000
+  books or more), even if another URL already shows the new one.
 * **Caching**: responses of routes that document a 304 have an `ETag`. Send it as `If-None-Match`; 304 means that your
   copy is still valid. GET /books/popular may be cached for a minute instead (`max-age=60`). Responses about an account
   and all problems must not be cached (`no-store`).
@@ -52,8 +53,9 @@ recommendations (POST /feedback), which makes them better. A shop's operator may
   wrong passwords is exhausted, the right password is rejected as well.
 * **Limits**: pages and lists have 1 to 100 items; batches have up to 100 books or events. Bodies have up to
   {MAX_BODY_BYTES // 1024} KiB, URLs {MAX_ADDRESS_BYTES // 1024} KiB, headers {MAX_HEADER_BYTES // 1024} KiB.
-  Ids go up to 2^53 - 1. A request may use the database for 3 seconds, statistics for 30 seconds, an export for 15
-  minutes. A client that reads less than 1 KiB/s of a response is disconnected after 30 seconds.
+  Ids go up to 2^53 - 1. A request may take 4 seconds for its books; statistics, categories, facets and popular books
+  may wait and count for up to 60 seconds in a very large catalogue; an export may take 15 minutes. A client that reads
+  less than 1 KiB/s of a response is disconnected after 30 seconds.
   Exports: one at a time per account, and a few in all; see GET /books/export.
 * **Methods**: HEAD works wherever GET does, with the same headers. A method that a path does not have gets 405, and the
   header `Allow` names those that it has.

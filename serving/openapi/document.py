@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from bookclub_platform.core.settings import Settings
 from serving.access import policies
 from serving.access.guard import SCHEME
-from serving.access.paths import LOGINS, REGISTRATIONS, UNLIMITED
+from serving.access.paths import ACCOUNT, LOGINS, REGISTRATIONS, UNLIMITED
 from serving.access.policies import Quotas
 from serving.access.quotas import Standing
 from serving.access.rate_limit import beyond
@@ -27,7 +27,11 @@ HEADERS = {  # name -> description, example
     ),
     "Accept-Ranges": ("`none`: ranges are not supported; resume with `after`.", "none"),
     "Bookclub-Books": ("Number of books in this export. Absent if it is not known in advance.", "1000"),
-    "Bookclub-Data-Version": ("Data version of the response.", "50"),
+    "Bookclub-Data-Version": (
+        "Data version of the response; of recommendations, search results and segments the version that was ranked, "
+        "which `data_version` in the body may be ahead of for some seconds.",
+        "50",
+    ),
     "Bookclub-Model": ("Name and version of the model in use; absent while there is none.", "tfidf_model/1"),
     "RateLimit-Policy": (
         "The quotas that the request counted against: at most `q` requests in any `w` seconds.",
@@ -155,13 +159,14 @@ def _invalid(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, An
 
 def _spent(operation: dict[str, Any], path: str, quotas: Quotas) -> dict[str, Any]:
     """The special members of an example of a 429: the quota of this operation."""
+    confirms = "requestBody" in operation and path == ACCOUNT
     is_open = {} in operation.get("security", [{}])
     names = (
         dict.fromkeys(LOGINS, "login")
         | dict.fromkeys(REGISTRATIONS, "register")
         | {"/feedback": "feedback", "/token/refresh": "refresh"}
     )
-    quota = quotas[names.get(path, "anonymous" if is_open else "account")]
+    quota = quotas["login" if confirms else names.get(path, "anonymous" if is_open else "account")]
     if not quota.amount:  # no limit here: keep the general example
         return {}
     problem = beyond(Standing(quota, 0, 9, 9))

@@ -121,7 +121,7 @@ async def get_account(claims: SignedIn, accounts: TheAccounts, response: Respons
     summary="Delete the account",
     status_code=204,
     response_class=Response,
-    responses=problems.responses("wrong-password", "last-administrator", 413, 415, "invalid-request"),
+    responses=problems.responses("wrong-password", "last-administrator", 413, 415, "invalid-request", *UNAVAILABLE),
 )
 async def delete_account(asked: AccountDeletion, claims: SignedIn, accounts: TheAccounts, caller: TheCaller) -> None:
     """Deletes the account and its feedback permanently; the password confirms it. Its sessions end as with /logout, and

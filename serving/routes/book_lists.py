@@ -107,7 +107,7 @@ async def list_popular(
     response: Response,
 ) -> PopularBooks:
     """The listed books that most readers clicked, liked or swapped in the last 30 days, from the events of POST
-    /feedback. Counted once a minute. Each account counts once per book. 404 if there are no such events."""
+    /feedback. Counted once a minute. Each reader counts once per book. 404 if there are no such events."""
     interest = await popular.interest()
     async with catalogue.snapshot() as snapshot:
         books = {row.id: Book.model_validate(row) for row in await snapshot.rows(select_listed(list(interest)))}

@@ -115,7 +115,9 @@ class Account(Answer):
         examples=[["read", "export", "feedback"]],
     )
     created_at: datetime = Field(description="When the account was made.")
-    sessions: int = Field(description="Number of active sessions, this one included.", examples=[2])
+    sessions: int = Field(
+        description="Number of logins of the last 30 days that were not logged out, this one included.", examples=[2]
+    )
 
 
 class TokenResponse(Answer):

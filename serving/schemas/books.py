@@ -394,7 +394,7 @@ class DependencyCheck(Answer):
 class Readiness(Answer):
     """The state of every dependency, checked for this request."""
 
-    status: Literal["ready", "not ready"] = Field(
+    status: Literal["ready"] = Field(
         description="`ready` while books and recommendations can be answered, even if the registry is down or the disk "
         "is full."
     )

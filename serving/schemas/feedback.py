@@ -12,7 +12,9 @@ class PopularBook(Answer):
 
     book: Book = Field(description="The book.")
     interest: int = Field(
-        description="Number of readers who clicked, liked or swapped it in the last 30 days.", examples=[17]
+        description="Number of readers who clicked, liked or swapped it in the last 30 days. An account counts as one "
+        "reader, or as many as it named in `reader`.",
+        examples=[17],
     )
 
 

@@ -266,6 +266,16 @@ def test_tries_at_the_page_count_as_logins_and_looking_at_it_does_not(
         assert statuses == [401, 401, 401, 429]
 
 
+def test_who_logs_out_while_the_database_is_away_is_logged_out_in_that_browser(
+    closed: httpx.Client, database_url: str
+) -> None:
+    cookie = cookie_of(send(closed))
+    with given.without_postgres(database_url):
+        answer = send(closed, f"{PAGES}/logout", {"cookie": f"{COOKIE}={cookie}"})
+    assert answer.status_code == 503 and "logged out in this browser" in answer.text
+    assert f'{COOKIE}=""' in answer.headers["set-cookie"]
+
+
 def test_where_nobody_has_to_log_in_the_shelves_are_open_whatever_the_cookie(
     database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

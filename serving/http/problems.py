@@ -25,6 +25,9 @@ from serving.http.headers import secured
 from serving.http.problem_kinds import KINDS, MEMBERS, PLAIN
 
 MEDIA_TYPE = "application/problem+json"
+# uvicorn closes the connection after an internal error. A client or gateway that keeps connections and does not know it
+# would lose its next request, which has nothing to do with the error.
+_CLOSING = {"Connection": "close"}
 RETRY_AFTER_S = 2
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -313,18 +316,16 @@ class AnswerFaults:
 
         try:
             await self._app(scope, receive, send_and_note)
-        except Exception as error:
+        except Exception:
             if scope["type"] == "http" and not has_begun:
-                await (await _fault(Request(scope), error))(scope, receive, send)
+                await plain(Request(scope), 500, _CLOSING)(scope, receive, send)
             raise
 
 
 async def _fault(request: Request, error: Exception) -> ProblemResponse:
     """An internal error: its traceback goes to the log (Starlette re-raises it for that), never to the client."""
-    # `Connection: close`, because uvicorn closes the connection after such an error. A client or gateway that keeps
-    # connections and does not know it would lose its next request, which has nothing to do with the error.
     trace = tracing.current()  # Starlette makes this response outside of all middleware
     named = {"X-Request-ID": trace.request_id} if trace is not None else {}
-    failed = plain(request, 500, headers={"Connection": "close"} | named)
+    failed = plain(request, 500, headers=_CLOSING | named)
     failed.raw_headers = secured(failed.raw_headers, request.url.path)
     return failed

@@ -39,7 +39,7 @@ from serving.database.catalogue import Catalogue
 from serving.database.datawatch import DataWatch
 from serving.database.exports import MEDIA_TYPES, Exports
 from serving.database.turns import Turns
-from serving.feedback import FeedbackBook, Popular
+from serving.feedback import FeedbackStore, Popular
 from serving.http import problems
 from serving.http.codings import RefusedCodings
 from serving.http.heads import AnswerHeads
@@ -80,7 +80,7 @@ class Services(NamedTuple):
     kept: KeptAnswers
     metrics: Metrics
     exports: Exports
-    feedback: FeedbackBook
+    feedback: FeedbackStore
     popular: Popular
     shelf: Shelf
 
@@ -155,7 +155,7 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
         kept=kept,
         metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
         exports=Exports(database_url, watch, Turns(settings.home / "serving" / "exports")),
-        feedback=FeedbackBook(database_url, watch, quotas, settings.feedback_per_day, served),
+        feedback=FeedbackStore(database_url, watch, quotas, settings.feedback_per_day, served),
         popular=Popular(catalogue),
         shelf=Shelf(settings.home / "covers"),
     )

@@ -15,19 +15,16 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
-from pydantic import Field
-
 from serving.http import problems, tracing
-from serving.schemas.books import Answer
+from serving.schemas.crawls import Crawl, CrawlRun, RunStatus
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RunStatus = Literal["queued", "running", "succeeded", "failed"]
 ANSWER_WITHIN_S = 20.0  # the first query makes Dagster load the platform's code
 _AT_ONCE = 2  # queries
 _RUN_WITHIN_S = 5.0  # added for each run to start: Dagster starts them one after the other
@@ -46,30 +43,6 @@ _RUNS = """query Runs($filter: RunsFilter!) { runsOrError(filter: $filter) { __t
   ... on Runs { results { runId status startTime endTime tags { key value } } } ... on PythonError { message } } }"""
 _STATUSES: dict[str, RunStatus] = {"SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "failed"}
 _STATUSES |= {"STARTED": "running", "CANCELING": "running"}
-
-
-class CrawlRun(Answer):
-    """One run of the Dagster job `crawl`."""
-
-    run_id: str = Field(description="Id of the run in Dagster.", examples=["5a1f0c6e-4f0b-4e5c-9d7d-3a1be2f0c1aa"])
-    status: RunStatus = Field(description="How it stands.", examples=["running"])
-    first: str = Field(description="First category of the run.", examples=["academic"])
-    last: str = Field(
-        description="Last category of the run, in Dagster's order; it crawls all in between.", examples=["young-adult"]
-    )
-    started_at: datetime | None = Field(description="Start time; null while the run is queued.")
-    ended_at: datetime | None = Field(description="End time; null until the run has ended.")
-
-
-class Crawl(Answer):
-    """One crawl, which may take several runs."""
-
-    id: UUID = Field(description="Id for GET /crawls/{crawl_id}.")
-    status: RunStatus = Field(
-        description="`failed` once one of its runs has failed, `succeeded` once all have succeeded.",
-        examples=["running"],
-    )
-    runs: list[CrawlRun] = Field(description="The runs, in the order of their categories.")
 
 
 class Dagster:

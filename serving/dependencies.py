@@ -13,7 +13,7 @@ from serving.access.quotas import SharedQuotas
 from serving.crawls import Dagster
 from serving.database.catalogue import Catalogue
 from serving.database.exports import Exports
-from serving.feedback import FeedbackBook, Popular
+from serving.feedback import FeedbackStore, Popular
 from serving.monitoring.metrics import Metrics
 from serving.process.disk import Disk
 from serving.recommender.champion import Champion, ChampionKeeper
@@ -44,7 +44,7 @@ TheCatalogue = Annotated[Catalogue, _given("catalogue")]
 TheDagster = Annotated[Dagster, _given("dagster")]
 TheDisk = Annotated[Disk, _given("disk")]
 TheExports = Annotated[Exports, _given("exports")]
-TheFeedbackBook = Annotated[FeedbackBook, _given("feedback")]
+TheFeedbackStore = Annotated[FeedbackStore, _given("feedback")]
 TheKeeper = Annotated[ChampionKeeper, _given("keeper")]
 TheMetrics = Annotated[Metrics, _given("metrics")]
 ThePopular = Annotated[Popular, _given("popular")]

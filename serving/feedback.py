@@ -27,7 +27,7 @@ POOL_SIZE = 2
 COUNTED_FOR_S = 60.0  # counting a million events takes a second
 
 
-class FeedbackBook:
+class FeedbackStore:
     """The feedback in one database; connects on first use."""
 
     def __init__(

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from bookclub_platform.core.browse import IN_STOCK, Filters
 from bookclub_platform.core.tables import select_listed
@@ -22,59 +21,13 @@ from bookclub_platform.models import Grown
 from serving.database.catalogue import Snapshot
 from serving.http import problems
 from serving.recommender.champion import Champion
-from serving.schemas.books import Answer, Book, DataVersion, ModelRef
+from serving.schemas.books import Book, ModelRef
+from serving.schemas.segments import EXAMPLES, Segment, Segments, SegmentWithExamples
 
-EXAMPLES = 3
 _NAMED_BY = 3
-SEGMENT_ID = "^[0-9]{1,9}-[1-9][0-9]?$"
 
 
-class Segment(Answer):
-    """A group of books about similar things."""
-
-    id: str = Field(
-        description="Id for /segments/{segment_id}: the version of the model and a number.",
-        examples=["3-1"],
-    )
-    name: str = Field(
-        description="Its strongest terms, for display. Two segments may have the same name.",
-        examples=["lighthouse, storm, harbour"],
-    )
-    terms: list[str] = Field(
-        description="The terms that distinguish it, strongest first, spelt as in texts.",
-        examples=[["lighthouse", "storm", "harbour", "sailor"]],
-    )
-    books: int = Field(description="Number of listed books in it.", examples=[64])
-    in_stock: int = Field(description="How many of them are in stock.", examples=[61])
-
-
-class SegmentWithExamples(Segment):
-    """A segment with example books."""
-
-    examples: list[Book] = Field(description=f"Up to {EXAMPLES} books, most typical first, sold-out ones last.")
-
-
-class Segments(Answer):
-    """All segments of the catalogue."""
-
-    items: list[SegmentWithExamples] = Field(description="Largest first.")
-    total: int = Field(description="Number of segments.", examples=[22])
-    model: ModelRef = Field(description="The model that learned the segments.")
-    data_version: DataVersion
-
-
-class SegmentPage(Answer):
-    """One page of the books of a segment."""
-
-    segment: Segment = Field(description="The whole segment, not only the books that pass the filter.")
-    items: list[Book] = Field(description="In order of `id`.")
-    next: str | None = Field(description="`cursor` of the next page; null on the last page.", examples=["20"])
-    total: int = Field(description="Books that pass the filter, on all pages.", examples=[64])
-    model: ModelRef = Field(description="The model that learned the segment.")
-    data_version: DataVersion
-
-
-class _Shelf(NamedTuple):
+class _Group(NamedTuple):
     """A segment's places in the lineup: `listed`, the most typical first; `has_stock`: which of them are in stock."""
 
     segment: Segment
@@ -88,14 +41,14 @@ async def find(champion: Champion, snapshot: Snapshot) -> Segments:
     Raises:
         Problem: 404, the model has no segments.
     """
-    shelves = _shelves(champion)
+    groups = _groups(champion)
     ids = champion.lineup.grown.ids
-    chosen = [ids[np.concatenate([listed[has], listed[~has]])[: 2 * EXAMPLES]].tolist() for _, listed, has in shelves]
+    chosen = [ids[np.concatenate([listed[has], listed[~has]])[: 2 * EXAMPLES]].tolist() for _, listed, has in groups]
     rows = await snapshot.rows(select_listed(sorted({book_id for some in chosen for book_id in some})))
     books = {row.id: Book.model_validate(row) for row in rows}
     items = [
-        SegmentWithExamples(**dict(shelf.segment), examples=[books[at] for at in some if at in books][:EXAMPLES])
-        for shelf, some in zip(shelves, chosen, strict=True)
+        SegmentWithExamples(**dict(group.segment), examples=[books[at] for at in some if at in books][:EXAMPLES])
+        for group, some in zip(groups, chosen, strict=True)
     ]
     return Segments(
         items=items,
@@ -118,14 +71,14 @@ def books_of(champion: Champion, segment_id: str, in_stock: bool | None) -> tupl
             f"Segment {segment_id} belongs to model version {version}; version {champion.version.version} is in use. "
             "GET /segments lists its segments.",
         )
-    for segment, listed, has_stock in _shelves(champion):
+    for segment, listed, has_stock in _groups(champion):
         if segment.id == f"{version}-{int(number)}":
             chosen = listed if in_stock is None else listed[has_stock == in_stock]
             return segment, sorted(champion.lineup.grown.ids[chosen].tolist())
     raise problems.Problem("unknown-segment", f"No segment has the id {segment_id}. GET /segments lists all segments.")
 
 
-def _shelves(champion: Champion) -> list[_Shelf]:
+def _groups(champion: Champion) -> list[_Group]:
     """The segments with a listed book. Takes a few milliseconds for 20,000 books, the most that can have segments."""
     grown, version = champion.lineup.grown, champion.version
     learned = grown.base.segments_
@@ -138,7 +91,7 @@ def _shelves(champion: Champion) -> list[_Shelf]:
     segment, nearness = _placed(grown)
     listed = champion.lineup.allowed(Filters())
     has_stock = champion.lineup.allowed(IN_STOCK)
-    shelves = []
+    groups = []
     for at, columns in enumerate(learned.terms):
         places = np.flatnonzero(listed & (segment == at))
         if not len(places):
@@ -152,8 +105,8 @@ def _shelves(champion: Champion) -> list[_Shelf]:
             books=len(places),
             in_stock=int(has_stock[places].sum()),
         )
-        shelves.append(_Shelf(facts, places, has_stock[places]))
-    return sorted(shelves, key=lambda shelf: -shelf.segment.books)
+        groups.append(_Group(facts, places, has_stock[places]))
+    return sorted(groups, key=lambda group: -group.segment.books)
 
 
 def _placed(grown: Grown) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -12,9 +12,9 @@ from bookclub_platform.core import audit
 from bookclub_platform.core.categories import select_retired_everywhere
 from serving.access.guard import guard
 from serving.access.tokens import Claims
-from serving.crawls import Crawl
 from serving.dependencies import TheCaller, TheCatalogue, TheDagster
 from serving.http import problems
+from serving.schemas.crawls import Crawl
 from serving.schemas.requests import CrawlRequest
 
 router = APIRouter(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Security
 from serving.access.guard import guard, lacking
 from serving.access.rate_limit import tell
 from serving.access.tokens import Claims
-from serving.dependencies import TheFeedbackBook, TheMetrics
+from serving.dependencies import TheFeedbackStore, TheMetrics
 from serving.http import problems
 from serving.schemas.feedback import FeedbackReceipt
 from serving.schemas.requests import FeedbackRequest
@@ -24,7 +24,7 @@ router = APIRouter(tags=["Recommendations"], responses=problems.responses("datab
 )
 async def add_feedback(
     asked: FeedbackRequest,
-    book: TheFeedbackBook,
+    store: TheFeedbackStore,
     claims: Annotated[Claims, Security(guard, scopes=["feedback"])],
     metrics: TheMetrics,
     request: Request,
@@ -46,9 +46,9 @@ async def add_feedback(
         problem := lacking(claims, ["feedback", "readers"])
     ):
         raise problem
-    if (standing := book.count(claims.user_id, len(asked.events))) is not None:
+    if (standing := store.count(claims.user_id, len(asked.events))) is not None:
         tell(request, standing)
-    stored = await book.add(claims.user_id, asked.events)
+    stored = await store.add(claims.user_id, asked.events)
     for event in stored:
         metrics.note_feedback(event.kind, f"{event.model}/{event.model_version}")
     return FeedbackReceipt(stored=len(stored), known=len(asked.events) - len(stored))

@@ -12,10 +12,10 @@ from serving.answers.versions import CONDITIONAL, TheFreshness
 from serving.dependencies import TheCatalogue, TheChampion
 from serving.http import problems
 from serving.recommender import segments
-from serving.recommender.segments import SEGMENT_ID, SegmentPage, Segments
 from serving.schemas import cursor
 from serving.schemas.books import Book, ModelRef
 from serving.schemas.requests import SegmentQuery
+from serving.schemas.segments import SEGMENT_ID, SegmentPage, Segments
 
 router = APIRouter(
     prefix="/segments",

@@ -3,5 +3,5 @@
 requests        parameters and bodies
 cursor          where a page ended
 books           books and recommendations
-statistics, accounts, feedback      responses of these routes
+statistics, accounts, feedback, segments, crawls      responses of these routes
 """

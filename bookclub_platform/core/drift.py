@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from bookclub_platform.core.tables import IS_LISTED, books
 
-# The median moves only if half of the books do. Among few books a sale can be half; it never doubles or halves prices.
+# The median moves only if half of the books do. Among few books a sale can be half; it never doubles or halves all.
 FEW_BOOKS = 20
 FEW_BOOKS_FACTOR, MANY_BOOKS_FACTOR = 2.0, 1.25
 # A price that moves this far is more often a misread decimal point or currency than a bargain.

@@ -7,7 +7,7 @@
     ├── SourceError                 a shop did not deliver what was requested
     │   ├── TransientSourceError        ... may recover: try again later
     │   │   ├── ShopUnavailable             ... the whole shop is down or refuses visits: stop sending requests
-    │   │   └── CrawlUnderWay               ... another process is crawling it: wait for that
+    │   │   └── CrawlUnderWay               ... another crawl of it is running: wait for that
     │   └── PermanentSourceError        ... will not recover: report it
     │       └── PageRejected                ... the page lacks the structure of its kind: keep it, count it
     ├── DatabaseUnavailable         Postgres does not respond: try again later

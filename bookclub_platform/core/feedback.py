@@ -113,7 +113,7 @@ def select_popular(limit: int) -> sa.Select[Any]:
 
 
 def forget_events(connection: sa.Connection, older_than: timedelta, at_most: int = FORGOTTEN_AT_ONCE) -> int:
-    """Delete events `older_than` this, at most `at_most` of them; return how many."""
+    """Delete events that happened longer than `older_than` ago, at most `at_most`; return how many."""
     old = sa.select(feedback.c.user_id, feedback.c.event_id).where(feedback.c.happened_at < sa.func.now() - older_than)
     named = sa.tuple_(feedback.c.user_id, feedback.c.event_id)
     return connection.execute(sa.delete(feedback).where(named.in_(old.limit(at_most)))).rowcount

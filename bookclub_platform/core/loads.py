@@ -1,4 +1,4 @@
-"""Books of one crawl -> `books`, `book_observations`, `rejected_books`, `loads`: all writes to core/tables.py are here.
+"""Books of one crawl -> `books`, `book_observations`, `rejected_books`, `loads`: a crawl's writes to core/tables.py.
 
     with engine.begin() as connection:
         load_category(connection, "books_toscrape", "travel", crawl_id, books, rejected, crawled_at)

@@ -4,10 +4,10 @@
     restore(settings, Path("bookclub.tar.gz"))          bookclub restore FILE
 
 The file contains each database as pg_dump writes it, the stored pages, cleaned rows, covers, models and run logs, and
-at its end `manifest.json` with the sha256 of each file. It does not contain logs and caches, `.env`, sources.yaml, and
-the data of other shops in `other-shops/`. It can be made while the platform is running: first the databases, each from
-one snapshot, in an order in which none refers to anything missing from the next, then the files, which may be newer
-than the tables but never older.
+at its end `manifest.json` with the sha256 of each file. It does not contain logs, caches, `.env`, sources.yaml, or the
+data of other shops in `other-shops/`. It can be made while the platform is running: first the databases, each from one
+snapshot, in an order in which none refers to anything missing from the next, then the files, which may be newer than
+the tables but never older.
 
 A restore works next to the home, and moves the result there as its last step. If it is killed at any moment, the home
 stays empty, and the next restore starts from the beginning.

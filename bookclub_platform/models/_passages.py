@@ -117,7 +117,7 @@ class Reader:
             yield _Shown(match.start(), match.end(), self._shown_word(match[0]))
 
     def _shown_word(self, shown: str) -> int | None:
-        """The first word of the question that matches a part of `shown`, or None."""
+        """Which word of the question the first matching part of `shown` is, or None."""
         if shown not in self._shown:
             read = (self._word(word) for word in _words_of_one(shown))
             self._shown[shown] = next((at for at in read if at is not None), None)

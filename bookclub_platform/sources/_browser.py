@@ -236,7 +236,7 @@ class BrowserFetcher:
         return status
 
     def _click(self, url: str) -> int | None:
-        """Click the link to `url` on the displayed page -> HTTP status; None if there is none, or it leads nowhere."""
+        """Click the link to `url` on the page -> HTTP status; None if there is no such link, or it leads elsewhere."""
         from selenium.common.exceptions import WebDriverException
 
         if not has_same_host(self._chrome.current_url, url) or self._chrome.current_url == url:

@@ -1,4 +1,4 @@
-"""Bytes from a shop -> Picture: checked to be a complete image of a common format and size, with a thumbnail. Pillow.
+"""Bytes from a shop -> Picture: a complete image of a common format and size, with a thumbnail. Needs only Pillow.
 
 python -c "import sys; from pathlib import Path; from bookclub_platform.sources._images import checked
 print(checked(Path(sys.argv[1]).read_bytes(), 50_000_000).width)" cover.jpg

@@ -1,10 +1,9 @@
-"""RawBook (as found) -> Book (as kept), or RejectedBook with the reason: small pure steps, in the order of `_book`.
+"""RawBook (as found) -> Book (as stored), or RejectedBook with the reason: small pure steps, in the order of `_book`.
 
     cleaned = clean(raw_books)        # cleaned.books, cleaned.rejected, cleaned.applied
 
-A row that breaks a rule of core/book.py is rejected under the rule's name: one without title, price or key always
-does. Any other field that cannot be read becomes None, and the row stands. What was changed or lost is counted, in
-words.
+A row that breaks a rule of core/book.py is rejected under the rule's name; a row without title, price or key always
+is. Any other unreadable field becomes None, and the row is kept. Changes and losses are counted by description.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ _STARS = re.compile(r"[1-5](\.[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _STOCK = re.compile(r"in stock(?: \(([0-9]{1,9}) available\))?|available|yes|true|([0-9]{1,9})", re.IGNORECASE)
 _NO_STOCK = re.compile(r"out of stock|unavailable|not available|no|false|0+", re.IGNORECASE)
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # Postgres holds neither NUL nor half a character
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # Postgres stores neither NUL nor lone surrogates
 
 _MORE = "...more"
-# Letters and signs; the shop's own leads have about 310 (375 characters).
+# In letters, digits and punctuation; the shop's own leads have about 310 (375 characters with spaces and symbols).
 _SHORTEST_LEAD, _LONGEST_LEAD = 40, 1000
 
 
 @dataclass(slots=True)
 class Cleaned:
-    """What came of the rows: each is in `books` or in `rejected`. `applied` counts what was done, in words."""
+    """The result for the rows: each is in `books` or in `rejected`. `applied` counts the changes by description."""
 
     books: list[Book] = field(default_factory=list)
     rejected: list[RejectedBook] = field(default_factory=list)
@@ -45,7 +44,7 @@ class Cleaned:
 
 
 class _Refused(Exception):
-    """The row breaks `rule`; the text says by what."""
+    """The row breaks `rule`; the text says with which value."""
 
     def __init__(self, rule: Rule, reason: str) -> None:
         super().__init__(reason)
@@ -76,7 +75,7 @@ def clean(raw_books: Iterable[RawBook]) -> Cleaned:
 
 
 def _book(found: RawBook, applied: Counter[str]) -> Book:
-    """Raises _Refused where a rule is broken."""
+    """Clean one row. Raises _Refused if it breaks a rule."""
     raw = storable(found, applied)
     amount = price(raw.price or "", raw.currency)
     if amount is None:
@@ -124,7 +123,7 @@ def _or_none(name: str, found: str | None, value: int | None, applied: Counter[s
 
 
 def storable(raw: RawBook, applied: Counter[str]) -> RawBook:
-    """Without the characters that no Postgres text can hold."""
+    """`raw` without the characters that Postgres text cannot contain."""
     texts = {name: text for name in (f.name for f in fields(raw)) if isinstance(text := getattr(raw, name), str)}
     mended = {name: _UNSTORABLE.sub("", text) for name, text in texts.items() if _UNSTORABLE.search(text)}
     for name in mended:
@@ -133,8 +132,8 @@ def storable(raw: RawBook, applied: Counter[str]) -> RawBook:
 
 
 def price(text: str, currency: str | None = None) -> tuple[Decimal, str] | None:
-    """(amount, ISO 4217 currency) of "£51.77", also where UTF-8 was read as Latin-1 ("Â£51.77"), of "51.77 USD", and
-    of "51.77" where `currency` says which. A price in one currency in a column of another is unreadable."""
+    """(amount, ISO 4217 currency) of "£51.77", also if UTF-8 was decoded as Latin-1 ("Â£51.77"), of "51.77 USD", and of
+    "51.77" if `currency` is given. A price in another currency than `currency` is unreadable."""
     match = _PRICE.fullmatch(re.sub(r"[\sÂ]", "", text))
     if match is None:
         return None
@@ -146,7 +145,7 @@ def price(text: str, currency: str | None = None) -> tuple[Decimal, str] | None:
 
 
 def rating(text: str) -> int | None:
-    """Stars of "Three", "3" and "3.0"; a mean such as "3.87" is rounded."""
+    """The stars in "Three", "3" and "3.0"; a mean such as "3.87" is rounded."""
     shown = text.strip().lower()
     if _STARS.fullmatch(shown) and Decimal(shown) <= max(RATINGS.values()):
         return int(Decimal(shown).quantize(Decimal(1), ROUND_HALF_UP))
@@ -154,13 +153,13 @@ def rating(text: str) -> int | None:
 
 
 def count(text: str) -> int | None:
-    """A number of things that a Postgres integer holds."""
+    """A count that fits a Postgres integer."""
     match = _COUNT.fullmatch(text.strip())
     return int(match[0]) if match else None
 
 
 def stock(text: str) -> tuple[int | None, bool] | None:
-    """(copies, is in stock) of "In stock (22 available)", "22", "yes"; copies is None where there is no count."""
+    """(copies, is in stock) of "In stock (22 available)", "22", "yes"; copies is None if there is no count."""
     line = " ".join(text.split())
     if _NO_STOCK.fullmatch(line):
         return 0, False
@@ -173,7 +172,7 @@ def stock(text: str) -> tuple[int | None, bool] | None:
 
 
 def description(text: str, applied: Counter[str]) -> str | None:
-    """The blurb as found, without the teaser that the shop puts before it; None where there is none."""
+    """The blurb as found, without the teaser that the shop puts before it; None if there is none."""
     if not text.strip():
         return None
     whole = _without_lead(text)
@@ -183,10 +182,10 @@ def description(text: str, applied: Counter[str]) -> str | None:
 
 
 def _without_lead(text: str) -> str | None:
-    """`whole` where `text` is "<lead> <whole> ...more" and `whole` begins with `lead`; else None.
+    """`whole` if `text` is "<lead> <whole> ...more" and `whole` begins with `lead`; else None.
 
-    The shop's leads lost spaces, no-break spaces, soft hyphens, byte order marks and signs such as € that the whole
-    still has: letters, digits and punctuation alone are compared. Of several leads that fit the longest is taken.
+    The shop's leads have lost spaces, no-break spaces, soft hyphens, byte order marks and symbols such as € that the
+    whole still has, so only letters, digits and punctuation are compared. If several leads fit, the longest is taken.
     """
     shown = text.rstrip()
     if not shown.endswith(_MORE):

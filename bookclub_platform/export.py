@@ -1,12 +1,12 @@
-"""Table -> a file that anybody can read: one snapshot -> CSV, NDJSON or Parquet, as chunks of bytes, in flat memory.
+"""Table -> a file in a common format: one snapshot -> CSV, NDJSON or Parquet, as chunks of bytes, in constant memory.
 
     with snapshot(url) as connection, closing(export_chunks(connection, "books", "ndjson")) as chunks:
         for chunk in chunks: ...
 
-What comes out goes back in by ingest.py without a change: NULL is not the empty text (in CSV: nothing between the
-commas against `""`), moments are in UTC as RFC 3339 and the API write them, prices have their decimals. The last column
-of a book, `also_in`, is JSON: the categories that list it beside its own. `bookclub export` writes a file; the API can
-stream the same chunks. Alone: `bookclub export books --format csv | head`.
+ingest.py imports the file again without any change: NULL differs from the empty string (in CSV: nothing between the
+commas, as opposed to `""`), timestamps are in UTC in the format of RFC 3339 and the API, prices keep their decimals.
+The last column of a book, `also_in`, is JSON: the other categories that list the book. `bookclub export` writes a file;
+the API can stream the same chunks. To try it: `bookclub export books --format csv | head`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ TABLES: dict[Name, sa.Table] = {"books": books, "observations": book_observation
 # Null for a book that one category lists: [{"category": "travel", "category_name": "Travel", "last_seen_at": ...}].
 ALSO_IN = sa.Column("also_in", postgresql.JSONB)
 CHUNK_BYTES = 64 * 1024
-PARQUET_ROWS = 10_000  # of a row group: about 20 MB as Python objects
-# What makes a spreadsheet take a text for a formula (OWASP: CSV injection), and our own mark, so that a text that
-# begins with it can be told from one that was given it.
+PARQUET_ROWS = 10_000  # per row group: about 20 MB as Python objects
+# What makes a spreadsheet treat a text as a formula (OWASP: CSV injection), and our own mark, which is prefixed too, so
+# that an original mark can be distinguished from an added one.
 SPREADSHEET_MARK = "'"
 _FORMULA = r"^['=+\-@\t\r\n＝＋－＠]"
-_MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'  # of the session's time zone, which is UTC
+_MOMENT = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'  # in the session's time zone, which is UTC
 _LINE_ENDS = "\x85\u2028\u2029"
 _DIALECT: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-_BOM = "\ufeff".encode()  # without it Excel reads UTF-8 as the machine's old code page
+_BOM = "\ufeff".encode()  # without it Excel reads UTF-8 in the machine's legacy code page
 
 
 @contextmanager
 def snapshot(url: str) -> Iterator[sa.Connection]:
-    """A read-only connection for which time stands still: what commits meanwhile is not seen."""
+    """A read-only connection with a fixed snapshot: it does not see what is committed later."""
     engine = sa.create_engine(
         url, poolclass=sa.NullPool, isolation_level="REPEATABLE READ", execution_options={"postgresql_readonly": True}
     )
@@ -59,16 +59,16 @@ def export_chunks(
     is_spreadsheet_safe: bool = False,
     after: int = 0,
 ) -> Generator[bytes, None, None]:
-    """The table `name` in order of its key, in chunks of about CHUNK_BYTES (Parquet: of a row group).
+    """The table `name` in order of its key, in chunks of about CHUNK_BYTES (Parquet: one row group).
 
-    Who may stop early closes it before the connection: a COPY under way holds the connection for itself, and to give
-    that back would wait for ever.
+    A caller that may stop early must close the generator before the connection: a running COPY occupies the connection,
+    and returning that would block forever.
 
     Args:
-        connection: inside a transaction (`snapshot` above); nothing else may be asked on it until the last chunk.
-        with_delisted: also the books that are gone, and their observations.
-        is_spreadsheet_safe: CSV alone: a text that a spreadsheet would run as a formula gets a `'` before it.
-        after: only what has a higher book id, for whoever has the rest already; CSV then comes without its header.
+        connection: inside a transaction (`snapshot` above); no other statement may run on it until the last chunk.
+        with_delisted: also the delisted books and their observations.
+        is_spreadsheet_safe: only for CSV: prefixes a text that a spreadsheet would run as a formula with `'`.
+        after: only rows with a higher book id, for a caller that already has the rest; CSV then has no header.
     """
     if is_spreadsheet_safe and format != "csv":
         raise ValueError("spreadsheet-safe is a kind of CSV")
@@ -83,16 +83,16 @@ def export_chunks(
         case "ndjson":
             line = rows.with_only_columns(*map(_written, rows.selected_columns)).subquery("line")
             query = sa.select(_one_line(sa.func.row_to_json(sa.literal_column(line.name)))).select_from(line)
-            # JSON holds no control characters, so that with these two as its signs CSV leaves every line as it is.
+            # JSON contains no control characters: with these two as quote and delimiter, CSV changes no line.
             return _joined([], _copied(connection, query, "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"))
         case "parquet":
             return _parquet(connection, TABLES[name], rows)
 
 
 def write_file(path: Path, chunks: Iterable[bytes]) -> int:
-    """Write the chunks; under `path` there is the whole file or what was there before. Returns the bytes written.
+    """Write the chunks atomically: `path` holds the whole file or its old content. Returns the number of bytes written.
 
-    What is there and no file (a pipe, /dev/null) is written to as it is, and not replaced.
+    If `path` exists and is not a regular file (a pipe, /dev/null), it is written to and not replaced.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as device:
@@ -110,12 +110,12 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> int:
 
 
 def stored_columns(table: sa.Table) -> list[sa.Column[Any]]:
-    """The columns that are written, not computed by the database."""
+    """The columns that are written, without those computed by the database."""
     return [column for column in table.columns if column.computed is None]
 
 
 def file_columns(table: sa.Table) -> list[sa.Column[Any]]:
-    """The columns of a file of it: those added last are last, and a file of an older release lacks them."""
+    """The columns of an exported file: the newest come last, and a file of an older release lacks them."""
     return [*stored_columns(table), *([ALSO_IN] if table is books else [])]
 
 
@@ -142,15 +142,15 @@ def _also_in() -> sa.Subquery:
 
 
 def _written(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """A moment as pydantic writes it: Postgres has a blank for the T, +00 for the Z, and no zeros at the end."""
+    """A timestamp as pydantic writes it: Postgres has a space for the T, +00 for the Z, and no trailing zeros."""
     if not isinstance(column.type, sa.DateTime):
         return column
     return sa.func.replace(sa.func.to_char(column, _MOMENT), ".000000Z", "Z").label(str(column.key))
 
 
 def _one_line(json: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """As text without the characters that JSON leaves as they are and Unicode ends lines with: many a reader of lines
-    (Python's str.splitlines, httpx) would cut a book in two there."""
+    """The JSON as text, with Unicode's line separators escaped: JSON leaves them as they are, but many line readers
+    (Python's str.splitlines, httpx) would split a book there."""
     text: sa.ColumnElement[Any] = sa.cast(json, sa.Text)
     for sign in _LINE_ENDS:
         text = sa.func.replace(text, sign, f"\\u{ord(sign):04x}")
@@ -160,7 +160,7 @@ def _one_line(json: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 def _as_csv(rows: sa.Select[Any], is_spreadsheet_safe: bool) -> sa.Select[Any]:
     def cell(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         if isinstance(column.type, sa.Boolean):
-            return sa.cast(column, sa.Text)  # true, not t: what other programs read as a boolean
+            return sa.cast(column, sa.Text)  # true, not t, as other programs expect a boolean
         if is_spreadsheet_safe and isinstance(column.type, sa.String):
             return sa.case((column.regexp_match(_FORMULA), SPREADSHEET_MARK + column), else_=column)
         return _written(column)
@@ -177,8 +177,8 @@ def _copied(connection: sa.Connection, query: sa.Select[Any], options: str) -> G
 
 
 def _with_crlf(rows: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
-    """Lines of CSV as RFC 4180 ends them. Each comes by itself, as the protocol promises (CopyData); a line feed within
-    a text stays what it is."""
+    """Lines of CSV with the line ending of RFC 4180. The protocol guarantees one row per message (CopyData); a line
+    feed inside a text stays as it is."""
     with closing(rows):
         for row in rows:
             yield row[:-1] + b"\r\n"
@@ -238,7 +238,7 @@ def arrow_schema(table: sa.Table) -> Any:
 
 
 class _Sink(io.RawIOBase):
-    """A file that is handed on as it is written."""
+    """A file whose content is passed on as it is written."""
 
     def __init__(self) -> None:
         self._written: list[bytes] = []
@@ -256,7 +256,7 @@ class _Sink(io.RawIOBase):
         return len(self._written[-1])
 
     def taken(self) -> bytes:
-        """What was written since the last time."""
+        """The bytes written since the last call."""
         written, self._written = self._written, []
         return b"".join(written)
 

@@ -1,11 +1,11 @@
-"""A file of export.py -> the table it came from, ids and all: the way from one database to another.
+"""A file of export.py -> the table that it came from, including ids: the way from one database to another.
 
     with sa.create_engine(url).begin() as connection:
         ingest(connection, Path("books.parquet"))
 
-CSV, NDJSON and Parquet; whether it holds books or observations stands in its columns. Books go first. All of the file
-goes in or nothing does; rows that are there already are left alone, and a row that contradicts one that is there
-refuses the file. Alone: `bookclub import books.csv`.
+Reads CSV, NDJSON and Parquet; the columns show whether a file holds books or observations. Import the books first. The
+whole file is imported or nothing. Rows that already exist are left alone; if a row contradicts an existing one, the
+file is refused. To try it: `bookclub import books.csv`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from bookclub_platform.export import (
 SUFFIXES: dict[str, Format] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
 PARQUET_ROWS = 5_000
 _WHERE = re.compile(r"COPY incoming, line (\d+)(?:, column (\w+))?")
-# Postgres takes these from a text, and no reader of ours takes them back.
+# Postgres accepts NaN and infinity from text, but none of our readers does.
 _FINITE: dict[type, LiteralString] = {sa.Numeric: "{} <> 'NaN'", sa.DateTime: "isfinite({})"}
 _INCOMING = sql.Identifier("pg_temp", "incoming")
 
 
 class FileRefused(BookclubError):
-    """A file cannot be imported as it is; nothing of it was."""
+    """A file cannot be imported as it is; nothing was imported."""
 
     def __init__(self, path: Path, fault: str) -> None:
         super().__init__(f"{path}: {fault} Nothing was imported.")
@@ -55,7 +55,7 @@ class FileRefused(BookclubError):
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """Rows of the file that went into the table, and rows that it had already."""
+    """The numbers of rows that were inserted into the table, and of rows that it already had."""
 
     table: Name
     inserted: int
@@ -63,13 +63,13 @@ class Ingested:
 
 
 def ingest(connection: sa.Connection, path: Path, *, is_spreadsheet_safe: bool = False) -> Ingested:
-    """Put the rows of `path` into its table. Call it inside a transaction: all of it holds or none.
+    """Insert the rows of `path` into its table. Call it inside a transaction: everything takes effect or nothing.
 
     Args:
-        is_spreadsheet_safe: the CSV was exported so; the `'` that it was given is taken off again.
+        is_spreadsheet_safe: the CSV was exported this way; the added `'` is removed again.
 
     Raises:
-        FileRefused: says which line or row and which field cannot stand, or which row contradicts the table.
+        FileRefused: names the line or row and the field that is invalid, or the row that contradicts the table.
     """
     read = _READERS.get(SUFFIXES.get(path.suffix.lower(), ""))
     if read is None:
@@ -80,7 +80,7 @@ def ingest(connection: sa.Connection, path: Path, *, is_spreadsheet_safe: bool =
     driver = connection.connection.driver_connection
     assert driver is not None
     with driver.cursor() as cursor:
-        # Loads wait, readers do not. In the order in which a load takes them, so that nobody waits in a circle.
+        # Loads wait, readers do not. The order is that in which a load takes the locks, to avoid a deadlock.
         cursor.execute(
             f"LOCK TABLE {SCHEMA}.books, {SCHEMA}.book_observations, {SCHEMA}.loads IN SHARE ROW EXCLUSIVE MODE"
         )
@@ -98,7 +98,7 @@ def ingest(connection: sa.Connection, path: Path, *, is_spreadsheet_safe: bool =
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An opened file. `copy_options` and `send` are how its rows go into a COPY."""
+    """An opened file. `copy_options` and `send` define how its rows are passed to a COPY."""
 
     columns: Sequence[str]
     copy_options: str
@@ -106,7 +106,7 @@ class _Source:
 
 
 def _table_of(path: Path, columns: Sequence[str]) -> tuple[Name, Sequence[str]]:
-    """Which table the columns are of. Those that may be empty may be missing: an older export did not have them."""
+    """The table that the columns belong to. Nullable columns may be missing: an older export does not have them."""
     name: Name = "observations" if "book_id" in columns else "books"
     known = {column.name: column for column in file_columns(TABLES[name])}
     unknown = [column for column in columns if column not in known]
@@ -122,7 +122,7 @@ def _table_of(path: Path, columns: Sequence[str]) -> tuple[Name, Sequence[str]]:
 
 
 def _stage(cursor: psycopg.Cursor[Any], path: Path, table: sa.Table, columns: Sequence[str], source: _Source) -> None:
-    """The rows in a temporary table that demands of a row what the real one does: a bad row is told by its line."""
+    """Copy the rows into a temporary table with the real one's constraints, so that a bad row is reported by line."""
     target = sql.Identifier(SCHEMA, table.name)
     cursor.execute("DROP TABLE IF EXISTS pg_temp.incoming")
     cursor.execute(
@@ -146,7 +146,7 @@ def _stage(cursor: psycopg.Cursor[Any], path: Path, table: sa.Table, columns: Se
                 _INCOMING, column=sql.Identifier(ALSO_IN.name)
             )
         )
-    cursor.execute("SET LOCAL TimeZone = 'UTC'")  # for a moment that names no zone
+    cursor.execute("SET LOCAL TimeZone = 'UTC'")  # for timestamps without a time zone
     command = sql.SQL("COPY {} ({}) FROM STDIN {}").format(_INCOMING, _names(columns), sql.SQL(source.copy_options))
     try:
         with cursor.copy(command) as copy:
@@ -178,7 +178,7 @@ def _take_marks_off(cursor: psycopg.Cursor[Any], table: sa.Table, columns: Seque
 
 
 def _refuse_contradictions(cursor: psycopg.Cursor[Any], path: Path, table: sa.Table) -> None:
-    """Raise FileRefused if a row has the key of one in the table, its id or the shop's own, and differs from it."""
+    """Raise FileRefused if a row has the key (its id or the shop's own) of a row in the table and differs from it."""
     target, names = sql.Identifier(SCHEMA, table.name), [column.name for column in stored_columns(table)]
     keys = [
         constraint.columns.keys()
@@ -229,7 +229,7 @@ def _insert(cursor: psycopg.Cursor[Any], table: sa.Table, columns: Sequence[str]
 
 
 def _insert_other_categories(cursor: psycopg.Cursor[Any], path: Path) -> None:
-    """The categories that list the books of the file beside their own; those that are there already are left alone."""
+    """Insert the other categories that list the books of the file; existing rows are left alone."""
     listed = sql.SQL(
         "{} AS new, jsonb_to_recordset(new.also_in) AS other(category text, category_name text, "
         "last_seen_at timestamptz)"
@@ -255,7 +255,7 @@ def _insert_other_categories(cursor: psycopg.Cursor[Any], path: Path) -> None:
 
 
 def _note(connection: sa.Connection, path: Path, inserted: int) -> None:
-    """Ids to come are above those that came, and the data version grows: whoever kept what was read reads it again."""
+    """Move the id sequence past the imported ids, and raise the data version, so that caches are refreshed."""
     sequence = sa.func.pg_get_serial_sequence(f"{SCHEMA}.books", "id")
     last = sa.func.pg_sequence_last_value(sa.cast(sequence, postgresql.REGCLASS))
     connection.execute(sa.select(sa.func.setval(sequence, sa.func.greatest(sa.func.max(books.c.id), last))))
@@ -276,7 +276,7 @@ def _names(columns: Sequence[str]) -> sql.Composed:
 
 
 def _read_csv(path: Path) -> _Source:
-    """As it lies there: Postgres reads CSV itself, and names line and column of a fault."""
+    """The file as it is: Postgres parses the CSV itself, and reports line and column of a fault."""
     with path.open("rb") as file:
         head = file.readline().removeprefix("\ufeff".encode())
         start = file.tell()

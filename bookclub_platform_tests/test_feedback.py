@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,13 @@ def test_popular_is_what_many_readers_want_and_not_what_one_says_often(
         given.load(address, "sea", sea)
         monkeypatch.setattr(serving_feedback, "COUNTED_FOR_S", 0)
         assert popular(client) == [(seen, 4), (wanted, 3), (shouted, 1)]
+        named = [replace(told("liked", shouted), reader=f"reader {number % 5}") for number in range(10)]
+        with database.begin() as connection:
+            reader(connection, *named)
+        assert popular(client)[0] == (shouted, 6), "a shop tells of many readers"
+        with database.begin() as connection:
+            for _ in range(3):
+                reader(connection, told("liked", seen))
         assert client.get("/books/popular", headers=known).status_code == 200
         assert get(client, "/books/popular", limit=1)["items"][0]["book"]["id"] == seen
 

@@ -1,1 +1,1 @@
-"""The Dagster shells: each takes, calls a pure function of the layers below, and hands back with metadata."""
+"""The Dagster layer: each asset reads its inputs, calls pure functions of the layers below, and returns metadata."""

@@ -1,8 +1,8 @@
-"""What is odd about each category -> asset checks, each with a result for every partition of the run.
+"""Faults of each category -> asset checks, each with a result for every partition of the run.
 
-A run of many categories goes on when one of them fails a blocking check: the asset itself hands nothing of that
-category on, and the others pass. Where all of them fail, as in a run of one, Dagster stops the run before what follows.
-See docs/decisions/0005-row-rules.md.
+A run of many categories continues when one of them fails a blocking check: the asset itself passes nothing of that
+category on, and the others continue. If all of them fail, as in a run of one category, Dagster stops the run before the
+downstream assets. See docs/decisions/0005-row-rules.md.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from bookclub_platform.assets._common import categories
 
-FAILED_CATEGORIES = "failed_categories"  # in the metadata of a result of all categories of a run, and of no other
+FAILED_CATEGORIES = "failed_categories"  # only in the metadata of the result for all categories of a run
 Events = Iterator[dg.MaterializeResult | dg.AssetCheckEvaluation | dg.Output]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question that is asked of each category."""
+    """One check of each category."""
 
     name: str
     description: str
@@ -32,7 +32,7 @@ class Check:
 
     def spec(self, asset: Sequence[str], is_partitioned: bool = True) -> dg.AssetCheckSpec:
         with warnings.catch_warnings():
-            # Preview in 1.13: the UI has it; what it lacks, a result for each partition of one run, `Findings` gives.
+            # A preview feature in 1.13 that the UI supports. It lacks a result per partition of a run: see `Findings`.
             warnings.simplefilter("ignore", dg.PreviewWarning)
             return dg.AssetCheckSpec(
                 self.name,
@@ -50,7 +50,7 @@ class _Finding:
 
 
 class Findings:
-    """The answers to `checks` about one asset, noted category by category."""
+    """The results of `checks` for one asset, recorded category by category."""
 
     def __init__(self, checks: Sequence[Check]) -> None:
         self._noted: dict[Check, dict[str, _Finding]] = {check: {} for check in checks}
@@ -60,12 +60,12 @@ class Findings:
         self._noted[check][key] = _Finding(fault, facts)
 
     def fault(self, check: Check, key: str) -> str | None:
-        """What was noted; None if the category passed, or was not asked about."""
+        """The recorded fault; None if the category passed, or was not checked."""
         finding = self._noted[check].get(key)
         return finding.fault if finding else None
 
     def blocks(self, key: str) -> bool:
-        """Whether nothing of this category may be handed on."""
+        """Whether nothing of this category may be passed on."""
         return any(check.is_blocking and self.fault(check, key) for check in self._noted)
 
     def events(self, context: dg.AssetExecutionContext, metadata: dict[str, Any] | None = None) -> Events:
@@ -82,7 +82,7 @@ class Findings:
             for key in keys:
                 yield _evaluation(spec, check, key, self._of(check, key), is_whole, targets.get(key))
             if len(keys) > 1:
-                # The overview of an asset shows the newest result, of whichever partition: so the last one is of all.
+                # An asset's overview shows the newest result of any partition, so the last one covers all partitions.
                 yield _evaluation(spec, check, None, self._of_all(check), is_whole, None)
             yield dg.Output(None, output_name=spec.get_python_identifier())
 
@@ -123,7 +123,7 @@ def _evaluation(
 def _materialized(
     context: dg.AssetExecutionContext, keys: Sequence[str | None]
 ) -> dict[str | None, AssetCheckEvaluationTargetMaterializationData]:
-    """The materialisation of this run for each partition: without it the UI takes a result for one of an older."""
+    """Partition -> its materialisation in this run; without it the UI attributes a result to an older one."""
     partitions = [key for key in keys if key is not None]
     records = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(context.asset_key, asset_partitions=partitions or None), limit=len(keys)

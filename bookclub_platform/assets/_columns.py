@@ -1,4 +1,4 @@
-"""Tables and row types -> the column schemas that asset pages show; the meanings come from core/columns.py."""
+"""Tables and row types -> the column schemas on asset pages; the meanings come from core/columns.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMN_SCHEMA = "dagster/column_schema"
 
 
 def of_table(table: sa.Table) -> dict[str, dg.TableSchema]:
-    """The definition metadata of an asset that is a table, with what the database holds it to."""
+    """The definition metadata of an asset that is a table, with the database's constraints."""
     rules = [
         _rule(constraint) for constraint in table.constraints if not isinstance(constraint, sa.ForeignKeyConstraint)
     ]
@@ -31,7 +31,7 @@ def of_table(table: sa.Table) -> dict[str, dg.TableSchema]:
 
 
 def of_rows(row: type, **types: str) -> dict[str, dg.TableSchema]:
-    """The definition metadata of an asset whose rows are of the dataclass or NamedTuple `row`."""
+    """The definition metadata of an asset whose rows have the dataclass or NamedTuple type `row`."""
     names = {
         name: kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
         for name, kind in get_type_hints(row).items()
@@ -40,7 +40,7 @@ def of_rows(row: type, **types: str) -> dict[str, dg.TableSchema]:
 
 
 def of_names(types: Mapping[str, str]) -> dict[str, dg.TableSchema]:
-    """The definition metadata of an asset with these columns: name -> type; "... | None" may be empty."""
+    """The definition metadata of an asset with these columns: name -> type; "... | None" is nullable."""
     return {COLUMN_SCHEMA: dg.TableSchema([_column(name, kind) for name, kind in types.items()])}
 
 

@@ -27,25 +27,25 @@ def whole_key(source_name: str) -> str:
 
 
 def category_keys(context: dg.AssetExecutionContext, source: Source) -> Sequence[str]:
-    """The slugs of the categories to do: those of the run's partitions, or the one that stands for the whole."""
+    """The slugs of the categories to process: the run's partitions, or the one that stands for the whole source."""
     return context.partition_keys if source.has_categories else [whole_key(source.name)]
 
 
 def preview(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue:
-    """The first rows as a table that the UI shows."""
+    """The first rows as a table for the UI."""
     records = [dg.TableRecord({name: _short(str(value)) for name, value in row.items()}) for row in rows[:PREVIEW_ROWS]]
     columns = [dg.TableColumn(name, "string") for name in (rows[0] if rows else ())]
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 
 def link(address: str) -> dg.MetadataValue:
-    """Something to click on: a web page, or the path of a file on this machine."""
+    """A link for the UI: a web page, or the path of a file on this machine."""
     is_web = address.startswith(("http://", "https://"))
     return dg.MetadataValue.url(address) if is_web else dg.MetadataValue.path(address)
 
 
 def shop_link(source: Source) -> dg.MetadataValue:
-    """Where the source itself can be looked at."""
+    """A link to the source itself."""
     return link(source.address)
 
 
@@ -55,11 +55,11 @@ def _short(text: str, width: int = 100) -> str:
 
 
 def range_tags(keys: Sequence[str]) -> dict[str, str]:
-    """Run tags that make one run of all `keys`, which are neighbours in the order of the partitions."""
+    """Run tags that make one run of all `keys`, which must be consecutive in the order of the partitions."""
     return {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
 
 
 def stretches(keys: Sequence[str], left_out: Collection[str]) -> list[list[str]]:
-    """`keys` without those `left_out`, as runs of neighbours."""
+    """`keys` without those in `left_out`, as lists of consecutive keys."""
     grouped = itertools.groupby(keys, key=lambda key: key in left_out)
     return [list(stretch) for is_out, stretch in grouped if not is_out]

@@ -1,6 +1,6 @@
 """Table `books` -> a fitted model, and the rows that it was fitted on: counted in this process, or by Spark.
 
-BOOKCLUB_SPARK_MASTER chooses. The model is the same: docs/decisions/0013-fitting-on-spark.md.
+BOOKCLUB_SPARK_MASTER selects which. The model is the same: docs/decisions/0013-fitting-on-spark.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bookclub_platform.spark import FAULT, check_installed, read_counted
 
 
 class Fitted(NamedTuple):
-    """`facts` are what a Spark job told of itself, for the asset's page; empty without one."""
+    """`facts` are what a Spark job reported about itself, for the asset's page; empty without Spark."""
 
     model: Tfidf
     rows: list[BookText]
@@ -49,7 +49,7 @@ def fitted(
             return Fitted(model.fit(rows), rows, version, {})
         check_installed()
         return _by_spark(context, model, database, pipes, settings.spark_master, settings.home / "spark")
-    except ConfigurationError as error:  # an extra or Java is not installed: trying again would not help
+    except ConfigurationError as error:  # an extra or Java is not installed: a retry would not help
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
@@ -85,9 +85,9 @@ def _facts(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training_rows(database: BooksDatabase, parquet: Path | None = None) -> tuple[list[BookText], str]:
-    """The rows and their data version; `parquet` is where the same snapshot is to be written."""
+    """The rows and their data version; also writes the same snapshot to `parquet`, if given."""
     with database.begin() as connection:
-        # One snapshot for all reads, or the version could name rows that the model never saw.
+        # One snapshot for all reads, or the version could include rows that the model never saw.
         connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         version = connection.execute(select_data_version()).scalar_one()
         rows = [BookText(*row) for row in connection.execute(select_training_rows())]

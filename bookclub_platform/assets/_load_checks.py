@@ -1,4 +1,4 @@
-"""What a load of a category did -> what is odd about it: the checks of `books`."""
+"""The result of a category's load -> faults in it: the checks of `books`."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ LOAD_CHECKS = [COUNT, PRICE_DRIFT, RATING_DRIFT]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one source brought: it `found` so many books where `listed` were in the table, and `rows` went in: none of a
-    crawl that was not believed."""
+    """The load of one source: the crawl `found` this many books, the table had `listed`, and `rows` were loaded (none
+    if the crawl was not trusted)."""
 
     rows: int
     figures: Mapping[str, Any]
@@ -55,7 +55,7 @@ class Load:
 
 
 def check_loads(findings: Findings, key: str, loads: Mapping[str, Load | None]) -> None:
-    """Note what LOAD_CHECKS find in a category, over all sources that brought something."""
+    """Record what LOAD_CHECKS find in a category, over all sources that delivered something."""
     brought = {name: load for name, load in loads.items() if load}
     collapsed = [
         f"{name} has {load.found} of {load.listed} books" for name, load in brought.items() if load.is_shrunken

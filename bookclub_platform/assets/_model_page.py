@@ -1,4 +1,4 @@
-"""The challenger and the champion, judged -> the pictures of both, and the page that a person judges them by."""
+"""The challenger and the champion, judged -> plots of both, and the page on which a person can judge them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bookclub_platform.models._samples import samples_page
 from bookclub_platform.report import pictures
 from bookclub_platform.report.model import overview
 
-MOST_SHELVES = 20  # in the picture: more would not be read
+MOST_SHELVES = 20  # in the plot: nobody would read more
 MOST_VERSIONS = 30
 JUDGED_BY = "judged_by"  # the tag
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two: the model, what the judge found, and how its lists are."""
+    """One of the two: the model, its judgement, and the health of its lists."""
 
     model: Tfidf
     judgement: Judgement
@@ -56,10 +56,10 @@ def drawn(sides: Mapping[str, Side], judge: Judge | Readers, past_scores: Mappin
 
 
 class CatalogueMap(NamedTuple):
-    """Where the books lie as a model sees them: none where there is too little to draw.
+    """The map of the books according to a model; without points if there is too little to draw.
 
     Attributes:
-        points: (x, y, title, category name) of each.
+        points: (x, y, title, category name) of each book.
         unnamed: categories that are only placeholders.
     """
 
@@ -68,7 +68,7 @@ class CatalogueMap(NamedTuple):
     unnamed: Set[str]
 
     def drawn(self, has_titles: bool) -> str:
-        """An SVG, with the books' titles where people can point at a book."""
+        """An SVG, with titles if people can point at a book."""
         return pictures.catalogue_map(self.points, self.unnamed, has_titles)
 
 
@@ -93,7 +93,7 @@ def page(
     catalogue: CatalogueMap,
     kept: float,
 ) -> str:
-    """The HTML of it all. `shown` is what `drawn` gave, `kept` the share of the champion's lists that stay."""
+    """The HTML of the page. `shown` is the result of `drawn`, `kept` the share of the champion's lists that stay."""
     figures = {name: dict(side.figures) for name, side in sides.items()}
     figures[next(iter(figures))]["stability"] = kept
     titles = {
@@ -113,15 +113,15 @@ def page(
 
 
 def past_scores(registry: Registry, name: str, judge: str) -> dict[str, float]:
-    """Version -> score of the last thirty that `judge` judged, oldest first: others give other figures."""
-    # Of versions without the tag an earlier release judged, by proxies.
+    """Version -> score of the last thirty that `judge` judged, oldest first; other judges' scores do not compare."""
+    # Versions without the tag were judged by an earlier release, by proxies.
     versions = [one for one in registry.versions(name) if one.tags.get(JUDGED_BY, Judge.name) == judge][:MOST_VERSIONS]
     found = {version.version: registry.figures(version).get("challenger_score") for version in reversed(versions)}
     return {number: score for number, score in found.items() if score is not None}
 
 
 def _judged(sides: Mapping[str, Side]) -> list[str]:
-    """The figures that every side has and the gate looks at, the score first."""
+    """The figures that every side has and the gate uses, the score first."""
     return [
         "score",
         *(

@@ -1,4 +1,4 @@
-"""Figures -> a small picture that the UI shows inside a materialisation."""
+"""Figures -> a small plot for the UI, inside a materialisation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import dagster as dg
 
 from bookclub_platform.report import svg
 
-# (seconds since the start, seconds until the answer was whole, status or 0) of each request, as CrawlReport has them
+# (seconds since the start, seconds until the response was complete, status or 0) of each request, as in CrawlReport
 Timings = Sequence[tuple[float, float, int]]
 
 _GROUPS = {
@@ -21,7 +21,7 @@ _GROUPS = {
 
 
 def crawl_plot(timings: Timings) -> dg.MetadataValue:
-    """Latency over the crawl, one point a request, coloured by its status."""
+    """Latency over the crawl, one point per request, coloured by its status."""
     groups = {
         name: (colour, [(at_s, 1000 * latency_s) for at_s, latency_s, status in timings if status // 100 == group])
         for group, (name, colour) in _GROUPS.items()
@@ -30,5 +30,5 @@ def crawl_plot(timings: Timings) -> dg.MetadataValue:
 
 
 def picture(drawn: str, text: str) -> dg.MetadataValue:
-    """An SVG as metadata; `text` says what it shows. The UI shows a short one at once, a longer one after a click."""
+    """An SVG as metadata; `text` says what it shows. The UI shows a small one at once, a larger one after a click."""
     return dg.MetadataValue.md(f"![{text}]({svg.data_uri(drawn)})")

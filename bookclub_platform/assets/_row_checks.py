@@ -1,7 +1,7 @@
-"""Cleaned rows of a category -> what is odd about them: the checks of `cleaned_books`, as pure functions.
+"""Cleaned rows of a category -> faults in them: the checks of `cleaned_books`, as pure functions.
 
-The rules themselves stand in core/book.py, and cleaning rejects what breaks one: `rows_fit` and `key_unique` ask again,
-of the rows that are handed on, so that a fault of ours never reaches the table.
+The rules themselves are in core/book.py, and cleaning rejects what breaks one. `rows_fit` and `key_unique` check again
+the rows that are passed on, so that a bug of ours never reaches the table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bookclub_platform.core.rules import KEY_UNIQUE, broken_rule, rules
 
 MOST_REJECTED = 0.1
 MOST_WITHOUT_DESCRIPTION = 0.25
-_Z = 1.96  # of a normal distribution: 95 % lie within
+_Z = 1.96  # 95 % of a normal distribution lie within this many standard deviations
 
 ROWS_FIT = Check(
     "rows_fit",
@@ -50,7 +50,7 @@ ROW_CHECKS = [ROWS_FIT, KEY_IS_UNIQUE, FEW_REJECTED, HAS_BOOKS, HAS_DESCRIPTIONS
 
 
 def check_rows(findings: Findings, key: str, books: Iterable[Book], rejected: Sequence[RejectedBook]) -> None:
-    """Note what ROW_CHECKS find in a category. `books` are read once."""
+    """Record what ROW_CHECKS find in a category. `books` is iterated once."""
     total = without = 0
     unfit: Counter[str] = Counter()
     first_unfit = ""
@@ -81,7 +81,7 @@ def check_rows(findings: Findings, key: str, books: Iterable[Book], rejected: Se
 
 
 def least_share(hits: int, of: int) -> float:
-    """Lower end of the 95 % interval of a share (Wilson's score); 0 where there is nothing."""
+    """Lower end of the 95 % interval of a share (Wilson score); 0 if `of` is 0."""
     if not of:
         return 0.0
     share, spread = hits / of, _Z**2 / of

@@ -1,4 +1,4 @@
-"""Table `books` with its history -> one HTML page that says what is in it, at the API's /report."""
+"""Table `books` with its history -> one HTML page about its content, at the API's /report."""
 
 import time
 from datetime import UTC, datetime
@@ -30,7 +30,8 @@ _COLUMNS = {
     "without_description": "int",
 }
 
-# By whatever run; a load of many categories is waited for. Not `eager`, which wants every category loaded once.
+# After any run, but only once a load of many categories is complete. Not `eager`, which requires that every category
+# was loaded once.
 _AFTER_EACH_LOAD = (
     dg.AutomationCondition.any_deps_updated().since_last_handled()
     & ~dg.AutomationCondition.any_deps_in_progress()
@@ -65,7 +66,7 @@ def catalogue_report(
 
 
 def read_facts(connection: sa.Connection, api_url: str) -> Facts:
-    """All that the page needs, from one snapshot. Call it at the beginning of a transaction."""
+    """Everything that the page needs, from one snapshot. Call it at the beginning of a transaction."""
     connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
 
     def rows(statement: sa.Select[Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Cleaned rows of a source -> `<source>/covers`: the cover images that they name, checked, with thumbnails."""
+"""Cleaned rows of a source -> `<source>/covers`: their cover images, checked, with thumbnails."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from bookclub_platform.sources import CoverReport, Source, collect_covers
 
 
 def covers_asset(source: Source) -> dg.AssetsDefinition:
-    """The covers of one source; only what is new is fetched."""
+    """The covers asset of one source; it fetches only new images."""
 
     @dg.asset(
         key_prefix=source.name,

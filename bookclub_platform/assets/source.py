@@ -1,4 +1,4 @@
-"""One source -> `<source>/raw_pages` (pages as they came) -> `<source>/cleaned_books` (rows fit for the table).
+"""One source -> `<source>/raw_pages` (pages as received) -> `<source>/cleaned_books` (rows fit for the table).
 
 A source with categories has a partition for each; one without (a file, a web API) is materialised as a whole.
 """
@@ -61,7 +61,7 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         kinds={"python", "html"},
         code_version="2",
         retry_policy=_RETRY,
-        pool=source.name,  # a shop is asked by one run at a time, or its delay between requests would mean nothing
+        pool=source.name,  # one run at a time per shop, or its delay between requests would mean nothing
         metadata={"shop": shop_link(source)} | of_rows(Page),
         check_specs=[ALL_PAGES_CAME.spec([source.name, "raw_pages"], source.has_categories)],
     )
@@ -71,7 +71,7 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         database: BooksDatabase,
         progress: dg.ResourceParam[Progress],
     ) -> Events:
-        # Ids sort by time, and two crawls may begin within a second.
+        # Ids must sort by time, and two crawls may begin within a second.
         crawl_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{context.run_id[:8]}"
         findings = Findings([ALL_PAGES_CAME])
         try:
@@ -111,8 +111,8 @@ def _add_metadata(context: dg.AssetExecutionContext, source: Source, key: str, m
 
 
 def _refuse_alone(source: Source, key: str, is_retired: bool, files: DataFolder) -> None:
-    """Tell the person who asked for this one category why it has nothing to crawl. One that is only missing is passed
-    over: its books stay until core/categories.py has enough proof that it is gone."""
+    """Raise an error that tells the person who requested this one category why there is nothing to crawl. A category
+    that is only missing now is skipped: its books stay until core/categories.py has enough proof that it is gone."""
     if is_retired:
         back = f"`bookclub categories restore {key}` puts it back"
         raise PermanentSourceError(source.address, f"category {key!r} is retired; {back}")
@@ -179,7 +179,7 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
                 continue
             by_rule = Counter(row.rule for row in category.rejected)
             check_rows(findings, key, category.books, category.rejected)
-            if not findings.blocks(key):  # else what was handed on before stays, and the table with it
+            if not findings.blocks(key):  # else the previously passed rows stay, and so does the table
                 files.write_cleaned(source.name, key, category)
             figures = {
                 "dagster/row_count": len(category.books),
@@ -204,7 +204,7 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
 
 
 def _clean_category(source: Source, key: str, files: DataFolder) -> tuple[CleanedCategory | None, Counter[str]]:
-    """The newest kept crawl of a category, cleaned; None for a category that this source does not have."""
+    """The newest stored crawl of a category, cleaned; None for a category that this source does not have."""
     crawl = sources.latest(files.raw, source.name, key)
     if crawl is None:
         return None, Counter()

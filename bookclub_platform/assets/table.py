@@ -43,7 +43,7 @@ class LoadConfig(dg.Config):
 
 
 def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
-    """The asset `books` over the given sources. One that has no cleaned rows of a category holds no other back."""
+    """The asset `books` over the given sources. A source without cleaned rows of a category blocks no other."""
 
     @dg.asset(
         name="books",
@@ -108,7 +108,7 @@ def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase, 
             if result.is_shrunken:
                 loading.rollback()
         drift = measure_drift(connection)
-        if result.is_shrunken:  # nothing of it goes in but what was rejected
+        if result.is_shrunken:  # load only its rejected rows
             result = _load_rows(connection, source.name, category, cleaned, [], least_share)
     found = len(cleaned.books)
     rows = 0 if result.is_shrunken else found
@@ -143,7 +143,7 @@ def _preview(key: str, database: BooksDatabase) -> dg.MetadataValue:
 
 
 def _pictures(key: str, database: BooksDatabase) -> dict[str, dg.MetadataValue]:
-    """What the category holds now, in pictures; none where it holds nothing."""
+    """Plots of the category's current content; none if it is empty."""
     with database.begin() as connection:
         commonest = connection.execute(explore.select_currencies(key)).first()
         if commonest is None:

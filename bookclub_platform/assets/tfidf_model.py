@@ -62,7 +62,7 @@ class TfidfConfig(dg.Config):
     embedding_up_to: Books = _CHOSEN.embedding_up_to
 
     def parameters(self) -> dict[str, Any]:
-        """What the model is made with."""
+        """The constructor arguments for the model."""
         return self.model_dump() | {"embedding": self.embedding or load_settings().embedding}
 
 
@@ -157,18 +157,18 @@ def _plots(shown: Mapping[str, str], catalogue: CatalogueMap) -> dict[str, dg.Me
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:
-    """MLflow takes no other."""
+    """The finite figures; MLflow accepts no others."""
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    """As people read them; MLflow has them whole."""
+    """The figures rounded for people; MLflow has them in full."""
     return {name: round(value, 4) for name, value in figures.items()}
 
 
 def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf], rows: Sequence[BookText]) -> dict[str, Side]:
     health = {name: list_health(model, rows) for name, model in models.items()}
-    # The champion has passed its guardrails: today's books must not take them from it.
+    # The champion has passed its guardrails before: today's books must not make it fail them.
     faults = {CHALLENGER: health[CHALLENGER].faults(health.get(CHAMPION))}
     return {name: Side(model, judge.judge(model, faults.get(name, ())), health[name]) for name, model in models.items()}
 
@@ -190,7 +190,7 @@ def _links(run_url: str, api: Api) -> dict[str, dg.MetadataValue]:
 
 
 def _champion(registry: Registry, context: dg.AssetExecutionContext) -> tuple[ModelVersion, Tfidf] | None:
-    """The champion to beat; None where there is none that this release can read."""
+    """The champion to beat; None if there is none that this release can read."""
     try:
         version = registry.champion(Tfidf.name)
         with tempfile.TemporaryDirectory() as folder:

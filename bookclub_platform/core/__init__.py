@@ -1,1 +1,1 @@
-"""What all share: settings, the shapes of a book, the tables, the errors. Imports nothing else of ours."""
+"""What all packages share: settings, the shapes of a book, the tables, the errors. Imports no other package of ours."""

@@ -1,11 +1,11 @@
-"""Accounts in Postgres: users, their sessions, and the refresh tokens of each session. SQL for them is here alone.
+"""Accounts in Postgres: users, their sessions, and the refresh tokens of each session. Only this module has their SQL.
 
-    users           one row per account; a password is kept as an argon2id hash
+    users           one row per account; a password is stored as an argon2id hash
     sessions        one row per login, until logout, a change of the password or 30 days end it
-    refresh_tokens  every token that a session was given, as a SHA-256: one that comes back late was stolen
+    refresh_tokens  every token issued to a session, as a SHA-256: one that is reused late was stolen
 
-All functions take a connection inside a transaction and run at once; serving runs them on an asynchronous one by
-`run_sync`. None raises for what a caller may get wrong: an unknown name or token is an ordinary answer.
+All functions take a connection inside a transaction and are synchronous; serving runs them on an asynchronous
+connection with `run_sync`. None raises for a caller's mistake: an unknown name or token is an ordinary result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bookclub_platform.core.tables import metadata
 _moment = sa.DateTime(timezone=True)
 _now = sa.func.clock_timestamp(
     type_=_moment
-)  # now() is when the transaction began, which may have waited for a lock since
+)  # now() is the start of the transaction, which may have waited for a lock since
 
 users = sa.Table(
     "users",
@@ -59,7 +59,7 @@ refresh_tokens = sa.Table(
     sa.Column("used_at", _moment),
 )
 
-# What a token may be good for; only a command of the operator's makes an account with `readers` or `admin`.
+# What a token may allow; only an operator's command creates accounts with `readers` or `admin`.
 SCOPES = {
     "read": "Books, categories, statistics, recommendations.",
     "export": "Export of the whole catalogue.",
@@ -73,8 +73,8 @@ USERNAME = rf"^[A-Za-z0-9][A-Za-z0-9._@+-]{{{MIN_NAME - 1},{MAX_NAME - 1}}}$"
 USERNAME_RULE = f"{MIN_NAME} to {MAX_NAME} letters, digits and . _ @ + -, beginning with a letter or digit."
 FOR_ANYONE = ("read", "export", "feedback")
 
-ENDED_FOR = timedelta(days=1)  # that it was ended can be looked up
-FORGOTTEN_AT_ONCE = 10_000  # each with some thousand tokens at most
+ENDED_FOR = timedelta(days=1)  # how long an ended session can still be looked up
+FORGOTTEN_AT_ONCE = 10_000  # sessions, each with some thousand tokens at most
 
 EndedBy = Literal["logout", "password", "reuse", "disabled"]
 Deletion = Literal["deleted", "replaced", "last"]
@@ -83,7 +83,7 @@ ADMIN = "admin"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account as kept; `scopes` is what its tokens may be given."""
+    """An account as stored; `scopes` are those that its tokens may be given."""
 
     id: int
     username: str
@@ -95,8 +95,8 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What became of a refresh token: `renewed`; `repeated` (it was before, and nobody has used what followed);
-    `reused` (its session is ended now); or `refused`. `following` is the digest that follows, where one does."""
+    """The outcome of presenting a refresh token: `renewed`; `repeated` (it was renewed before, and its successor is
+    unused); `reused` (its session has now been ended); or `refused`. `following` is the successor's digest, if any."""
 
     outcome: Literal["renewed", "repeated", "reused", "refused"]
     user_id: int | None = None
@@ -130,7 +130,7 @@ def list_users(connection: sa.Connection) -> list[User]:
 
 
 def disable_user(connection: sa.Connection, user_id: int) -> None:
-    """Nobody logs in as that user from now on, and every session of theirs ends."""
+    """Block further logins of the user, and end all their sessions."""
     connection.execute(
         sa.update(users).where(users.c.id == user_id, users.c.disabled_at.is_(None)).values(disabled_at=_now)
     )
@@ -138,9 +138,9 @@ def disable_user(connection: sa.Connection, user_id: int) -> None:
 
 
 def delete_user(connection: sa.Connection, user_id: int, proved_hash: str) -> Deletion:
-    """Forget a user, with their sessions and feedback. Nothing is done where `proved_hash`, which the password was
-    compared with, is not the one kept any more (`replaced`), or where no administrator would be left (`last`)."""
-    # All of them, always in the same order: of the last two at once only one may go.
+    """Delete a user with their sessions and feedback. Do nothing if `proved_hash`, which the password was compared
+    with, is no longer the stored one (`replaced`), or if no administrator would be left (`last`)."""
+    # Lock all of them, always in the same order: if the last two are deleted at once, only one may go.
     is_admin = sa.and_(users.c.scopes.any(ADMIN), users.c.disabled_at.is_(None))
     admins = connection.scalars(sa.select(users.c.id).where(is_admin).order_by(users.c.id).with_for_update()).all()
     if list(admins) == [user_id]:
@@ -152,15 +152,16 @@ def delete_user(connection: sa.Connection, user_id: int, proved_hash: str) -> De
 
 
 def set_password_hash(connection: sa.Connection, user_id: int, password_hash: str) -> None:
-    """Keep a new hash of the same password."""
+    """Store a new hash of the same password."""
     connection.execute(sa.update(users).where(users.c.id == user_id).values(password_hash=password_hash))
 
 
 def change_password(
     connection: sa.Connection, user_id: int, password_hash: str, proved_hash: str | None = None
 ) -> Sequence[UUID] | None:
-    """Keep the hash of another password, and end every session, which are returned: who knew the old one is out. None,
-    and nothing is changed, if `proved_hash`, which the old one was compared with, is not the one kept any more."""
+    """Store the hash of a new password, and end and return every session, so that whoever knew the old password is out.
+    Return None and change nothing if `proved_hash`, which the old one was compared with, is no longer the stored
+    hash."""
     if proved_hash is not None and connection.scalar(_locked(user_id, proved_hash)) is None:
         return None
     set_password_hash(connection, user_id, password_hash)
@@ -175,8 +176,8 @@ def open_session(
     digest: bytes,
     lasts: timedelta,
 ) -> UUID | None:
-    """A session with its first refresh token; None if the user was disabled, or `proved_hash`, which their password
-    was compared with, was replaced meanwhile. The user's sessions that are over are forgotten."""
+    """Open a session with its first refresh token; None if the user was disabled, or if `proved_hash`, which their
+    password was compared with, has been replaced in the meantime. Deletes the user's expired sessions."""
     if connection.scalar(_locked(user_id, proved_hash)) is None:
         return None
     connection.execute(sa.delete(sessions).where(sessions.c.user_id == user_id, sessions.c.expires_at < _now))
@@ -188,11 +189,11 @@ def open_session(
 
 
 def renew(connection: sa.Connection, digest: bytes, following: Sequence[bytes], grace: timedelta) -> Renewal:
-    """Take the refresh token `digest` for the first of `following`.
+    """Exchange the refresh token `digest` for the first of `following`.
 
-    An answer may be lost, and two of a client's requests may meet: until `grace` is over the token brings the one that
-    it brought, any of `following`, as long as nobody has used that. Else whoever comes with it is a thief, or comes
-    after one, so the session ends for both.
+    A response may be lost, and two requests of a client may race. So during `grace` a used token returns the same
+    successor again, any of `following`, as long as that is unused. Otherwise either this caller or an earlier one
+    is a thief, so the session ends for both.
     """
     same_token = refresh_tokens.c.digest == digest
     is_recent = (refresh_tokens.c.used_at > _now - grace).label("is_recent")
@@ -215,20 +216,20 @@ def renew(connection: sa.Connection, digest: bytes, following: Sequence[bytes], 
 
 
 def forget_sessions(connection: sa.Connection, at_most: int = FORGOTTEN_AT_ONCE) -> int:
-    """Delete sessions that are over, and what was ended a day ago, with their refresh tokens, `at_most` so many;
-    returns how many. Until they expire the tokens of open ones stay: one that comes back was stolen."""
+    """Delete expired sessions, and those ended more than a day ago, with their refresh tokens, at most `at_most`;
+    return how many. All tokens of open sessions stay until the session expires, to detect the reuse of a stolen one."""
     is_over = sa.or_(sessions.c.expires_at < _now, sessions.c.ended_at < _now - ENDED_FOR)
     over = sa.select(sessions.c.id).where(is_over).limit(at_most)
     return connection.execute(sa.delete(sessions).where(sessions.c.id.in_(over))).rowcount
 
 
 def is_live(connection: sa.Connection, session_id: UUID) -> bool:
-    """Whether tokens of that session still count."""
+    """Whether tokens of that session are still valid."""
     return connection.execute(_live_session(session_id)).one_or_none() is not None
 
 
 def open_sessions(connection: sa.Connection, user_id: int) -> int:
-    """How many sessions of the user still count."""
+    """How many sessions of the user are still open."""
     is_open = sa.and_(sessions.c.ended_at.is_(None), sessions.c.expires_at > _now)
     counted = sa.select(sa.func.count()).select_from(sessions).where(sessions.c.user_id == user_id, is_open)
     return int(connection.scalar(counted) or 0)
@@ -239,7 +240,7 @@ def end_session(connection: sa.Connection, session_id: UUID, by: EndedBy) -> Non
 
 
 def end_session_of(connection: sa.Connection, digest: bytes) -> tuple[int, UUID] | None:
-    """End the open session that was given the refresh token `digest`, used or not -> (user, session); None: no such."""
+    """End the open session of the refresh token `digest`, used or not -> (user, session); None if there is none."""
     given = sa.select(sessions.c.user_id, sessions.c.id).join(refresh_tokens).where(refresh_tokens.c.digest == digest)
     session = connection.execute(given.where(sessions.c.ended_at.is_(None))).one_or_none()
     if session is None:
@@ -249,7 +250,8 @@ def end_session_of(connection: sa.Connection, digest: bytes) -> tuple[int, UUID]
 
 
 def _locked(user_id: int, proved_hash: str) -> sa.Select[Any]:
-    """The user, if enabled and with that hash still; whoever would change either waits until the transaction ends."""
+    """Select and lock the user, if enabled and still with that hash; changes to either wait for the end of the
+    transaction."""
     is_same = sa.and_(users.c.id == user_id, users.c.password_hash == proved_hash)
     return sa.select(users.c.id).where(is_same, users.c.disabled_at.is_(None)).with_for_update()
 
@@ -264,7 +266,7 @@ def _live_session(session_id: UUID) -> sa.Select[Any]:
 
 
 def _unused(connection: sa.Connection, session_id: UUID, digests: Sequence[bytes]) -> bytes | None:
-    """The one of `digests` that the session was given and nobody has used."""
+    """The one of `digests` that was issued to the session and is unused."""
     of_session = refresh_tokens.c.session_id == session_id
     is_unused = sa.and_(refresh_tokens.c.digest.in_(digests), refresh_tokens.c.used_at.is_(None))
     found: bytes | None = connection.scalar(sa.select(refresh_tokens.c.digest).where(of_session, is_unused))

@@ -1,10 +1,10 @@
-"""Alarm -> table `bookclub.alarms` -> whoever is told, once it takes it: an outbox that loses nothing.
+"""Alarm -> table `bookclub.alarms` -> the receiver, with retries: an outbox that loses nothing.
 
     put(connection, alarms)                                 # once per id, however often it is called
-    deliver(engine, send, datetime.now(UTC))                # in order; stops at the first that is not taken
+    deliver(engine, send, datetime.now(UTC))                # in order; stops at the first failure
 
-An alarm stays until it was delivered; then it is kept for KEPT, so that the same failure is not told twice. It may come
-twice if this process dies between the answer and its note of it: the receiver can tell by `id`.
+An alarm stays until it is delivered, and then for KEPT, so that the same failure is not reported twice. It may be
+delivered twice if this process dies between the response and the record of it: the receiver can deduplicate by `id`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from bookclub_platform.core import tables
 
 KEPT = timedelta(days=90)
-MOST_AT_ONCE = 20  # a tick of a sensor has a minute
+MOST_AT_ONCE = 20  # a sensor's tick has one minute
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=30), timedelta(hours=1)
 _LONGEST_TEXT = 1000
 
@@ -44,16 +44,16 @@ outbox = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One failure, for people.
+    """One failure, described for people.
 
     Attributes:
         id: the same for the same failure.
-        kind: of what: a run that failed, or a check that did not pass.
-        severity: as Dagster calls it; a warning holds nothing back.
+        kind: a run that failed, or a check that did not pass.
+        severity: in Dagster's terms; a warning does not block anything.
         subject: the asset, the check or the job.
         partition: the category, a range of them ("art .. travel"), or None for the whole.
-        cause: what happened; what_to_do: what mends it.
-        url: where Dagster shows it.
+        cause: what happened; what_to_do: how to fix it.
+        url: its page in Dagster.
         raised_at: when it failed, UTC.
     """
 
@@ -69,7 +69,7 @@ class Alarm:
     raised_at: datetime
 
     def message(self) -> dict[str, Any]:
-        """What a webhook is sent: the fields, and `text` as Slack and Mattermost show it."""
+        """The payload for a webhook: the fields, and `text` for Slack and Mattermost to show."""
         return {"text": self._text()} | asdict(self) | {"raised_at": self.raised_at.isoformat()}
 
     def _text(self) -> str:
@@ -80,15 +80,15 @@ class Alarm:
 
 
 def _escaped(text: str) -> str:
-    """Scraped text could hold Slack's own marks, such as one that wakes a whole channel."""
+    """Escape Slack's markup: scraped text could contain some, such as a mention of the whole channel."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def redacted(text: str, secrets: Sequence[str] = ()) -> str:
-    """`text` without passwords, keys and the given `secrets`, and not too long for a message."""
+    """`text` without passwords, keys and the given `secrets`, shortened to fit a message."""
     for secret in filter(None, secrets):
         text = text.replace(secret, "***")
-    text = text[: 10 * _LONGEST_TEXT]  # an error may quote a page, and of a word without end these would look for hours
+    text = text[: 10 * _LONGEST_TEXT]  # an error may quote a page, and on an endless word these patterns take hours
     text = re.sub(r"([a-zA-Z][\w+.-]*://[^\s/@:]*:)[^\s/]+@", r"\1***@", text)
     text = re.sub(r"(?i)\b(\w*(?:password|passwd|secret|token|api_?key)\w*[\"']?\s*[=:]\s*)[^\s,;&]+", r"\1***", text)
     text = re.sub(r"(?i)\b(authorization:?\s+\w+|bearer)\s+[^\s,;]+", r"\1 ***", text)
@@ -96,7 +96,7 @@ def redacted(text: str, secrets: Sequence[str] = ()) -> str:
 
 
 def put(connection: sa.Connection, alarms: Sequence[Alarm], at: datetime) -> list[Alarm]:
-    """Note each alarm that is not there yet -> those. Call it inside a transaction."""
+    """Insert the alarms that are not in the table yet -> these alarms. Call it inside a transaction."""
     new = []
     for alarm in alarms:
         row = {"id": alarm.id, "message": alarm.message(), "raised_at": alarm.raised_at, "next_attempt_at": at}
@@ -108,7 +108,7 @@ def put(connection: sa.Connection, alarms: Sequence[Alarm], at: datetime) -> lis
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came of a round: how many were `delivered`, how many are `pending`, and the `error` that ended it."""
+    """The result of a round: how many were `delivered`, how many are `pending`, and the `error` that ended it."""
 
     delivered: int
     pending: int
@@ -116,8 +116,8 @@ class Delivery:
 
 
 def deliver(engine: sa.Engine, send: Callable[[dict[str, Any]], None], now: datetime) -> Delivery:
-    """Give `send` what waits, the oldest first, until it raises OSError; then nothing is tried for a while, for longer
-    each time. Each is noted in a transaction of its own."""
+    """Pass pending alarms to `send`, the oldest first, until it raises OSError; then back off, longer each time. Each
+    delivery is recorded in its own transaction."""
     delivered, error = 0, None
     while delivered < MOST_AT_ONCE and error is None:
         with engine.begin() as connection:
@@ -142,11 +142,11 @@ def deliver(engine: sa.Engine, send: Callable[[dict[str, Any]], None], now: date
 
 
 def _head() -> sa.Select[Any]:
-    """The oldest that waits, locked: two senders at once take turns, and the order stays."""
+    """Select and lock the oldest pending alarm: concurrent senders take turns, and the order is kept."""
     waits = sa.select(outbox).where(outbox.c.delivered_at.is_(None))
     return waits.order_by(outbox.c.number).limit(1).with_for_update()
 
 
 def select_pending() -> sa.Select[int]:
-    """How many alarms wait to be delivered."""
+    """The number of pending alarms."""
     return sa.select(sa.func.count()).select_from(outbox).where(outbox.c.delivered_at.is_(None))

@@ -1,9 +1,9 @@
-"""What was done by whom -> a line of JSON in the log `bookclub.audit`: logins, acts on accounts, changes of the model.
+"""Who did what -> a line of JSON in the log `bookclub.audit`: logins, actions on accounts, changes of the model.
 
     note("login", "refused", address="192.0.2.7", user_id=7)
-    keep(home / "logs")             # also in audit.jsonl there, where no server's log is kept by who runs it
+    keep(home / "logs")             # also in audit.jsonl there, for setups where nobody collects the server's log
 
-Never a password or token; nor a name that has no account, for people type their password there by mistake.
+Never log a password or token, nor a name without an account: people type their password there by mistake.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _log = logging.getLogger(LOGGER)
 
 
 def note(act: str, outcome: Literal["done", "refused"], **facts: str | int | list[str] | None) -> None:
-    """Write the line. JSON in ASCII: nothing in a fact can begin a second one."""
+    """Write one line, as ASCII JSON, so that no fact can start a second line."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     known = {name: value for name, value in facts.items() if value is not None}
     _log.info("%s", json.dumps({"at": at, "act": act, "outcome": outcome} | known))
 
 
 def keep(folder: Path) -> logging.Handler:
-    """Write what is noted by this process, from now on, to FILE in `folder` and in no other's, until
-    `forget`. Dagster's processes, whose logging begins at WARNING, would pass it over.
+    """From now on, write this process's audit lines to FILE in `folder`, and in no other folder, until `forget`. Also
+    enables INFO, which Dagster's processes, whose logging starts at WARNING, would drop.
 
     Raises:
-        OSError: it cannot be written there.
+        OSError: the file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fresh = logging.FileHandler(folder / FILE, encoding="utf-8")
@@ -44,6 +44,6 @@ def keep(folder: Path) -> logging.Handler:
 
 
 def forget(kept: logging.Handler) -> None:
-    """End what `keep` began."""
+    """Undo `keep`."""
     _log.removeHandler(kept)
     kept.close()

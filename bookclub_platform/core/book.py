@@ -1,7 +1,7 @@
-"""The two shapes of a row: page -> RawBook (as found) -> cleaning -> Book (as kept) -> table.
+"""The two shapes of a row: page -> RawBook (as found) -> cleaning -> Book (as stored) -> table.
 
-What belongs here: the fields, their types, units and rules. What does not: how a page is read (sources/), how a field
-is mended (cleaning.py), how a row is stored (core/tables.py).
+This module defines the fields, their types, units and rules. It does not define how a page is read (sources/), how a
+field is cleaned (cleaning.py), or how a row is stored (core/tables.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Annotated
 
 from bookclub_platform.core.rules import PAGE_READABLE, Column, given, within, written_as
 
-_DEAREST = Decimal("99999999.99")  # what numeric(10,2) holds
-_MOST = 2**31 - 1  # what a Postgres integer holds
+_DEAREST = Decimal("99999999.99")  # the maximum of numeric(10,2)
+_MOST = 2**31 - 1  # the maximum of a Postgres integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,19 @@ class Category:
 
 
 def slug_of(name: str) -> str:
-    """ "Science Fiction & Fantasy" -> "science-fiction-fantasy", "Poésie" -> "poesie"; "" where no letter is left."""
+    """ "Science Fiction & Fantasy" -> "science-fiction-fantasy", "Poésie" -> "poesie"; "" if no letter is left."""
     plain = "".join(sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign))
     return re.sub(r"[\W_]+", "-", plain.lower()).strip("-")
 
 
 @dataclass(frozen=True, slots=True)
 class RawBook:
-    """One book as its page or row says it: text as found, None where there is no such element.
+    """One book as its page or row gives it: text as found, None where an element is missing.
 
     Attributes:
-        source_id: the source's own key, where it has another than the UPC.
-        currency: ISO 4217, where it stands apart from the price.
-        raw_page: where the kept page lies, `<path below the raw folder>#<offset of its record>`; None where none is.
+        source_id: the source's own key, if it has one other than the UPC.
+        currency: ISO 4217, if it is separate from the price.
+        raw_page: the location of the stored page, `<path below the raw folder>#<offset of its record>`; None without.
     """
 
     source: str
@@ -64,8 +64,8 @@ class RawBook:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """One book as the table keeps it. The annotations say what each field means and which rules it keeps, here and
-    nowhere else: see core/rules.py and, made from them, docs/rows.md."""
+    """One book as the table stores it. The annotations are the only definition of each field's meaning and rules: see
+    core/rules.py and docs/rows.md, which is generated from them."""
 
     source: Annotated[str, Column("Name of the shop, as sources.yaml calls it."), given()]
     source_id: Annotated[str, Column("The shop's own key: the UPC where there is no other, else the address."), given()]
@@ -87,8 +87,8 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class RejectedBook:
-    """A page that gave no Book: kept, with the rule that it broke, the reason in words, and where the page lies (as
-    RawBook.raw_page), so that nothing is lost silently."""
+    """A page that gave no Book: stored with the rule that it broke, the reason in words, and the location of the page
+    (as in RawBook.raw_page), so that nothing is lost silently."""
 
     source: str
     category: str

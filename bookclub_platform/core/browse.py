@@ -1,9 +1,9 @@
-"""Filters and an order -> the statements behind a page of books: its rows, how many there are, and its facets.
+"""Filters and an order -> the statements behind a page of books: its rows, the total, and its facets.
 
     statement = select_sorted(Filters(category="travel", max_price=Decimal(20)), "-price", after=None, limit=20)
 
-All are about listed books. A page begins after a Position (the key and the id of the last book before it), so books
-that come or go meanwhile neither repeat nor hide another.
+All of them cover listed books only. A page begins after a Position (the sort key and id of the last book before it), so
+books that are added or removed in between cause no repeated or skipped ones.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _KEYS: dict[Sort, sa.ColumnElement[Any]] = {
 }
 
 
-class Filters(NamedTuple):  # a key of what is remembered: the hash of a frozen dataclass takes three times as long
-    """Which books; None: all. Prices are compared as numbers, whatever the currency; both ends belong to the range."""
+class Filters(NamedTuple):  # a cache key: hashing a frozen dataclass takes three times as long
+    """Which books; None: all. Prices are compared as numbers, whatever the currency; ranges include both ends."""
 
     category: str | None = None
     source: str | None = None
@@ -45,21 +45,21 @@ class Filters(NamedTuple):  # a key of what is remembered: the hash of a frozen 
     in_stock: bool | None = None
 
 
-IN_STOCK = Filters(in_stock=True)  # what nearly every list is asked for
+IN_STOCK = Filters(in_stock=True)  # the filter of nearly every list
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in an order a page ended: the id of its last book, and of what it is ordered by the value (None: by id)."""
+    """Where a page ended: the id of its last book, and that book's sort key (None if ordered by id)."""
 
     book_id: int
     key: Decimal | int | str | datetime | None = None
 
 
 def select_sorted(filters: Filters, sort: Sort, after: Position | None, limit: int) -> sa.Select[Any]:
-    """Every column of the first `limit` books after that position, and as `sort_key` what they are ordered by.
+    """Every column of the first `limit` books after that position, and their sort key as `sort_key`.
 
-    Ties are in order of id, for a descending order from the highest id down: one index serves both directions."""
+    Ties are ordered by id, in a descending order from the highest id down: one index serves both directions."""
     is_down = sort.startswith("-")
     order = [books.c.id] if sort == "id" else [_KEYS[sort], books.c.id]
     statement = sa.select(books, (sa.null() if sort == "id" else _KEYS[sort]).label("sort_key")).where(*_where(filters))
@@ -71,18 +71,18 @@ def select_sorted(filters: Filters, sort: Sort, after: Position | None, limit: i
 
 
 def select_total(filters: Filters) -> sa.Select[Any]:
-    """One row: how many books pass."""
+    """One row: how many books pass the filters."""
     return sa.select(sa.func.count()).select_from(books).where(*_where(filters))
 
 
 def select_source_range() -> sa.Select[Any]:
-    """One row: the first and the last source of listed books, by name; read from the ends of an index."""
+    """One row: the alphabetically first and last source of listed books; read from the ends of an index."""
     ends = sa.func.min(books.c.source).label("first"), sa.func.max(books.c.source).label("last")
     return sa.select(*ends).where(IS_LISTED)
 
 
 def select_found(ids: Sequence[int], filters: Filters, sort: Sort | None) -> sa.Select[Any]:
-    """(id,) of the listed books among `ids` that pass, in the order of `select_sorted`; None: in no order."""
+    """(id,) of the listed books among `ids` that pass the filters, in the order of `select_sorted`; None: unordered."""
     statement = sa.select(books.c.id).where(is_among(ids), *_where(filters))
     if sort is None:
         return statement
@@ -91,8 +91,8 @@ def select_found(ids: Sequence[int], filters: Filters, sort: Sort | None) -> sa.
 
 
 def select_facet(filters: Filters, facet: Facet, among: Sequence[int] | None = None) -> sa.Select[Any]:
-    """(value, books) for each value of the facet that a book has, of the books (those of these ids, if given) that pass
-    all filters but those on the facet itself: so the choices beside the one that was made have their counts too. The
+    """(value, books) for each value of the facet, over the books (only those in `among`, if given) that pass all
+    filters except those on the facet itself, so that the alternatives to the current choice have counts too. The
     category comes with its name; the price as the number of its band, from 1."""
     match facet:
         case "category":
@@ -114,13 +114,13 @@ def select_facet(filters: Filters, facet: Facet, among: Sequence[int] | None = N
 
 
 def price_band() -> sa.ColumnElement[int]:
-    """The number of the band that a book's price is in: 1 for the first of PRICE_BANDS."""
+    """The number of the price band of a book: 1 for the first of PRICE_BANDS."""
     edges = sa.literal(list(PRICE_BANDS), sa.ARRAY(sa.Numeric(10, 2)))
     return sa.func.width_bucket(books.c.price, edges, type_=sa.Integer)
 
 
 def band_ends(number: int) -> tuple[Decimal, Decimal | None]:
-    """The lowest and the highest price of the band `number`, as the filters take them; None: there is no highest."""
+    """The lowest and the highest price of the band `number`, as filters take them; None: no upper limit."""
     return PRICE_BANDS[number - 1], PRICE_BANDS[number] - _CENT if number < len(PRICE_BANDS) else None
 
 

@@ -1,15 +1,16 @@
-"""What a source lists -> table `bookclub.categories`: which categories live, which are retired, and who said so.
+"""What a source lists -> table `bookclub.categories`: which categories are live, which are retired, and by whom.
 
     with engine.begin() as connection:
         changes = note_listing(connection, "books_toscrape", listed, datetime.now(UTC))
 
-The flag is ours and not Dagster's: a partition that is deleted there loses its history in the UI (dagster-io/dagster
-#33910), the API and `bookclub export` must see it too, and it has to change in one transaction with the books.
+The flag is stored here and not in Dagster: a partition that is deleted there loses its history in the UI
+(dagster-io/dagster#33910), the API and `bookclub export` must see the flag too, and it has to change in one transaction
+with the books.
 
-A category is retired once LEAST_ABSENCES listings in a row, over LEAST_ABSENT at least, were without it, while each of
-them had LEAST_LISTED of the source's other living categories: a sick shop loses many at once, and heals within a day.
-A listing that is too short proves nothing, and does not count. One that the shop lists again comes back by itself,
-unless a person has retired it.
+A category is retired once it was missing from LEAST_ABSENCES listings in a row, over at least LEAST_ABSENT, if each of
+them had LEAST_LISTED of the source's other live categories: a broken shop loses many at once, and recovers within a
+day. A listing that is too short proves nothing, and does not count. A category that the shop lists again is restored
+automatically, unless a person has retired it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ categories = sa.Table(
 
 
 class NoSuchCategory(BookclubError):
-    """No source has ever listed it."""
+    """No source has ever listed the category."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ class Changes:
     Attributes:
         restored: slugs that had been retired for their absence, and are listed again.
         retired: slug -> how many of its books were delisted.
-        absent: slugs that are missing, but not for long enough.
-        is_doubted: so much is missing that the listing was not believed; nothing was counted.
+        absent: slugs that are missing, but not yet for long enough.
+        is_doubted: so much is missing that the listing was not trusted; no absence was counted.
     """
 
     restored: list[str] = field(default_factory=list)
@@ -71,7 +72,7 @@ class Changes:
 
 
 def note_listing(connection: sa.Connection, source: str, listed: Sequence[Category], at: datetime) -> Changes:
-    """Note what `source` listed at `at`; retire what has been away for long enough. Call it inside a transaction."""
+    """Record what `source` listed at `at`; retire what has been absent long enough. Call it inside a transaction."""
     name = sa.literal(f"categories of {source}")
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
     known = _known(connection, source)
@@ -130,12 +131,12 @@ def _note_present(connection: sa.Connection, source: str, listed: Sequence[Categ
 
 
 def retire(connection: sa.Connection, source: str, category: str, at: datetime, by: Literal["shop", "operator"]) -> int:
-    """Flag the category and delist its books -> how many they were. Call it inside a transaction.
+    """Flag the category as retired and delist its books -> how many. Call it inside a transaction.
 
     Raises:
         NoSuchCategory: `source` has never listed it.
     """
-    since = sa.case((categories.c.retired_by == by, categories.c.retired_at), else_=at)  # twice is as once
+    since = sa.case((categories.c.retired_by == by, categories.c.retired_at), else_=at)  # idempotent
     row = sa.update(categories).where(_is(source, category)).values(retired_at=since, retired_by=by)
     if not connection.execute(row).rowcount:
         raise _unknown(source, category)
@@ -143,9 +144,10 @@ def retire(connection: sa.Connection, source: str, category: str, at: datetime, 
 
 
 def restore(connection: sa.Connection, source: str, category: str) -> int:
-    """Take the flag away -> how many books are listed again. Call it inside a transaction.
+    """Remove the flag -> how many books are listed again. Call it inside a transaction.
 
-    What a person had retired is as it was before; what the shop had listed no more comes back with the next crawl.
+    If a person had retired the category, its books are restored; if the shop had dropped it, they return with the next
+    crawl.
 
     Raises:
         NoSuchCategory: `source` has never listed it.
@@ -162,13 +164,14 @@ def restore(connection: sa.Connection, source: str, category: str) -> int:
 
 
 def select_retired_everywhere() -> sa.Select[Any]:
-    """(category) of each that no source has any more."""
+    """(category,) of each category that no source has any more."""
     is_gone = sa.func.bool_and(categories.c.retired_at.is_not(None))
     return sa.select(categories.c.category).group_by(categories.c.category).having(is_gone)
 
 
 def is_retired(connection: sa.Connection, source: str, category: str) -> bool:
-    """Whether it is. That stays so until the transaction ends, or a load could list again what is being retired."""
+    """Whether the category is retired. Locks the row until the transaction ends: otherwise a load could list again what
+    is being retired."""
     retired_at = sa.select(categories.c.retired_at).where(_is(source, category)).with_for_update(read=True)
     return connection.scalar(retired_at) is not None
 
@@ -180,7 +183,7 @@ def retired_slugs(connection: sa.Connection, source: str) -> set[str]:
 
 
 def select_states() -> sa.Select[Any]:
-    """Every column of each category, with `books` (listed ones) and `last_crawl_at` (the newest sighting of any)."""
+    """Every column of each category, with `books` (listed ones) and `last_crawl_at` (the newest sighting of a book)."""
     of_category = (tables.books.c.source == categories.c.source) & (tables.books.c.category == categories.c.category)
     return (
         sa.select(
@@ -195,7 +198,7 @@ def select_states() -> sa.Select[Any]:
 
 
 def sources_of(connection: sa.Connection, category: str, source: str | None) -> list[str]:
-    """The sources that have ever listed the category: all, or `source` alone.
+    """The sources that have ever listed the category: all, or only `source`.
 
     Raises:
         NoSuchCategory: there is none.

@@ -1,4 +1,4 @@
-"""Cleaned rows of a category <-> one file, a line of JSON for each row: neither side holds a category in memory.
+"""Cleaned rows of a category <-> one file with a line of JSON per row: neither side holds a whole category in memory.
 
     write_cleaned(path, cleaned); read_cleaned(path).books
 
@@ -23,11 +23,11 @@ _BLOCK = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class CleanedCategory:
-    """What `cleaned_books` hands to `books`: one category of one crawl.
+    """What `cleaned_books` passes to `books`: one category of one crawl.
 
     Attributes:
         is_complete: the crawl got every page of the category that the shop lists.
-        books: those of a file are read anew at each walk over them; no two walks see different files.
+        books: read from the file again on each iteration; all iterations see the same file.
     """
 
     crawl_id: str
@@ -50,7 +50,7 @@ _header, _book, _rejected = TypeAdapter(_Header), TypeAdapter(Book), TypeAdapter
 
 
 def write_cleaned(path: Path, cleaned: CleanedCategory) -> Path:
-    """Replace the file at `path`: a reader sees the old one or the new one, never half."""
+    """Replace the file at `path` atomically: a reader sees the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     header = _Header(
@@ -68,7 +68,7 @@ def write_cleaned(path: Path, cleaned: CleanedCategory) -> Path:
 
 
 def read_cleaned(path: Path) -> CleanedCategory | None:
-    """What was last written, None if nothing was."""
+    """The last written category, None if there is none."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def read_cleaned(path: Path) -> CleanedCategory | None:
 
 
 class _BooksOfFile(Collection[Book]):
-    """The rows from `start` on. The file stays open: who writes a newer one in its place does not change this."""
+    """The rows from `start` on. The file stays open, so that a newer file in its place does not change these rows."""
 
     def __init__(self, file: IO[bytes], start: int, count: int) -> None:
         self._file, self._start, self._count = file, start, count

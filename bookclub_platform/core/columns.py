@@ -1,4 +1,4 @@
-"""The meaning and unit of each column, said once: read by the asset pages and by the catalogue report."""
+"""The meaning and unit of each column, defined once for the asset pages and the catalogue report."""
 
 from __future__ import annotations
 

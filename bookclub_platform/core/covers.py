@@ -3,9 +3,9 @@
     covers = read_index(folder); covers[image_url].thumbnail_path(folder)      folder: home / "covers" / source
     thumbnail_of(folder, image_url)                                            one alone, in some microseconds
 
-`index.jsonl` tells all that is known of each URL; of several lines for one the last holds. It is for collecting alone:
-to read it for a million covers takes seconds and hundreds of megabytes. So each image is also named by a small file of
-its own below `by_url/`, called by the SHA-256 of the URL.
+`index.jsonl` holds all that is known about each URL; the last line of a URL wins. Only the collector uses it: reading
+it for a million covers takes seconds and hundreds of megabytes. For serving, each image also has a small file of its
+own below `by_url/`, named by the SHA-256 of the URL.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Cover:
     """One line of the index.
 
     Attributes:
-        url: as the book's page has it; redirects do not change it.
-        sha256: of the bytes as they came, in hexadecimal; None if they were no image, and then `reason` says why.
-        bytes: of the image; `width` and `height` in pixels.
+        url: as on the book's page; redirects do not change it.
+        sha256: of the bytes as received, in hexadecimal; None if they were no image, and then `reason` says why.
+        bytes: the size of the image; `width` and `height` are in pixels.
         seen_at: when it was fetched, UTC.
     """
 
@@ -58,7 +58,7 @@ def name_path(folder: Path, url: str) -> Path:
 def thumbnail_of(folder: Path, url: str) -> Path | None:
     """The thumbnail of the image at `url`; None if there is none."""
     try:
-        digest = name_path(folder, url).read_text(errors="replace")  # a damaged one is none
+        digest = name_path(folder, url).read_text(errors="replace")  # a damaged file counts as missing
     except FileNotFoundError:
         return None
     return _thumbnail(folder, digest) if _DIGEST.fullmatch(digest) else None
@@ -69,7 +69,7 @@ def _thumbnail(folder: Path, digest: str) -> Path:
 
 
 def read_index(folder: Path) -> dict[str, Cover]:
-    """URL -> what is known of it; empty where nothing was collected."""
+    """URL -> what is known about it; empty if nothing was collected."""
     covers = {}
     path = folder / INDEX
     for line in path.read_bytes().splitlines() if path.exists() else ():
@@ -77,5 +77,5 @@ def read_index(folder: Path) -> dict[str, Cover]:
             facts = json.loads(line)
             covers[facts["url"]] = Cover(**facts | {"seen_at": datetime.fromisoformat(facts["seen_at"])})
         except ValueError:
-            continue  # torn by the end of a process: its cover is fetched again
+            continue  # a line cut off when a process died: its cover is fetched again
     return covers

@@ -1,9 +1,9 @@
-"""One Postgres address -> the three databases on it (books, Dagster's, MLflow's), made and migrated.
+"""One Postgres address -> the three databases on it (books, Dagster's, MLflow's), created and migrated.
 
     urls = database_urls("postgresql://user:password@host/bookclub")
     ensure_databases(urls); migrate(urls.books)
 
-Dagster and MLflow both bring tables called `alembic_version` and `runs`, so each of the three has its own database.
+Dagster and MLflow both create tables called `alembic_version` and `runs`, so each of the three has its own database.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from bookclub_platform.core.errors import ConfigurationError, DatabaseUnavailable
 from bookclub_platform.core.tables import SCHEMA
 
-# Alembic is imported where it is used: the API reads an address here, and does without it.
+# Alembic is imported where it is used: the API only gets an address from here, and does not need it.
 if TYPE_CHECKING:
     from alembic.config import Config
 
@@ -28,8 +28,8 @@ _MIGRATION_LOCK = 0x626F6F6B  # "book": any number that no other program on the 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrls:
-    """Addresses with their driver: psycopg 3 is ours; Dagster's and MLflow's storage need psycopg2
-    (SQLAlchemy 2.1 would take psycopg 3 for a bare `postgresql://`, on which dagster-postgres breaks)."""
+    """Addresses with their driver: psycopg 3 for ours; Dagster's and MLflow's storage need psycopg2
+    (SQLAlchemy 2.1 would use psycopg 3 for a bare `postgresql://`, which breaks dagster-postgres)."""
 
     books: str
     dagster: str
@@ -37,7 +37,7 @@ class DatabaseUrls:
 
 
 def database_urls(url: str) -> DatabaseUrls:
-    """`url` with a driver named, and its two neighbours `<database>_dagster` and `<database>_mlflow`."""
+    """`url` with a driver, and the addresses of `<database>_dagster` and `<database>_mlflow` on the same server."""
     base = sa.make_url(url.replace("postgres://", "postgresql://", 1))
 
     def named(driver: str, suffix: str) -> str:
@@ -52,14 +52,14 @@ def ensure_databases(urls: DatabaseUrls) -> None:
     """Create those of the three databases that are missing.
 
     Raises:
-        DatabaseUnavailable: the server does not answer, or this role may not create a database.
+        DatabaseUnavailable: the server does not respond, or this role may not create a database.
     """
     wanted = [sa.make_url(url).database for url in (urls.books, urls.dagster, urls.mlflow)]
     server = sa.make_url(urls.books)
     engine = sa.create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     try:
         with engine.connect() as connection:
-            # Of two starts at once one would find a name taken between its look and its CREATE.
+            # If two processes start at once, one could find a name taken between its check and its CREATE.
             connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
             present = set(connection.scalars(sa.text("SELECT datname FROM pg_database")))
             for name in wanted:
@@ -74,11 +74,11 @@ def ensure_databases(urls: DatabaseUrls) -> None:
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Bring the schema `bookclub` up to `revision`; two callers at once queue up. There is no way down: a backup from
-    before is the way back, for a step down would have to throw away what the step up began to keep.
+    """Upgrade the schema `bookclub` to `revision`; concurrent callers queue up. There are no downgrades, which would
+    have to discard what the upgrade began to store: restore an earlier backup instead.
 
     Raises:
-        ConfigurationError: the database was brought up by a newer version than this one.
+        ConfigurationError: the database was upgraded by a newer version than this one.
     """
     from alembic import command
     from alembic.script import ScriptDirectory
@@ -102,10 +102,10 @@ def migrate(url: str, revision: str = "head") -> None:
 
 
 def current_revision(url: str) -> str | None:
-    """The revision of the tables in the database at `url`; None: it has none yet.
+    """The revision of the tables in the database at `url`; None if it has none yet.
 
     Raises:
-        DatabaseUnavailable: the server does not answer, or has no such database.
+        DatabaseUnavailable: the server does not respond, or has no such database.
     """
     try:
         with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
@@ -138,10 +138,10 @@ def _revision(connection: sa.Connection) -> str | None:
 
 
 def wait_until_up(url: str, timeout_s: float = 30.0) -> None:
-    """Return once the server at `url` takes connections, whether or not the database is there yet.
+    """Return once the server at `url` accepts connections, whether or not the database exists yet.
 
     Raises:
-        DatabaseUnavailable: it did not within `timeout_s`.
+        DatabaseUnavailable: the server did not respond within `timeout_s`.
     """
     engine = sa.create_engine(
         sa.make_url(url).set(drivername="postgresql+psycopg", database="postgres"), poolclass=sa.NullPool

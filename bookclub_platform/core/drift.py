@@ -1,11 +1,11 @@
-"""The listed books before a load and after it -> how far price and rating of the same books moved.
+"""The listed books before and after a load -> how far the prices and ratings of the same books moved.
 
     note_before(connection, "books_toscrape", "travel"); load_category(connection, ...)
     drift = measure_drift(connection)                  # all in one transaction
     drift.price_fault(), drift.rating_fault()          # a sentence each, or None
 
-Compared are books that were listed before and were seen anew by this load: a second load of one crawl compares none.
-All is counted in Postgres: what comes here is a handful of figures, however many books there are.
+It compares books that were listed before and were seen again by this load; a second load of the same crawl compares
+none. Postgres does all the counting and returns a handful of figures, however many books there are.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import sqlalchemy as sa
 
 from bookclub_platform.core.tables import IS_LISTED, books
 
-# The median moves only if half of the books do. Of a few books a sale can be half; it never doubles or halves them all.
+# The median moves only if half of the books do. Among few books a sale can be half; it never doubles or halves all.
 FEW_BOOKS = 20
 FEW_BOOKS_FACTOR, MANY_BOOKS_FACTOR = 2.0, 1.25
-# One price that moves this far is a misread point or currency more often than a bargain.
+# A price that moves this far is more often a misread decimal point or currency than a bargain.
 ONE_BOOK_FACTOR = 5.0
-# The usual reading of a population stability index: 0.1 is some shift, 0.25 a large one. That of two samples of n books
-# from one population is about 2/n of a chi-square with 5 degrees of freedom (six classes: no star, one to five), whose
-# 99.9 % point is 20.5: in few books only what passes that counts.
+# The usual reading of a population stability index: 0.1 is some shift, 0.25 a large one. The index of two samples of n
+# books from one population is about 2/n times a chi-square with 5 degrees of freedom (six classes: no star, one to
+# five), whose 99.9 % quantile is 20.5: with few books, only an index above that bound counts.
 LARGE_SHIFT, CHI_SQUARE_999 = 0.25, 20.5
 MOST_RATINGS_LOST = 0.5
 SHOWN = 5
@@ -45,11 +45,11 @@ class Drift:
 
     Attributes:
         books: how many were compared.
-        currency_changed: how many of them have another currency now.
-        price_ratio: median of new price / old price, of those in the same currency above 0; 1.0 where there are none.
-        jumps: the furthest of those whose price moved by ONE_BOOK_FACTOR or more: address -> "12.50 -> 125.00".
-        jumped: how many those are.
-        stars_before, stars_now: books by stars, 0 for none shown.
+        currency_changed: how many of them now have another currency.
+        price_ratio: median of new price / old price, over those in the same currency above 0; 1.0 without any.
+        jumps: the largest moves among prices that moved by ONE_BOOK_FACTOR or more: address -> "12.50 -> 125.00".
+        jumped: the number of all such prices.
+        stars_before, stars_now: books by number of stars, 0 for none shown.
         ratings_lost: how many had stars and have none now.
     """
 
@@ -64,7 +64,7 @@ class Drift:
 
     @property
     def stability_index(self) -> float:
-        """Population stability index of the stars, half a book added to each class so that none is empty."""
+        """Population stability index of the stars; half a book is added to each class so that none is empty."""
         whole = self.books + _CLASSES / 2
         shares = (
             ((a + 0.5) / whole, (b + 0.5) / whole) for a, b in zip(self.stars_before, self.stars_now, strict=True)
@@ -72,7 +72,7 @@ class Drift:
         return sum((now - before) * log(now / before) for before, now in shares)
 
     def price_fault(self) -> str | None:
-        """What is odd about the prices; None if nothing is."""
+        """What is unusual about the prices; None if nothing is."""
         if self.currency_changed > self.books / 2:
             return f"{self.currency_changed} of {self.books} books have another currency than before"
         most = FEW_BOOKS_FACTOR if self.books < FEW_BOOKS else MANY_BOOKS_FACTOR
@@ -83,7 +83,7 @@ class Drift:
         return None
 
     def rating_fault(self) -> str | None:
-        """What is odd about the stars; None if nothing is."""
+        """What is unusual about the stars; None if nothing is."""
         had = self.books - self.stars_before[0]
         if self.ratings_lost > MOST_RATINGS_LOST * had:
             return f"{self.ratings_lost} of {had} books lost their stars"
@@ -94,7 +94,7 @@ class Drift:
 
 
 def note_before(connection: sa.Connection, source: str, category: str | None) -> int:
-    """Keep the state of the listed books of a category (None: of the source) until `measure_drift` -> how many."""
+    """Save the state of the listed books of a category (None: of the source) for `measure_drift` -> how many."""
     connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.drift_before"))
     is_inside = sa.true() if category is None else books.c.category == category
     rows = sa.select(*(books.c[name] for name in _before.c.keys())).where(  # noqa: SIM118
@@ -104,7 +104,7 @@ def note_before(connection: sa.Connection, source: str, category: str | None) ->
 
 
 def measure_drift(connection: sa.Connection) -> Drift:
-    """How far the books of `note_before` moved since, as far as they were seen anew."""
+    """How far the books of `note_before` have moved since; only those that were seen again count."""
     same = _before.join(books, sa.and_(books.c.id == _before.c.id, books.c.last_seen_at > _before.c.last_seen_at))
     is_comparable = sa.and_(books.c.currency == _before.c.currency, books.c.price > 0, _before.c.price > 0)
     move = sa.func.ln(sa.func.nullif(books.c.price, 0) / sa.func.nullif(_before.c.price, 0))

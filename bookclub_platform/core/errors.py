@@ -1,29 +1,29 @@
-"""The error tree: one branch for each thing that a caller can do about it.
+"""The exception hierarchy: one branch for each way in which a caller can react.
 
     BookclubError                   anything that we raise on purpose; its text says what, where and what to do
-    ├── ConfigurationError          the operator changes a setting or the machine
-    │   ├── PortTaken                   ... frees a port or sets another
-    │   └── AlreadyRunning              ... uses or ends what runs already
-    ├── SourceError                 a shop did not give what was asked of it
-    │   ├── TransientSourceError        ... may heal: try again later
-    │   │   ├── ShopUnavailable             ... the shop as a whole is away or wants no visit: stop asking it
-    │   │   └── CrawlUnderWay               ... somebody else is crawling it: wait for them
-    │   └── PermanentSourceError        ... will not heal: report it
-    │       └── PageRejected                ... the page came, but is not what its kind looks like: keep it, count it
-    ├── DatabaseUnavailable         Postgres does not answer: try again later
+    ├── ConfigurationError          the operator must change a setting or the machine
+    │   ├── PortTaken                   ... free a port or set another
+    │   └── AlreadyRunning              ... use or stop what is already running
+    ├── SourceError                 a shop did not deliver what was requested
+    │   ├── TransientSourceError        ... may recover: try again later
+    │   │   ├── ShopUnavailable             ... the whole shop is down or refuses visits: stop sending requests
+    │   │   └── CrawlUnderWay               ... another crawl of it is running: wait for that
+    │   └── PermanentSourceError        ... will not recover: report it
+    │       └── PageRejected                ... the page lacks the structure of its kind: keep it, count it
+    ├── DatabaseUnavailable         Postgres does not respond: try again later
     └── ModelError                  a model cannot be used
         ├── NoChampion                  ... there is none yet: train one
         ├── ArtifactInvalid             ... its files are damaged or foreign: keep the one in use
-        └── RegistryUnavailable         ... MLflow does not answer: keep the one in use, try again later
+        └── RegistryUnavailable         ... MLflow does not respond: keep the one in use, try again later
 
-They become a Dagster Failure, an exit status or an HTTP status at the edge only.
+They become a Dagster Failure, an exit status or an HTTP status only at the outer edge.
 """
 
 from __future__ import annotations
 
 
 class BookclubError(Exception):
-    """Base of all; `str()` is a sentence for people."""
+    """Base class of all; `str()` is a sentence for people."""
 
 
 class ConfigurationError(BookclubError):
@@ -31,7 +31,7 @@ class ConfigurationError(BookclubError):
 
 
 class PortTaken(ConfigurationError):
-    """Something else listens on the port that `setting` names."""
+    """Another program listens on the port that `setting` names."""
 
     def __init__(self, host: str, port: int, setting: str) -> None:
         super().__init__(
@@ -45,7 +45,7 @@ class AlreadyRunning(ConfigurationError):
 
 
 class SourceError(BookclubError):
-    """`url` could not be had or used, for the `reason` given."""
+    """`url` could not be fetched or used, for the given `reason`."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"{url}: {reason}")
@@ -53,11 +53,11 @@ class SourceError(BookclubError):
 
 
 class TransientSourceError(SourceError):
-    """May heal by itself."""
+    """May recover by itself."""
 
 
 class ShopUnavailable(TransientSourceError):
-    """No page of the shop can be had now; asking for the next one would only trouble it."""
+    """No page of the shop is available now; requesting the next one would only burden it."""
 
 
 class CrawlUnderWay(TransientSourceError):
@@ -65,7 +65,7 @@ class CrawlUnderWay(TransientSourceError):
 
 
 class PermanentSourceError(SourceError):
-    """Will not heal by itself."""
+    """Will not recover by itself."""
 
 
 class PageRejected(PermanentSourceError):
@@ -73,7 +73,7 @@ class PageRejected(PermanentSourceError):
 
 
 class DatabaseUnavailable(BookclubError):
-    """Postgres does not answer."""
+    """Postgres does not respond."""
 
 
 class ModelError(BookclubError):
@@ -85,8 +85,8 @@ class NoChampion(ModelError):
 
 
 class ArtifactInvalid(ModelError):
-    """The files of a model are not what its manifest says."""
+    """The files of a model do not match its manifest."""
 
 
 class RegistryUnavailable(ModelError):
-    """MLflow does not answer, or not as it should."""
+    """MLflow does not respond, or not correctly."""

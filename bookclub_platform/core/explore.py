@@ -1,7 +1,7 @@
-"""Schema `bookclub` -> the figures that the catalogue report and the plots are drawn from: statements, read only.
+"""Schema `bookclub` -> the figures behind the catalogue report and the plots, as read-only statements.
 
-All are about listed books unless they say otherwise. Counting is left to Postgres; row by row come only the few numbers
-of a book that a distribution needs, so that a million books fit in some tens of megabytes.
+All cover listed books unless they say otherwise. Postgres does the counting. Only the few numbers per book that a
+distribution needs are returned row by row, so that a million books fit in some tens of megabytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _category(category: str | None) -> sa.ColumnElement[bool]:
 
 
 def select_currencies(category: str | None = None) -> sa.Select[Any]:
-    """(currency, books), the commonest first."""
+    """(currency, books), the most frequent first."""
     return (
         sa.select(books.c.currency, sa.func.count().label("books"))
         .where(IS_LISTED, _category(category))
@@ -32,7 +32,7 @@ def select_currencies(category: str | None = None) -> sa.Select[Any]:
 
 
 def select_numbers(currency: str, category: str | None = None) -> sa.Select[Any]:
-    """(price, rating, stock, characters) of every book; price is null in another currency, characters 0: no text."""
+    """(price, rating, stock, characters) of every book; price is null in another currency; characters 0: no text."""
     price = sa.case((books.c.currency == currency, sa.cast(books.c.price, sa.Double)))
     return sa.select(price.label("price"), books.c.rating, books.c.stock, _CHARACTERS.label("characters")).where(
         IS_LISTED, _category(category)
@@ -40,7 +40,8 @@ def select_numbers(currency: str, category: str | None = None) -> sa.Select[Any]
 
 
 def select_overview() -> sa.Select[Any]:
-    """One row: listed, delisted, in_stock, categories, sources, first_seen_at, last_seen_at; rows of the histories."""
+    """One row: listed, delisted, in_stock, categories, sources, first_seen_at, last_seen_at; and the numbers of
+    observations and rejected pages."""
     return sa.select(
         sa.func.count().filter(IS_LISTED).label("listed"),
         sa.func.count().filter(sa.not_(IS_LISTED)).label("delisted"),
@@ -55,15 +56,15 @@ def select_overview() -> sa.Select[Any]:
 
 
 def select_missing() -> sa.Select[Any]:
-    """One row: for each column that may be empty, how many books have nothing there."""
+    """One row: for each column that may be empty, how many books have no value."""
     optional = [column for column in books.columns if column.nullable and column.name != "delisted_at"]
     counts: list[Any] = [sa.func.count().filter(column.is_(None)).label(column.name) for column in optional]
     return sa.select(*counts).where(IS_LISTED)
 
 
 def select_category_figures(currency: str) -> sa.Select[Any]:
-    """One row for each category, largest first: category, category_name, books, books_in_stock, median_price,
-    mean_rating, without_description."""
+    """One row per category, largest first: category, category_name, books, books_in_stock, median_price, mean_rating,
+    without_description."""
     prices = sa.cast(books.c.price, sa.Double)
     return (
         sa.select(
@@ -95,7 +96,8 @@ def select_by_text(is_longest: bool, limit: int) -> sa.Select[Any]:
 
 
 def select_repeated(column: str, limit: int) -> sa.Select[Any]:
-    """(text, books, ids) of what stands in `column` ("title", "description") of several books, the commonest first."""
+    """(text, books, ids) of values of `column` ("title", "description") that several books share, the most frequent
+    first."""
     value = books.c[column]
     return (
         sa.select(
@@ -113,7 +115,7 @@ def select_repeated(column: str, limit: int) -> sa.Select[Any]:
 
 def select_price_days(currency: str, category: str | None = None) -> sa.Select[Any]:
     """(day, books, changed, low, median, high) of the newest days with sightings, oldest first: the quartiles of the
-    prices seen, and how many differ from that book's sighting before. Delisted books are part of their time."""
+    prices seen, and how many differ from that book's previous sighting. Includes books that were delisted later."""
     before = sa.func.lag(book_observations.c.price).over(
         partition_by=book_observations.c.book_id, order_by=book_observations.c.seen_at
     )
@@ -149,7 +151,7 @@ def select_price_days(currency: str, category: str | None = None) -> sa.Select[A
 
 
 def select_price_moves(limit: int) -> sa.Select[Any]:
-    """(id, title, url, currency, first, last, ratio) of the books whose price is furthest from the first one seen."""
+    """(id, title, url, currency, first, last, ratio) of the books whose price is furthest from their first one."""
     first = (
         sa.select(book_observations.c.book_id, book_observations.c.price.label("first"))
         .distinct(book_observations.c.book_id)
@@ -175,8 +177,8 @@ def select_price_moves(limit: int) -> sa.Select[Any]:
 
 
 def select_last_crawls() -> sa.Select[Any]:
-    """(source, category, crawled_at, seen, seen_before, rejected) of each category by its books: how many its last
-    crawl saw, how many the one before it (null: there was none), and how many pages were refused since."""
+    """(source, category, crawled_at, seen, seen_before, rejected) of each category: how many books its last crawl saw,
+    how many the previous one saw (null: there was none), and how many pages have been rejected since the last crawl."""
     crawls = (
         sa.select(
             books.c.source,
@@ -203,7 +205,7 @@ def select_last_crawls() -> sa.Select[Any]:
         .where(
             rejected_books.c.source == ranked.c.source,
             rejected_books.c.category == ranked.c.category,
-            rejected_books.c.crawl_id >= ranked.c.crawl_id,  # a later one may have given pages to refuse alone
+            rejected_books.c.crawl_id >= ranked.c.crawl_id,  # a later crawl may have had rejected pages only
         )
         .scalar_subquery()
     )
@@ -222,7 +224,7 @@ def select_last_crawls() -> sa.Select[Any]:
 
 
 def select_rejects_by_rule() -> sa.Select[Any]:
-    """(rule, pages, crawls, last_seen_at) of all that was ever refused, the commonest first."""
+    """(rule, pages, crawls, last_seen_at) of all pages ever rejected, the most frequent rule first."""
     return (
         sa.select(
             _RULE.label("rule"),
@@ -236,7 +238,7 @@ def select_rejects_by_rule() -> sa.Select[Any]:
 
 
 def select_newest_rejects(limit: int) -> sa.Select[Any]:
-    """(source, category, reason, url, raw_page, seen_at), the newest first."""
+    """(source, category, reason, url, raw_page, seen_at) of rejected pages, the newest first."""
     names = ["source", "category", "reason", "url", "raw_page", "seen_at"]
     chosen = sa.select(*(rejected_books.c[name] for name in names))
     return chosen.order_by(rejected_books.c.seen_at.desc(), rejected_books.c.url).limit(limit)

@@ -1,11 +1,12 @@
-"""What readers did with recommendations -> table `bookclub.feedback`, and which books they liked best lately.
+"""What readers did with recommendations -> table `bookclub.feedback`, and the most popular books of late.
 
     with engine.begin() as connection:
         add_events(connection, user_id, [Event(...)]); forget_events(connection, older_than=timedelta(days=400))
 
-An event is kept once: the account that tells it names it by an id of its own choosing, and the first one stays. It says
-which model in which version, on which state of the catalogue, had recommended the book, so that models can be judged.
-Who did it is the account, or one of the readers that it tells for: of what it calls them a hash is kept, and no more.
+An event is stored once: the reporting account gives it an id of its own choosing, and the first event with an id stays.
+An event names the model, its version and the state of the catalogue that recommended the book, so that models can be
+judged. The reader is the account itself, or one of the readers on whose behalf it reports; only a hash of the
+account's name for a reader is stored.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from bookclub_platform.core.accounts import users
 from bookclub_platform.core.tables import IS_LISTED, books, metadata
 
 Kind = Literal["shown", "clicked", "liked", "swapped"]
-INTEREST: tuple[Kind, ...] = ("clicked", "liked", "swapped")  # what somebody did who wanted the book
-LIKING: tuple[Kind, ...] = ("liked", "swapped")  # what says that a book was to somebody's taste
-# Of one reader: so few books that none can speak for many.
+INTEREST: tuple[Kind, ...] = ("clicked", "liked", "swapped")  # actions that show interest in a book
+LIKING: tuple[Kind, ...] = ("liked", "swapped")  # actions that show that a reader liked a book
+# Limits per reader, so low that no reader can outweigh many.
 MOST_LIKES, MOST_CLICKS = 30, 300
 POPULAR_FOR = timedelta(days=30)
-FORGOTTEN_AT_ONCE = 100_000  # in a second or two
+FORGOTTEN_AT_ONCE = 100_000  # takes a second or two
 _moment = sa.DateTime(timezone=True)
 _kinds = ", ".join(f"'{kind}'" for kind in get_args(Kind))
 
@@ -55,13 +56,13 @@ feedback = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that one reader did with one recommended book.
+    """One action of one reader on one recommended book.
 
     Attributes:
-        for_book_id: the book that it was recommended for; None where it was for several, or for a text.
+        for_book_id: the book that it was recommended for; None if it was for several, or for a text.
         position: its place in the list, from 1.
         happened_at: UTC.
-        reader: what the account calls the reader, where it tells for many; None: the account itself.
+        reader: the account's name for the reader, if it reports for many; None: the account itself.
     """
 
     event_id: UUID
@@ -77,27 +78,27 @@ class Event:
 
 
 def add_events(connection: sa.Connection, user_id: int, events: Sequence[Event]) -> set[UUID]:
-    """Keep those events that this account has not told before; returns their ids. All books must be known."""
+    """Store the events that this account has not reported before; return their ids. All books must be known."""
     rows = [asdict(event) | {"user_id": user_id, "reader": _digest(user_id, event.reader)} for event in events]
     kept = insert(feedback).on_conflict_do_nothing().returning(feedback.c.event_id)
     return set(connection.scalars(kept.values(rows)))
 
 
 def _digest(user_id: int, reader: str | None) -> bytes | None:
-    """With the account, so that readers whom two shops call alike are not taken for one."""
+    """Hash the reader with the account, so that readers of two shops with the same name are kept apart."""
     return None if reader is None else hashlib.sha256(f"{user_id}:{reader}".encode()).digest()
 
 
 def select_popular(limit: int) -> sa.Select[Any]:
-    """(book_id, interest) of the listed books that most readers wanted in the last POPULAR_FOR, the most first:
-    `interest` is how many readers clicked, liked or swapped it. One who does so again and again counts once. An account
-    is one reader, or as many as it names; one that is disabled counts as none."""
+    """(book_id, interest) of the listed books that most readers wanted in the last POPULAR_FOR, the most wanted first:
+    `interest` is how many readers clicked, liked or swapped the book. A reader counts once, however often they did so.
+    An account is one reader, or as many as it named; disabled accounts do not count."""
     since = sa.func.now() - sa.literal(POPULAR_FOR, sa.Interval)
     interest = sa.func.count().label("interest")
     wanted = (
         sa.select(feedback.c.book_id, feedback.c.user_id, feedback.c.reader)
         .where(feedback.c.happened_at > since, feedback.c.kind.in_(INTEREST))
-        .distinct()  # by hashing: count(DISTINCT ...) sorts all events
+        .distinct()  # uses a hash: count(DISTINCT ...) would sort all events
         .subquery()
     )
     return (
@@ -112,16 +113,16 @@ def select_popular(limit: int) -> sa.Select[Any]:
 
 
 def forget_events(connection: sa.Connection, older_than: timedelta, at_most: int = FORGOTTEN_AT_ONCE) -> int:
-    """Delete events that happened so long ago, `at_most` so many; returns how many."""
+    """Delete events that happened longer than `older_than` ago, at most `at_most`; return how many."""
     old = sa.select(feedback.c.user_id, feedback.c.event_id).where(feedback.c.happened_at < sa.func.now() - older_than)
     named = sa.tuple_(feedback.c.user_id, feedback.c.event_id)
     return connection.execute(sa.delete(feedback).where(named.in_(old.limit(at_most)))).rowcount
 
 
 def select_steps() -> sa.Select[Any]:
-    """(reader, book_id, for_book_id, is_liking) of what readers did, once each: the newest MOST_LIKES likes and swaps
-    of a reader, and the newest MOST_CLICKS clicks, which tell how they came to a book. A reader, numbered from 1, is
-    whom an account names, or else the account. Disabled accounts tell nothing.
+    """(reader, book_id, for_book_id, is_liking) of the actions of readers, without duplicates: the newest MOST_LIKES
+    likes and swaps of a reader, and the newest MOST_CLICKS clicks, which show how they came to a book. A reader,
+    numbered from 1, is one named by an account, or else the account itself. Disabled accounts are left out.
     """
     is_liking = feedback.c.kind.in_(LIKING)
     told = (
@@ -132,7 +133,7 @@ def select_steps() -> sa.Select[Any]:
         is_liking.label("is_liking"),
     )
     steps = (
-        # By our clock: the other is what the account said.
+        # By our clock: happened_at is the account's claim.
         sa.select(*told, sa.func.max(feedback.c.received_at).label("told_at"))
         .join(users, users.c.id == feedback.c.user_id)
         .where(feedback.c.kind.in_(INTEREST), users.c.disabled_at.is_(None))

@@ -1,4 +1,4 @@
-"""Books of one crawl -> `books`, `book_observations`, `rejected_books`, `loads`: the only writes on core/tables.py.
+"""Books of one crawl -> `books`, `book_observations`, `rejected_books`, `loads`: a crawl's writes to core/tables.py.
 
     with engine.begin() as connection:
         load_category(connection, "books_toscrape", "travel", crawl_id, books, rejected, crawled_at)
@@ -6,15 +6,15 @@
 What happens to a book between two crawls, and how it ends:
 
     seen again, unchanged      last_seen_at and an observation; the data version stays
-    price, stock, title ...    the row is updated; the observations keep what was
-    another has its title      two rows: the key is (source, source_id)
-    vanishes                   delisted_at is set, by a complete crawl of its category alone; no row is ever deleted
+    price, stock, title ...    the row is updated; the observations keep the old values
+    shares a title             two rows: the key is (source, source_id)
+    vanishes                   delisted_at is set, only by a complete crawl of its category; no row is ever deleted
     comes back                 the same row, delisted_at is null again
-    in two categories          it stays in that which had it first, its home; `book_categories` keeps the others.
+    in two categories          it stays in the one that had it first, its home; `book_categories` keeps the others.
                                Every sighting counts, whichever category it came from
-    its home lost it           it moves to the other category that saw it last; only if there is none it is delisted
-    moves to another category  the same: at once where the new one is loaded first; else it is delisted until that is
-    an old crawl is loaded     what a newer one saw stays; its observations are added
+    its home lost it           it moves to the other category that saw it last; it is delisted only if there is none
+    moves to another category  the same: at once if the new one is loaded first; else it is delisted until then
+    an old crawl is loaded     what a newer one saw stays; the old crawl's observations are added
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from bookclub_platform.core.tables import (
     select_count,
 )
 
-# What a shop can change about a book; a difference in any of these is an update, anything else only a sighting.
+# What a shop can change about a book; a difference in any of these is an update, anything else is only a sighting.
 _KEY = ["source", "source_id"]
 _CONTENT = [name for name in Book.__dataclass_fields__ if name not in {*_KEY, "seen_at"}]
 _HOME = ["category", "category_name"]
-# A crawl that finds less than this share of the category's books is more likely a sick shop than a sold-out one.
+# A crawl that finds less than this share of the category's books more likely met a broken shop than a sold-out one.
 LEAST_SHARE = 0.8
 
 
@@ -58,7 +58,7 @@ def _temporary(name: str, columns: list[sa.Column[Any]]) -> sa.Table:
 
 _ROW = ["last_seen_at" if name == "seen_at" else name for name in Book.__dataclass_fields__]
 _SIGHTED = ["source_id", "last_seen_at", "price", "rating", "stock"]
-# Rows of which the table holds every letter have their `book_id`, and nothing beside it but what was sighted.
+# Rows that the table already holds unchanged carry their `book_id`, and otherwise only the sighted values.
 _incoming = _temporary(
     "incoming", [sa.Column("book_id", sa.BigInteger), *(sa.Column(name, books.c[name].type) for name in _ROW)]
 )
@@ -77,8 +77,8 @@ class LoadResult:
     """What one load did to `books`, in rows.
 
     Attributes:
-        updated: with those that moved to another category because this one has them no more.
-        is_shrunken: the crawl found so few of the category's books that it was not believed, and nothing was delisted.
+        updated: including those that moved to another category because this one no longer has them.
+        is_shrunken: the crawl found so few of the category's books that it was not trusted, and nothing was delisted.
     """
 
     inserted: int
@@ -100,13 +100,13 @@ def load_category(
     is_complete: bool = True,
     least_share: float = LEAST_SHARE,
 ) -> LoadResult:
-    """Bring `books` to what one crawl of one category saw, or of the whole source where `category` is None and each
-    row brings its own. Running it twice changes nothing. `seen` is read once, row by row.
+    """Update `books` to what one crawl saw of one category, or of the whole source if `category` is None and each row
+    has its own. The load is idempotent. `seen` is iterated once, row by row.
 
-    Call it inside a transaction: all of it holds or none. Books of the category that a complete crawl did not see are
-    marked as delisted; one whose page was rejected was seen, so its last good row stays as it is. A crawl that is not
-    complete proves nothing about what it did not see, and delists nothing; nor does one that found fewer books than
-    `least_share` of those that the category has (0: a person has looked, and the books are gone).
+    Call it inside a transaction: everything takes effect or nothing. Books of the category that a complete crawl did
+    not see are marked as delisted. A book whose page was rejected was seen, so its last good row stays as it is. An
+    incomplete crawl proves nothing about what it did not see, and delists nothing; nor does a crawl that found less
+    than `least_share` of the category's books (0: a person has checked that the books are gone).
     """
     _take_turn(connection, source)
     listed = connection.execute(select_count(sa.select(books).where(_is_listed(source, category)))).scalar_one()
@@ -124,7 +124,7 @@ def load_category(
     moved = delisted = 0
     may_lack = here < listed or connection.scalar(_has_second(source, category))
     if is_complete and not is_shrunken and may_lack:
-        # An anti-join: of many books an IN is looked through once for each.
+        # An anti-join: an IN would scan all values once per book.
         was_not_found = sa.not_(sa.exists().where(_known.c.book_id == books.c.id))
         was_not_rejected = books.c.url != sa.func.all(_texts([row.url for row in rejected]))
         is_unseen = sa.and_(was_not_found, was_not_rejected)
@@ -139,9 +139,9 @@ def load_category(
 
 
 def retire_category(connection: sa.Connection, source: str, category: str, crawl_id: str, gone_at: datetime) -> int:
-    """Mark every book of a category that the shop no longer has -> how many. Call it inside a transaction.
+    """Delist every book of a category that the shop no longer has -> how many. Call it inside a transaction.
 
-    A book that another category lists moves there, and stays; one that was seen after `gone_at` stays as it is.
+    A book that another category lists moves there and stays listed; one that was seen after `gone_at` is not changed.
     """
     _take_turn(connection, source)
     moved, delisted = _drop(connection, source, category, gone_at, sa.true())
@@ -150,7 +150,7 @@ def retire_category(connection: sa.Connection, source: str, category: str, crawl
 
 
 def relist_category(connection: sa.Connection, source: str, category: str, crawl_id: str, gone_at: datetime) -> int:
-    """Take back a `retire_category` of `gone_at` -> how many books are listed again. Call it inside a transaction."""
+    """Undo the `retire_category` of `gone_at` -> how many books are listed again. Call it inside a transaction."""
     _take_turn(connection, source)
     is_of_it = sa.and_(books.c.source == source, books.c.category == category, books.c.delisted_at == gone_at)
     relisted = connection.execute(sa.update(books).where(is_of_it).values(delisted_at=None, updated_at=sa.func.now()))
@@ -164,18 +164,18 @@ _HAS_DOUBLED = sa.text(
 
 
 def _take_turn(connection: sa.Connection, source: str) -> None:
-    """Loads of one source queue up, for a book may stand in two of its categories, until the transaction ends."""
+    """Serialise loads of one source until the transaction ends: a book may be in two of its categories."""
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(source, 0))))
-    # Autovacuum looks once a minute; until then the planner takes a table that fills for empty, and reads all of it.
+    # Autovacuum runs once a minute; until then the planner takes a growing table for empty, and scans all of it.
     if connection.scalar(_HAS_DOUBLED):
         connection.execute(sa.text(f"ANALYZE {SCHEMA}.books (source, source_id, category, delisted_at)"))
 
 
 def _stage(connection: sa.Connection, source: str, seen: Iterable[Book], may_be_known: bool) -> int:
-    """`seen` into a temporary table -> how many, by COPY: row-wise inserts are tens of times slower.
+    """Copy `seen` into a temporary table -> how many. Uses COPY: row-wise inserts are tens of times slower.
 
-    Of a book that is as the table has it only the sighting is sent. Its text is nine tenths of the row, and would be
-    written, read and compared for nothing; nearly all books of a nightly crawl are such.
+    For a book that has not changed, only the sighting is sent. Its text is nine tenths of the row, and would be
+    written, read and compared for nothing; nearly all books of a nightly crawl are unchanged.
     """
     _empty(connection, _incoming)
     driver = connection.connection.driver_connection
@@ -189,7 +189,7 @@ def _stage(connection: sa.Connection, source: str, seen: Iterable[Book], may_be_
             _copy(cursor, ["book_id", *_SIGHTED], narrow)
             _copy(cursor, _ROW, [whole(book) for book in part if book.source_id not in same])
             rows += len(part)
-        cursor.execute("ANALYZE pg_temp.incoming (source_id, book_id)")  # nobody else does it for a temporary table
+        cursor.execute("ANALYZE pg_temp.incoming (source_id, book_id)")  # autovacuum ignores temporary tables
     return rows
 
 
@@ -204,7 +204,7 @@ def _copy(cursor: Any, names: list[str], rows: Sequence[tuple[Any, ...]]) -> Non
 
 
 def _unchanged(cursor: Any, source: str, part: Sequence[Book]) -> Mapping[str, int]:
-    """Key -> id of those books that are listed with this very content, by its SHA-256."""
+    """Key -> id of those books that are listed with exactly this content, compared by its SHA-256."""
     held = cursor.execute(_HELD, (source, [book.source_id for book in part]))
     known = {key: (book_id, digest) for key, book_id, digest in held}
     return {
@@ -215,13 +215,14 @@ def _unchanged(cursor: Any, source: str, part: Sequence[Book]) -> Mapping[str, i
 
 
 def _content(book: Book) -> str:
-    """As _HELD writes a row of the table. Each value comes behind its length, so that no two rows read the same."""
+    """The content as _HELD writes a row of the table. Each value is prefixed with its length, so that different rows
+    never give the same text."""
     texts = [value if isinstance(value, str) else _text(value) for value in _content_of(book)]
     return "".join(["-" if text is None else f"{len(text)}:{text}" for text in texts])
 
 
 def _text(value: object) -> str | None:
-    """As Postgres would write it; what came in another form than the table's is compared as a whole row."""
+    """The value as Postgres would write it; one in another form than the table's is later compared as a whole row."""
     if isinstance(value, Decimal):
         return f"{value:.2f}"
     return str(value).lower() if isinstance(value, bool) else None if value is None else str(value)
@@ -236,18 +237,19 @@ _HELD = f"""
 
 
 def _empty(connection: sa.Connection, table: sa.Table) -> None:
-    """Made once a session, for the catalogue of Postgres writes a row for each column; two loads may share a
-    transaction, and the second finds the rows of the first."""
+    """Create the table once per session, since Postgres writes a catalogue row for each column. Empty it, since two
+    loads may share a transaction, and the second would find the rows of the first."""
     connection.execute(CreateTable(table, if_not_exists=True))
     connection.execute(sa.delete(table))
 
 
 def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool) -> None:
-    """Into `known` those rows of `incoming` whose key the table has, narrow, with what is to be done about each."""
+    """Fill `known` with the rows of `incoming` whose key is in the table, only the sighted columns, with flags for what
+    to do about each."""
     on_key = sa.and_(*(books.c[name] == _incoming.c[name] for name in _KEY))
     is_elsewhere = books.c.category != _incoming.c.category if has_categories else sa.false()
     is_away = sa.and_(is_elsewhere, IS_LISTED)
-    # What the crawl of one category did not find says nothing against what that of another saw, even before.
+    # That the crawl of one category did not find a book does not contradict an even earlier sighting in another.
     comes_back = sa.and_(books.c.delisted_at.is_not(None), sa.or_(books.c.delisted_at <= crawled_at, is_elsewhere))
     names = [name for name in _CONTENT if name not in _HOME]
     has_new_content = sa.or_(
@@ -260,7 +262,7 @@ def _match(connection: sa.Connection, crawled_at: datetime, has_categories: bool
     flags = (sa.or_(comes_back, sa.and_(is_current, has_new_content)), is_away, is_here)
     compared = sa.select(books.c.id.label("book_id"), *sighted, *flags).select_from(_incoming.join(books, on_key))
     unchanged = sa.select(_incoming.c.book_id, *sighted, sa.false(), sa.false(), sa.true())
-    # What follows then walks through the pages of `books` and of the indexes in order.
+    # Sorted, so that the statements that follow visit the pages of `books` and of the indexes in order.
     rows = sa.union_all(compared, unchanged.where(_incoming.c.book_id.is_not(None))).order_by("book_id")
     _empty(connection, _known)
     connection.execute(insert(_known).from_select(list(_known.c), rows))
@@ -277,16 +279,16 @@ def _observe(crawl_id: str) -> sa.Insert:
 
 
 def _insert(crawl_id: str) -> sa.Insert:
-    """Rows whose key is new, and, with the ids that they get, their first observations."""
+    """Insert rows whose key is new and, with the ids that they get, their first observations."""
     names, stamps = [*_KEY, *_CONTENT], ["first_seen_at", "last_seen_at", "updated_at"]
     new = (
         sa.select(*(_incoming.c[name] for name in names), *(_incoming.c.last_seen_at.label(stamp) for stamp in stamps))
         .where(~sa.exists().where(_known.c.source_id == _incoming.c.source_id))
-        .order_by(_incoming.c.source_id)  # pages come in any order; the same shop gives the same ids
+        .order_by(_incoming.c.source_id)  # pages arrive in any order; this way the same shop gives the same ids
     )
     added = insert(books).from_select([*names, *stamps], new).returning(books).cte("added")
     observed = insert(book_observations).from_select(_SIGHTING, _sightings(added.c.id, crawl_id, added.c))
-    return observed.execution_options(preserve_rowcount=True)  # of an INSERT SQLAlchemy forgets it otherwise
+    return observed.execution_options(preserve_rowcount=True)  # SQLAlchemy discards the rowcount of an INSERT otherwise
 
 
 def _note_second() -> sa.Insert:
@@ -334,7 +336,7 @@ def _sightings(book_id: sa.ColumnElement[int], crawl_id: str, row: Any) -> sa.Se
 
 
 def _texts(values: Sequence[str]) -> sa.ColumnElement[Any]:
-    """One parameter, however many values there are: a statement takes 65,535 at most."""
+    """One parameter for any number of values: a statement takes at most 65,535 parameters."""
     return sa.literal(list(values), sa.ARRAY(sa.Text))
 
 
@@ -344,7 +346,7 @@ def _is_listed(source: str, category: str | None) -> sa.ColumnElement[bool]:
 
 
 def _has_second(source: str, category: str | None) -> sa.Select[Any]:
-    """Whether the category lists books that are at home in another."""
+    """Whether the category lists books whose home is another one."""
     of_source = book_categories.join(books, books.c.id == book_categories.c.book_id)
     rows = sa.select(sa.true()).select_from(of_source)
     return rows.where(book_categories.c.category == category, books.c.source == source).limit(1)
@@ -357,7 +359,7 @@ def _drop(
     gone_at: datetime,
     is_unseen: sa.ColumnElement[bool],
 ) -> tuple[int, int]:
-    """Take the books that were not seen out of the category -> (moved to another, delisted)."""
+    """Remove the books that were not seen from the category -> (moved to another, delisted)."""
     moved = _move(connection, source, category, gone_at, is_unseen) if category is not None else 0
     gone = sa.update(books).where(_is_listed(source, category), is_unseen, books.c.last_seen_at <= gone_at)
     return moved, connection.execute(gone.values(delisted_at=gone_at, updated_at=gone_at)).rowcount
@@ -389,10 +391,10 @@ def _move(
 def _note_load(
     connection: sa.Connection, source: str, category: str, crawl_id: str, inserted: int, updated: int, delisted: int
 ) -> None:
-    """A row in `loads` if `books` changed."""
+    """Add a row to `loads` if `books` changed."""
     if not (inserted or updated or delisted):
         return
-    # Commits must come in the order of the ids, or a reader could cache a version that still grows.
+    # Commits must happen in the order of the ids, or a reader could cache a version that is still changing.
     connection.execute(sa.text(f"LOCK TABLE {SCHEMA}.loads IN SHARE ROW EXCLUSIVE MODE"))
     connection.execute(
         sa.insert(loads).values(

@@ -1,9 +1,9 @@
-"""Password -> argon2id hash, and the two of them -> whether they belong together.
+"""Password -> argon2id hash; password and hash -> whether they match.
 
     kept = hash_password("correct horse battery staple"); is_password("correct horse battery staple", kept)
 
-Each takes about 25 ms and 19 MB: never call them on an event loop; nor `weakness`, which takes 0.3 ms, and 30 of what
-is made to be slow.
+Each call takes about 25 ms and 19 MB: never make one on the event loop. The same holds for `weakness`, which takes
+0.3 ms, and 30 ms for input crafted to be slow.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from zxcvbn_rs_py import zxcvbn
 from bookclub_platform.core.errors import ConfigurationError
 
 MIN_LENGTH, MAX_LENGTH = 12, 256
-# zxcvbn takes seconds over 72 characters that may each stand for a letter, and holds up all threads meanwhile.
+# zxcvbn takes seconds for 72 characters that may each stand for a letter, and blocks all threads in the meantime.
 _JUDGED = 24
-_SAFE = 3  # of zxcvbn's 0 to 4: it takes more than 10^8 guesses
+_SAFE = 3  # on zxcvbn's scale of 0 to 4: more than 10^8 guesses
 _OURS = ("bookclub", "book club")
 
-_hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)  # OWASP's least for argon2id
+_hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)  # OWASP's minimum for argon2id
 
-# What an unknown name is compared with, so that it is refused no sooner than a known one. Nobody has its password.
+# The password for an unknown name is compared with this hash, so that the refusal takes as long as for a known name.
+# Nobody has its password.
 NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$wFy7qBFC14W2nu7gLcayJQ$tFwiTw+BDlJkREi9fibrdl3gLe/q9pddLKHUZTGXQm0"
 
 
 def hash_password(password: str) -> str:
-    """The hash to keep, with its own salt."""
+    """The hash to store, with its own salt."""
     return _hasher.hash(_normal(password))
 
 
 def is_password(password: str, kept: str | None) -> bool:
-    """Whether `kept` was made of `password`; False, after the same time, where there is no `kept`."""
+    """Whether `kept` is the hash of `password`; False, after the same time, if `kept` is None."""
     try:
         return _hasher.verify(kept or NOBODY, _normal(password)) and kept is not None
     except (VerificationError, InvalidHashError):
@@ -43,20 +44,21 @@ def is_password(password: str, kept: str | None) -> bool:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether they are the same password, however a keyboard writes it."""
+    """Whether they are the same password, whatever Unicode form the keyboard produces."""
     return _normal(one) == _normal(other)
 
 
 def is_outdated(kept: str) -> bool:
-    """Whether `kept` was made with other costs than we ask today."""
+    """Whether `kept` was made with other cost parameters than today's."""
     return _hasher.check_needs_rehash(kept)
 
 
 def weakness(username: str, password: str) -> str | None:
-    """Why `password` may not be one, in words that follow "The password"; None if it may.
+    """Why `password` is not acceptable, in words that follow "The password"; None if it is.
 
-    NIST SP 800-63B: length counts, and what is tried first is refused: common passwords, words, rows of keys and dates,
-    with little changed or added, and what the account or this service is called. No mixture of characters is asked for.
+    Follows NIST SP 800-63B: length counts, and whatever attackers try first is refused: common passwords, words,
+    keyboard patterns and dates, also with small changes or additions, and the names of the account and of this service.
+    No mix of character classes is required.
     """
     if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
         return f"must have {MIN_LENGTH} to {MAX_LENGTH} characters."
@@ -70,11 +72,11 @@ def weakness(username: str, password: str) -> str | None:
 
 
 def check_password(username: str, password: str) -> None:
-    """Raise ConfigurationError if `password` may not be one: for the command line."""
+    """Raise ConfigurationError if `password` is not acceptable: for the command line."""
     if (why := weakness(username, password)) is not None:
         raise ConfigurationError(f"The password {why} Choose another.")
 
 
 def _normal(password: str) -> str:
-    """One form for what keyboards and systems write in several, such as an é of one or of two code points."""
+    """One form for characters that keyboards and systems write in several, such as é with one or two code points."""
     return unicodedata.normalize("NFKC", password)

@@ -1,4 +1,4 @@
-"""How far a long walk is: the steps report here, and a terminal, a log or nobody looks on."""
+"""The progress of a long operation: its steps report here, and a terminal, a log or nobody displays it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """Nobody looks on."""
+    """Displays nothing."""
 
     def advance(self, stage: str, item: str) -> None:
         return None

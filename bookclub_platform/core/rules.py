@@ -1,10 +1,10 @@
-"""Annotations of a row's fields -> what each field means, and the rules that a row must keep: declared once.
+"""Annotations of a row's fields -> the meaning of each field, and the rules for a row: declared once.
 
 price: Annotated[Decimal, Column("What the shop asks.", unit="`currency`"), within(0, Decimal("99999999.99"))]
 
-cleaning        a row that breaks a rule is rejected, under the rule's name
-core/tables.py  the rules with an `sql` are the table's constraints, `ck_<table>_<name>`
-assets          descriptions and units of the columns, and what the check `rows_fit` asks
+cleaning        rejects a row that breaks a rule, under the rule's name
+core/tables.py  turns the rules with an `sql` into the table's constraints, `ck_<table>_<name>`
+assets          take descriptions and units of the columns from here, and what the check `rows_fit` tests
 docs/rows.md    python -m bookclub_platform.core.rules > docs/rows.md
 """
 
@@ -22,7 +22,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What a field means, in a sentence; `unit` is empty where there is none to name."""
+    """The meaning of a field, in a sentence; `unit` is empty if there is none."""
 
     meaning: str
     unit: str = ""
@@ -30,14 +30,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A thing that holds for every row that is kept.
+    """A condition that holds for every stored row.
 
     Attributes:
-        name: what rejected rows and constraints call it.
-        fields: the fields that it speaks of; the test gets their values in this order.
-        meaning: what holds, in words.
-        is_kept: None where one finished row cannot show it: cleaning itself sees to these.
-        sql: the same over the columns of a table; "" where there is none.
+        name: its name in rejected rows and constraints.
+        fields: the fields that it concerns; the test gets their values in this order.
+        meaning: the condition in words.
+        is_kept: the test; None if one finished row cannot show it: cleaning enforces such rules itself.
+        sql: the same condition over the columns of a table; "" if there is none.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Rule:
 
 
 def within(low: int, high: Any) -> Rule:
-    """The annotated field is a number from `low` to `high`, or not known."""
+    """The annotated field is a number from `low` to `high`, or None."""
     sql = f"{{field}} BETWEEN {low} AND {high}"
     return Rule("range", (), f"{low} to {high}", lambda value: value is None or low <= value <= high, sql)
 
 
 def given() -> Rule:
     """The annotated field is a text with more than white space in it."""
-    # The white space of ASCII, on both sides: Postgres knows no other. Cleaning has stripped the rest.
+    # ASCII white space, in Python as in SQL: Postgres knows no other. Cleaning has stripped the rest.
     sql = r"btrim({field}, E' \t\n\r\f\v') <> ''"
     return Rule("given", (), "not blank", lambda value: bool(value.strip(" \t\n\r\f\v")), sql)
 
@@ -71,7 +71,7 @@ def _named(field: str, rule: Rule) -> Rule:
     return replace(rule, name=f"{field}_{rule.name}", fields=(field,), sql=rule.sql.replace("{field}", field))
 
 
-# What no single field shows. A page breaks the first, a set of rows the third.
+# Rules that no single field can show. A page breaks the first, a set of rows the third.
 PAGE_READABLE = Rule("page_readable", (), "the page, or the line of a file, is built as its kind of source has it")
 PRICE_READABLE = Rule("price_readable", ("price", "currency"), "an amount in one currency that is named")
 KEY_UNIQUE = Rule(
@@ -154,6 +154,6 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    from bookclub_platform.core import rules as declared  # as a script, this module's own classes are none of Book's
+    from bookclub_platform.core import rules as declared  # as a script, this module has other classes than Book
 
     sys.stdout.write(declared.page())

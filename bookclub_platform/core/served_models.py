@@ -1,11 +1,11 @@
-"""Which versions of models have answered here -> table `bookclub.served_models`, and what feedback on them can be true.
+"""Model versions that have been served here -> table `bookclub.served_models` -> which feedback can be true.
 
     with engine.begin() as connection:
         note_served(connection, {("tfidf_model", "3")})
         never_served(connection, {("tfidf_model", "9")})    {("tfidf_model", "9")}
 
-A server notes a version before it answers with it. None is ever taken out: what was rolled back, or replaced long ago,
-was given out all the same, and those who tell of it are often late.
+A server records a version before it uses it for responses. No version is ever removed: one that was rolled back, or
+replaced long ago, was served all the same, and feedback on it often arrives late.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ served_models = sa.Table(
 
 
 def note_served(connection: sa.Connection, served: Collection[NameAndVersion]) -> None:
-    """Keep that these have answered; of those known before the first time stays."""
+    """Record that these have been served; for known ones, the first time stays."""
     rows = [{"model": model, "version": version} for model, version in served]
     connection.execute(insert(served_models).on_conflict_do_nothing(), rows)
 
 
 def never_served(connection: sa.Connection, asked: Collection[NameAndVersion]) -> set[NameAndVersion]:
-    """Those of `asked` that no server has noted."""
+    """Those of `asked` that no server has recorded."""
     if not asked:
         return set()
     named = sa.tuple_(served_models.c.model, served_models.c.version)

@@ -2,7 +2,7 @@
 
     python -c "from bookclub_platform.core.settings import Settings; print(Settings())"
 
-A composition root (cli/, definitions.py, serving/app.py) reads it once and hands on what is needed.
+A composition root (cli/, definitions.py, serving/app.py) reads it once and passes on what is needed.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _listed(text: str) -> list[str]:
 
 def _networks(text: str) -> str:
     for item in _listed(text):
-        ipaddress.ip_network(item)  # a ValueError of its own; `*` is none: whoever asks could then name any address
+        ipaddress.ip_network(item)  # raises ValueError, also for `*`: any client could then claim any address
     return text
 
 
@@ -161,7 +161,7 @@ class Settings(BaseSettings):
 
     @property
     def token_keys_file(self) -> Path:
-        """Beside the embedded database, whose accounts the tokens are for: the two are put aside together."""
+        """Next to the embedded database, whose accounts the tokens are for: the two are moved away together."""
         return self.token_keys or self.home / "serving" / "token_keys.json"
 
     @property
@@ -181,22 +181,22 @@ class Settings(BaseSettings):
 
     @property
     def report(self) -> Path:
-        """Where the catalogue report lies, for whoever writes it and for the API."""
+        """The path of the catalogue report, for its writer and for the API."""
         return self.home / "report" / "catalogue.html"
 
     @property
     def dagster_address(self) -> str:
-        """Where the API finds Dagster's GraphQL."""
+        """The address at which the API reaches Dagster's GraphQL."""
         return self.dagster_url or f"http://127.0.0.1:{self.dagster_port}"
 
     @property
     def api_url(self) -> str:
-        """Where people on this machine find the API."""
+        """The address of the API for people on this machine."""
         host = "127.0.0.1" if self.api_host in {"0.0.0.0", "::"} else self.api_host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.api_port}"
 
     def variable(self, name: str) -> str | None:
-        """What `${name}` in sources.yaml stands for: a setting of ours with its default, else of the environment."""
+        """The value of `${name}` in sources.yaml: one of our settings, with its default, or an environment variable."""
         field = name.removeprefix("BOOKCLUB_").lower()
         if name.startswith("BOOKCLUB_") and field in type(self).model_fields:
             value = getattr(self, field)

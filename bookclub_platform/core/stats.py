@@ -1,10 +1,10 @@
-"""Table `books` -> the figures of the catalogue as one API answer each: statements, read only, about listed books.
+"""Table `books` -> the figures of the catalogue, each for one API response: read-only statements over listed books.
 
     rows = connection.execute(select_tally("GBP")); Tally(*rows.one()).mean
 
-Prices are those of one currency (select_currencies of core/explore.py names the commonest first): the mean of pounds
-and euros would be of neither. Sums are of whole hundredths, so that they are the same in whatever order they are added,
-by Postgres or by serving/counting/stock_counts.py, which counts the same in memory.
+Prices are in one currency (select_currencies of core/explore.py returns the most frequent first): a mean of pounds and
+euros would be meaningless. Sums are in whole hundredths, so that they do not depend on the order of addition, whether
+Postgres adds them or serving/counting/stock_counts.py, which computes the same in memory.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from bookclub_platform.core.tables import IS_LISTED, books
 
 QUARTILES = (0.25, 0.5, 0.75)
 STARS = (1, 2, 3, 4, 5)
-NO_CURRENCY = "XXX"  # ISO 4217's own word for it: there is no book yet
+NO_CURRENCY = "XXX"  # ISO 4217's code for no currency: there is no book yet
 
 
 class Tally(NamedTuple):
-    """What the figures of some books are made of.
+    """The sums and counts behind the figures of some books.
 
     Attributes:
-        copies: the sum of what the shops count.
-        priced: the books with a price in the currency.
-        low: of those prices in hundredths, as `high`, the sum `total`, and the three `quartiles`; null where there are
-            none.
-        stars: the books with 1 to 5 stars.
-        pairs: of the priced books with stars: how many, and the sums of x, y, xx, xy and yy; x are hundredths, y stars.
+        copies: the sum of the shops' stock counts.
+        priced: the number of books with a price in the currency.
+        low: the lowest of those prices in hundredths; so are `high`, the sum `total` and the three `quartiles`; null if
+            there are none.
+        stars: the numbers of books with 1 to 5 stars.
+        pairs: for the priced books with stars: their number, and the sums of x, y, xx, xy and yy; x are hundredths, y
+            stars.
     """
 
     books: int
@@ -50,7 +51,7 @@ class Tally(NamedTuple):
 
     @property
     def mean(self) -> float | None:
-        """Of the prices, in units of the currency."""
+        """The mean price, in units of the currency."""
         return self.total / (100 * self.priced) if self.priced else None
 
     @property
@@ -60,19 +61,19 @@ class Tally(NamedTuple):
 
     @property
     def correlation(self) -> float | None:
-        """Pearson's, of price and stars; None where either does not vary."""
+        """Pearson's correlation of price and stars; None if either does not vary."""
         n, x, y, xx, xy, yy = self.pairs
         square = (n * xx - x * x) * (n * yy - y * y)
         return max(-1.0, min(1.0, (n * xy - x * y) / math.sqrt(square))) if square else None
 
 
 class Summary(NamedTuple):
-    """All listed books in figures, with prices in their commonest currency.
+    """All listed books in figures, with prices in their most frequent currency.
 
     Attributes:
-        currencies: (currency, books), the commonest first.
+        currencies: (currency, books), the most frequent first.
         bands: (band of core/browse.py, books), from the cheapest up.
-        first_seen_at: of all books ever seen, as `updated_at`.
+        first_seen_at: over all books ever seen, like `updated_at`.
     """
 
     currencies: list[tuple[str, int]]
@@ -90,7 +91,7 @@ class Summary(NamedTuple):
 
 
 class CategoryTally(NamedTuple):
-    """A category in figures, with prices in the commonest currency of all books."""
+    """A category in figures, with prices in the most frequent currency of all books."""
 
     category: str
     category_name: str
@@ -108,7 +109,7 @@ class CategoryCount(NamedTuple):
 
 
 def commonest(currencies: Sequence[tuple[str, int]]) -> str:
-    """The first of (currency, books)."""
+    """The currency of the first (currency, books); NO_CURRENCY if there is none."""
     return currencies[0][0] if currencies else NO_CURRENCY
 
 
@@ -130,7 +131,7 @@ def select_tally(currency: str) -> sa.Select[Any]:
 
 
 def select_tally_by_category(currency: str) -> sa.Select[Any]:
-    """(category, category_name, and a Tally) of each category, by name."""
+    """(category, category_name, then the fields of a Tally) of each category, by name."""
     terms = _terms(currency)
     name = sa.func.min(terms.c.category_name).label("category_name")
     chosen = sa.select(terms.c.category, name, *_tally(terms))
@@ -144,10 +145,10 @@ def select_price_bands(currency: str) -> sa.Select[Any]:
 
 
 def _terms(currency: str) -> sa.Subquery:
-    """Of each listed book what a Tally adds up; `price` in hundredths, null in another currency."""
+    """For each listed book, what a Tally adds up; `price` in hundredths, null in another currency."""
     price = sa.case((books.c.currency == currency, sa.cast(books.c.price * 100, sa.BigInteger))).label("price")
     names = ["category", "category_name", "in_stock", "stock", "rating"]
-    # OFFSET keeps Postgres from putting the conversion into each of a dozen sums, which takes twice as long.
+    # OFFSET keeps Postgres from inlining the conversion into each of a dozen sums, which takes twice as long.
     return sa.select(*(books.c[name] for name in names), price).where(IS_LISTED).offset(0).subquery()
 
 
@@ -157,7 +158,7 @@ def _tally(terms: sa.Subquery) -> list[sa.ColumnElement[Any]]:
     x = sa.case((rating.is_not(None), price))
     y = sa.case((price.is_not(None), rating))
     quartiles = sa.func.percentile_cont(sa.literal(list(QUARTILES), sa.ARRAY(sa.Double)), type_=sa.ARRAY(sa.Double))
-    # Of all but the squares of prices bigint holds the sums: a price has ten digits at most.
+    # bigint holds all the sums except that of squared prices: a price has at most ten digits.
     sums = [x, y, sa.cast(x, sa.Numeric) * x, x * y, y * y]
     return [
         sa.func.count().label("books"),

@@ -1,10 +1,11 @@
-"""The listed books -> columns of numbers, a million in a second or two: what a filter asks, and whether a text changed.
+"""The listed books -> columns of numbers for filters and for detecting changed texts; a million in a second or two.
 
     stock = read_stock(connection)             stock.ids, stock.price, ...    (n,) each, in order of id
-    stock = read_changes(connection, stock)    the same by way of those rows alone that were written since
+    stock = read_changes(connection, stock)    the same, reading only the rows that were written since
     stock.category == fingerprint("travel")
 
-Texts come as fingerprints: the first eight bytes of the SHA-256 of the UTF-8, as an integer; the same here as in SQL.
+Texts are represented by fingerprints: the first eight bytes of the SHA-256 of the UTF-8, as an integer, computed the
+same way in Python and in SQL.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from numpy.typing import NDArray
 
 from bookclub_platform.core.tables import IS_LISTED, SCHEMA, books, is_among
 
-_SEPARATOR = "\x1f"  # no shop writes it, and cleaning would take it out
+_SEPARATOR = "\x1f"  # no shop writes it, and cleaning would remove it
 
-# One value of the width of all rows: drivers make a Python object of each field, which takes ten times as long.
+# All rows packed into one value: drivers create a Python object per field, which takes ten times as long.
 _PACKED = """
     string_agg(
         int8send(id)
@@ -46,12 +47,12 @@ _LISTED = "count(*) FILTER (WHERE delisted_at IS NULL)"
 _ALL = f"""
     SELECT {_LISTED}, {_PACKED} FILTER (WHERE delisted_at IS NULL), {_WHOLE} FROM {SCHEMA}.books
 """  # noqa: S608 (the names are ours)
-# No index knows `xmin`: all rows are looked at, but for most no more than that is done, a tenth of the work.
+# No index covers `xmin`, so all rows are scanned, but most are not processed further: a tenth of the work.
 _CHANGED = f"""
     SELECT {_LISTED}, {_PACKED} FILTER (WHERE age(xmin) <= age(%s::text::xid)), {_WHOLE} FROM {SCHEMA}.books
 """  # noqa: S608
-_WRAP = 2**32  # rows know the last 32 bits of a transaction's number, and half of these are of the past
-# Every column of the listed books among `ids`, and `version`, as in Stock.
+_WRAP = 2**32  # rows store the low 32 bits of a transaction id, and half of that range counts as past
+# Every column of the listed books among `ids`, and `version` as in Stock.
 SELECT_VERSIONED: sa.Select[Any] = (
     sa.select(books, sa.literal_column("xmin::text::bigint", sa.BigInteger).label("version"))
     .where(books.c.id == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(sa.BigInteger))))
@@ -75,14 +76,14 @@ _ROW = np.dtype(
 
 
 class Mark(NamedTuple):
-    """Up to where a table was read: every row of it that an earlier `transaction` wrote was seen."""
+    """How far a table was read: every row written by a transaction before `transaction` was seen."""
 
     table: str
     transaction: int
 
 
 class Whole(NamedTuple):
-    """Of all books, listed or not: how many are delisted, the first sighting and the last change, UTC."""
+    """Figures over all books, listed or not: how many are delisted, the first sighting and the last change, UTC."""
 
     delisted: int
     first_seen_at: datetime | None
@@ -90,18 +91,18 @@ class Whole(NamedTuple):
 
 
 class Stock(NamedTuple):
-    """The listed books in order of id, a column each, (n,).
+    """The listed books in order of id, one array (n,) per column.
 
     Attributes:
         category: fingerprint of the slug.
-        rating: 0 where the shop shows none; so `reviews`.
+        rating: 0 if the shop shows none; likewise `reviews`.
         text: fingerprint of what a model reads of the book: see `text_fingerprint`.
-        version: of the row: the transaction that wrote it, another one after each change of anything in it.
-        copies: at hand; 0 where the shop does not count them.
-        shelf: fingerprint of source, category, category_name and currency, which many books have in common; what it
-            stands for any one of them tells: see `select_shelf_rows`.
-        mark: when it was read; None of books that no table holds.
-        whole: what the table has of books beside these; None of books that no table holds.
+        version: of the row: the transaction that wrote it, which differs after every change to the row.
+        copies: in stock; 0 if the shop does not count them.
+        shelf: fingerprint of source, category, category_name and currency, which many books share; any one of these
+            books can resolve it: see `select_shelf_rows`.
+        mark: how far the table was read; None for books that are not from a table.
+        whole: figures over all books of the table; None for books that are not from a table.
     """
 
     ids: NDArray[np.int64]
@@ -125,17 +126,17 @@ class Stock(NamedTuple):
         return named
 
     def at(self, rows: NDArray[np.integer]) -> Stock:
-        """Those books alone, in the order of `rows`."""
+        """Only the books at `rows`, in that order."""
         return Stock(**{name: array[rows] for name, array in self.columns.items()})
 
 
 def fingerprint(text: str) -> int:
-    """A number of 64 bits, with its sign."""
+    """The fingerprint of `text`, a signed 64-bit integer."""
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big", signed=True)
 
 
 def text_fingerprint(title: str, description: str | None, category: str, category_name: str) -> int:
-    """The fingerprint of what a content model reads of a book; equal as long as none of it changes."""
+    """The fingerprint of what a content model reads of a book; it stays the same as long as none of it changes."""
     return fingerprint(_SEPARATOR.join((title, description or "", category, category_name)))
 
 
@@ -147,10 +148,10 @@ def read_stock(connection: sa.Connection) -> Stock:
 
 
 def read_changes(connection: sa.Connection, known: Stock) -> Stock:
-    """The same as `read_stock`, at a tenth of the cost where few rows were written since `known` was read: `known`
-    itself if none was.
+    """The same as `read_stock`, at a tenth of the cost if few rows were written since `known` was read; `known` itself
+    if none was.
 
-    The connection's transaction must be of one snapshot (REPEATABLE READ).
+    The connection's transaction must have a single snapshot (REPEATABLE READ).
     """
     mark = _mark(connection)
     if known.mark is None or known.mark.table != mark.table:
@@ -163,8 +164,8 @@ def read_changes(connection: sa.Connection, known: Stock) -> Stock:
 
 
 def _mark(connection: sa.Connection) -> Mark:
-    # A table that was restored has another number, or lies in another cluster. Every row of a transaction before the
-    # oldest that runs is seen by this snapshot, or never will be.
+    # A restored table has another OID, or is in another cluster. Rows of transactions older than the oldest running one
+    # are visible to this snapshot, or never will be.
     asked = sa.text(f"""
         SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || '{SCHEMA}.books'::regclass::oid,
             pg_snapshot_xmin(pg_current_snapshot())::text::bigint
@@ -177,7 +178,7 @@ def _read(
 ) -> tuple[int, NDArray[np.void], Whole]:
     driver = connection.connection.driver_connection
     assert driver is not None
-    with driver.cursor(binary=True) as cursor:  # as text the bytes would come twice as long
+    with driver.cursor(binary=True) as cursor:  # in text format the bytes would take twice the space
         listed, packed, delisted, *moments = cursor.execute(statement, parameters).fetchone()
     whole = Whole(delisted, *(moment and moment.astimezone(UTC) for moment in moments))
     return listed, np.frombuffer(packed or b"", dtype=_ROW), whole
@@ -201,7 +202,7 @@ def _stock(rows: NDArray[np.void], mark: Mark, whole: Whole) -> Stock:
 
 
 def _changed(known: Stock, rows: NDArray[np.void], mark: Mark, whole: Whole) -> Stock:
-    """`known` with `rows`, ascending by id, in place of what it has of the same books."""
+    """`known`, with `rows` (ascending by id) replacing its entries of the same books."""
     if not len(rows):
         return known if known.whole == whole else known._replace(whole=whole)
     newer = _stock(rows[rows["is_listed"] == 1], mark, whole)
@@ -220,7 +221,7 @@ def _changed(known: Stock, rows: NDArray[np.void], mark: Mark, whole: Whole) -> 
 
 
 def _with(array: NDArray[Any], at: NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
-    """`array` itself where nothing is another."""
+    """`array` with `values` at `at`; `array` itself if nothing differs."""
     if np.array_equal(array[at], values):
         return array
     newer = array.copy()
@@ -235,8 +236,8 @@ def select_texts(ids: Sequence[int]) -> sa.Select[Any]:
 
 
 def select_shelf_rows(ids: Sequence[int]) -> sa.Select[Any]:
-    """(id, source, category, category_name, currency, source_place) of books of which each stands for a shelf, by name
-    and slug of the category; `source_place` orders the sources as Postgres does, whose order of letters is its own."""
+    """(id, source, category, category_name, currency, source_place) of books that each represent a shelf, ordered by
+    name and slug of the category; `source_place` ranks the sources in Postgres' own collation order."""
     names = ["id", "source", "category", "category_name", "currency"]
     place = sa.func.dense_rank().over(order_by=books.c.source).label("source_place")
     return (

@@ -1,14 +1,14 @@
 """Schema `bookclub` in Postgres -> rows for the model and the API: the tables, and the reads; core/loads.py writes.
 
-Reads come as statements, so that the Dagster side runs them on a synchronous connection and serving on an asynchronous
-one. Values are always bound parameters. No constraint speaks of NUL: Postgres text cannot hold one, so cleaning
-takes it out.
+Reads are statements, so that the Dagster side can run them on a synchronous connection and serving on an asynchronous
+one. Values are always bound parameters. No constraint mentions NUL: Postgres text cannot contain one, so cleaning
+removes it.
 
     books               one row per book, the state at its last sighting
-    book_categories     the categories that list a book beside the one in its row
-    book_observations   one row per book per crawl that saw it, kept for good: the history of price, rating and stock
-    book_history        the same as a view: what held before, and from when until when each state held
-    rejected_books      pages that gave no book, with the rule that they broke, the reason and where the page lies
+    book_categories     the categories that list a book besides the one in its row
+    book_observations   one row per book per crawl that saw it, never deleted: the history of price, rating and stock
+    book_history        the same as a view: the previous values, and the period in which each state held
+    rejected_books      pages that gave no book, with the rule that they broke, the reason and the page's location
     loads               one row per load that changed `books`; its highest id is the data version
 """
 
@@ -31,7 +31,7 @@ _moment = sa.DateTime(timezone=True)
 
 
 def _checks(*held: str) -> list[sa.CheckConstraint]:
-    """The rules of a row, as far as they speak of the columns `held`."""
+    """The rules of a row that concern only the columns `held`."""
     return [sa.CheckConstraint(condition, name=name) for name, condition in constraints(Book, held).items()]
 
 
@@ -64,9 +64,9 @@ books = sa.Table(
     sa.Index(None, "category", "id"),
 )
 IS_LISTED = books.c.delisted_at.is_(None)
-# What pages of books are ordered by, beside the id. None of it is ever null, so that one comparison of rows tells what
-# comes after a book: books without stars are last in both directions. Of a title that is longer than an index takes
-# only the start counts, without regard to case, the same on every server whatever its language.
+# The sort keys for pages of books, besides the id. None is ever null, so that one row comparison decides what comes
+# after a book; books without stars are last in both directions. Titles are compared by their first 100 characters,
+# since an index entry is limited, case-insensitively, and the same on every server whatever its locale.
 ORDERS: dict[str, sa.ColumnElement[Any]] = {
     "price": books.c.price,
     "rating": sa.func.coalesce(books.c.rating, sa.literal_column("6")),
@@ -130,7 +130,7 @@ loads = sa.Table(
 )
 
 _OBSERVED = ["price", "rating", "stock"]
-# A row for each row of book_observations; `is_change`: it differs from the one before, or is the book's first.
+# One row per row of book_observations; `is_change`: it differs from the previous one, or is the book's first.
 book_history = sa.table(
     "book_history",
     *(sa.column(name, book_observations.c[name].type) for name in ["book_id", "crawl_id", "seen_at", *_OBSERVED]),
@@ -143,7 +143,7 @@ book_history = sa.table(
 
 
 def is_among(ids: Sequence[int]) -> sa.ColumnElement[bool]:
-    """Whether a book is one of these: one parameter, however many they are."""
+    """Whether a book is one of `ids`, passed as one parameter, however many they are."""
     return books.c.id == sa.func.any(sa.literal(list(ids), sa.ARRAY(sa.BigInteger)))
 
 
@@ -153,8 +153,8 @@ def select_data_version() -> sa.Select[int]:
 
 
 def select_state() -> sa.Select[Any]:
-    """(data version, when it came to be): no two states of `books` share both, in this database or in another that was
-    in its place before. No row while there is none."""
+    """(data version, when it was loaded): no two states of `books` share both, neither in this database nor in another
+    one that it replaced. No row while there is no version."""
     return sa.select(loads.c.id, loads.c.loaded_at).order_by(loads.c.id.desc()).limit(1)
 
 
@@ -188,14 +188,14 @@ def select_shelves(ids: Sequence[int]) -> sa.Select[Any]:
 
 
 def lacking(ids: Sequence[int], rows: Sequence[sa.Row[Any]]) -> list[int]:
-    """Those of `ids` that no row has, each once."""
+    """Those of `ids` that are in no row, each once."""
     known = {row.id for row in rows}
     return [book_id for book_id in dict.fromkeys(ids) if book_id not in known]
 
 
 def select_history(book_id: int) -> sa.Select[Any]:
-    """(held_from, held_until, price, rating, stock and the previous_ three) of each state of a book, in order of time.
-    `held_until` is the first sighting of the next state, null for the state that holds."""
+    """(held_from, held_until, price, rating, stock and their three previous_ values) of each state of a book, in order
+    of time. `held_until` is the first sighting of the next state, null for the current state."""
     names = ["held_from", "held_until", *_OBSERVED, *(f"previous_{name}" for name in _OBSERVED)]
     history = book_history.c
     return (

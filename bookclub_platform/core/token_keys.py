@@ -1,10 +1,10 @@
-"""A file -> the secret keys that sign access tokens: made when first needed, shared by all workers, replaceable.
+"""A file -> the secret keys that sign access tokens: created on first use, shared by all workers, can be rotated.
 
     ring = KeyRing(home / "serving" / "token_keys.json"); ring.current().secret; ring.rotate()
 
-The newest key signs. An older one still verifies for as long as a token that it signed may live, then it is forgotten.
-Whoever can read the file can be anyone, so it is made for its owner alone, and not used if others may read it. A file
-that cannot be used any more leaves those who read it before with the keys that they have: see `KeyRing.fault`.
+The newest key signs. An older key still verifies for as long as a token that it signed may live; then it is dropped.
+Whoever can read the file can impersonate anyone, so it is created for its owner only, and refused if others may read
+it. If the file becomes unusable, processes that have read it go on with the keys that they have: see `KeyRing.fault`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Key:
 
 
 class KeyRing:
-    """The keys in `path`, read again whenever the file changes: a rotation reaches every worker at once.
+    """The keys in `path`, read again whenever the file changes: a rotation takes effect in every worker at once.
 
     Attributes:
-        fault: why the file cannot be used now, though its keys were read before; None if it can.
+        fault: why the file cannot be used now, although its keys were read before; None if it can.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,24 +56,24 @@ class KeyRing:
         """The key that signs.
 
         Raises:
-            ConfigurationError: the file is there but cannot be used, or cannot be made, and no keys were read before.
+            ConfigurationError: the file exists but cannot be used, or cannot be created, and no keys were read before.
         """
         self._look()
         return next(key for key in self._keys.values() if key.replaced_at is None)
 
     def find(self, kid: str) -> Key | None:
-        """The key of that id, None if there is none or the last token that it signed has ended."""
+        """The key with that id; None if there is none, or if the last token that it signed has expired."""
         self._look()
         key = self._keys.get(kid)
         return None if key is None or _is_over(key) else key
 
     def all(self) -> list[Key]:
-        """The key that signs, and those whose tokens may still live."""
+        """The key that signs, and those whose tokens may still be valid."""
         self._look()
         return [key for key in self._keys.values() if not _is_over(key)]
 
     def rotate(self) -> Key:
-        """Make a new key that signs from now on."""
+        """Create a new key that signs from now on."""
         with self._locked():
             old = self._read() if self._path.exists() else {}
             now = time.time()
@@ -90,7 +90,7 @@ class KeyRing:
         except ConfigurationError as error:
             if not self._keys:
                 raise
-            fault = str(error)  # an error for everybody with a token would mend nothing
+            fault = str(error)  # failing every request with a token would not help
         if fault is not None and fault != self.fault:
             log.error("%s Until then the keys that were read before are used.", fault)
         self.fault = fault
@@ -103,7 +103,7 @@ class KeyRing:
             stat = self._path.stat()
         except OSError as error:
             raise self._unusable(error) from error
-        seen = (stat.st_ino, stat.st_ctime_ns)  # a change of who may read it, too
+        seen = (stat.st_ino, stat.st_ctime_ns)  # ctime also covers a change of permissions
         if seen != self._seen:
             self._keys, self._seen = self._read(), seen
 
@@ -125,7 +125,7 @@ class KeyRing:
         return {key.kid: key for key in keys}
 
     def _write(self, keys: list[Key]) -> None:
-        """Whole or not at all: a worker may read at any moment."""
+        """Replace the file atomically: a worker may read it at any moment."""
         entries = [
             {"kid": key.kid, "secret": base64.b64encode(key.secret).decode(), "replaced_at": key.replaced_at}
             for key in keys

@@ -1,1 +1,1 @@
-"""The embedded default: what runs beside the platform on one machine so that nothing has to be installed."""
+"""The embedded default: what runs next to the platform on one machine so that nothing has to be installed."""

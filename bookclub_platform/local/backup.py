@@ -3,13 +3,14 @@
     backup(settings, Path("bookclub.tar.gz"))           bookclub backup FILE
     restore(settings, Path("bookclub.tar.gz"))          bookclub restore FILE
 
-In the file: each database as pg_dump writes it, the kept pages, cleaned rows, covers, models and run logs, and at its
-end `manifest.json` with the sha256 of each. Not in it: logs and caches, `.env`, sources.yaml, and what another shop
-left in `other-shops/`. It can be made while the platform works: the databases first, each at one moment, in an order in
-which none speaks of what the next does not have, then the files, which may be newer than the tables and never older.
+The file contains each database as pg_dump writes it, the stored pages, cleaned rows, covers, models and run logs, and
+at its end `manifest.json` with the sha256 of each file. It does not contain logs, caches, `.env`, sources.yaml, or the
+data of other shops in `other-shops/`. It can be made while the platform is running: first the databases, each from one
+snapshot, in an order in which none refers to anything missing from the next, then the files, which may be newer than
+the tables but never older.
 
-A restore happens beside the home, and the last step moves it there: killed at any moment, it leaves the home empty, and
-the next one starts anew.
+A restore works next to the home, and moves the result there as its last step. If it is killed at any moment, the home
+stays empty, and the next restore starts from the beginning.
 """
 
 from __future__ import annotations
@@ -46,18 +47,18 @@ from bookclub_platform.local.postgres import is_running, leased
 FORMAT = 1
 MANIFEST = "manifest.json"
 DATABASES = "databases"
-# In this order nothing speaks of what was not there yet: runs, then models, then the rows that both are about.
+# In this order no dump refers to something that a later one lacks: runs, then models, then the rows that both refer to.
 _ORDER = ("dagster", "mlflow", "books")
 _FOLDERS = [name for name in KEPT_PER_SHOP if name not in {"postgres", "serving"}] + ["shop"]
 
 
 class BackupUnusable(BookclubError):
-    """The file is damaged, foreign or of a newer platform; nothing was touched."""
+    """The file is damaged, foreign or of a newer platform; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup says of itself. `files` are path -> sha256; `home` is where it came from."""
+    """The description of a backup. `files` maps path -> sha256; `home` is the home that it was made from."""
 
     format: int
     id: uuid.UUID
@@ -71,10 +72,10 @@ _MANIFESTS = TypeAdapter(Manifest)
 
 
 def backup(settings: Settings, target: Path) -> Manifest:
-    """Write everything to `target`, which appears whole or not at all.
+    """Write everything to `target`, which appears complete or not at all.
 
     Raises:
-        ConfigurationError: there is nothing to back up, or pg_dump is not here or too old for the server.
+        ConfigurationError: there is nothing to back up, or pg_dump is not installed or too old for the server.
     """
     if settings.database_url is None and not (settings.home / "postgres" / "data").exists():
         raise ConfigurationError(f"{settings.home} holds nothing yet: there is nothing to back up. Set BOOKCLUB_HOME.")
@@ -83,7 +84,7 @@ def backup(settings: Settings, target: Path) -> Manifest:
     urls = open_databases(settings)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         whole = Path(folder, "whole")
-        with tarfile.open(whole, "w:gz", compresslevel=1) as tar:  # nearly all in it is packed already
+        with tarfile.open(whole, "w:gz", compresslevel=1) as tar:  # nearly all of it is already compressed
             hashes: dict[str, str] = {}
             for name in _ORDER:
                 dumped = Path(folder, f"{name}.sql.gz")
@@ -114,7 +115,7 @@ def restore(settings: Settings, source: Path) -> Manifest:
 
     Raises:
         ConfigurationError: the home or the databases are not empty.
-        BackupUnusable: the file is not what its manifest says; seen before anything is touched.
+        BackupUnusable: the file does not match its manifest; checked before anything is changed.
     """
     home = settings.home
     if home.exists() and any(home.iterdir()):
@@ -153,7 +154,7 @@ def _files(home: Path) -> Iterator[Path]:
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str) -> dict[str, str]:
-    """Add a file as long as it is now: one that is written just now ends there. {} if it is gone meanwhile."""
+    """Add a file with its current length: data appended later is left out. Return {} if the file is gone by now."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -176,7 +177,7 @@ class _Hashing(io.RawIOBase):
 
 
 def _unpack(source: Path, staging: Path) -> Manifest:
-    """The files of the backup below `staging`, each with the sha256 that the manifest names, and no other."""
+    """Extract the backup below `staging`: exactly the files in the manifest, each with its sha256."""
     try:
         with tarfile.open(source, "r:gz") as tar:
             tar.extractall(staging, filter="data")
@@ -204,7 +205,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One restore at a time below `folder`."""
+    """Allow one restore at a time below `folder`."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -217,7 +218,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _emptied(folder: Path) -> Iterator[None]:
-    """The folder, without what a killed restore left in it; gone at the end."""
+    """The folder, empty even after a killed restore; removed at the end."""
     try:
         _remove(folder)
         folder.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""Settings -> the addresses of the three databases, wherever they are, made and migrated."""
+"""Settings -> the addresses of the three databases, embedded or external, created and migrated."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def open_databases(settings: Settings) -> DatabaseUrls:
     process ends.
 
     Raises:
-        DatabaseUnavailable: the server does not answer, or does not let us make what is missing.
+        DatabaseUnavailable: the server does not respond, or does not let us create what is missing.
     """
     return _prepared(settings.database_url) if settings.database_url is not None else _leased(settings.home)
 
 
 def books_address(settings: Settings) -> str:
-    """Where the books are, without starting, making or changing anything.
+    """The address of the books database, without starting, creating or changing anything.
 
     Raises:
-        DatabaseUnavailable: the embedded server does not run.
+        DatabaseUnavailable: the embedded server is not running.
     """
     if settings.database_url is not None:
         return database_urls(settings.database_url).books

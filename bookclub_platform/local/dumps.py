@@ -1,6 +1,6 @@
-"""A database -> a .sql.gz as pg_dump writes it -> the three databases of a server, all of them at one moment or none.
+"""A database -> a .sql.gz written by pg_dump -> the three databases of a server, restored together or not at all.
 
-The programs are Postgres' own, of the wheel or the system; a newer pg_dump reads an older server, not the other way.
+The programs are Postgres' own, from the wheel or the system; a newer pg_dump reads an older server, but not vice versa.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from bookclub_platform.core.database import DatabaseUrls, migrate
 from bookclub_platform.core.errors import ConfigurationError, DatabaseUnavailable
 from bookclub_platform.local import postgres_binaries as binaries
 
-# A row in one of these says that somebody has begun to use the database.
+# A row in one of these tables means that the database is already in use.
 _USED_BY = {"books": "bookclub.books", "dagster": "public.runs", "mlflow": "public.runs"}
 _PREAMBLE_LINES = 40
 _UNKNOWN_BEFORE_17 = b"SET transaction_timeout = 0;\n"
 
 
 def dump(url: str, target: Path) -> None:
-    """Write one database, as it is at one moment, to `target` (.sql.gz)."""
+    """Write a snapshot of one database to `target` (.sql.gz)."""
     words = ["--no-owner", "--no-privileges", "--compress=gzip:6", f"--file={target}", _address(url)]
     done = subprocess.run([_program("pg_dump"), *words], env=_environment(url), capture_output=True, text=True)
     if done.returncode:
@@ -35,15 +35,16 @@ def dump(url: str, target: Path) -> None:
 def restore_databases(urls: DatabaseUrls, dumps: Mapping[str, Path], id: str, moved: tuple[Path, Path]) -> None:
     """Fill the three databases from `dumps` (books, dagster, mlflow -> file). They may exist, and must not be in use.
 
-    All happens in databases beside them, which take their names in one transaction, under the backup's `id`: killed
-    before it, nothing has changed; called again after it, there is nothing left to do.
+    The work happens in temporary databases, which are renamed to the final names in one transaction that also records
+    the backup's `id`. If the process is killed before it, nothing has changed; after it, a second call has nothing to
+    do.
 
     Args:
-        moved: the home that the backup came from, and the one that it goes to: MLflow notes where a model's files lie.
+        moved: the home that the backup came from, and the new one: MLflow stores the paths of a model's files.
 
     Raises:
-        ConfigurationError: a database has rows already.
-        DatabaseUnavailable: the server or psql did not do what it was asked.
+        ConfigurationError: a database already has rows.
+        DatabaseUnavailable: the server or psql failed.
     """
     named = {name: getattr(urls, name) for name in dumps}
     server = sa.make_url(urls.books).set(database="postgres")
@@ -73,7 +74,7 @@ def restore_databases(urls: DatabaseUrls, dumps: Mapping[str, Path], id: str, mo
 
 
 def forget(urls: DatabaseUrls) -> None:
-    """Take the backup's id off again: the restore is over."""
+    """Remove the backup's id again: the restore is complete."""
     with sa.create_engine(urls.books, poolclass=sa.NullPool).begin() as connection:
         connection.execute(sa.text(f"COMMENT ON DATABASE {_quoted(urls.books)} IS NULL"))
 
@@ -114,14 +115,14 @@ def _run_script(url: str, script: Path) -> None:
             shutil.copyfileobj(lines, psql.stdin)
             psql.stdin.close()
         except BrokenPipeError:
-            pass  # psql has ended; it tells why
+            pass  # psql has ended; its stderr says why
         told = psql.stderr.read().decode(errors="replace").strip()
     if psql.returncode:
         raise DatabaseUnavailable(f"psql could not restore {script.name}: {told}")
 
 
 def _tell_new_place(url: str, old: str, new: str) -> None:
-    """`old` -> `new` in every text of the database."""
+    """Replace `old` with `new` in every text column of the database."""
     if old == new:
         return
     found = sa.MetaData()
@@ -183,7 +184,7 @@ def _program(name: str) -> str:
 
 
 def _address(url: str) -> str:
-    """As libpq takes it, without the password: every user of the machine can read the words of a command."""
+    """The address for libpq, without the password: every user of the machine can read a command's arguments."""
     parts = sa.make_url(url)
     return sa.URL.create(
         "postgresql", parts.username, None, parts.host, parts.port, parts.database, parts.query

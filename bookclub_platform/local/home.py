@@ -1,7 +1,8 @@
-"""BOOKCLUB_HOME: which shop it was filled from, and who holds it.
+"""BOOKCLUB_HOME: which shop it was filled from, and which process holds it.
 
-A home holds the books of one shop at a time. When another shop is asked for, what the home held is put aside below
-`other-shops/` and comes back when its shop does; made-up books never mix with real ones, and nothing is lost.
+A home holds the books of one shop at a time. When another shop is configured, the current content is moved below
+`other-shops/`, and restored when its shop is configured again. So made-up books never mix with real ones, and nothing
+is lost.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ KEPT_PER_SHOP = ["postgres", "dagster", "mlflow", "raw", "cleaned", "covers", "r
 
 
 def settle(home: Path, shop: str) -> str | None:
-    """Make `home` the home of `shop` (an address, or `sandbox`); a sentence for people if something was put aside.
+    """Make `home` the home of `shop` (an address, or `sandbox`); return a sentence for people if something was moved.
 
     Raises:
         AlreadyRunning: the home is in use for another shop.
@@ -64,7 +65,7 @@ def _folder_name(shop: str) -> str:
 
 
 def check_disk(home: Path) -> None:
-    """Raise ConfigurationError if too little room is left for the platform to start."""
+    """Raise ConfigurationError if there is too little disk space for the platform to start."""
     home.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(home).free
     if free < NEEDED_BYTES:
@@ -75,7 +76,7 @@ def check_disk(home: Path) -> None:
 
 
 def dagster_home(home: Path) -> Path:
-    """Dagster's own folder, with the project's dagster.yaml in it: what DAGSTER_HOME has to name."""
+    """Dagster's own folder, with a copy of the project's dagster.yaml: the value for DAGSTER_HOME."""
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(project_file("dagster.yaml"), folder / "dagster.yaml")
@@ -83,15 +84,15 @@ def dagster_home(home: Path) -> Path:
 
 
 def artifact_root(home: Path) -> str:
-    """Where the embedded MLflow keeps the files of models, whether its server runs or not."""
+    """The URI under which the embedded MLflow stores model files, whether its server is running or not."""
     return (home / "mlflow" / "artifacts").as_uri()
 
 
 def project_file(name: str) -> Path:
-    """A file of the project's top level.
+    """The path of a file in the project's root folder.
 
     Raises:
-        ConfigurationError: it is neither here nor where the package lies.
+        ConfigurationError: it is neither in the working folder nor in the package's project folder.
     """
     here, project = Path.cwd(), Path(__file__).parents[2]
     for folder in (here, project):
@@ -101,7 +102,7 @@ def project_file(name: str) -> Path:
 
 
 def mark_built(home: Path) -> None:
-    """Note that everything has been materialised once."""
+    """Record that everything has been materialised once."""
     (home / "built.json").write_text(json.dumps({"built_at": datetime.now(UTC).isoformat()}))
 
 
@@ -110,16 +111,16 @@ def is_built(home: Path) -> bool:
 
 
 def is_up(home: Path) -> bool:
-    """Whether a `bookclub up` runs on `home`."""
+    """Whether a `bookclub up` is running on `home`."""
     return is_held(home / "up.lock")
 
 
 @contextmanager
 def held_by_us(home: Path) -> Iterator[None]:
-    """Only one `bookclub up` at a time per home.
+    """Allow only one `bookclub up` at a time per home.
 
     Raises:
-        AlreadyRunning: another one runs; the text has its process id.
+        AlreadyRunning: another one is running; the text has its process id.
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / "up.lock").open("a+") as lock:

@@ -1,4 +1,4 @@
-"""Settings -> the ports that the platform wants, and whether each is free."""
+"""Settings -> the ports that the platform needs, and whether each is free."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def wanted_ports(settings: Settings, with_sandbox: bool) -> dict[str, tuple[str,
 
 
 def check_port(host: str, port: int, setting: str) -> None:
-    """Raise PortTaken if something listens there already."""
+    """Raise PortTaken if something already listens there."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -43,7 +43,7 @@ MOST_STARTS = 3
 
 
 def lease(home: Path) -> str:
-    """The address of the running server of `home`, kept up until this process ends.
+    """The address of the running server of `home`, kept running until this process ends.
 
     Raises:
         DatabaseUnavailable: it did not start; the text names the log.
@@ -55,11 +55,11 @@ def lease(home: Path) -> str:
 
 @contextlib.contextmanager
 def leased(home: Path) -> Iterator[str]:
-    """The address of the running server of `home`, with its databases made and migrated; kept up inside the block."""
+    """The address of the running server of `home`, its databases created and migrated; kept running in the block."""
     folder = home / "postgres"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "leases.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_SH)  # waits while a supervisor is about to end
+        fcntl.flock(held, fcntl.LOCK_SH)  # waits while a supervisor is shutting down
         url = _running(folder)
         urls = database_urls(url)
         ensure_databases(urls)
@@ -68,12 +68,12 @@ def leased(home: Path) -> Iterator[str]:
 
 
 def is_running(home: Path) -> bool:
-    """Whether a supervisor runs for `home`."""
+    """Whether a supervisor is running for `home`."""
     return is_held(home / "postgres" / "supervisor.lock")
 
 
 def address(home: Path) -> str:
-    """The address of the server of `home`, which must have been up once; starts nothing."""
+    """The address of the server of `home`, which must have been started once; starts nothing."""
     return _url(home / "postgres")
 
 
@@ -82,12 +82,12 @@ def _running(folder: Path) -> str:
     supervisor: subprocess.Popen[bytes] | None = None
     while time.monotonic() < deadline:
         if is_held(folder / "supervisor.lock"):
-            with contextlib.suppress(FileNotFoundError, DatabaseUnavailable):  # not yet: ask again until the deadline
+            with contextlib.suppress(FileNotFoundError, DatabaseUnavailable):  # not yet up: retry until the deadline
                 url = _url(folder)
                 wait_until_up(url, timeout_s=1.0)
                 return url
         elif supervisor is None or supervisor.poll() == 0:
-            # Status 0: it found the lock held, if only for the moment in which somebody looked whether it is.
+            # Status 0: it found the lock held, perhaps only for the moment in which another process checked it.
             supervisor = _spawn_supervisor(folder)
         elif supervisor.poll() is not None:
             break
@@ -98,7 +98,7 @@ def _running(folder: Path) -> str:
 
 def _spawn_supervisor(folder: Path) -> subprocess.Popen[bytes]:
     with (folder / "postgres.log").open("ab") as log:
-        # A session of its own: Ctrl-C on the terminal must reach the platform first, which still needs the server.
+        # Its own session: Ctrl-C on the terminal must first reach the platform, which still needs the server.
         return subprocess.Popen(
             [sys.executable, "-m", __name__, str(folder)],
             stdin=subprocess.DEVNULL,
@@ -111,7 +111,7 @@ def _spawn_supervisor(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _url(folder: Path) -> str:
-    """The server's address; FileNotFoundError before it first came up."""
+    """The server's address; raises FileNotFoundError before its first start."""
     port = json.loads((folder / "server.json").read_text())["port"]
     password = (folder / "password").read_text().strip()
     return sa.URL.create("postgresql", ROLE, password, "127.0.0.1", port, "bookclub").render_as_string(
@@ -120,14 +120,14 @@ def _url(folder: Path) -> str:
 
 
 def supervise(folder: Path) -> None:
-    """Run the server of `folder` until nobody holds a lease on it. Returns at once if another supervisor does."""
+    """Run the server of `folder` until nobody holds a lease on it. Return at once if another supervisor runs it."""
     with (folder / "supervisor.lock").open("w") as mine:
         try:
             fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
         wished_port = _last_port(folder)
-        # Else who waits for us would be given the address of the orphan, which we are about to end.
+        # Otherwise a process that waits for us would get the address of the orphan, which we are about to stop.
         (folder / "server.json").unlink(missing_ok=True)
         _end_orphan(folder)
         _initialise(folder)
@@ -149,7 +149,7 @@ def supervise(folder: Path) -> None:
                     server = _start(folder, port)
                     starts.append(time.monotonic())
                 time.sleep(POLL_S)
-            server.send_signal(signal.SIGINT)  # "fast shutdown": ends sessions, then writes everything out
+            server.send_signal(signal.SIGINT)  # "fast shutdown": ends sessions, then flushes everything to disk
             server.wait()
 
 
@@ -166,7 +166,7 @@ def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
         "listen_addresses": "127.0.0.1",
         "port": str(port),
         "unix_socket_directories": "",
-        # Dagster does not pool: a run alone opens 81 to 126 sessions, beside its daemon, MLflow and the API.
+        # Dagster does not pool: a single run opens 81 to 126 sessions, besides its daemon, MLflow and the API.
         "max_connections": "300",
         "shared_buffers": "128MB",
         "timezone": "UTC",
@@ -183,7 +183,7 @@ def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 def _initialise(folder: Path) -> None:
-    """initdb, once; beside the final folder, so that a start that is killed half-way leaves no half cluster."""
+    """Run initdb once, in a temporary folder, so that a start that is killed half-way leaves no incomplete cluster."""
     data, fresh = folder / "data", folder / "data.new"
     if data.exists():
         return
@@ -208,14 +208,14 @@ def _initialise(folder: Path) -> None:
 
 
 def _end_orphan(folder: Path) -> None:
-    """End a server whose supervisor was killed; its clients reconnect to the one that comes."""
+    """Stop a server whose supervisor was killed; its clients reconnect to the new one."""
     try:
         pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, 0)
     except (FileNotFoundError, ValueError, IndexError, ProcessLookupError):
         return
     if str(folder / "data") not in _command_line(pid):
-        return  # the number went to some other program after a crash
+        return  # after a crash, another program got this process id
     print(f"Ending the Postgres {pid} that its supervisor left behind", flush=True)
     for number, patience_s in ((signal.SIGINT, 5.0), (signal.SIGQUIT, 5.0)):
         with contextlib.suppress(ProcessLookupError):
@@ -241,7 +241,7 @@ def _last_port(folder: Path) -> int:
 
 
 def _free_port(wished: int) -> int:
-    """`wished` if it is free, so that addresses that people noted stay true; else any."""
+    """`wished` if it is free, so that addresses that people have noted stay valid; else any free port."""
     for port in (wished, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

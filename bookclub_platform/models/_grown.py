@@ -1,11 +1,11 @@
-"""A learned model + the books that came or changed since -> one model of them all, that grows while it answers.
+"""A fitted model + the books added or changed since -> one model of all of them, which grows while it serves requests.
 
-    grown = Grown(model); grown = grown.grow(rows)      rows: list[BookText], in the model's space from now on
+    grown = Grown(model); grown = grown.grow(rows)      rows: list[BookText], from now on in the model's space
     grown.nearest(grown.probe([7]), limit=10)           list[Recommendation]
     grown.nearest(grown.probe_of_text("a whale ..."), 10, is_allowed=mask, diversity=0.3)
 
-Nothing that was learned is copied: the books since are a small model beside it, and each list is merged from the two.
-A `Grown` never changes; `grow` gives another. NumPy and snowballstemmer alone.
+Nothing of the fitted model is copied: the newer books form a small second model, and each list is merged from the two.
+A `Grown` is immutable; `grow` returns a new one. Needs only NumPy and snowballstemmer.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from bookclub_platform.models._reasons import REASONS
 from bookclub_platform.models._whole_lists import senses_of
 from bookclub_platform.models.tfidf import Tfidf
 
-SCANNED = 20_000  # up to here every book is scored; beyond, those alone that lead by words
-POOL = 100  # what a diverse list is chosen from
+SCANNED = 20_000  # up to this many books, every book is scored; beyond, only those that lead by their words
+POOL = 100  # candidates that a diverse list is chosen from
 
 
 class Probe(NamedTuple):
-    """What near books are looked for: the mean of some books, or a text.
+    """The query of a search for near books: the mean of some books, or a text.
 
     Attributes:
-        sense: (d,) of the embedding; None without one.
-        works: whose works these are: in no list.
-        at: the place of the book, if it is one book as it was learned.
+        sense: (d,) its embedding; None without one.
+        works: the works of the books in the query; they are in no list.
+        at: the place of the book, if the query is a single book as it was learned.
     """
 
     vector: Vector
@@ -48,11 +48,11 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True)
 class Grown:
-    """A place is a book's row in `base`, or `len(base.book_ids)` + its row in `fresh`, which wins where both have it.
+    """A place is a book's row in `base`, or `len(base.book_ids)` + its row in `fresh`, which wins if both have a book.
 
     Attributes:
-        base: what was learned.
-        fresh: the books since, folded.
+        base: the fitted model.
+        fresh: the newer books, folded.
     """
 
     base: Tfidf
@@ -65,7 +65,7 @@ class Grown:
 
     @cached_property
     def is_current(self) -> NDArray[np.bool_]:
-        """(p,): False where a book's text has changed since, and its other place holds."""
+        """(p,): False where a book's text has changed since the fit, so that its place in `fresh` is the valid one."""
         current = np.ones(len(self.ids), dtype=np.bool_)
         if self.fresh is not None:
             current[: self._n] = ~np.isin(self.base.book_ids, self.fresh.book_ids)
@@ -89,7 +89,7 @@ class Grown:
         return len(self.base.book_ids)
 
     def outdated(self, ids: NDArray[np.int64], prints: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of `ids` (n,), ascending, that are not known here with the text of that fingerprint."""
+        """Those of `ids` (n,), ascending, that are unknown here, or known with a text of another fingerprint."""
         is_known = np.zeros(len(ids), dtype=np.bool_)
         for part in self._parts():
             at, has = _found(part.book_ids, ids)
@@ -97,17 +97,17 @@ class Grown:
         return ids[~is_known]
 
     def grow(self, rows: Sequence[BookText]) -> Grown:
-        """With `rows` as they are now, each id once."""
+        """This model with `rows` in their current state; each id must occur once."""
         if not rows:
             return self
         newer = self.base.fold(rows, has_encoder=False)
         return replace(self, fresh=newer if self.fresh is None else _joined(self.base, self.fresh, newer))
 
     def place(self, book_id: int) -> int:
-        """Where `book_id` is.
+        """The place of `book_id`.
 
         Raises:
-            KeyError: nowhere.
+            KeyError: the book is unknown.
         """
         for offset, part in ((self._n, self.fresh), (0, self.base)):
             if part is not None:
@@ -117,7 +117,7 @@ class Grown:
         raise KeyError(book_id)
 
     def places(self, book_ids: Collection[int]) -> NDArray[np.int64]:
-        """Where those of `book_ids` are that are known, in their order."""
+        """The places of the known ones among `book_ids`, in their order."""
         asked = np.fromiter(book_ids, dtype=np.int64, count=len(book_ids))
         found = np.full(len(asked), -1, dtype=np.int64)
         for offset, part in zip((0, self._n), self._parts(), strict=False):
@@ -126,10 +126,10 @@ class Grown:
         return found[found >= 0]
 
     def probe(self, book_ids: Collection[int]) -> Probe:
-        """For what is near to these books, on average.
+        """The query for what is near to these books, on average.
 
         Raises:
-            KeyError: one of them is not known.
+            KeyError: one of them is unknown.
         """
         places = [self.place(book_id) for book_id in dict.fromkeys(book_ids)]
         vectors = [self._part(place)[0].index_.vector(self._part(place)[1]) for place in places]
@@ -144,7 +144,7 @@ class Grown:
         return Probe(Vector(columns, sums.astype(np.float32)), sense, works)
 
     def probe_of_text(self, text: str) -> Probe:
-        """For what is near to a text, as if it were a description."""
+        """The query for what is near to a text, treated as a description."""
         folded = self.base.fold([BookText(0, "", text, "", "")], has_encoder=False)
         return Probe(folded.index_.vector(0), None if folded.embedding_ is None else folded.embedding_[0])
 
@@ -156,13 +156,13 @@ class Grown:
         exclude: Collection[int] = (),
         diversity: float = 0.0,
     ) -> list[Recommendation]:
-        """The `limit` nearest, nearest first, one of a work; fewer if fewer share anything.
+        """The `limit` nearest, nearest first, one per work; fewer if fewer share anything.
 
         Args:
-            is_allowed: (p,) by place: the books that may stand in the list; all if None.
-            exclude: ids whose works may not; ids that are not known are as good as any.
-            diversity: 0..1, how much it counts against a book that it is near to one above it in the list (maximal
-                marginal relevance, over the `POOL` nearest). The order is then that of choice.
+            is_allowed: (p,) by place: the books that may be in the list; all if None.
+            exclude: ids whose works may not be in the list; unknown ids are ignored.
+            diversity: 0..1, the penalty of a book for being near to one above it in the list (maximal marginal
+                relevance, over the `POOL` nearest). The list is then in the order of selection.
         """
         depth = max(POOL, 2 * limit) if diversity > 0 else limit
         places, scores = self.ranked(probe, depth, is_allowed, exclude)
@@ -172,7 +172,7 @@ class Grown:
     def listed(
         self, place: int, limit: int, allowed: Allowed | None
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]] | None:
-        """What `ranked` gives for the book at `place`, if that is known without a search."""
+        """What `ranked` returns for the book at `place`, if a precomputed list has it; None if it takes a search."""
         if self.fresh is not None or self.base.lists_ is None:
             return None
         found = self.base.lists_.of(place, limit, self.base.works_, allowed)
@@ -185,13 +185,13 @@ class Grown:
         is_allowed: NDArray[np.bool_] | None = None,
         exclude: Collection[int] = (),
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
-        """Places and scores of `nearest`, highest first; of equals, the lowest id."""
+        """Places and scores of `nearest`, highest first; ties go to the lower id."""
         if probe.at is not None and not exclude:
             listed = self.listed(probe.at, limit, None if is_allowed is None else is_allowed.take)
             if listed is not None:
                 return listed
         left_out = {*probe.works, *self.works[self.places(exclude)].tolist()}
-        wanted = limit + len(left_out)  # each work takes one place of a list at most
+        wanted = limit + len(left_out)  # each work takes at most one place in a list
         may = self.is_current if is_allowed is None else is_allowed
         found = [self._in_base(probe, may[: self._n], wanted)]
         if self.fresh is not None:
@@ -208,7 +208,7 @@ class Grown:
     def _in_base(
         self, probe: Probe, may: NDArray[np.bool_], wanted: int
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
-        """From the list made once if it is long enough, else by a search."""
+        """From the precomputed list if it is long enough, else by a search."""
         if probe.at is not None and self.base.lists_ is not None:
             listed = self.base.lists_.of(probe.at, wanted, self.base.works_, may.take)
             if listed is not None:
@@ -218,7 +218,7 @@ class Grown:
     def _spread(
         self, places: NDArray[np.integer], scores: NDArray[np.floating], limit: int, diversity: float
     ) -> NDArray[np.int64]:
-        """Which of the candidates, in the order of their choice."""
+        """The indices of the chosen candidates, in the order of selection."""
         vectors = [self._part(place)[0].index_.vector(self._part(place)[1]) for place in places.tolist()]
         owners = np.repeat(np.arange(len(places)), [len(one.columns) for one in vectors])
         values = np.concatenate([np.empty(0, np.float32), *(one.weights for one in vectors)])
@@ -248,7 +248,7 @@ class Grown:
     def explained(
         self, probe: Probe, places: NDArray[np.integer], scores: NDArray[np.floating]
     ) -> list[Recommendation]:
-        """What is at these places, with what it shares with the probe."""
+        """The books at these places, with what each shares with the probe."""
         found: dict[int, Recommendation] = {}
         for offset, part in ((0, self.base), (self._n, self.fresh)):
             inside = np.flatnonzero((places >= self._n) == (offset > 0))
@@ -277,9 +277,9 @@ class Grown:
 def _search(
     part: Tfidf, probe: Probe, may: NDArray[np.bool_], works: NDArray[np.int32], wanted: int
 ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
-    """Places in `part` and scores of the `wanted` nearest that `may` stand in the list, one of a work."""
+    """Places in `part` and scores of the `wanted` nearest that `may` be in the list, one per work."""
     if len(part.book_ids) > SCANNED:
-        # The sense of a book is asked once its words have brought it near.
+        # The embedding only re-ranks the books that are near by their words.
         depth = wanted if part.embedding_ is None else max(5 * wanted, POOL)
         at, cosines = part.index_.among(probe.vector, may, works, depth)
         if part.embedding_ is None:
@@ -288,7 +288,7 @@ def _search(
         order = np.argsort(-scores, kind="stable")[:wanted]
         return at[order], scores[order]
     places = np.flatnonzero(may)
-    is_narrow = len(places) < len(may) / 8  # then each book by itself costs less than all of them together
+    is_narrow = len(places) < len(may) / 8  # then scoring these books one by one is cheaper than scoring all at once
     scores = part.index_.cosines_of(probe.vector, places) if is_narrow else part.index_.cosines(probe.vector)[places]
     if part.embedding_ is not None:
         scores = (1 - part.embedding_weight) * scores + _senses(part, probe, places)
@@ -304,7 +304,7 @@ def _senses(part: Tfidf, probe: Probe, at: NDArray[np.integer]) -> NDArray[np.fl
 
 
 def _joined(base: Tfidf, older: Tfidf, newer: Tfidf) -> Tfidf:
-    """One folded model of the books of both, as in `newer` where both have one."""
+    """One folded model of the books of both; if both have a book, `newer` wins."""
     is_kept = ~np.isin(older.book_ids, newer.book_ids)
     ids = np.concatenate([older.book_ids[is_kept], newer.book_ids])
     order = np.argsort(ids, kind="stable")
@@ -328,7 +328,7 @@ def _joined(base: Tfidf, older: Tfidf, newer: Tfidf) -> Tfidf:
 
 
 def _found(known: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(n,) each: where in `known`, ascending, each of `ids` would be, and whether it is there."""
+    """(n,) each: the position in `known` (ascending) where each of `ids` would be, and whether it is there."""
     at = np.searchsorted(known, ids)
     at[at == len(known)] = 0
     return at, (known[at] == ids) if len(known) else np.zeros(len(ids), dtype=np.bool_)

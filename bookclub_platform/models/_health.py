@@ -1,7 +1,7 @@
-"""Model -> figures about its lists, without asking any reader: are they whole, and do they reach the catalogue?
+"""Model -> figures about its lists, without any reader data: are the lists complete, and do they reach the catalogue?
 
-health = list_health(model, rows)        # rows: whose titles tell which books are the same work
-health.faults(champion_health)           # in words; empty for what may be shown to readers
+health = list_health(model, rows)        # rows: their titles decide which books are the same work
+health.faults(champion_health)           # in words; empty if the lists may be shown to readers
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MOST_LISTS = 2_000
 MOST_COMPARED = 500
 
 MIN_COVERAGE = 0.98
-# What a challenger has to come up to, or nearly to the champion, where a shop's books let no model come up to it. A
-# first model only has to be no nonsense: with none at all readers are worse off than with one that hides a few books.
+# The minimum for a challenger. Where a shop's books let no model reach it, coming near the champion is enough. A first
+# model only has to make sense: without any model, readers are worse off than with one that hides a few books.
 MIN_FILLED, MIN_REACHED = 0.9, 0.98
 NEARLY, NO_NONSENSE = 0.01, 0.5
-FEW_UNREACHED = 2  # works, which nobody calls a fault of so small a catalogue that they are more than 2 %
-MAX_EXPOSURE = 0.05  # and not below what few books make unavoidable
-# Worse than the champion by so much is a fault, unless it is little by itself: what does not trouble a server.
+FEW_UNREACHED = 2  # works; no fault even in a catalogue so small that they are more than 2 % of it
+MAX_EXPOSURE = 0.05  # higher where a small catalogue makes more unavoidable
+# A value this many times the champion's is a fault, unless it is small in itself and so no burden to a server.
 MOST_TIMES = 2
 LITTLE_MB, LITTLE_MS = 100, 5
 _AT_ONCE = 50_000
@@ -41,16 +41,16 @@ class ListHealth:
     """Figures over the top-10 lists of up to 2,000 books, spread evenly over the catalogue.
 
     Attributes:
-        books: of the model; `lists`: how many were judged.
+        books: the number of books in the model; `lists`: how many lists were judged.
         coverage: share of books that have a list at all.
         filled: share of the places in these lists that hold a book.
-        works: how many there are; `reached`: the share of them that stands in some list. Of a larger catalogue by the
-            lists that the model has made of all books; NaN where it has none.
+        works: the number of works; `reached`: the share of them that is in some list. For a larger catalogue, from the
+            model's precomputed lists of all books; NaN without these.
         with_itself: lists that hold their own book, or another edition of it.
         with_doubles: lists that hold a work twice.
         largest_exposure: share of the lists that hold the most recommended book.
-        list_ms: the median of the processor's time for a list; `megabytes`: of the model.
-        exposures: (books,) in how many of the judged lists each book stands, most first.
+        list_ms: the median CPU time of a list; `megabytes`: the size of the model.
+        exposures: (books,) how many of the judged lists hold each book, highest first.
     """
 
     books: int
@@ -68,14 +68,14 @@ class ListHealth:
 
     @property
     def figures(self) -> dict[str, float]:
-        """By the names of MLflow's metrics, without what is not a number."""
+        """MLflow metric name -> value, without NaN."""
         names = ("coverage", "filled", "reached", "largest_exposure", "list_ms", "megabytes")
         found = {name: getattr(self, name) for name in names}
         return {name: value for name, value in found.items() if value == value}
 
     def faults(self, champion: ListHealth | None = None) -> list[str]:
-        """What keeps these lists from readers, in words; without a champion size and time are nobody's fault."""
-        # Of n books the ten of a list are 10/n of them on average; the most wanted may well be four times that.
+        """Why these lists must not be shown to readers, in words; size and time count only against a champion."""
+        # Among n books, one is in 10/n of the lists on average; the most popular may well be in four times as many.
         most = max(MAX_EXPOSURE, 4 * LIMIT / self.books)
         unreached = (1 - self.reached) * self.works
         least_filled = _least(MIN_FILLED, champion.filled if champion else None)
@@ -92,7 +92,7 @@ class ListHealth:
         return [text for text, is_so in found.items() if is_so] + (self._burdens(champion) if champion else [])
 
     def _burdens(self, champion: ListHealth) -> list[str]:
-        """What a server would feel. A catalogue that has grown may make the model grow with it."""
+        """Faults that would burden a server. If the catalogue has grown, the model may have grown with it."""
         megabytes = champion.megabytes * max(1.0, self.books / champion.books)
         found = {
             f"it has {self.megabytes:.0f} MB, and of the champion's kind it would have {megabytes:.0f}": self.megabytes
@@ -110,9 +110,9 @@ def _least(wanted: float, champions: float | None) -> float:
 
 
 def list_health(model: Model, rows: Sequence[BookText]) -> ListHealth:
-    """Judge the lists of `model`, which is fitted on at least one book. A book that is not in `rows` is a work alone.
+    """Judge the lists of `model`, fitted on at least one book. A book that is not in `rows` counts as its own work.
 
-    The works are told apart here, and not as the model tells them: that may be what is wrong with it.
+    Works are identified here and not by the model: that may be what is wrong with it.
     """
     titles = {row.id: row.title for row in rows}
     works = {book: work_key(titles[book]) if book in titles else str(book) for book in model.book_ids.tolist()}
@@ -140,7 +140,7 @@ def list_health(model: Model, rows: Sequence[BookText]) -> ListHealth:
 
 
 def _asked(model: Model, books: Sequence[int]) -> tuple[dict[int, list[int]], float]:
-    """The list of each book, and the median of the processor's milliseconds for one: others' work counts little."""
+    """The list of each book, and the median CPU time per list in milliseconds, which other load affects little."""
     lists, took = {}, []
     for book in books:
         started = time.thread_time()
@@ -151,14 +151,14 @@ def _asked(model: Model, books: Sequence[int]) -> tuple[dict[int, list[int]], fl
 
 
 def _reached(model: Model, works: Mapping[int, str], shown: set[int] | None) -> float:
-    """How many works stand in some list: of `shown`, if all lists were asked for."""
+    """How many works are in some list; `shown` are the books in any list, if all lists were requested."""
     if shown is None and isinstance(model, Tfidf) and model.lists_ is not None:
         shown = set(model.book_ids[_shown(model.lists_, model.works_)].tolist())
     return len({works[book] for book in shown}) if shown is not None else float("nan")
 
 
 def _shown(lists: Lists, works: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """(n,): whether each book is among the first `LIMIT` of some list, one of a work."""
+    """(n,): whether each book is among the first `LIMIT` of some list, counting one book per work."""
     shown = np.zeros(len(works), dtype=np.bool_)
     for start in range(0, len(works), _AT_ONCE):
         ids = lists.ids[start : start + _AT_ONCE, : 2 * LIMIT]

@@ -1,4 +1,4 @@
-"""Rows of text -> what tells works and states of a book apart: numbers, equal where the books are. NumPy alone."""
+"""Rows of text -> numbers that identify works and versions of a text, equal for equal books. Needs only NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bookclub_platform.models._contract import BookText
 
 
 def works_of(titles: Sequence[str]) -> NDArray[np.int32]:
-    """(n,): for each book the place of the first with the same title."""
+    """(n,): for each book, the place of the first book with the same title."""
     first: dict[str, int] = {}
     return np.array([first.setdefault(_text.work_key(title), at) for at, title in enumerate(titles)], dtype=np.int32)
 

@@ -1,12 +1,12 @@
-"""Unit vectors of books, by row and by column -> cosines of one book with all -> what two books share. NumPy alone.
+"""Unit vectors of books, by row and by column -> cosines of one book with all -> what two books share. Only NumPy.
 
     index = InvertedIndex(by_book, by_column)
     index.cosines(7)               ->  (n,) float64
     index.shared(7, array([3, 9]), 5)  ->  the columns that 7 shares with 3 and with 9, and what each adds to the cosine
     index.among(7, is_allowed, works, 10)  ->  the ten nearest of the allowed books, and their cosines
 
-`cosines` and `shared` are exact: only the books that share a column with the one asked for are touched, and all of
-those are. `among` is bounded instead.
+`cosines` and `shared` are exact: they visit all the books that share a column with the given one, and no others.
+`among` limits its cost instead.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from bookclub_platform.models._sums import SUMS
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-# What a filtered list costs at most, some milliseconds of NumPy. Where a filter leaves so many books or fewer, each is
-# scored.
+# These limit the cost of a filtered list to some milliseconds of NumPy. If a filter leaves this many books or fewer,
+# each is scored.
 NARROW = 3_000
-# Else postings are read, in steps, until so many of allowed books are found; of those that lead by them the first are
-# scored, and then, up to so many, all that may still be as near. Of a million made-up books 60,000 postings find 0.83
-# of the exact lists behind a filter that 2 in 100 pass, 200,000 all.
+# Otherwise postings are read, in STEPS, until ALLOWED_POSTINGS of them belong to allowed books. Of the books that lead
+# by these, the FIRST are scored, and then, up to SCORED, all that may still be as near. In a catalogue of a million
+# made-up books with a filter that passes 2 in 100, 60,000 postings find 0.83 of the exact lists, 200,000 all.
 STEPS = (62_500, 125_000, 187_500, 250_000)
 ALLOWED_POSTINGS = 20_000
 FIRST, SCORED = 100, 1_000
-FEW = 3_000  # entries: to look each up is faster than to make a table first
+FEW = 3_000  # entries: up to this many, searching for each is faster than building a table first
 
 
 class Compressed(NamedTuple):
@@ -47,7 +47,7 @@ class Compressed(NamedTuple):
         return cls(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
 
     def rows(self, chosen: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-        """The entries of the `chosen` rows, one after the other: (place in `chosen`, column, value) of each."""
+        """The entries of the `chosen` rows in sequence: (place in `chosen`, column, value) of each."""
         starts, ends = self.indptr[chosen], self.indptr[chosen + 1]
         lengths = ends - starts
         owners = np.repeat(np.arange(len(chosen)), lengths)
@@ -56,7 +56,7 @@ class Compressed(NamedTuple):
         return owners, self.indices[entries], self.data[entries]
 
     def fault(self, n_rows: int, n_columns: int) -> str | None:
-        """Why these arrays cannot be read as a matrix of that shape, or None: an index out of bounds must not pass."""
+        """Why these arrays are not a matrix of this shape, or None: an out-of-bounds index must not pass."""
         if len(self.indptr) != n_rows + 1:
             return f"{len(self.indptr)} row bounds for {n_rows} rows"
         if self.indptr[0] != 0 or self.indptr[-1] != len(self.indices) or np.any(np.diff(self.indptr) < 0):
@@ -71,13 +71,13 @@ class Compressed(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What each of k books shares with one: of the i-th book the columns `columns[bounds[i]:bounds[i + 1]]` and what
-    each adds to the cosine, the largest alone, largest first; of equals the first column.
+    """What each of k books shares with one. For the i-th book: the columns `columns[bounds[i]:bounds[i + 1]]` and what
+    each adds to the cosine; only the largest, in descending order; ties go to the lower column.
 
     Attributes:
         bounds: (k + 1,).
-        counts: (k,) how many columns there are in all.
-        totals: (k,) what all of them add.
+        counts: (k,) how many columns are shared in all.
+        totals: (k,) what all of them add together.
     """
 
     columns: NDArray[np.int32]
@@ -88,7 +88,7 @@ class Shared(NamedTuple):
 
 
 class Vector(NamedTuple):
-    """What is compared with the books and need be none of them: columns, ascending, and weights of 0 or more."""
+    """A vector to compare the books with, not necessarily a book's own: ascending columns, and weights of 0 or more."""
 
     columns: NDArray[np.int32]
     weights: NDArray[np.float32]
@@ -96,32 +96,32 @@ class Vector(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InvertedIndex:
-    """The same matrix (n books, m columns) twice: `by_book` has a row a book, whose columns ascend, `by_column` a row a
-    column."""
+    """The same matrix (n books, m columns) twice: `by_book` has a row per book, with ascending columns, `by_column` a
+    row per column."""
 
     by_book: Compressed
     by_column: Compressed
 
     def vector(self, book: int) -> Vector:
-        """That of the book at place `book`."""
+        """The vector of the book at place `book`."""
         entries = slice(self.by_book.indptr[book], self.by_book.indptr[book + 1])
         return Vector(self.by_book.indices[entries], self.by_book.data[entries])
 
     def cosines(self, book: int | Vector) -> NDArray[np.float64]:
-        """(n,): the cosine of the book at place `book`, or of any vector, with every book, itself too."""
+        """(n,): the cosine of the book at place `book`, or of any vector, with every book, including itself."""
         columns, weights = self._asked(book)
         owners, books, values = self.by_column.rows(columns)
         n_books = len(self.by_book.indptr) - 1
         return np.asarray(np.bincount(books, weights=values * weights[owners], minlength=n_books), dtype=np.float64)
 
     def cosines_of(self, book: int | Vector, others: NDArray[np.integer]) -> NDArray[np.float64]:
-        """(len(others),): what `cosines` gives at these places, to the bit; cheaper where they are few."""
+        """(len(others),): bit for bit what `cosines` returns at these places; cheaper if they are few."""
         owners, _, products = self._products(book, others)
         sums = np.bincount(owners, weights=products, minlength=len(others))
-        return np.asarray(sums, dtype=np.float64)  # of no book they would be integers
+        return np.asarray(sums, dtype=np.float64)  # without any book they would be integers
 
     def shared(self, book: int | Vector, others: NDArray[np.integer], limit: int) -> Shared:
-        """What each of `others` (places) shares with `book`, the `limit` largest of each."""
+        """What each of `others` (places) shares with `book`: the `limit` largest contributions of each."""
         owners, columns, products = self._products(book, others)
         kept = np.flatnonzero(products)
         owners, columns, products = owners[kept], columns[kept], products[kept]
@@ -136,11 +136,11 @@ class InvertedIndex:
     def among(
         self, book: int | Vector, is_allowed: NDArray[np.bool_], works: NDArray[np.int32], limit: int
     ) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
-        """The `limit` nearest of the books that `is_allowed` (n,) marks, one of a work, none of the book's own, and
-        their cosines.
+        """The `limit` nearest of the books that `is_allowed` (n,) marks, one per work and none of the book's own work,
+        and their cosines.
 
-        Exact where the filter leaves `NARROW` books or fewer. Of more, only those are scored that lead by the rarest
-        terms, so that the cost stays bounded however many there are; some of the exact list may be missing.
+        Exact if the filter leaves `NARROW` books or fewer. Of more, only those that lead by the rarest terms are
+        scored, so that the cost stays bounded for any number of books; some of the exact list may be missing.
         """
         if np.count_nonzero(is_allowed) <= NARROW or not len(self._asked(book).columns):
             places: NDArray[np.integer] = np.flatnonzero(is_allowed)
@@ -163,7 +163,7 @@ class InvertedIndex:
         first = max(FIRST, 4 * limit)
         scores = self.cosines_of(book, books[:first])
         if first < len(books):
-            # The other terms are the common ones: hardly any of the rest gains more by them than the most of these did.
+            # The other terms are the common ones: hardly any other book gains more from them than the best of these.
             wanted = np.partition(scores, -2 * limit)[-2 * limit] - np.max(scores - sums[:first])
             last = max(first, int(np.searchsorted(-sums, -wanted, side="right")))
             scores = np.concatenate([scores, self.cosines_of(book, books[first:last])])
@@ -173,7 +173,7 @@ class InvertedIndex:
     def _leading(
         self, asked: Vector, is_allowed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
-        """The allowed books that have one of the rarest terms, and their cosines as far as by these."""
+        """The allowed books that have one of the rarest terms, and their cosines over these terms only."""
         sizes = self.by_column.indptr[asked.columns + 1] - self.by_column.indptr[asked.columns]
         rarest = np.argsort(sizes, kind="stable")
         ends = np.searchsorted(np.cumsum(sizes[rarest]), STEPS, side="right").tolist()
@@ -189,10 +189,10 @@ class InvertedIndex:
         return SUMS.of(np.concatenate(books), np.concatenate(products), len(is_allowed))
 
     def _postings(self, asked: Vector, is_allowed: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The allowed books of these columns, each as often as it has one of them, and what that adds to its cosine."""
+        """The allowed books in these columns, once per column that a book has, and what that adds to its cosine."""
         starts, ends = self.by_column.indptr[asked.columns], self.by_column.indptr[asked.columns + 1]
         pieces = [self.by_column.indices[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-        # Not by [], which takes twice as long.
+        # take, not [], which takes twice as long.
         kept = np.flatnonzero(np.concatenate([is_allowed.take(piece) for piece in pieces]))
         counts, shifts = _within(kept, starts, ends)
         entries = kept + np.repeat(shifts, counts)
@@ -202,7 +202,7 @@ class InvertedIndex:
     def _products(
         self, book: int | Vector, others: NDArray[np.integer]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-        """For each entry of `others` in a column of `book`: place in `others`, column, and product of the two."""
+        """For each entry of `others` in a column of `book`: place in `others`, column, and product of both values."""
         asked = self._asked(book)
         if not len(asked.columns):
             others = others[:0]
@@ -220,7 +220,7 @@ class InvertedIndex:
 
 
 def _sought(columns: NDArray[np.int32], entries: NDArray[np.int32]) -> NDArray[np.integer]:
-    """Where in `columns`, ascending, each of `entries` is, if it is there; else anywhere."""
+    """The position in `columns` (ascending) of each of `entries`; an arbitrary position if it is not there."""
     if len(entries) < FEW:
         return np.asarray(np.minimum(columns.searchsorted(entries), max(len(columns) - 1, 0)))
     ranks = _ranks(columns)
@@ -228,9 +228,9 @@ def _sought(columns: NDArray[np.int32], entries: NDArray[np.int32]) -> NDArray[n
 
 
 def _ranks(columns: NDArray[np.int32]) -> NDArray[np.int32]:
-    """(2**k,): where in `columns`, no two of which have the last k bits in common, the one with these bits is.
+    """(2**k,): last k bits of a column -> its position in `columns`; k is large enough that no two share these bits.
 
-    In an array with a place for each column of a large vocabulary each look would miss the processor's cache.
+    With an entry for every column of a large vocabulary, each lookup would miss the CPU cache.
     """
     slots = 2**16
     places = np.arange(len(columns), dtype=np.int32)
@@ -245,13 +245,13 @@ def _ranks(columns: NDArray[np.int32]) -> NDArray[np.int32]:
 def _within(
     kept: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of ranges laid one after the other: how many of `kept`, ascending, are in each, and what leads back from it."""
+    """For ranges laid end to end: how many of `kept` (ascending) fall in each, and the shift back to its positions."""
     bounds = np.cumsum(ends - starts)
     return np.diff(np.searchsorted(kept, bounds), prepend=0), ends - bounds
 
 
 def nearest(scores: NDArray[np.float64], works: NDArray[np.int32], limit: int) -> NDArray[np.int64]:
-    """The places of the `limit` highest scores above 0, highest first, one of each work; of equals, the first place."""
+    """The places of the `limit` highest scores above 0, highest first, one per work; ties go to the first place."""
     sharing = np.flatnonzero(scores)
     wanted = limit
     while True:

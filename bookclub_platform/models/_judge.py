@@ -1,17 +1,17 @@
-"""Books without any reader -> what a model's lists are worth, by three proxies -> one score.
+"""Books without any reader data -> the quality of a model's lists, by three proxies -> one score.
 
     judge = Judge(rows)                          # the same snapshot and queries for every model
-    judgement = judge.judge(model)               # its scores, (q, 3), NaN where a proxy says nothing of a book
+    judgement = judge.judge(model)               # its scores, (q, 3), NaN where a proxy does not apply to a book
 
 The proxies, each 0..1 for one list of ten:
 
-    names       books that share a rare proper name or a series: nDCG, with the name struck from every text
-    shelf       books of the same category, by a model that is told no category
+    names       books that share a rare proper name or a series: nDCG, with the name removed from every text
+    shelf       books of the same category, with the category hidden from the model
     agreement   books of the same category
 
-No proxy alone is enough: `names` and `shelf` reward words, `agreement` alone would be won by the category itself. The
-geometric mean of the three ordered 31 models as real readers do with a rank correlation of 0.95 (names 0.64, shelf
-0.81, agreement 0.75): docs/decisions/0009-judging-without-readers.md.
+No proxy is enough by itself: `names` and `shelf` reward words, and a model that knows only the category would win
+`agreement`. The geometric mean of the three ranked 31 models like real readers do, with a rank correlation of 0.95
+(names 0.64, shelf 0.81, agreement 0.75): docs/decisions/0009-judging-without-readers.md.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from bookclub_platform.models._gate import MIN_GAIN, Judgement
 
 PROXIES = ("proxy_names", "proxy_shelf", "proxy_agreement")
 LIMIT = 10
-MOST_BOOKS = 20_000  # of a larger catalogue an even part is judged
-_RAREST, _COMMONEST = 2, 4  # a name in more books is a place or a publisher, seldom an author
+MOST_BOOKS = 20_000  # of a larger catalogue, an evenly spaced part is judged
+_RAREST, _COMMONEST = 2, 4  # books with the name; a name in more books is a place or a publisher, seldom an author
 _LARGEST_SERIES = 10
 
 _NAME = re.compile(
-    r"(?<![.!?:]\s)(?<!^)(?<![\"“])"  # a sentence begins with a capital, whatever its first word is
+    r"(?<![.!?:]\s)(?<!^)(?<![\"“])"  # the first word of a sentence is capitalised, name or not
     r"\b((?:[A-Z]\.\s?){1,2}[A-Z][a-z]{2,}|[A-Z][a-z]{2,}(?:\s[A-Z]\.)?\s[A-Z][a-z]{2,})\b"
 )
 _NO_NAME = re.compile(r"(?:The|A|An|His|Her|This|In|New|North|South|Number|One|Times|Book|Second)\b")
@@ -54,7 +54,7 @@ class Judge:
 
     Args:
         rows: the listed books.
-        unknown_categories: slugs that are no shelf.
+        unknown_categories: slugs that do not count as a shelf.
     """
 
     name = "proxies"
@@ -77,11 +77,11 @@ class Judge:
 
     @property
     def queries(self) -> NDArray[np.int64]:
-        """(q,) ids of the books that are asked about."""
+        """(q,) ids of the books whose lists are judged."""
         return np.array([query.book_id for query in self._queries], dtype=np.int64)
 
     def judge(self, model: FoldableModel, faults: Sequence[str] = ()) -> Judgement:
-        """The scores of `model`, as it is, over these rows; `faults` are the guardrails that it breaks."""
+        """Score `model`, as it is, over these rows; `faults` are the guardrails that it breaks."""
         scores = np.full((len(self._queries), len(PROXIES)), np.nan)
         folded = [model.fold(rows) for rows in (self._struck, self._unshelved, self.rows)]
         for at, query in enumerate(self._queries):
@@ -93,7 +93,7 @@ class Judge:
         return Judgement(self.queries, scores, tuple(faults), PROXIES, self.said)
 
     def by_shelf(self, judgement: Judgement) -> dict[str, tuple[float, int]]:
-        """Category -> (mean agreement of its books, how many there are)."""
+        """Category -> (mean agreement of its books, number of these books)."""
         found: dict[str, list[float]] = defaultdict(list)
         for query, scores in zip(self._queries, judgement.scores, strict=True):
             if query.shelf is not None:
@@ -101,7 +101,7 @@ class Judge:
         return {shelf: (sum(scores) / len(scores), len(scores)) for shelf, scores in found.items()}
 
     def _share(self, found: Sequence[int], query: _Query) -> float:
-        """Of the places that books of the same shelf could take, those that they take."""
+        """The share of the places that books of the same shelf take, of those that they could take."""
         same = sum(self._category[book_id] == query.shelf for book_id in found)
         return same / min(LIMIT, query.shelf_size - 1)
 
@@ -116,7 +116,7 @@ def _even_part(rows: Sequence[BookText], most: int) -> Sequence[BookText]:
 
 
 def _relatives(rows: Sequence[BookText]) -> tuple[Mapping[int, Set[int]], list[BookText]]:
-    """id -> the books that share a rare name or series with it; and the rows with what they share struck out."""
+    """id -> the books that share a rare name or series with it; and the rows with these names and series removed."""
     names = [_names(row) for row in rows]
     series = [_series(row.title) for row in rows]
     in_books = Counter(name for found in names for name in found)

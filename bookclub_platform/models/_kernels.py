@@ -1,12 +1,12 @@
-"""The loops of `_nearest` that NumPy has no word for, compiled by Numba; imported to fit a model, never to serve one.
+"""The loops of `_nearest` that NumPy cannot express, compiled by Numba; imported to fit a model, never to serve one.
 
-    scan_all(rows, ...)     every book that could be among the nearest is scored: exact
-    scan_some(rows, ...)    the best few by a bounded number of postings are scored: the cost does not rise with n
+    scan_all(rows, ...)     scores every book that could be among the nearest: exact
+    scan_some(rows, ...)    scores the best few by a bounded number of postings: the cost does not rise with n
 
 Both fill `ids` and `scores` (len(rows), k) with the nearest of each of `rows`, nearest first, -1 and 0 where there is
-none: of equals the lower id, one book of a work, none of the row's own work. A matrix is (indptr, indices, data), and
-its columns ascend by how many books have them, so that a row's rarest term comes first. No call holds a lock, so
-threads run them side by side.
+none. Ties go to the lower id; a list has one book per work and none of the row's own work. A matrix is (indptr,
+indices, data). Its columns are sorted by how many books have them, so that a row's rarest term comes first. The
+functions release the GIL, so threads run them in parallel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Places = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Matrix = tuple[Places, Ids, Floats]
 
-_ROUNDING = np.float32(1e-5)  # more than the sums of a few hundred products in float32 can be off by
+_ROUNDING = np.float32(1e-5)  # more than the rounding error of a sum of a few hundred float32 products
 
 
 @numba.njit(nogil=True, cache=True)
@@ -35,9 +35,9 @@ def scan_all(
     ids: Ids,
     scores: Floats,
 ) -> None:
-    """Postings of the columns before `cut` are added up. What the others could add to a cosine is at most the product
-    of the two books' lengths in them, `rest` (n,); books that could still pass the k-th are scored by all their terms.
-    Where these are too many, the other postings are added up too. `by_rest` (n,): books by falling `rest`.
+    """Sum the postings of the columns before `cut`. The other columns can add to a cosine at most the product of both
+    books' lengths in them, `rest` (n,). Books that could still beat the k-th are scored by all their terms; if they are
+    too many, the remaining postings are summed too. `by_rest` (n,): books by descending `rest`.
     """
     indptr, columns, values = by_book
     starts = by_column[0]
@@ -83,8 +83,8 @@ def scan_some(
     ids: Ids,
     scores: Floats,
 ) -> None:
-    """Postings are added up, those of the rarest term first, until `budget` of them would be passed; the `n_candidates`
-    books with the largest sums are scored by all their terms.
+    """Sum postings, those of the rarest term first, as long as they are at most `budget`; then score the `n_candidates`
+    books with the largest sums by all their terms.
     """
     indptr, columns, values = by_book
     starts = by_column[0]
@@ -120,14 +120,14 @@ def _add(by_book: Matrix, by_column: Matrix, first: int, end: int, sums: Floats,
         for posting in range(starts[column], starts[column + 1]):
             book = books[posting]
             touched[n_touched] = book
-            n_touched += sums[book] == 0  # no branch: which books are new cannot be foreseen
+            n_touched += sums[book] == 0  # no branch: whether a book is new cannot be predicted
             sums[book] += value * weights[posting]
     return n_touched
 
 
 @numba.njit(nogil=True, cache=True)
 def _best(sums: Floats, touched: Ids, works: Ids, row: int, heap: Floats, heap_books: Ids) -> int:
-    """The books with the largest sums, as many as the heap holds, in no order; returns how many."""
+    """Collect the books with the largest sums, as many as fit in the heap, in no order; return how many."""
     found, size, least = 0, len(heap), np.float32(0)
     for book in touched:
         total = sums[book]
@@ -146,7 +146,7 @@ def _best(sums: Floats, touched: Ids, works: Ids, row: int, heap: Floats, heap_b
 def _left(
     sums: Floats, touched: Ids, rest: Floats, by_rest: Ids, row: int, wanted: float, candidates: Ids, most: int
 ) -> int:
-    """The books that could reach a cosine of `wanted`; returns how many, or -1 if they are more than `most`."""
+    """Collect the books that could reach a cosine of `wanted`; return how many, or -1 if they are more than `most`."""
     n_left = 0
     for book in touched:
         if sums[book] + rest[row] * rest[book] >= wanted:
@@ -177,7 +177,7 @@ def _above(sums: Floats, touched: Ids, wanted: float, candidates: Ids) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def _others(candidates: Ids, works: Ids, row: int) -> int:
-    """Move the books that are not of the row's work to the front; returns how many."""
+    """Move the books that are not of the row's work to the front; return how many there are."""
     kept = 0
     for book in candidates:
         if works[book] != works[row]:
@@ -188,7 +188,7 @@ def _others(candidates: Ids, works: Ids, row: int) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def _raise(heap: Floats, books: Ids, place: int, total: float, book: int) -> None:
-    """A new last entry of a heap whose smallest is first, raised to where it belongs."""
+    """Insert a last entry into a min-heap and sift it up."""
     while place > 0:
         parent = (place - 1) >> 1
         if heap[parent] <= total:
@@ -200,7 +200,7 @@ def _raise(heap: Floats, books: Ids, place: int, total: float, book: int) -> Non
 
 @numba.njit(nogil=True, cache=True)
 def _sink(heap: Floats, books: Ids, total: float, book: int) -> None:
-    """The smallest of a heap replaced, and what replaces it sunk to where it belongs."""
+    """Replace the smallest entry of a min-heap and sift the new one down."""
     place, size = 0, len(heap)
     while True:
         child = 2 * place + 1
@@ -217,7 +217,7 @@ def _sink(heap: Floats, books: Ids, total: float, book: int) -> None:
 
 @numba.njit(nogil=True, cache=True)
 def _keep(by_book: Matrix, of_row: Floats, candidates: Ids, works: Ids, ids: Ids, scores: Floats) -> None:
-    """Score `candidates` by all their terms, and begin `ids` and `scores` anew with the nearest, one of a work."""
+    """Score `candidates` by all their terms, and overwrite `ids` and `scores` with the nearest, one per work."""
     indptr, columns, values = by_book
     ids[:], scores[:] = -1, 0
     for book in candidates:
@@ -242,7 +242,7 @@ def _keep(by_book: Matrix, of_row: Floats, candidates: Ids, works: Ids, ids: Ids
 
 @numba.njit(nogil=True, cache=True)
 def _place(ids: Ids, scores: Floats, score: np.float32, book: int) -> int:
-    """Where in a list, nearest first, `book` belongs."""
+    """The position of `book` in a list that is sorted nearest first."""
     place = len(ids)
     while place > 0 and (
         ids[place - 1] < 0 or scores[place - 1] < score or (scores[place - 1] == score and ids[place - 1] > book)

@@ -1,12 +1,13 @@
-"""Words -> a sorted table that finds a word, those that begin like it, and those that differ by a typo. NumPy alone.
+"""Words -> a sorted table that finds a word, the words with a given prefix, and those within a few typos. Only NumPy.
 
     lexicon = Lexicon.of(["lighthouse", "lightning", "storm"])
     lexicon.find("storm")            ->  2
     lexicon.beginning("light")       ->  range(0, 2)
     lexicon.misspelt("lihgthouse")   ->  [(0, 1)]          the word's place, and how many typos away
 
-All of it is plain arrays, so that it is saved beside a model and memory-mapped. A typo is a letter added, left out,
-replaced, or swapped with the next. Words that could be meant are those that share enough runs of three letters.
+It consists of plain arrays, so that it can be saved with a model and memory-mapped. A typo is a letter added, left out,
+replaced, or swapped with the next. Candidates for a misspelt word are the words that share enough trigrams (runs of
+three letters) with it.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-# Beyond this many words that share the most runs of three letters none is compared letter by letter.
+# At most this many words, those that share the most trigrams, are compared letter by letter.
 _COMPARED = 100
-_ONE_TYPO, _TWO_TYPOS = 4, 8  # letters that a word must have for so many typos: "cat" with one could be any word
+_ONE_TYPO, _TWO_TYPOS = 4, 8  # minimum letters for one or two typos: "cat" with one could be any word
 _RUN = 3
-_PER_TYPO = 4  # runs of three letters that a typo can spoil: a swap is two letters wide
-_LONGEST = 64  # letters; what is longer is no word, and would only cost time
+_PER_TYPO = 4  # trigrams that a typo can change: a swap is two letters wide
+_LONGEST = 64  # letters; anything longer is not a word, and would only cost time
 
 
 class Lexicon(NamedTuple):
     """k words in UTF-8, ascending by their bytes: word i is `text[ends[i]:ends[i + 1]]`.
 
-    `runs` (r,) are all the runs of three letters, ascending; run j stands in the words `run_words[run_ends[j]:...]`.
+    `runs` (r,) are all the trigrams, ascending; trigram j occurs in the words `run_words[run_ends[j]:...]`.
     """
 
     text: NDArray[np.uint8]
@@ -40,13 +41,13 @@ class Lexicon(NamedTuple):
 
     @classmethod
     def of(cls, words: Sequence[str]) -> Self:
-        """The table of `words`, which ascend by code point and differ."""
+        """The table of `words`, which must be distinct and sorted by code point."""
         text = np.frombuffer("".join(words).encode(), dtype=np.uint8)
         ends = np.concatenate([[0], np.cumsum([len(word.encode()) for word in words], dtype=np.int64)])
         padded = "".join([f"  {word} " for word in words])
         n_runs = np.array([len(word) + 1 for word in words], dtype=np.int64)
         owners = np.repeat(np.arange(len(words)), n_runs)
-        # A word of n letters is padded to n + 3, and n + 1 runs begin in it.
+        # A word of n letters is padded to n + 3, and n + 1 trigrams begin in it.
         begins = np.arange(len(owners)) + (_RUN - 1) * owners
         pairs = np.unique(np.stack([_codes(padded)[begins], owners]), axis=1) if len(words) else np.zeros((2, 0), int)
         runs, first = np.unique(pairs[0], return_index=True)
@@ -64,7 +65,7 @@ class Lexicon(NamedTuple):
         return self.text[self.ends[place] : self.ends[place + 1]].tobytes()
 
     def find(self, word: str) -> int | None:
-        """The place of `word`, None if it is not there."""
+        """The place of `word`, None if it is not in the table."""
         sought = word.encode(errors="replace")
         place = bisect_left(range(self.n_words), sought, key=self._bytes)
         return place if place < self.n_words and self._bytes(place) == sought else None
@@ -76,8 +77,8 @@ class Lexicon(NamedTuple):
         return range(first, bisect_left(range(self.n_words), sought + b"\xff", lo=first, key=self._bytes))
 
     def misspelt(self, word: str) -> list[tuple[int, int]]:
-        """(place, typos) of the words that `word` may have been meant for, fewest typos first: one typo in words of
-        four letters, two in those of eight. None for a word with a digit: another number is another thing."""
+        """(place, typos) of the words that `word` may be a misspelling of, fewest typos first: one typo in words of at
+        least four letters, two in those of eight. Empty for a word with a digit: another number is another thing."""
         most = (len(word) >= _ONE_TYPO) + (len(word) >= _TWO_TYPOS)
         if not most or len(word) > _LONGEST or any(letter.isdigit() for letter in word):
             return []
@@ -85,7 +86,7 @@ class Lexicon(NamedTuple):
         return sorted(((place, n) for place, n in near if n <= most), key=lambda found: (found[1], found[0]))
 
     def _sharing(self, word: str, most: int) -> list[int]:
-        """The places of the words that share the most runs of three letters with `word`."""
+        """The places of the words that share the most trigrams with `word`."""
         sought = np.unique(_codes(f"  {word} "))
         known = np.searchsorted(self.runs, sought)[np.isin(sought, self.runs)]
         lists = [self.run_words[self.run_ends[run] : self.run_ends[run + 1]] for run in known.tolist()]
@@ -109,7 +110,7 @@ class Lexicon(NamedTuple):
 
 
 def typos(written: str, meant: str, most: int) -> int:
-    """How many letters were added, left out, replaced, or swapped with the next; `most` + 1 if they are more."""
+    """The number of letters added, left out, replaced, or swapped with the next; `most` + 1 if it is larger."""
     if abs(len(written) - len(meant)) > most:
         return most + 1
     before: list[int] = []
@@ -128,7 +129,7 @@ def typos(written: str, meant: str, most: int) -> int:
 
 
 def _codes(padded: str) -> NDArray[np.int64]:
-    """The code of the three letters that begin at each place but the last two; a code point has 21 bits."""
+    """The code of the trigram at each position except the last two; a code point has 21 bits."""
     letters = np.frombuffer(padded.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
     return np.asarray(letters[:-2] << 42 | letters[1:-1] << 21 | letters[2:])
 

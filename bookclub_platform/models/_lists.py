@@ -1,8 +1,8 @@
-"""The nearest of each book, made once: a request reads its row and leaves out what may not be recommended now.
+"""The precomputed nearest of each book: a request reads one row and leaves out what may not be recommended now.
 
-    lists.of(7, 10, works, may.take)        ->  ten places and their scores, or None: the list has no ten
+    lists.of(7, 10, works, may.take)        ->  ten places and their scores, or None: the list has fewer than ten
 
-NumPy alone. _whole_lists.py and _nearest.py make them.
+Needs only NumPy. _whole_lists.py and _nearest.py make the lists.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Allowed = Callable[[NDArray[np.integer]], NDArray[np.bool_]]
 
 
 class Lists(NamedTuple):
-    """(n, k) places and scores, nearest first, -1 and 0 for none; no book of the own work.
+    """(n, k) places and scores, nearest first, -1 and 0 for none; no book of the same work.
 
-    What was left out is no nearer than the last one.
+    No book outside a list is nearer than the last one in it.
     """
 
     ids: NDArray[np.int32]
@@ -29,9 +29,9 @@ class Lists(NamedTuple):
     def of(
         self, book: int, wanted: int, works: NDArray[np.int32], allowed: Allowed | None
     ) -> tuple[NDArray[np.int32], NDArray[np.floating]] | None:
-        """The `wanted` nearest of the allowed books, one of a work (n,); None where the list has fewer."""
+        """The `wanted` nearest of the allowed books, one per work; None if the list has fewer. `works` is (n,)."""
         row = self.ids[book]
-        # A loop over the few that are looked at costs a third of what NumPy takes to begin with.
+        # A Python loop over these few entries costs a third of NumPy's call overhead.
         for ids in (row[: 2 * wanted], row):
             may = np.ones(len(ids), dtype=np.bool_) if allowed is None else allowed(ids)
             if np.count_nonzero(may) < wanted:
@@ -48,7 +48,7 @@ class Lists(NamedTuple):
         return None
 
     def fault(self, n: int) -> str | None:
-        """Why these are no lists of `n` books, or None."""
+        """Why these are not valid lists of `n` books, or None."""
         if self.ids.shape != self.scores.shape or len(self.ids) != n:
             return f"lists of {len(self.ids)} books, and {n} books"
         if self.ids.size and not (self.ids.min() >= -1 and self.ids.max() < n):

@@ -1,7 +1,7 @@
-"""TF-IDF vectors -> the directions along which they differ most (latent semantic analysis) -> places along those.
+"""TF-IDF vectors -> the directions along which they differ most (latent semantic analysis) -> coordinates along those.
 
 components = components_of(vectors)         (n, m) scipy CSR -> (d, m) float32
-along(index.by_book, components)            (n, d) float32: also of books that were not there then
+along(index.by_book, components)            (n, d) float32: also for books added later
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from bookclub_platform.models._index import Compressed
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-DIMENSIONS, BOOKS_EACH = 50, 20  # at most so many, and at least so many books for each
+DIMENSIONS, BOOKS_EACH = 50, 20  # the maximum of dimensions, and the minimum of books for each
 
 
 def components_of(vectors: csr_matrix) -> NDArray[np.float32]:
-    """(d, m) of `vectors` (n, m), n and m at least 2; the same for the same vectors."""
+    """The components (d, m) of `vectors` (n, m), n and m at least 2; deterministic."""
     from sklearn.decomposition import TruncatedSVD
 
-    # With as many directions as books each stands alone, and nothing is learned of one from another.
+    # With as many directions as books, each book has its own, and nothing is learned about one from another.
     dimensions = min(DIMENSIONS, max(2, vectors.shape[0] // BOOKS_EACH), min(vectors.shape) - 1)
     found = TruncatedSVD(dimensions, random_state=0).fit(vectors)
     return np.ascontiguousarray(found.components_, dtype=np.float32)
 
 
 def along(vectors: Compressed, components: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, d): `vectors` (n, m) @ the transpose of `components`, without SciPy, which is not there to serve with."""
+    """(n, d): `vectors` (n, m) @ the transpose of `components`, without SciPy, which is not installed for serving."""
     n = len(vectors.indptr) - 1
     owners = np.repeat(np.arange(n), np.diff(vectors.indptr))
     products = [np.bincount(owners, vectors.data * direction[vectors.indices], n) for direction in components]

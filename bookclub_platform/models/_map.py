@@ -1,10 +1,10 @@
-"""A fitted model -> the place of each book on a flat map, where books that it finds alike lie together.
+"""A fitted model -> the place of each book on a two-dimensional map, where books that it finds similar are close.
 
-    map = places(model, most=2_000)         # of a larger catalogue an even part
+    map = places(model, most=2_000)         # of a larger catalogue, an evenly spaced part
     map.book_ids, map.xy                    # (k,) int64, (k, 2) float32 in 0..1
 
-What is alike is what the scores are made of: words, categories and the embedding, each with its weight. A truncated
-SVD takes them to 50 dimensions, t-SNE those to two. Distances between far clusters mean nothing.
+Similarity is that of the scores: words, categories and the embedding, each with its weight. A truncated SVD reduces
+them to 50 dimensions, t-SNE those to two. Distances between distant clusters mean nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 MOST = 2_000  # 4 s of one core
 DIMENSIONS, PERPLEXITY, STEPS = 50, 30, 500
-FEWEST = 8  # neighbours that t-SNE can weigh
+FEWEST = 8  # books; t-SNE needs enough neighbours to weigh
 
 
 class Places(NamedTuple):
-    """`xy` is in 0..1 from the left and from below; the same model gives the same map."""
+    """`xy` is in 0..1, from the left and from the bottom; the same model gives the same map."""
 
     book_ids: NDArray[np.int64]
     xy: NDArray[np.float32]
 
 
 def places(model: Tfidf, most: int = MOST) -> Places:
-    """Empty for a model of fewer than 8 books, or of which no two share a word."""
+    """The map of `model`; empty if it has fewer than 8 books, or if no two of them share a word."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import normalize
@@ -44,7 +44,7 @@ def places(model: Tfidf, most: int = MOST) -> Places:
     dimensions = min(DIMENSIONS, *(side - 1 for side in vectors.shape))
     if len(chosen) < FEWEST or dimensions < 2 or not vectors.nnz:
         return Places(model.book_ids[:0], np.empty((0, 2), np.float32))
-    with threadpool_limits(1):  # threads add up in another order each time, and t-SNE makes another map of it
+    with threadpool_limits(1):  # threads sum in a different order each time, and t-SNE would turn that into another map
         dense = normalize(TruncatedSVD(dimensions, random_state=0).fit_transform(vectors)).astype(np.float32)
         perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
         flat = TSNE(init="pca", random_state=0, perplexity=perplexity, max_iter=STEPS).fit_transform(dense)
@@ -53,7 +53,7 @@ def places(model: Tfidf, most: int = MOST) -> Places:
 
 
 def _vectors(model: Tfidf, chosen: NDArray[np.integer]) -> csr_matrix:
-    """(k, m): the product of two rows is the score of the two books, but that the embedding's part may be below 0."""
+    """(k, m): the dot product of two rows is the score of both books, but the embedding's part may be below 0."""
     from scipy.sparse import csr_matrix, hstack
 
     at, columns, values = model.index_.by_book.rows(chosen)

@@ -1,12 +1,13 @@
-"""Unit vectors of very many books -> the nearest of each, for all at once, in place of a search for each request.
+"""Unit vectors of very many books -> the nearest of each, for all books at once, instead of one search per request.
 
     lists, figures = nearest_lists(index, works)        index: InvertedIndex; works: (n,) int32
     lists.ids, lists.scores                             (n, 50) int32 places and float32 cosines; -1 and 0 for none
 
-Of fewer books, and of those with an embedding, _whole_lists.py makes them. How depends on the number: up to 100,000 all
-that could be among the nearest are scored, so the lists are exact; of more, the best by a bounded number of postings,
-and `figures` says how many of the exact lists' books these found, on books drawn for it. The same for any number of
-threads. Making them needs Numba, which compiles for some seconds the first time; reading them needs NumPy alone.
+_whole_lists.py makes the lists of smaller catalogues, and those with an embedding. The method depends on the number of
+books. Up to 100,000, every book that could be among the nearest is scored, so the lists are exact. Beyond, only the
+best by a bounded number of postings are scored, and `figures` holds the recall against exact lists, measured on random
+books. The result does not depend on the number of threads. Making the lists needs Numba, which compiles for some
+seconds the first time; reading them needs only NumPy.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 LENGTH = 50
 EXACT_UP_TO = 100_000
-MIN_RECALL = 0.985  # of the sample that chooses; the one that judges may differ by some thousandths
+MIN_RECALL = 0.985  # on the sample that selects the budget; the sample that judges may differ by some thousandths
 _SAMPLE = 1_000
 _CANDIDATES = 128
 _BUDGETS: tuple[int, ...] = tuple(2**power for power in range(11, 21))
@@ -45,9 +46,10 @@ class ListFigures:
     """How the lists were made.
 
     Attributes:
-        recall_at_10: share of the exact ten nearest that the lists hold, on 1,000 books that chose nothing; 1 if exact.
-        budget: postings that were added up for a book, at most; 0 if all that mattered.
-        seconds: by the clock, choosing and judging too.
+        recall_at_10: share of the exact ten nearest that the lists hold, on 1,000 books that selected nothing; 1 if
+            exact.
+        budget: maximum number of postings summed for a book; 0 if exact.
+        seconds: wall-clock time, including the selection of the method's parameters and the judging.
     """
 
     method: Literal["exact", "two stages"]
@@ -65,7 +67,7 @@ def nearest_lists(
     threads: int | None = None,
     seed: int = 0,
 ) -> tuple[Lists, ListFigures]:
-    """The `k` nearest of each book, one of a work and none of its own; of equals, the first place."""
+    """The `k` nearest of each book, one per work and none of its own work; ties go to the first place."""
     started = time.perf_counter()
     n = len(works)
     search = _Search(index, works, k, threads or _cores(), np.random.default_rng(seed))
@@ -82,9 +84,9 @@ def nearest_lists(
 
 
 def recall(lists: Lists, exact: Lists, depth: int = 10) -> float:
-    """Share of the first `depth` of `exact` that are among the first of `lists`, or as near as the last of these is."""
+    """Share of the first `depth` of `exact` that are among the first `depth` of `lists`, or tie with the last."""
     is_wanted = exact.ids[:, :depth] >= 0
-    # By score: of books as near as the last, any is right.
+    # By score: any book that ties with the last one is right.
     least = exact.scores[:, :depth].min(axis=1, initial=np.inf, where=is_wanted)
     found = (lists.scores[:, :depth] >= least[:, None]).sum(axis=1)
     wanted = is_wanted.sum(axis=1)
@@ -96,7 +98,7 @@ def _empty(n: int, k: int) -> Lists:
 
 
 class _Search:
-    """The matrix with its columns by how many books have them, and the ways to search it."""
+    """The matrix with its columns sorted by how many books have them, and the ways to search it."""
 
     def __init__(
         self, index: InvertedIndex, works: NDArray[np.int32], k: int, threads: int, random: np.random.Generator
@@ -110,7 +112,7 @@ class _Search:
         return np.sort(self.random.choice(n, min(_SAMPLE, n), replace=False))
 
     def exact(self, share: float) -> _Scan:
-        """Terms in more than `share` of the books are left to the second look."""
+        """An exact scan that leaves terms in more than `share` of the books to its second stage."""
         from bookclub_platform.models._kernels import scan_all
 
         _, columns, values = self.by_book
@@ -131,13 +133,13 @@ class _Search:
         )
 
     def best_cut(self) -> float:
-        """The share of `_CUTS` that costs least on a few books. All give the same lists."""
+        """The share of `_CUTS` that costs least on a few books. All of them give the same lists."""
         few = self.sample()[:: _SAMPLE // 200]
-        self.run(self.exact(1.0), few[:1])  # compiled now, outside the clock
+        self.run(self.exact(1.0), few[:1])  # compile now, outside the measurement
         return min(_CUTS, key=lambda share: self._cpu_s(self.exact(share), few))
 
     def least_budget(self, exact: _Scan) -> int:
-        """The least of `_BUDGETS` with enough of the exact lists' books, else the largest."""
+        """The smallest of `_BUDGETS` with a recall of at least `MIN_RECALL`, else the largest."""
         sample = self.sample()
         expected = self.run(exact, sample)
         for budget in _BUDGETS[:-1]:
@@ -146,15 +148,15 @@ class _Search:
         return _BUDGETS[-1]
 
     def _cpu_s(self, scan: _Scan, rows: NDArray[np.int64]) -> float:
-        started = time.thread_time()  # not what others on the machine do meanwhile
+        started = time.thread_time()  # CPU time, so that other load on the machine does not count
         ids, scores = _empty(len(rows), self.k)
         scan(rows, ids, scores)
         return time.thread_time() - started
 
     def run(self, scan: _Scan, rows: NDArray[np.int64]) -> Lists:
-        """The lists of `rows`, by all threads."""
+        """The lists of `rows`, computed by all threads."""
         ids, scores = _empty(len(rows), self.k)
-        # More parts than threads, so that none ends long before another; each part has sums for n books of its own.
+        # More parts than threads, so that all end at about the same time. Each part allocates sums for n books.
         bounds = np.linspace(0, len(rows), self.threads * 8 + 1, dtype=int)
         with ThreadPoolExecutor(self.threads) as pool:
             parts = [slice(start, end) for start, end in pairwise(bounds) if start < end]
@@ -167,14 +169,14 @@ def _cores() -> int:
 
 
 def _ordered(index: InvertedIndex) -> tuple[_Matrix, _Matrix]:
-    """By book and by column, the columns ascending by how many books have them, and so the entries of each row."""
+    """The matrix by book and by column, with columns, and so each row's entries, sorted by how many books have them."""
     from scipy.sparse import csr_matrix
 
     n, m = len(index.by_book.indptr) - 1, len(index.by_column.indptr) - 1
     order = np.argsort(np.diff(index.by_column.indptr), kind="stable")
     place = np.empty(m, dtype=np.int32)
     place[order] = np.arange(m)
-    values = index.by_book.data.copy()  # sorted in place below, and the index is the model's
+    values = index.by_book.data.copy()  # sorted in place below, and the index belongs to the model
     by_book = csr_matrix((values, place[index.by_book.indices], index.by_book.indptr), shape=(n, m))
     by_book.sort_indices()
     return _matrix(by_book), _matrix(by_book.T.tocsr())

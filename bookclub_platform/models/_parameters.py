@@ -1,11 +1,11 @@
-"""What a model is made with -> the same, if each is of its type and within its bounds, else ModelError.
+"""Constructor parameters of a model -> the same, if each has its type and is within its bounds, else ModelError.
 
     @checked
     def __init__(self, *, title_weight: WordWeight = 2, ...) -> None: ...
 
-The types here are the one place that states the bounds: a manifest is held to them when a model is loaded, and the
-configuration of the asset before a run begins. They are far wider than what makes sense, and narrow enough that no
-number in them overflows, and no text grows beyond memory.
+The types here are the only definition of the bounds. They validate a manifest when a model is loaded, and the
+configuration of the asset before a run begins. The bounds are far wider than what makes sense, and narrow enough that
+no number overflows and no text outgrows memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _P = ParamSpec("_P")
 
 
 def checked(make: Callable[_P, None]) -> Callable[_P, None]:
-    """`make`, an `__init__` with keywords alone, whose annotations are held to.
+    """Validate the arguments of `make`, a keyword-only `__init__`, by its annotations.
 
     Raises:
         ModelError: names the parameter, and says what it must be.

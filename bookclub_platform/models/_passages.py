@@ -1,14 +1,14 @@
-"""A question and a text -> how much of it stands there word after word, and the text in pieces, matched ones marked.
+"""A question and a text -> how much of the question the text has in order, and the text in pieces with matches marked.
 
     found = find([model], "the lihgthouse keeper", limit=2000)
     found.scores               ->  {17: 0.41, 3: 0.2, ...}      by the model's index alone, the best first
-    found.score(17, [title, description])      ->  0.62         with what its texts say
+    found.score(17, [title, description])      ->  0.62         including the book's texts
     reader = Reader([(index, question)])
     reader.in_order(text)      ->  0.75: three of four pairs of neighbouring words of the question are neighbours here
     reader.pieces(title)       ->  [Piece("The ", False), Piece("Lighthouse", True)]
-    reader.snippet(text)       ->  the same of the part of a text that has the most of it
+    reader.snippet(text)       ->  the same for the part of a text that matches most of the question
 
-Pieces are text and nothing else: who shows them escapes them.
+Pieces are plain text: whoever displays them must escape them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bookclub_platform.models._contract import Model
 from bookclub_platform.models._search import IN_ORDER, Question, SearchableModel, SearchIndex, stemmer, words
 
 SNIPPET_WORDS = 32
-_HEAD = 3  # letters that a form of a word has in common with it
+_HEAD = 3  # first letters that a word shares with its inflected forms
 _SHOWN = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W_]+)*")
 
 
@@ -46,18 +46,18 @@ class _Shown(NamedTuple):
 
 @lru_cache(maxsize=4_000)
 def _words_of(text: str) -> tuple[str, ...]:
-    """Of one question a hundred texts are read, and of the next one who types on much the same."""
+    """Cached: a question reads a hundred texts, and as the user types on, the next question reads mostly the same."""
     return tuple(map(intern, words(text)))
 
 
 @lru_cache(maxsize=20_000)
 def _words_of_one(shown: str) -> tuple[str, ...]:
-    """The same of what is shown as one word: texts are made of few, and one by one they cost as much as a text."""
+    """The same for what is displayed as one word. Texts repeat few words, and uncached each costs as much as a text."""
     return tuple(words(shown))
 
 
 class Reader:
-    """Reads texts for one question, as each index has heard it."""
+    """Reads texts for one question, as each index has understood it."""
 
     def __init__(self, asked: Sequence[tuple[SearchIndex, Question]]) -> None:
         question = asked[0][1]
@@ -76,7 +76,7 @@ class Reader:
         self._stem = lru_cache(maxsize=None)(stemmer())
 
     def in_order(self, text: str) -> float:
-        """0..1; a single word has no order, and counts as whole where it stands."""
+        """0..1. A single word has no order: it scores 1 if it occurs in `text`."""
         read = _words_of(text)
         for word in set(read):
             self._word(word)
@@ -86,11 +86,11 @@ class Reader:
         return len(self._pairs.intersection(pairwise(found))) / len(self._pairs)
 
     def pieces(self, text: str) -> list[Piece]:
-        """All of `text`. Stop words are marked beside a telling word of the question alone."""
+        """All of `text`. Stop words are marked only next to a significant word of the question."""
         return _pieces(text, self._marked(list(self._read(text))), 0, len(text))
 
     def snippet(self, text: str) -> list[Piece]:
-        """The `SNIPPET_WORDS` words of `text` with the most of the question, with an ellipsis where it is cut."""
+        """The `SNIPPET_WORDS` words of `text` that match most of the question, with an ellipsis where it is cut."""
         shown = list(self._read(text))
         marked = self._marked(shown)
         worth = [0.0 if word is None else self._question.words[word].weight for _, _, word in marked]
@@ -108,7 +108,7 @@ class Reader:
         return cut * (start > 0) + _pieces(text, marked, start, end) + cut * (end < len(text))
 
     def matched(self, texts: Sequence[str]) -> list[str]:
-        """The words of the question that stand in any of `texts`, in its order."""
+        """The words of the question that occur in any of `texts`, in the order of the question."""
         found = {self._word(word) for text in texts for word in set(_words_of(text))}
         return [word.text for at, word in enumerate(self._question.words) if at in found]
 
@@ -117,14 +117,14 @@ class Reader:
             yield _Shown(match.start(), match.end(), self._shown_word(match[0]))
 
     def _shown_word(self, shown: str) -> int | None:
-        """Which word of the question the first is, of those that are shown as one, that is any."""
+        """Which word of the question the first matching part of `shown` is, or None."""
         if shown not in self._shown:
             read = (self._word(word) for word in _words_of_one(shown))
             self._shown[shown] = next((at for at in read if at is not None), None)
         return self._shown[shown]
 
     def _marked(self, shown: list[_Shown]) -> list[_Shown]:
-        """Without lonely stop words: a text in which each "the" is marked says nothing."""
+        """Unmark isolated stop words: a text with every "the" marked tells the reader nothing."""
         if len(self._stop) == len(self._question.words):
             return shown
         kept = [*shown]
@@ -144,21 +144,21 @@ class Reader:
 
 
 class Found(NamedTuple):
-    """What a question found: `scores` of book ids, the best first, and who reads texts for it."""
+    """The result of a question: book id -> score, the best first, and the reader of texts for it."""
 
     scores: dict[int, float]
     reader: Reader
 
     def score(self, book_id: int, texts: Sequence[str]) -> float:
-        """0..1, once its texts were read; what was not found by the index counts by them alone."""
+        """0..1, including the book's texts; a book that the index did not find is scored by its texts alone."""
         in_order = max((self.reader.in_order(text) for text in texts), default=0.0)
         return min(1.0, self.scores.get(book_id, 0.0) + IN_ORDER * in_order)
 
 
 def find(models: Sequence[Model], text: str, limit: int, is_allowed: NDArray[np.bool_] | None = None) -> Found | None:
-    """The `limit` best books of `models` for `text`: a learned one, then what was folded into it, which wins where both
-    have a book. `is_allowed`, of the books of the first and then of the next: those that may be found, all if None.
-    None where the first is of a kind or a release without search."""
+    """The `limit` best books of `models` for `text`. `models` are a fitted model and the models folded from it; if two
+    have a book, the later one wins. `is_allowed` marks the books that may be found, those of the first model and then
+    those of the next; all if None. Returns None if the first model is of a kind or a release without search."""
     parts = [cast(SearchableModel, model) for model in models if getattr(model, "search_", None) is not None]
     if getattr(models[0], "search_", None) is None:
         return None
@@ -182,7 +182,7 @@ def find(models: Sequence[Model], text: str, limit: int, is_allowed: NDArray[np.
 
 
 def _pieces(text: str, shown: list[_Shown], start: int, end: int) -> list[Piece]:
-    """`text[start:end]`, in as few pieces as can be: matched words with a blank between them are one."""
+    """`text[start:end]` in as few pieces as possible: matched words with only blanks between them form one piece."""
     marks: list[tuple[int, int]] = []
     for word in shown:
         if word.word is None or word.start < start or word.end > end:

@@ -1,19 +1,19 @@
-"""What readers liked -> the books that the same readers like beyond chance -> what a model's lists are worth.
+"""What readers liked -> pairs of books liked together beyond chance -> the quality of a model's lists.
 
-    judge = Readers(rows, steps)                 # steps: what readers did, of core.feedback.select_steps
+    judge = Readers(rows, steps)                 # steps: what readers did, from core.feedback.select_steps
     judge.is_enough                              # else models/_judge.py judges, by proxies
-    judgement = judge.judge(model)               # its scores, (q, 2), NaN where a measure says nothing of a book
+    judgement = judge.judge(model)               # its scores, (q, 2), NaN where a measure does not apply to a book
 
-The measures, each 0..1, over lists of the books that readers say anything of, the others passed over as unjudged:
+The measures, each 0..1, over lists that contain only the books with reader data; all others are skipped as unjudged:
 
     readers_ndcg     the books that its readers like too: nDCG of the first ten
-    across_ndcg      the same without the books of its own category, as a model that knows nothing else finds those
+    across_ndcg      the same without the books of its own category, which a model that knows only categories finds
 
-Two books belong together if more readers like both than their popularity explains, even without any one of these
-readers: an account alone makes no pair. What a reader liked on one walk through the recommendations, from a list to the
-list of a book found there, says what that model showed: only likes of different walks are held together. The book that
-such a walk began with counts as liked: the reader had found it without us. The constants, and what is left of the
-model's own influence: docs/decisions/0014-readers-as-judges.md.
+Two books belong together if more readers like both than their popularity explains, and if this holds without any single
+one of these readers, so that no account alone makes a pair. A walk leads from a list to the list of a book found there.
+What a reader liked on one walk reflects what the model showed, so only likes from different walks are combined. The
+book that a walk began with counts as liked: the reader had found it without our recommendations. For the constants, and
+the remaining influence of the model itself, see docs/decisions/0014-readers-as-judges.md.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from bookclub_platform.models._gate import Judgement
 from bookclub_platform.models._judge import LIMIT, MOST_BOOKS, ndcg
 
 MEASURES = ("readers_ndcg", "across_ndcg")
-# From benchmarks/readers.py: from here on readers order models better than the proxies do.
-MIN_READERS = 1_000  # that liked books of two walks or more
+# From benchmarks/readers.py: from these numbers on, readers rank models better than the proxies do.
+MIN_READERS = 1_000  # who liked books on two walks or more
 MIN_QUERIES = 250  # books that belong together with others
-# Twins, fitted on other 97 % of the books, differ by more in less than one of a hundred cases over so few queries.
+# Models fitted on different random 97 % of the books differ by more in less than 1 of 100 cases, with so few queries.
 MIN_GAIN = 0.025
-FALSE_PAIRS = 0.1  # of the pairs, at most, are there by chance
-DEPTH = 100  # of a list, to find ten books of other categories in
-_AT_ONCE = 2_000  # books whose pairs are counted
+FALSE_PAIRS = 0.1  # maximum share of pairs that exist by chance
+DEPTH = 100  # of a list, to find ten books of other categories in it
+_AT_ONCE = 2_000  # books whose pairs are counted per batch
 
-_NO_BOOK = -1  # a list for several books, or for a text: which one is not told, so all of a reader's count as one
+_NO_BOOK = -1  # a list for several books, or for a text: it is not known which, so all of a reader's count as one
 
 
 class Step(NamedTuple):
-    """One thing that a reader did. Ids of readers and books are 0 or more.
+    """One action of a reader. Ids of readers and books are 0 or more.
 
     Attributes:
-        for_book_id: in whose list the book was found; None where the list was for several books, or for a text.
-        is_liking: else the step only led on.
+        for_book_id: the book in whose list `book_id` was found; None if the list was for several books, or for a text.
+        is_liking: whether the reader liked the book; else the step only led on.
     """
 
     reader: int
@@ -61,10 +61,10 @@ class Readers:
 
     Args:
         rows: the listed books.
-        unknown_categories: slugs that are no shelf.
+        unknown_categories: slugs that do not count as a shelf.
 
     Attributes:
-        readers: how many liked books of two walks or more.
+        readers: how many readers liked books on two walks or more.
         rows: the books that belong together with others.
     """
 
@@ -92,7 +92,7 @@ class Readers:
 
     @property
     def queries(self) -> NDArray[np.int64]:
-        """(q,) ids of the books that are asked about."""
+        """(q,) ids of the books whose lists are judged."""
         return np.array([row.id for row in self.rows], dtype=np.int64)
 
     @property
@@ -106,16 +106,16 @@ class Readers:
 
     @property
     def shortage(self) -> str:
-        """How many there are of those that are wanted, in words."""
+        """How many readers and books there are, of how many needed, in words."""
         return f"{self.readers:,} of {MIN_READERS:,} readers, {len(self.rows):,} of {MIN_QUERIES:,} books they agree on"
 
     @property
     def counts(self) -> dict[str, int]:
-        """By the names of MLflow's metrics, whether they are enough or not."""
+        """MLflow metric name -> number, whether it is enough or not."""
         return {"readers": self.readers, "readers_queries": len(self.rows)}
 
     def judge(self, model: FoldableModel, faults: Sequence[str] = ()) -> Judgement:
-        """The scores of `model`, as it is, over these rows; `faults` are the guardrails that it breaks."""
+        """Score `model`, as it is, over these rows; `faults` are the guardrails that it breaks."""
         scores = np.full((len(self.rows), len(MEASURES)), np.nan)
         folded = model.fold(self.rows)
         for at, row in enumerate(self.rows):
@@ -128,7 +128,7 @@ class Readers:
         return Judgement(self.queries, scores, tuple(faults), MEASURES, self.said)
 
     def by_shelf(self, judgement: Judgement) -> dict[str, tuple[float, int]]:
-        """Category -> (mean of `readers_ndcg` of its books, how many there are)."""
+        """Category -> (mean `readers_ndcg` of its books, number of these books)."""
         found: dict[str, list[float]] = defaultdict(list)
         for book, score in zip(judgement.queries.tolist(), judgement.scores[:, 0].tolist(), strict=True):
             if (shelf := self._shelf[book]) is not None:
@@ -140,7 +140,7 @@ class Readers:
 
 
 class _Likes(NamedTuple):
-    """Of each (reader, book) once: who, which place among the books, and on which walk."""
+    """Each (reader, book) once: the reader, the book's place among the books, and the walk."""
 
     readers: NDArray[np.int64]
     places: NDArray[np.int64]
@@ -148,8 +148,8 @@ class _Likes(NamedTuple):
 
 
 def _likes(steps: Sequence[Step], book_ids: NDArray[np.int64]) -> _Likes:
-    """The likes of these books, and the books that walks with a like began with. A walk is all the books that a
-    reader's steps, from list to list, hang together."""
+    """The likes of these books, and the books that walks with a like began with. A walk is a connected component: the
+    books that one reader's steps link from list to list."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -163,7 +163,7 @@ def _likes(steps: Sequence[Step], book_ids: NDArray[np.int64]) -> _Likes:
     links = coo_matrix((np.ones(len(here)), (here, before)), shape=(len(visited),) * 2)
     _, walks = connected_components(links, directed=False)
     is_liking = table[:, 3] == 1
-    # Whoever takes something from the list of a book that no list had led to had found that book without us.
+    # A reader who takes something from the list of a book to which no list led had found that book without us.
     own = np.setdiff1d(before[is_liking], here)
     liked = np.union1d(here[is_liking], own)
     liked = liked[np.isin(visited[liked, 1], book_ids)]
@@ -171,14 +171,14 @@ def _likes(steps: Sequence[Step], book_ids: NDArray[np.int64]) -> _Likes:
 
 
 def _judging(likes: _Likes) -> NDArray[np.int64]:
-    """The readers of whom two likes can be held together."""
+    """The readers with likes that can be combined: those on more than one walk."""
     of_walks = np.unique(np.stack([likes.readers, likes.walks], axis=1), axis=0)[:, 0]
     readers, walks = np.unique(of_walks, return_counts=True)
     return readers[walks > 1]
 
 
 def _related(likes: _Likes, book_ids: NDArray[np.int64]) -> dict[int, list[int]]:
-    """id -> the ten books that it belongs together with most, of each with at least one."""
+    """id -> up to ten books that it belongs together with most; only for books that have any."""
     from scipy.sparse import csc_matrix
     from scipy.stats import poisson
 
@@ -192,14 +192,14 @@ def _related(likes: _Likes, book_ids: NDArray[np.int64]) -> dict[int, list[int]]
     for start in range(0, len(book_ids), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         counts = (of_reader[:, part].T @ of_reader - of_walk[:, part].T @ of_walk).tocoo()
-        is_many = counts.data > 2.5  # whole numbers; fewer are chance once any one reader is left out
+        is_many = counts.data > 2.5  # whole numbers; fewer could be chance once any one reader is left out
         both.append(counts.data[is_many])
         one.append(counts.row[is_many] + start)
         other.append(counts.col[is_many])
     together, left, right = map(np.concatenate, (both, one, other))
     pairs = sum(float((np.asarray(t.sum(axis=1)) ** 2).sum()) * sign for t, sign in ((of_reader, 1), (of_walk, -1)))
     expected = pairs * liked_by[left] * liked_by[right] / liked_by.sum() ** 2
-    chance = poisson.sf(together - 2, expected)  # of as many without one of the readers, or more
+    chance = poisson.sf(together - 2, expected)  # the probability of at least as many, less one of the readers
     is_sure = _surely(chance, len(book_ids) * (len(book_ids) - 1))
     cosine = together / np.sqrt(liked_by[left] * liked_by[right])
     found: dict[int, list[int]] = defaultdict(list)
@@ -211,7 +211,7 @@ def _related(likes: _Likes, book_ids: NDArray[np.int64]) -> dict[int, list[int]]
 
 
 def _surely(chance: NDArray[np.float64], tests: int) -> NDArray[np.bool_]:
-    """Those that are so improbable, of `tests`, that FALSE_PAIRS of them at most are false: Benjamini and Hochberg."""
+    """Those so improbable, among `tests`, that at most FALSE_PAIRS of them are false (Benjamini and Hochberg)."""
     in_order = np.sort(chance)
     passed = np.flatnonzero(in_order <= FALSE_PAIRS * np.arange(1, len(chance) + 1) / tests)
     return chance <= (in_order[passed[-1]] if len(passed) else -1)

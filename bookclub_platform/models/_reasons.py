@@ -1,4 +1,4 @@
-"""What books share with one, and how near they are -> the reasons that are told. NumPy alone.
+"""What books share with one, and how near they are -> the reasons that are shown. Needs only NumPy.
 
 told_reasons(scores, senses, index.shared(7, others, REASONS), names, first_category)    ->  the reasons of each
 """
@@ -24,12 +24,12 @@ def told_reasons(
     names: Sequence[str],
     first_category: int,
 ) -> list[list[Reason]]:
-    """Of each of k books the largest shares one by one, then the rest as one: together its score.
+    """For each of k books, the largest shares one by one, then the rest as one; together they add up to its score.
 
     Args:
         scores: (k,).
         senses: (k,) what the embedding adds to them.
-        names: of the columns; from `first_category` on they are categories.
+        names: the names of the columns; from `first_category` on they are categories.
     """
     of_words = scores - senses
     shown = np.diff(shared.bounds)

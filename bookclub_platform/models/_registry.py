@@ -1,11 +1,12 @@
-"""A fitted model -> an MLflow run and a registered version -> alias `champion` -> a folder of files on this machine.
+"""A fitted model -> an MLflow run and a registered version -> the alias `champion` -> a local folder of files.
 
     registry = Registry("http://127.0.0.1:5000")
     version = registry.publish(model, parameters, metrics, tags, artifact_root=None)
     registry.promote(version)
     folder = registry.download(registry.champion("tfidf_model"), Path(".bookclub/serving/models"))
 
-The only file that imports mlflow, and not at import; serving fetches models over http alone: _registry_http.py.
+The only module that imports mlflow, and only when it is used. Serving downloads models over plain HTTP:
+_registry_http.py.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ GATE = "the gate"
 DATABASE_TIMEOUT_S = 10.0
 
 ARTIFACT_PATH = "model"
-# MLflow's own defaults would hold a caller for minutes: 8 tries of 120 s each. What the operator sets comes first.
+# MLflow's own defaults would block a caller for minutes: 8 tries of 120 s each. The operator's settings take priority.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -50,29 +51,30 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A version of a model as the registry knows it. `registered_at` is in UTC; `tags` are the version's own."""
+    """A version of a model in the registry. `registered_at` is in UTC; `tags` are those of the version."""
 
     name: str
     version: str
     run_id: str
     registered_at: datetime
-    tags: dict[str, str] = field(compare=False)  # grow with each promotion; the version stays the same
+    tags: dict[str, str] = field(compare=False)  # each promotion adds some; the version stays the same
 
     @property
     def label(self) -> str:
-        """For people, headers and figures: `tfidf_model/3`."""
+        """For display, headers and metrics: `tfidf_model/3`."""
         return f"{self.name}/{self.version}"
 
     @property
     def key(self) -> tuple[str, str]:
-        """A version's number alone does not do: deleted and made anew in a fresh registry, it is another model."""
+        """The version number alone is not enough: in a registry that was deleted and recreated, it is another model."""
         return self.version, self.run_id
 
 
 class Registry:
-    """MLflow at `tracking_uri`: an http address, or a database's (`postgresql+psycopg2://...`) where full MLflow is.
+    """MLflow at `tracking_uri`: an HTTP address, or, where the full MLflow is installed, a database
+    (`postgresql+psycopg2://...`).
 
-    Every method raises RegistryUnavailable when MLflow does not answer, within seconds.
+    Every method raises RegistryUnavailable within seconds if MLflow does not respond.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -87,11 +89,11 @@ class Registry:
         artifact_root: str | None,
         pages: Mapping[str, str] | None = None,
     ) -> ModelVersion:
-        """One finished run in the experiment of the model's name, and a new version of the model; no alias is moved.
+        """Log one finished run in the experiment named after the model, and register a new version; no alias moves.
 
         Args:
             tags: set on the run and on the version.
-            artifact_root: URI of the folder for the experiment's files, heeded when the experiment is made; None
+            artifact_root: URI of the folder for the experiment's files, used only when the experiment is created; None
                 leaves the choice to the server.
             pages: file name -> HTML, shown beside the model in the run's artifacts.
         """
@@ -107,7 +109,7 @@ class Registry:
                     self._client.log_artifacts(run_id, folder, ARTIFACT_PATH)
                 source = f"{run.info.artifact_uri}/{ARTIFACT_PATH}"
                 version = self._create_version(model.name, source, run_id, tags)
-                self._client.update_run(run_id, name=f"version {version.version}")  # else MLflow makes a name up
+                self._client.update_run(run_id, name=f"version {version.version}")  # else MLflow makes up a name
                 self._client.set_terminated(run_id, "FINISHED")
             except BaseException as error:
                 self._mark_as_failed(run_id, error)
@@ -115,7 +117,7 @@ class Registry:
         return version
 
     def promote(self, version: ModelVersion, why: str = "", by: str = GATE) -> None:
-        """Make `version` the champion of its name; the time, and who did it why, are kept with it."""
+        """Make `version` the champion of its name, and record when, who and why in its tags."""
         with self._asking("promote"):
             self._client.set_registered_model_alias(version.name, CHAMPION, version.version)
             now = datetime.now(UTC).isoformat()
@@ -125,10 +127,10 @@ class Registry:
         audit.note("promote-model", "done", model=version.name, version=version.version, by=by, why=why)
 
     def rollback(self, name: str, why: str = "", by: str = GATE) -> tuple[ModelVersion, ModelVersion]:
-        """Make the champion before this one the champion again -> (the new champion, the one that was).
+        """Make the previous champion the champion again -> (the new champion, the one that it replaces).
 
-        Asked again it goes a further step back: what was rolled back is passed over until somebody promotes it. Until
-        then the new champion is held: see `hold`.
+        A second call goes one step further back: a version that was rolled back is skipped until somebody promotes it.
+        The new champion is held until a promotion: see `hold`.
 
         Raises:
             NoChampion: there is no champion, or none was before it.
@@ -144,7 +146,7 @@ class Registry:
         return target, now
 
     def before_champion(self, name: str) -> tuple[ModelVersion, ModelVersion]:
-        """(what `rollback` would make the champion, the champion).
+        """(the version that `rollback` would make the champion, the current champion).
 
         Raises:
             NoChampion: there is no champion, or none was before it.
@@ -176,10 +178,10 @@ class Registry:
             return sorted(map(_model_version, found), key=lambda version: -int(version.version))
 
     def version(self, name: str, number: str) -> ModelVersion:
-        """That version.
+        """The version `number` of the model `name`.
 
         Raises:
-            NoChampion: there is none of that number.
+            NoChampion: there is no such version.
         """
         for version in self.versions(name):
             if version.version == number:
@@ -187,7 +189,7 @@ class Registry:
         raise NoChampion(f"There is no version {number} of {name!r}; `bookclub model list` shows which there are.")
 
     def note(self, version: ModelVersion, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Add to the run behind `version`, and the tags to the version too."""
+        """Add metrics and tags to the run behind `version`, and the tags to the version too."""
         with self._asking("take a note"):
             self._log(version.run_id, {}, metrics)
             self._tag(version, tags)
@@ -198,7 +200,7 @@ class Registry:
             self._client.set_tag(version.run_id, key, value)
 
     def _describe(self, version: ModelVersion, text: str) -> None:
-        """In MLflow's list of versions, where tags are cut short."""
+        """Set the description, which MLflow's list of versions shows in full, unlike tags."""
         self._client.update_model_version(version.name, version.version, text)
 
     def champion(self, name: str) -> ModelVersion:
@@ -224,15 +226,15 @@ class Registry:
             return dict(self._client.get_run(version.run_id).data.metrics)
 
     def download(self, version: ModelVersion, folder: Path) -> Path:
-        """The files of `version` in a folder of its own below `folder`; what lies there already is not fetched again.
+        """The files of `version` in a folder of its own below `folder`; downloaded only if it does not exist yet.
 
         Raises:
-            ArtifactInvalid: the registry knows the version, and its files are gone.
+            ArtifactInvalid: the registry knows the version, but its files are gone.
         """
         return fetched_once(version, folder, lambda part: self._fetch(version, part))
 
     def run_url(self, version: ModelVersion, ui_address: str) -> str:
-        """Where MLflow's pages at `ui_address` show the run behind `version`."""
+        """The page in MLflow's UI at `ui_address` of the run behind `version`."""
         with self._asking("name the experiment of a run"):
             experiment_id = self._client.get_run(version.run_id).info.experiment_id
         return f"{ui_address.rstrip('/')}/#/experiments/{experiment_id}/runs/{version.run_id}"
@@ -248,7 +250,7 @@ class Registry:
         if self.tracking_uri.startswith("postgresql"):
             from bookclub_platform.core.database import wait_until_up
 
-            # MLflow itself would try for 50 minutes.
+            # MLflow itself would retry for 50 minutes.
             wait_until_up(self.tracking_uri, DATABASE_TIMEOUT_S)
         from mlflow import MlflowClient
 
@@ -256,14 +258,14 @@ class Registry:
 
     @contextmanager
     def _asking(self, request: str) -> Iterator[None]:
-        """What MLflow raises, as ours."""
+        """Translate MLflow's exceptions into RegistryUnavailable."""
         try:
             yield
         except Exception as error:
             from mlflow.exceptions import MlflowException
             from sqlalchemy.exc import SQLAlchemyError
 
-            # MLflow lets errors of `requests` through: OSErrors without the number that this machine's own have.
+            # MLflow lets exceptions of `requests` through: OSErrors without the errno that local ones have.
             is_remote = isinstance(error, OSError) and error.errno is None
             if not (is_remote or isinstance(error, DatabaseUnavailable | MlflowException | SQLAlchemyError)):
                 raise
@@ -320,7 +322,7 @@ class Registry:
             error.add_note(f"The MLflow run {run_id} could not be marked as failed either: {second}")
 
     def _fetch(self, version: ModelVersion, folder: Path) -> Path:
-        """The files in a folder below `folder`."""
+        """Download the files into a folder below `folder`."""
         from mlflow.artifacts import download_artifacts, list_artifacts
 
         with self._asking("give the files of a model"):
@@ -334,8 +336,8 @@ class Registry:
 
 
 def fetched_once(version: ModelVersion, folder: Path, fetch: Callable[[Path], Path]) -> Path:
-    """The folder of `version` below `folder`; where it is not there yet, `fetch` puts the files into a folder below
-    the one that it is given, and returns which."""
+    """The folder of `version` below `folder`. If it does not exist yet, `fetch` puts the files into a folder below the
+    one that it is given, and returns that folder."""
     target = folder / f"{version.version}-{version.run_id}"
     if target.exists():
         return target
@@ -343,7 +345,7 @@ def fetched_once(version: ModelVersion, folder: Path, fetch: Callable[[Path], Pa
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder))
     try:
         fetched = fetch(part)
-        # A whole folder or none appears under the name, also when two processes fetch at once.
+        # The folder appears complete or not at all, even if two processes download at the same time.
         try:
             fetched.rename(target)
         except OSError:
@@ -355,12 +357,12 @@ def fetched_once(version: ModelVersion, folder: Path, fetch: Callable[[Path], Pa
 
 
 def shown(tracking_uri: str) -> str:
-    """The tracking URI for people: it may hold a password."""
+    """The tracking URI for display, with the password that it may contain masked."""
     return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", tracking_uri)
 
 
 def no_champion(address: str, name: str) -> NoChampion:
-    """The error of a registry that has none."""
+    """The error for a registry without a champion."""
     return NoChampion(
         f"MLflow at {address} has no champion of {name!r} yet. Materialise the asset {name}, or run `bookclub build`."
     )
@@ -369,7 +371,7 @@ def no_champion(address: str, name: str) -> NoChampion:
 def version_at(
     name: str, version: str | int, run_id: str | None, created_ms: int, tags: dict[str, str]
 ) -> ModelVersion:
-    """A version as MLflow tells of it, `created_ms` in milliseconds since 1970."""
+    """A version from MLflow's fields; `created_ms` is in milliseconds since 1970."""
     return ModelVersion(name, str(version), run_id or "", datetime.fromtimestamp(created_ms / 1000, UTC), tags)
 
 
@@ -380,7 +382,7 @@ def _model_version(found: MlflowModelVersion) -> ModelVersion:
 def hold(champion: ModelVersion) -> str | None:
     """Why the gate may not replace `champion`, in a sentence; None if it may.
 
-    Who took a model back saw what no judge saw. The next retrain learns from the same books, and would bring it back.
+    Whoever rolled a model back saw what no judge saw. The next retrain learns from the same books and would restore it.
     """
     by = champion.tags.get(HELD_BY)
     return (
@@ -391,7 +393,7 @@ def hold(champion: ModelVersion) -> str | None:
 
 
 def decided(version: ModelVersion) -> str:
-    """The last that was decided about `version`: who, and why."""
+    """The last decision about `version`: who made it, and why."""
     tags = version.tags
     if tags.get(ROLLED_BACK_AT):
         return tags.get(ROLLED_BACK_WHY, "")

@@ -1,9 +1,9 @@
-"""MLflow's REST API -> the champion, its figures and its files; for serving, which publishes nothing.
+"""MLflow's REST API -> the champion, its metrics and its files; for serving, which publishes nothing.
 
     registry = reader("http://127.0.0.1:5000"); folder = registry.download(registry.champion("tfidf_model"), folder)
 
-A few requests do what mlflow-skinny brings 20 packages and 40 MB for. The files come through the server, wherever it
-keeps them, so that serving needs no key to an object store.
+A few requests replace mlflow-skinny with its 20 packages and 40 MB. The server proxies the files, wherever it stores
+them, so that serving needs no credentials for an object store.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from bookclub_platform.models._registry import (
 )
 
 TIMEOUT_S = "10"
-_PROXIED = "mlflow-artifacts:/"  # the scheme of what lies behind MLflow's server
+_PROXIED = "mlflow-artifacts:/"  # the scheme of artifacts that MLflow's server proxies
 
 
 class RegistryReader(Protocol):
-    """What serving asks of a registry; each as in `Registry`."""
+    """The registry methods that serving needs; see `Registry`."""
 
     def champion(self, name: str) -> ModelVersion: ...
 
@@ -45,15 +45,15 @@ class RegistryReader(Protocol):
 
 
 def reader(tracking_uri: str) -> RegistryReader:
-    """The registry at `tracking_uri`; mlflow is needed only for one that is no http address."""
+    """The registry at `tracking_uri`; mlflow is needed only if that is not an HTTP address."""
     return HttpRegistry(tracking_uri) if tracking_uri.startswith(("http://", "https://")) else Registry(tracking_uri)
 
 
 class HttpRegistry:
-    """MLflow's server at an http address.
+    """MLflow's server at an HTTP address.
 
-    A user and password may stand in the address, or, as MLflow's own client has it, in MLFLOW_TRACKING_USERNAME and
-    _PASSWORD; a token in MLFLOW_TRACKING_TOKEN.
+    The user and password come from the address or, as with MLflow's own client, from MLFLOW_TRACKING_USERNAME and
+    _PASSWORD; a token comes from MLFLOW_TRACKING_TOKEN.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -106,16 +106,16 @@ class HttpRegistry:
         return target
 
     def _file_at(self, run_id: str, root: str, path: PurePosixPath) -> str:
-        """The address of a file of a run whose files lie below `root`."""
+        """The URL of a file of a run whose files are below `root`."""
         if root.startswith(_PROXIED) and not root.startswith(f"{_PROXIED}/"):
-            # As MLflow's own client asks, at eight times the speed; two slashes would name another server.
+            # The route that MLflow's own client uses, eight times as fast; two slashes would name another server.
             place = urllib.parse.quote(f"{root.removeprefix(_PROXIED)}{path}")
             return f"{self._root}/api/2.0/mlflow-artifacts/artifacts/{place}"
         return f"{self._root}/get-artifact?{urllib.parse.urlencode({'run_uuid': run_id, 'path': str(path)})}"
 
     def _place(self, version: ModelVersion) -> tuple[str, str, PurePosixPath]:
-        """The run, where its files lie, and the folder of these that `version` was registered with: MLflow lets it be
-        any."""
+        """The run, the root of its files, and the folder below it that `version` was registered with; MLflow allows any
+        folder."""
         request = "say where the files of a model lie"
         answer = self._ask(request, "model-versions/get-download-uri", name=version.name, version=version.version)
         source, run_id, path = answer.get("artifact_uri", ""), version.run_id, ""
@@ -138,7 +138,7 @@ class HttpRegistry:
             answer = urllib.request.urlopen(request, timeout=self._timeout_s)
         except (OSError, http.client.HTTPException) as error:
             raise self._unavailable("give the files of a model", error) from error
-        # A disk that is full is an OSError too, and must not be told as the registry's fault.
+        # A full disk is an OSError too, and must not be reported as the registry's fault.
         with answer, path.open("wb") as file:
             while block := self._read(answer):
                 file.write(block)
@@ -176,7 +176,7 @@ class HttpRegistry:
 
 
 class _Refused(RegistryUnavailable):
-    """MLflow answered with an error; `code` is its own word for which."""
+    """MLflow responded with an error; `code` is MLflow's error code."""
 
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
@@ -187,7 +187,7 @@ def _code(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.load(error)["error_code"])
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
-        return ""  # something in front of MLflow has answered
+        return ""  # the response came from something in front of MLflow
 
 
 def _authorization(parts: urllib.parse.SplitResult) -> dict[str, str]:

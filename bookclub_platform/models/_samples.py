@@ -1,8 +1,8 @@
-"""Models by name + the rows they were fitted on -> one HTML page that a person can judge them by at a glance.
+"""Models by name + the rows they were fitted on -> one HTML page for judging them at a glance.
 
     page = samples_page({"challenger": after, "champion": before}, rows, above="<h1>...")
 
-The page is whole in itself: no script, no picture, nothing fetched. All text of the shop is escaped.
+The page is self-contained: no scripts, no images, no external resources. All text from the shop is escaped.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def samples_page(
 ) -> str:
     """The `limit` nearest of up to `books` books by each model, side by side, with scores and reasons.
 
-    The books are spread over the categories, the same ones as long as the rows are. A book that not every model lists
-    is marked. `above` is HTML that comes first.
+    The books are spread over the categories; the same rows give the same books. A book that not every model lists is
+    marked. `above` is HTML that comes first.
     """
     of_id = {row.id: row for row in rows}
     sections = "".join(_section(row, models, of_id, limit) for row in _spread(rows, books))
@@ -55,7 +55,8 @@ def samples_page(
 
 
 def _spread(rows: Sequence[BookText], books: int) -> list[BookText]:
-    """Up to `books` rows: the first of each category, then the second of each; an even part of the last turn."""
+    """Up to `books` rows: the first of each category, then the second of each, and so on; the last round is spread
+    evenly over the categories."""
     ordered = sorted(rows, key=lambda row: (row.category, row.id))
     chosen: list[BookText] = []
     shelves = [list(group) for _, group in groupby(ordered, lambda row: row.category)]

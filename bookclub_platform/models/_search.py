@@ -1,13 +1,13 @@
-"""Free text -> books, best first: by the words of their titles, and by the champion's TF-IDF space. NumPy alone.
+"""Free text -> books, best first: by the words of their titles, and by the champion's TF-IDF space. Needs only NumPy.
 
-    index = SearchIndex.of(titles, vocabulary, idf)       when a model is fitted; plain arrays, saved beside it
+    index = SearchIndex.of(titles, vocabulary, idf)       when a model is fitted; plain arrays, saved with it
     question = index.ask("the lihgthouse keeper")
     places, scores = index.rank(question, model.index_, limit=100)
 
-A book's score is made of how much of the question it explains, how much of its title the question is, the cosine of
-the question with it in the model's space, and (`_passages`, where its text is at hand) how much of the question stands
-in it word after word. Telling words count by their rarity. A word that no title has may be a form of one, a typo, or,
-as the last of a question, the beginning of one. benchmarks/search.py measures it.
+A book's score combines how much of the question the book covers, how much of its title the question covers, the cosine
+of the question and the book in the model's space, and (`_passages`, if the book's text is available) how much of the
+question occurs in the text in order. Significant words are weighted by rarity. A word that no title has may be an
+inflected form of one, a typo, or, as the last word of a question, a prefix of one. benchmarks/search.py measures it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from bookclub_platform.models._lexicon import Lexicon
 MAX_WORDS = 32
 """Different words of a question that are looked for: of a longer one the first."""
 
-# What each part is worth; together 1.
+# The weight of each part of the score; the sum is 1.
 COVERED, OF_TITLE, COSINE, IN_ORDER = 0.35, 0.25, 0.15, 0.25
-_IN_TEXT = 0.7  # of a word in the text, where one in the title is 1
+_IN_TEXT = 0.7  # for a word in the text; a word in the title counts 1
 _STOP_WEIGHT = 0.5  # of "the"; a word that half of all books have weighs 1.7
-_FORM, _TYPO, _BEGINNING = 0.9, 0.8, 0.7  # how near to the word asked for the one found is
-_BEGINNINGS = 200  # words that a beginning may stand for; those in the most titles
+_FORM, _TYPO, _BEGINNING = 0.9, 0.8, 0.7  # how near the word found is to the word in the question
+_BEGINNINGS = 200  # words that a prefix may stand for: those in the most titles
 
 _WORD = re.compile(r"[^\W_]+")
 _POSSESSIVE = re.compile(r"'[sS]\b")
@@ -43,7 +43,7 @@ Stem = Callable[[str], str]
 
 
 def plain(text: str) -> str:
-    """`text` in small letters, without accents, apostrophes and possessive s: as words are looked for."""
+    """`text` normalised for search: lowercase, without accents, apostrophes and possessive s."""
     text = _text.unglued(text)
     if "'" in text:
         text = _POSSESSIVE.sub("", text).replace("'", "")
@@ -53,7 +53,7 @@ def plain(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of `text` in order, as they are looked for."""
+    """The words of `text` in order, normalised for search."""
     return _WORD.findall(plain(text))
 
 
@@ -61,11 +61,11 @@ class Word(NamedTuple):
     """A word of a question, and what it may stand for.
 
     Attributes:
-        weight: how telling it is.
-        is_stop: whether it says nothing by itself, as "the".
+        weight: how significant it is.
+        is_stop: whether it means nothing by itself, like "the".
         stem: what its inflections have in common.
-        places: words of the lexicon; `nearness` says for each how near it is, 0..1.
-        columns: of the model's space, each with its nearness.
+        places: (place in the lexicon, nearness 0..1) of the words that it may stand for.
+        columns: column of the model's space -> nearness.
     """
 
     text: str
@@ -76,7 +76,7 @@ class Word(NamedTuple):
     columns: dict[int, float]
 
     def beside(self, other: Word) -> Word:
-        """This word with what `other`, the same word asked of another index, knows of the space."""
+        """This word with what `other`, the same word looked up in another index, knows about the space."""
         is_known = bool(other.places)
         return self._replace(
             weight=other.weight if is_known else self.weight,
@@ -86,14 +86,14 @@ class Word(NamedTuple):
 
 
 class Question(NamedTuple):
-    """`words` differ; `order` names them in the order of the question, with repetitions."""
+    """`words` are distinct; `order` holds their indices in the order of the question, with repetitions."""
 
     words: list[Word]
     order: list[int]
 
 
 class SearchableModel(Protocol):
-    """A model that free text can be searched for in: `index_` and `search_` are of the books `book_ids`."""
+    """A model that can be searched with free text: `index_` and `search_` cover the books `book_ids`."""
 
     book_ids: NDArray[np.int64]
     index_: InvertedIndex
@@ -108,10 +108,10 @@ class SearchIndex(NamedTuple):
         stems: the s stems of these.
         stem_of: (w,) the stem of each word.
         stem_ends, stem_words: the words of stem i are `stem_words[stem_ends[i]:stem_ends[i + 1]]`.
-        columns: (s,) the column of the model that a stem is, -1 for none.
-        weights: (w,) how telling a word is; below 1 for stop words.
+        columns: (s,) the model's column for a stem, -1 for none.
+        weights: (w,) how significant a word is; below 1 for stop words.
         book_ends, books: the books (places) with word i in the title are `books[book_ends[i]:book_ends[i + 1]]`.
-        title_weights: (n,) the weights of a title's words together.
+        title_weights: (n,) the sum of the weights of a title's words.
     """
 
     lexicon: Lexicon
@@ -127,15 +127,15 @@ class SearchIndex(NamedTuple):
 
     @classmethod
     def of(cls, titles: Sequence[str], vocabulary: Sequence[str], idf: NDArray[np.float32]) -> Self:
-        """The index of `titles`, beside a model whose column i is the term `vocabulary[i]` of the rarity `idf[i]`."""
+        """The index of `titles`, for a model whose column i is the term `vocabulary[i]` with the rarity `idf[i]`."""
         stem = stemmer()
         of_terms = [words(term) for term in vocabulary]
         column_of = {stem(found[0]): at for at, found in reversed(list(enumerate(of_terms))) if len(found) == 1}
         return cls._of([words(title) for title in titles], of_terms, idf, column_of.get)
 
     def fold(self, titles: Sequence[str], idf: NDArray[np.float32]) -> Self:
-        """The index of other `titles` in the same space, of their words alone: it is asked after this one, whose terms
-        it does not repeat."""
+        """The index of other `titles` in the same space. It holds only their words: it is queried after this one, and
+        does not repeat its terms."""
 
         def column_of(stem: str) -> int | None:
             at = self.stems.find(stem)
@@ -144,7 +144,7 @@ class SearchIndex(NamedTuple):
         return self._of([words(title) for title in titles], [], idf, column_of)
 
     def titles(self) -> list[str]:
-        """(n,): the words of each title, in no order; as good as the title to make an index of."""
+        """(n,): the words of each title, in no order; an index made from them equals one made from the titles."""
         order = np.argsort(self.books, kind="stable")
         found = np.repeat(np.arange(self.lexicon.n_words), np.diff(self.book_ends))[order]
         bounds = np.searchsorted(self.books[order], np.arange(len(self.title_weights) + 1))
@@ -193,28 +193,28 @@ class SearchIndex(NamedTuple):
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it by the names of `SEARCH_ARRAYS`."""
+        """All arrays of this index, by the names in `SEARCH_ARRAYS`."""
         parts = self._asdict()
         tables = {f"{name}.{part}": array for name in _TABLES for part, array in parts.pop(name)._asdict().items()}
         return {f"search.{name}": array for name, array in (tables | parts).items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """What `arrays` gave; see `fault`."""
+        """The index from what `arrays` returned, not validated: see `fault`."""
         lexicon, stems = (Lexicon(*(arrays[f"search.{name}.{part}"] for part in Lexicon._fields)) for name in _TABLES)
         return cls(lexicon, stems, *(arrays[f"search.{name}"] for name in cls._fields[len(_TABLES) :]))
 
     def ask(self, text: str, before: Question | None = None) -> Question:
-        """What the words of `text` may stand for here.
+        """What the words of `text` may stand for in this index.
 
         Args:
-            before: what they stand for in the index that this one is a `fold` of: its columns hold here too.
+            before: what they stand for in the index that this one is a `fold` of: its columns are valid here too.
         """
         asked = words(text)
         different = list(dict.fromkeys(asked))[:MAX_WORDS]
         at = {word: number for number, word in enumerate(different)}
         stem = stemmer()
-        is_open = bool(text) and bool(_WORD.match(text[-1]))  # who types on has not ended the last word
+        is_open = bool(text) and bool(_WORD.match(text[-1]))  # the user may still be typing the last word
         found = [self._meaning(word, stem(word), is_open and word == asked[-1]) for word in different]
         if before is not None:
             found = [word.beside(other) for word, other in zip(found, before.words, strict=True)]
@@ -233,7 +233,7 @@ class SearchIndex(NamedTuple):
             self._add_beginnings(near, word)
         if not in_title:
             for found, typos in self.lexicon.misspelt(word):
-                # One that no other word explains is as good as sure; beside a word of some text it is a guess.
+                # A typo is almost certain if the lexicon does not have the word; if it does, a typo is only a guess.
                 nearness = (_TYPO if place is None else _TYPO / 2) * (1 - typos / (2 * len(word)))
                 near[found] = max(near.get(found, 0.0), nearness)
         columns: dict[int, float] = {}
@@ -254,7 +254,7 @@ class SearchIndex(NamedTuple):
             near[place] = max(near.get(place, 0.0), _BEGINNING * (0.5 + 0.5 * len(word.encode()) / length))
 
     def _weight(self, near: dict[int, float]) -> float:
-        """Of the nearest of the words that it may stand for; of one that nobody knows, that of the rarest."""
+        """The weight of the nearest word that it may stand for; for an unknown word, the weight of the rarest."""
         if not near:
             return float(np.log(1 + len(self.title_weights)) + 1)
         best = max(near.values())
@@ -263,9 +263,9 @@ class SearchIndex(NamedTuple):
     def rank(
         self, question: Question, space: InvertedIndex, limit: int, is_allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Places and scores of the `limit` best of all books that have a word of the question, best first; of equals
-        the lower place. Stop words find books only where there are no others. `space`: the vectors of the same books;
-        `is_allowed` (n,): those that may be found, all if None.
+        """Places and scores of the `limit` best of all books that have a word of the question, best first; ties go to
+        the lower place. Stop words find books only if the question has no other words. `space`: the vectors of the same
+        books; `is_allowed` (n,): the books that may be found, all if None.
         """
         n_books = len(self.title_weights)
         covered, of_title, cosine = (np.zeros(n_books, np.float32) for _ in range(3))
@@ -295,14 +295,14 @@ class SearchIndex(NamedTuple):
         return found[order], scores[order]
 
     def _titles(self, word: Word) -> NDArray[np.float32]:
-        """(n,): how near the nearest word of each title is to `word`, 0 where none is."""
+        """(n,): how near the nearest word of each title is to `word`, 0 if none is."""
         here = np.zeros(len(self.title_weights), np.float32)
-        for place, nearness in word.places:  # the nearest last
+        for place, nearness in word.places:  # ascending by nearness: the nearest wins
             here[self.books[self.book_ends[place] : self.book_ends[place + 1]]] = nearness
         return here
 
     def fault(self, n_books: int, n_columns: int) -> str | None:
-        """Why these arrays cannot be read beside a model of that size, or None."""
+        """Why these arrays do not fit a model of that size, or None."""
         n_words, n_stems = self.lexicon.n_words, self.stems.n_words
         fault = self.lexicon.fault() or self.stems.fault()
         if fault:
@@ -345,15 +345,15 @@ SEARCH_ARRAYS: dict[str, type[np.generic]] = {
 
 
 def stemmer() -> Stem:
-    """A function word -> its stem."""
-    from snowballstemmer import stemmer as snowball  # type: ignore[import-untyped]  # it brings no types
+    """A function: word -> its stem."""
+    from snowballstemmer import stemmer as snowball  # type: ignore[import-untyped]  # it ships no types
 
     stem: Stem = snowball("english").stemWord
     return stem
 
 
 def stop_word_of() -> Callable[[str], bool]:
-    """A function word -> whether it says nothing by itself. A number does, and so does a sign that is a word."""
+    """A function: word -> whether it means nothing by itself. Numbers and single non-ASCII letters do not qualify."""
     term = _text.term_of()
     return lambda word: term(word) is None and (len(word) > 1 or (word.isascii() and word.isalpha()))
 

@@ -1,11 +1,11 @@
-"""Embeddings of books -> segments: groups of books that are about like things, named by their strongest terms.
+"""Embeddings of books -> segments: groups of books on similar subjects, named by their strongest terms.
 
     segments = segments_of(embedding, by_book, terms)       when a model is fitted; needs scikit-learn
     segments.nearest(embedding)                             (n,) int64 and (n,) float32; NumPy alone
 
-k-means over the directions that the catalogue itself teaches (or those of a sentence embedding), so a segment goes
-across the shop's own categories. Only centres and names are kept: a book that came since is in the segment whose
-centre is nearest to it, as those that were learned are.
+Segments come from k-means over the directions learned from the catalogue itself (or those of a sentence embedding), so
+a segment crosses the shop's own categories. Only centres and names are stored: a book that is added later belongs to
+the segment with the nearest centre, as the fitted books do.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SEGMENT_ARRAYS: dict[str, type[np.generic]] = {"segments.centres": np.float32, "
 
 class Segments(NamedTuple):
     """Attributes:
-    centres: (k, d) float32, of length 1; the segment of most books is the first.
-    terms: (k, TERMS) int32, columns of the vocabulary, the strongest first; -1 where there are no more.
+    centres: (k, d) float32, of length 1; the segment with the most books comes first.
+    terms: (k, TERMS) int32, columns of the vocabulary, the strongest first; -1 if there are no more.
     """
 
     centres: NDArray[np.float32]
@@ -34,7 +34,7 @@ class Segments(NamedTuple):
 
     def nearest(self, embedding: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(n,) each: the segment of each book of `embedding` (n, d), -1 for one without a direction; and its cosine
-        with the centre, by which the most typical book of a segment is found."""
+        with the centre, which is highest for the most typical book of a segment."""
         cosines = embedding @ self.centres.T
         segment = cosines.argmax(axis=1)
         segment[~embedding.any(axis=1)] = -1
@@ -52,16 +52,16 @@ class Segments(NamedTuple):
 
 
 def segments_of(embedding: NDArray[np.float32], by_book: Compressed, terms: int) -> Segments | None:
-    """Segments of the books whose vectors are `by_book`, of which the first `terms` columns are terms; the same books
-    give the same segments. None for so few books that each would stand alone."""
+    """Segments of the books with the vectors `by_book`, whose first `terms` columns are terms; the same books give the
+    same segments. None if there are too few books to form groups."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
     placed = np.flatnonzero(embedding.any(axis=1))
-    wanted = min(MOST, round((len(placed) / 2) ** 0.5))  # the usual rule of thumb: 22 of 1,000 books
+    wanted = min(MOST, round((len(placed) / 2) ** 0.5))  # the usual rule of thumb: 22 segments for 1,000 books
     if wanted < FEWEST or len(np.unique(embedding[placed], axis=0)) < wanted:
         return None
-    with threadpool_limits(1):  # threads add up in another order each time
+    with threadpool_limits(1):  # threads sum in a different order each time
         centres = KMeans(wanted, n_init=4, random_state=0).fit(embedding[placed]).cluster_centers_
     lengths = np.linalg.norm(centres, axis=1, keepdims=True)
     centres = np.divide(centres, lengths, out=np.zeros_like(centres), where=lengths > 0)
@@ -75,7 +75,7 @@ def segments_of(embedding: NDArray[np.float32], by_book: Compressed, terms: int)
 
 
 def _strongest(by_book: Compressed, books: NDArray[np.int64], k: int, terms: int) -> NDArray[np.int32]:
-    """(k, TERMS): the terms whose mean weight in a segment is the furthest above that in all books."""
+    """(k, TERMS): the terms whose mean weight in a segment exceeds that in all books by the most."""
     owners = np.repeat(books, np.diff(by_book.indptr))
     overall = np.bincount(by_book.indices, by_book.data, terms)[:terms] / len(books)
     strongest = np.full((k, TERMS), -1, dtype=np.int32)

@@ -1,9 +1,9 @@
-"""Stems -> the columns that they are of a model: plain arrays, mapped from files, of which a word reads a few pages.
+"""Stems -> their columns in a model, as plain arrays, memory-mapped from files; a lookup reads only a few pages.
 
     stems = Stems.of({"hous": 3, "storm": 7})
-    stems.get("storm")        ->  7; None for a stem that no column is of
+    stems.get("storm")        ->  7; None for a stem without a column
 
-Of a million books there are some 700,000, which take seven seconds to stem and as a dictionary 100 MB of each process.
+A million books have some 700,000 stems. To stem them takes seven seconds, and a dict of them takes 100 MB per process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEM_ARRAYS: dict[str, type[np.generic]] = {"stems.text": np.uint8, "stems.ends"
 
 
 class Stems(NamedTuple):
-    """k stems in UTF-8, ascending by their bytes: stem i is `text[ends[i]:ends[i + 1]]`, of the column `columns[i]`."""
+    """k stems in UTF-8, sorted by their bytes: stem i is `text[ends[i]:ends[i + 1]]`, with the column `columns[i]`."""
 
     text: NDArray[np.uint8]
     ends: NDArray[np.int64]
@@ -44,7 +44,7 @@ class Stems(NamedTuple):
         return self.text[self.ends[at] : self.ends[at + 1]].tobytes()
 
     def fault(self, n_terms: int) -> str | None:
-        """Why these arrays cannot be read beside a model of so many terms, or None."""
+        """Why these arrays do not fit a model with `n_terms` terms, or None."""
         if len(self.ends) != len(self.columns) + 1:
             return f"{len(self.ends)} bounds of {len(self.columns)} stems"
         if self.ends[0] != 0 or self.ends[-1] != len(self.text) or np.any(np.diff(self.ends) < 0):

@@ -1,7 +1,8 @@
-"""English words that say nothing of what a book is about: scikit-learn's list, as of 1.9, less twelve that do say it
+"""English words that say nothing about a book's subject: scikit-learn's list, as of 1.9, without twelve that do
 (bill, cry, describe, detail, fire, interest, mill, serious, sincere, system, thick, thin).
 
-A copy, for a book is folded into a model where there is no scikit-learn, and a model must not change with it.
+A copy, because books are folded into a model where scikit-learn is not installed, and because a model must not change
+with scikit-learn's version.
 """
 
 STOP_WORDS = frozenset(

@@ -1,8 +1,8 @@
-"""Books and what each posting adds to them -> each book once and its sum, in one array of the process.
+"""Books and what each posting adds to them -> each book once with its sum, in one array shared by the process.
 
     books, sums = SUMS.of(array([7, 3, 7]), array([0.1, 0.2, 0.3]), n=10)       3: 0.2, 7: 0.4
 
-To make and zero an array for each request, or to sort the postings, takes as long as all else that a request does.
+Allocating and zeroing an array per request, or sorting the postings, would take as long as the rest of the request.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 
 class _Sums:
-    """For several threads, one at a time: each needs it for some tenths of a millisecond. Holds 4 bytes a book of the
-    largest model, all 0 between two calls."""
+    """Shared by threads under a lock, which each holds for some tenths of a millisecond. Takes 4 bytes per book of the
+    largest model; all entries are 0 between calls."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,7 +24,7 @@ class _Sums:
     def of(
         self, books: NDArray[np.int32], values: NDArray[np.float32], n: int
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Each of `books`, fewer than 2**24 and all below `n`, once, and the sum of its values."""
+        """Each of `books` once, and the sum of its values. `books` has fewer than 2**24 entries, all below `n`."""
         ranks = np.arange(len(books), dtype=np.float32)
         with self._lock:
             if len(self._sums) < n:

@@ -4,7 +4,7 @@
     [term(word) for word in ...]           ->  [None, None, "treetop", None, None, "know"]
     work_key("The Star-Touched  QUEEN!")   ->  "the star touched queen"
 
-A term is what inflections have in common (a stem): readers are shown a word, never a term.
+A term is a stem, the common part of a word's inflections. Readers see words, never terms.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from collections.abc import Callable
 
 from bookclub_platform.models._stop_words import STOP_WORDS
 
-# Three small letters first: "treetopDon't" is two sentences that lost their line break, "McDougall" is a name.
+# Three lowercase letters first: "treetopDon't" is two sentences that lost their line break, "McDougall" is a name.
 _GLUED = re.compile(r"(?<=[a-z]{3})(?=[A-Z])")
-# A possessive 's is left outside, as a word of one letter, so that "Harry's" counts as "Harry".
+# A possessive 's is split off as a one-letter word, so that "Harry's" counts as "Harry".
 _WORD = re.compile(r"[^\W_]+(?:'(?![sS]\b)[^\W_]+)*")
-# One sign for the apostrophe; none for what is not seen: a soft hyphen or a zero-width space would cut a word in two.
+# One apostrophe character; no invisible characters: a soft hyphen or a zero-width space would split a word in two.
 _PLAIN = {"\N{RIGHT SINGLE QUOTATION MARK}": "'", "\u00ad": "", "\u200b": "", "\ufeff": ""}
 
 
 def unglued(text: str) -> str:
-    """`text` with a blank where two sentences lost theirs, and without signs that are not seen."""
+    """`text` with a space where two sentences were run together, and without invisible characters."""
     for sign, plain in _PLAIN.items():  # str.translate takes twenty times as long for a text with a dash in it
         text = text.replace(sign, plain)
     return _GLUED.sub(" ", text)
 
 
 def words(text: str) -> list[str]:
-    """The words of `text` in order, in their own case."""
+    """The words of `text` in order, with their case preserved."""
     return _WORD.findall(unglued(text))
 
 
 def work_key(title: str) -> str:
-    """Equal for titles that differ in case, blanks and punctuation alone; the title itself if it has no word."""
+    """A key that is equal for titles that differ only in case, spaces and punctuation; the title itself if it has no
+    words."""
     return " ".join(word.casefold() for word in words(title)) or title
 
 
 def term_of() -> Callable[[str], str | None]:
-    """A function word -> term, or None for a word that says nothing of a book's content."""
-    from snowballstemmer import stemmer  # type: ignore[import-untyped]  # it brings no types
+    """A function: word -> term, or None for a word that says nothing about a book's content."""
+    from snowballstemmer import stemmer  # type: ignore[import-untyped]  # it ships no types
 
     stem: Callable[[str], str] = stemmer("english").stemWord
 

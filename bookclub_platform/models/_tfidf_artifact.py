@@ -1,8 +1,9 @@
-"""A Tfidf -> a folder of plain files -> the same Tfidf, its arrays memory-mapped, once it has been found sound.
+"""A Tfidf -> a folder of plain files -> the same Tfidf, validated and with memory-mapped arrays.
 
     save(model, folder); model = load(Tfidf, folder)
 
-Files of later releases than a model's are left out of it and are None, or 0, then: an older artifact is read as it was.
+An artifact of an older release lacks the files that later releases added. Their attributes are then None, or 0, so
+that the older artifact can still be read.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _ARRAYS: dict[str, type[np.generic]] = {
     "by_column.indices": np.int32,
     "by_column.data": np.float32,
 }
-# Of what the books were when they were learned: 0 in a model of an earlier release, which tells nothing of it.
+# Fingerprints of the books at fit time: 0 in a model of an earlier release, which does not store them.
 _PRINT_ARRAYS: dict[str, type[np.generic]] = {"prints": np.int64, "title_prints": np.int64}
 _VOCABULARY = "vocabulary.json"
 
@@ -128,7 +129,7 @@ def _fill(model: Tfidf, arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def _fault(model: Tfidf) -> str | None:
-    """Why what was loaded cannot be used, or None."""
+    """Why the loaded model cannot be used, or None."""
     n_books, n_columns = len(model.book_ids), len(model.vocabulary_)
     if n_books and (model.book_ids[0] < 0 or np.any(np.diff(model.book_ids) <= 0)):
         return "the ids of the books do not ascend from 0 or more"
@@ -138,7 +139,7 @@ def _fault(model: Tfidf) -> str | None:
         return f"{len(model.prints_)} and {len(model.title_prints_)} fingerprints for {n_books} books"
     if len(model.idf_) != n_columns:
         return f"{len(model.idf_)} weights for {n_columns} columns"
-    # NaN fails the comparison; what is rarer than a word of one book among all of these would outweigh every other.
+    # NaN fails the comparison. A weight above that of a word in a single book would outweigh every other.
     if not np.all((model.idf_ >= 0) & (model.idf_ <= 1.001 + np.log1p(n_books))):
         return "weights that are not those of any word"
     if not 0 <= model.n_categories_ <= n_columns:
@@ -173,7 +174,7 @@ def _embedding_fault(model: Tfidf, n_books: int, n_columns: int) -> str | None:
 
 
 def _are_unit(table: NDArray[np.float32]) -> bool:
-    """Whether no row of it is longer. NaN fails the comparison, and infinity does."""
+    """Whether no row is longer than 1. NaN and infinity fail the comparison."""
     with np.errstate(over="ignore"):
         return bool(np.all(np.einsum("ij,ij->i", table, table) <= 1.001))
 

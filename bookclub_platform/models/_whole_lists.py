@@ -1,9 +1,9 @@
-"""Vectors and embeddings of some thousand books -> the nearest of each, to the bit as a search finds them.
+"""Vectors and embeddings of some thousand books -> the nearest of each, bit for bit as a search finds them.
 
     lists = whole_lists(index, works, embedding, weight)        lists.ids, lists.scores: (n, 100) int32, float64
 
-All pairs are compared in single precision, many at a time; those that could be among the nearest are then scored as
-a search scores them. All editions of a work are in: which of them may be recommended is known to the request alone.
+All pairs are compared in single precision, many at a time; those that could be among the nearest are then scored the
+way a search scores them. The lists contain all editions of a work: only the request knows which may be recommended.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from bookclub_platform.models._index import InvertedIndex
 from bookclub_platform.models._lists import Lists
 
-UP_TO = 20_000  # all pairs of so many take some seconds; beyond, time grows with the square
+UP_TO = 20_000  # all pairs of this many books take some seconds; the time grows with the square
 LENGTH = 100
 _AT_ONCE = 8_000_000  # pairs
-_UNSURE = 1e-5  # more than single precision can be wrong by
+_UNSURE = 1e-5  # more than the error of single precision
 
 
 def senses_of(
     embedding: NDArray[np.float32], weight: float, asked: NDArray[np.float32], others: NDArray[np.integer] | slice
 ) -> NDArray[np.floating]:
-    """What the embedding adds to the scores of `others` with the one whose own is `asked`."""
-    # Not by @, which rounds a row in another way beside other rows: a list would not begin with the shorter one.
+    """What the embedding adds to the scores of `others` with the book whose embedding is `asked`."""
+    # Not @, whose rounding of a row depends on the other rows: a longer list would not begin with the shorter one.
     cosines = np.einsum("ij,j->i", embedding[others], asked)
     return np.asarray(weight * np.maximum(cosines, 0))
 
@@ -36,7 +36,7 @@ def whole_lists(
     weight: float,
     length: int = LENGTH,
 ) -> Lists:
-    """The `length` nearest of each book, fewer where fewer share anything; of equals, the first place."""
+    """The `length` nearest of each book, fewer if fewer share anything; ties go to the first place."""
     from scipy.sparse import csr_matrix
 
     n = len(works)

@@ -2,13 +2,13 @@
 
     python -c "from bookclub_platform.models import *; print(load_model('FOLDER').recommend(BOOK_ID, limit=10))"
 
-A book's vector has two parts. The first are the terms of its title, description and category name, counted together,
-damped by a logarithm and weighted by rarity. The second is one entry for its category, rarer ones heavier. A category
-that is only a placeholder is no part of either. The cosine of these vectors is the score of words. What two books are
-about past the words that they share, their embedding says: its cosine, not below 0, makes up `embedding_weight` of the
-score. By default that is latent semantic analysis, the catalogue's own 50 strongest directions, for which words that
-stand beside the same words are alike; nDCG@10 rises by it from 0.336 / 0.204 to 0.36 / 0.23 (all / other authors; 40 to
-60 directions and weights of 0.2 to 0.4 do the same). The weights stand in the middle of plateaus, as
+A book's vector has two parts. The first holds the terms of its title, description and category name, counted together,
+damped by a logarithm and weighted by rarity. The second is one entry for its category; rarer categories weigh more. A
+placeholder category is left out of both. The cosine of these vectors is the word score. The embedding captures what two
+books are about beyond the words that they share: its cosine, not below 0, makes up `embedding_weight` of the score. The
+default embedding is latent semantic analysis, the 50 strongest directions of the catalogue itself, in which words that
+occur next to the same words are similar. It raises nDCG@10 from 0.336 / 0.204 to 0.36 / 0.23 (all / other authors; 40
+to 60 directions and weights of 0.2 to 0.4 perform the same). The weights lie in the middle of plateaus, as
 benchmarks/ABLATION.md shows; `python benchmarks/ablation.py` writes it.
 """
 
@@ -56,26 +56,27 @@ class Tfidf:
         category_weight: length of the category part of a vector, for a category of average rarity; the text has 1.
         min_df: terms in fewer books than this are left out.
         unknown_categories: slugs that a shop gives to books it has not sorted.
-        embedding: `lsa`, which this catalogue teaches; `minilm`, a small sentence embedding, for which fitting needs
-            the extra `embedding`; or `none`.
-        embedding_weight: the part of the score that is the embedding's, 0..1.
-        embedding_up_to: of more books than this none has an embedding, for each request would have to look at all.
+        embedding: `lsa`, which is learned from this catalogue; `minilm`, a small sentence embedding, for which fitting
+            needs the extra `embedding`; or `none`.
+        embedding_weight: the embedding's part of the score, 0..1.
+        embedding_up_to: with more books than this there is no embedding, since each request would have to scan all.
 
     Attributes:
         book_ids: (n,) int64, ascending.
         works_: (n,) int32, equal for books that are the same work.
-        prints_: (n,) int64, the fingerprint of each book's text as it was: core/stock.py.
-        title_prints_: (n,) int64, the fingerprint of what makes a title a work's.
+        prints_: (n,) int64, the fingerprint of each book's text at fit time: core/stock.py.
+        title_prints_: (n,) int64, the fingerprint of the part of a title that identifies the work.
         vocabulary_: what each of the m columns stands for, as readers would write it: terms, then categories.
         idf_: (m,) float32, the rarity of each column.
         index_: the vectors.
         embedding_: (n, d) float32 of length 1 (or 0 for a book without text), centred; None without an embedding.
-        embedding_mean_: (d,) float32, what they were centred on.
-        embedding_components_: (d, m) float32 of `lsa`: vectors @ their transpose are the embedding, not centred.
-        lists_: the nearest of each book, made once; None of very many with an embedding, and in a folded model.
-        search_: the words of titles and terms, by which free text finds books; None in a model of an earlier release.
-        segments_: groups of books about like things; None without an embedding, and in a model of an earlier release.
-        figures_: how these were made, for the log: seconds, recall@10 against exact; empty without, and once loaded.
+        embedding_mean_: (d,) float32, the mean that was subtracted to centre the embeddings.
+        embedding_components_: (d, m) float32 for `lsa`: vectors @ their transpose are the embedding before centring.
+        lists_: the precomputed nearest of each book; None for very many books with an embedding, and in a folded model.
+        search_: the words of titles and terms, for free-text search; None in a model of an earlier release.
+        segments_: groups of books on similar subjects; None without an embedding, and in a model of an earlier release.
+        figures_: how `nearest_lists` made the lists, for the log: seconds, recall@10 against exact; else empty, and
+            empty in a loaded model.
     """
 
     name = "tfidf_model"
@@ -120,7 +121,7 @@ class Tfidf:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the constructor was given, by name."""
+        """The arguments of the constructor, by name."""
         return {
             "title_weight": self.title_weight,
             "category_name_weight": self.category_name_weight,
@@ -134,7 +135,7 @@ class Tfidf:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How large what was learned is."""
+        """The sizes of what was learned."""
         return {
             "books": len(self.book_ids),
             "terms": len(self.vocabulary_) - self.n_categories_,
@@ -148,26 +149,26 @@ class Tfidf:
         return _tfidf_artifact.nbytes(self)
 
     def fit(self, rows: Sequence[BookText]) -> Self:
-        """Learn from `rows`, in any order; ids must differ.
+        """Learn from `rows`, in any order; ids must be distinct.
 
         Raises:
-            ModelError: no word stands in as many as `min_df` of the books.
+            ModelError: no word occurs in at least `min_df` of the books.
             ConfigurationError: an embedding is chosen, and its extra is not installed.
         """
         return self.learn(self.count(rows))
 
     def count(self, rows: Sequence[BookText]) -> Counted:
-        """What `learn` needs to know of `rows`: see `_counts`."""
+        """What `learn` needs to know about `rows`: see `_counts`."""
         counted = count(rows, self.words, self.min_df)
         if not self.is_encoded(len(rows)):
             return counted
         return counted._replace(encoded=encoded(sorted(rows, key=lambda row: row.id)))
 
     def learn(self, counted: Counted) -> Self:
-        """Learn from what was counted, here or elsewhere, with this model's `words` and `min_df`.
+        """Learn from counts, made here or elsewhere with this model's `words` and `min_df`.
 
         Raises:
-            ModelError: no word stands in as many as `min_df` of the books.
+            ModelError: no word occurs in at least `min_df` of the books.
         """
         from scipy.sparse import hstack
         from sklearn.preprocessing import normalize
@@ -200,14 +201,14 @@ class Tfidf:
         return self
 
     def fold(self, rows: Sequence[BookText], *, has_encoder: bool = True) -> Self:
-        """`rows` in the space that this model has learned: a model of its terms, weights and categories over other
-        books, or over the same with other texts. Terms and categories that it does not know count for nothing.
+        """A model over `rows` in the space that this model has learned: with the same terms, weights and categories,
+        over other books, or over the same books with other texts. Unknown terms and categories are ignored.
 
-        `fold` of the rows that a model was fitted on is that model. Needs NumPy and snowballstemmer alone.
+        Folding the rows that a model was fitted on gives the same model. Needs only NumPy and snowballstemmer.
 
         Args:
-            has_encoder: whether the sentence-embedding model of `minilm` is at hand. Without it, as where books are
-                served, the embeddings are 0 with `minilm`: scores are of words and categories alone.
+            has_encoder: whether the sentence-embedding model of `minilm` is available. Without it, as in serving, the
+                embeddings are 0 with `minilm`: scores come from words and categories only.
         """
         rows = sorted(rows, key=lambda row: row.id)
         folded = type(self)(**self.parameters)
@@ -228,7 +229,7 @@ class Tfidf:
     def _fold_vectors(self, rows: Sequence[BookText]) -> InvertedIndex:
         place = self.stems
         term = _text.term_of()
-        known: dict[str, int | None] = {}  # a word is stemmed once, not at each of its places
+        known: dict[str, int | None] = {}  # each word is stemmed once, not at every occurrence
         owners: list[int] = []
         columns: list[int] = []
         data: list[float] = []
@@ -253,14 +254,14 @@ class Tfidf:
 
     @cached_property
     def stems(self) -> Stems:
-        """The column of each term; loaded with the model, but for one of an earlier release."""
+        """The column of each term; loaded with the model, or computed here for one of an earlier release."""
         n_terms = len(self.vocabulary_) - self.n_categories_
         term = _text.term_of()
         pairs = [(term(word), at) for at, word in enumerate(self.vocabulary_[:n_terms])]
         return Stems.of({stem: at for stem, at in pairs if stem is not None})
 
     def _fold_categories(self, rows: Sequence[BookText]) -> tuple[list[int], list[int], NDArray[np.float64]]:
-        """(book, column, weight) of each book of a category that was learned."""
+        """(books, columns, weights) with one entry per book whose category was learned."""
         n_terms = len(self.vocabulary_) - self.n_categories_
         place = {name: at for at, name in enumerate(self.vocabulary_[n_terms:], n_terms)}
         mean = self.idf_[n_terms:].mean() if self.n_categories_ else 1.0
@@ -272,7 +273,7 @@ class Tfidf:
         return category not in self.unknown_categories
 
     def words(self, row: BookText) -> list[str]:
-        """What is counted of a book, each word as often as it counts."""
+        """The words to count for a book, each as often as it counts."""
         category_words = _text.words(row.category_name) if self._is_known(row.category) else []
         return (
             _text.words(row.title) * self.title_weight
@@ -281,18 +282,18 @@ class Tfidf:
         )
 
     def is_encoded(self, books: int) -> bool:
-        """Whether a model of so many books needs their sentence embeddings."""
+        """Whether a model of this many books needs their sentence embeddings."""
         return self.embedding == "minilm" and books <= self.embedding_up_to
 
     def _weighted_terms(self, counted: Counted) -> tuple[csr_matrix, NDArray[np.float64]]:
-        """(n, t) unit vectors of the text, and the terms' idf."""
+        """(n, t) unit vectors of the text, and the idf of the terms."""
         from sklearn.feature_extraction.text import TfidfTransformer
 
         weighting = TfidfTransformer(sublinear_tf=True)
         return weighting.fit_transform(counted.terms), weighting.idf_
 
     def _weighted_categories(self, counted: Counted) -> tuple[csr_matrix, NDArray[np.float64], list[str]]:
-        """(n, categories) with one entry a book of known category, the categories' idf, and their names."""
+        """(n, categories) with one entry per book of a known category, the categories' idf, and their names."""
         from scipy.sparse import csr_matrix
 
         slugs, n = counted.categories, len(counted.categories)
@@ -306,7 +307,7 @@ class Tfidf:
         return vectors, idf, [names[slug] for slug in place]
 
     def _learn_embedding(self, vectors: csr_matrix, encoded: NDArray[np.float32] | None) -> None:
-        """Learn it, from the books' vectors or from their sentence embeddings."""
+        """Learn the embedding, from the books' vectors or from their sentence embeddings."""
         self.embedding_ = self.embedding_mean_ = self.embedding_components_ = None
         if self.embedding == "none" or vectors.shape[0] > self.embedding_up_to or min(vectors.shape) < 2:
             return
@@ -318,7 +319,7 @@ class Tfidf:
         self.embedding_ = centred(encoded, self.embedding_mean_)
 
     def _embedded(self, rows: Sequence[BookText], vectors: Compressed, has_encoder: bool) -> NDArray[np.float32]:
-        """(n, d) of the rows, not centred."""
+        """(n, d) the embeddings of the rows, not centred."""
         if self.embedding_components_ is not None:
             return _lsa.along(vectors, self.embedding_components_)
         if has_encoder:
@@ -327,10 +328,10 @@ class Tfidf:
         return np.zeros((len(rows), len(self.embedding_mean_)), dtype=np.float32)
 
     def recommend(self, book_id: int, limit: int, is_allowed: NDArray[np.bool_] | None = None) -> list[Recommendation]:
-        """See `Model.recommend`. A work stands at most once in a list, and the work asked for never.
+        """See `Model.recommend`. A list holds a work at most once, and never the work of the given book.
 
         Args:
-            is_allowed: (n,) in the order of `book_ids`: the books that may stand in the list; all if None.
+            is_allowed: (n,) in the order of `book_ids`: the books that may be in the list; all if None.
         """
         at = bisect_left(self.book_ids, book_id)
         if at == len(self.book_ids) or self.book_ids[at] != book_id:
@@ -346,7 +347,7 @@ class Tfidf:
     def _nearest(
         self, at: int, limit: int, is_allowed: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
-        """Places and scores: from the list made once if it is long enough, else by a search."""
+        """Places and scores: from the precomputed list if it is long enough, else by a search."""
         if self.lists_ is not None:
             listed = self.lists_.of(at, limit, self.works_, None if is_allowed is None else is_allowed.take)
             if listed is not None:
@@ -375,7 +376,7 @@ class Tfidf:
         return senses_of(self.embedding_, self.embedding_weight, self.embedding_[at], others)
 
     def reasons(self, scores: NDArray[np.floating], senses: NDArray[np.floating], shared: Shared) -> list[list[Reason]]:
-        """Of each of the k books that `scores` are of: see `told_reasons`."""
+        """The reasons for each of the k books of `scores`: see `told_reasons`."""
         return told_reasons(scores, senses, shared, self.vocabulary_, len(self.vocabulary_) - self.n_categories_)
 
     def save(self, folder: Path) -> None:

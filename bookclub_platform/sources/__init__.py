@@ -1,4 +1,4 @@
-"""sources.yaml -> pages -> raw rows: the public face of the sources. One file in this folder = one kind of source.
+"""sources.yaml -> pages -> raw rows: the public interface of the sources. One file in this folder = one kind of source.
 
     from bookclub_platform.sources import crawl_category, read_raw_books, sources
 
@@ -8,7 +8,7 @@
                 report = crawl_category(source, category, fetcher, folder, crawl_id)
                 raw_books, rejected = read_raw_books(source, category.slug, report.path)
 
-A new source is an entry of sources.yaml. A new kind is one new file here: see _contract.py.
+A new source is an entry in sources.yaml. A new kind is one new file here: see _contract.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m bookclub_platform.sources check` names each fault of sources.yaml; `... schema` prints its schema."""
+"""`python -m bookclub_platform.sources check` lists each fault in sources.yaml; `... schema` prints its schema."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Page -> `<folder>/<source>/<category>/<crawl_id>.warc.gz` -> Page: the pages of one crawl of one category.
 
-A file begins with a warcinfo record (which category this is) and ends with a metadata record (whether every page came,
-and which older files it rests on). While it grows it is called `.part`, so that a crawl that was killed is never taken
-for one that ended; the next crawl of the category takes it up.
+A file begins with a warcinfo record (which category this is) and ends with a metadata record (whether every page was
+received, and which older files it refers to). While it grows it has the suffix `.part`, so that a killed crawl is never
+taken for a finished one; the next crawl of the category resumes it.
 
-A page that has not changed since the last complete crawl is kept as a revisit record, which names the file and offset
-of the page itself: never of another revisit, so what a file rests on is one step away. Who deletes old files keeps
-`KeptCrawl.rests_on` of those that stay.
+A page that has not changed since the last complete crawl is stored as a revisit record, which names the file and offset
+of the page itself, never of another revisit, so that references are only one step deep. Whoever deletes old files must
+keep those in `KeptCrawl.rests_on` of the files that stay.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from bookclub_platform.sources._warc import Place, RecordWriter, facts_of, page_
 _SUFFIX = ".warc.gz"
 _PAGES = {"response", "revisit"}
 _NO_END = "ends before the crawl's end. Crawl it again."
-# A crawl killed in the night is taken up in the morning; that of yesterday is not, or one crawl would have two days'
-# prices in it (crawls are daily).
+# A crawl killed at night is resumed in the morning. One of yesterday is not: crawls are daily, and it would mix the
+# prices of two days.
 RESUME_WITHIN = timedelta(hours=12)
 
 _log = logging.getLogger(__name__)
@@ -39,10 +39,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class KeptCrawl:
-    """One crawl of one category that ended.
+    """One finished crawl of one category.
 
     Attributes:
-        is_complete: every page that the shop lists came; if not, the file has those that did.
+        is_complete: every page that the shop lists was received; if not, the file has those that were.
         finished_at: UTC.
         rests_on: the older files that hold pages of this crawl.
     """
@@ -57,20 +57,20 @@ class KeptCrawl:
 
 @dataclass(frozen=True, slots=True)
 class KeptPage:
-    """A page of a crawl: `page` as it came, but fetched when this crawl asked for it; it lies at `original`."""
+    """A page of a crawl: `page` as received, with the time at which this crawl requested it; stored at `original`."""
 
     page: Page
     original: Place
 
     @property
     def name(self) -> str:
-        """`<source>/<category>/<file>#<offset>`: see _warc.py how to look at it."""
+        """`<source>/<category>/<file>#<offset>`: _warc.py shows how to view it."""
         return f"{'/'.join(self.original.path.parts[-3:])}#{self.original.offset}"
 
 
 @dataclass(slots=True)
 class _Part:
-    """What a crawl that did not end has left: its pages, as url -> (kind, where it lies), end before `size`."""
+    """The remains of an unfinished crawl: its pages, as url -> (kind, place), which all end before `size`."""
 
     crawl_id: str
     category: Category
@@ -80,17 +80,16 @@ class _Part:
 
 
 class PageArchive:
-    """Keeps the pages of one crawl of one category as they come; a context manager. One at a time: see _lock.py.
+    """Stores the pages of one crawl of one category as they arrive; a context manager. One at a time: see _lock.py.
 
-    Leaving the block without `finish` leaves `<crawl_id>.warc.gz.part`, which nothing reads but the next archive of the
-    category: it goes on with that file, and its `crawl_id`, unless it is of another address or older than
-    `resume_within`.
+    Leaving the block without `finish` leaves `<crawl_id>.warc.gz.part`, which only the next archive of the category
+    reads: it continues that file, with its `crawl_id`, unless it is of another address or older than `resume_within`.
 
     Attributes:
-        resumed: the pages that were there already, as url -> (kind, where it lies).
+        resumed: the pages that were already there, as url -> (kind, place).
 
     Raises:
-        PermanentSourceError: a crawl of that id has ended before; other files may rest on it.
+        PermanentSourceError: there is a finished crawl of that id; other files may refer to it.
     """
 
     def __init__(
@@ -124,16 +123,16 @@ class PageArchive:
         self._file.close()
 
     def append(self, page: Page) -> None:
-        """Keep one page; it survives the end of this process."""
+        """Store one page; it survives the end of this process."""
         self._writer.write_page(page)
 
     def append_revisit(self, page: Unchanged, original: Place, fetched_at: datetime) -> None:
-        """Keep that the page is as it lies at `original` since `fetched_at`."""
+        """Record that the page is unchanged: as stored at `original`, where it was fetched at `fetched_at`."""
         self._writer.write_revisit(page, original, fetched_at)
         self._rests_on.add(original.path.name)
 
     def finish(self, is_complete: bool) -> Path:
-        """Close the file and give it its name."""
+        """Close the file and give it its final name."""
         summary = {"is_complete": is_complete, "rests_on": sorted(self._rests_on)}
         self._writer.write_metadata(f"urn:crawl:{self.crawl_id}", json.dumps(summary).encode())
         os.fsync(self._file.fileno())
@@ -142,7 +141,7 @@ class PageArchive:
 
 
 def latest(folder: Path, source: str, category: str) -> KeptCrawl | None:
-    """The newest crawl of a category (slug) that ended, None if there is none. Crawl ids sort by time.
+    """The newest finished crawl of a category (slug), None if there is none. Crawl ids sort by time.
 
     Raises:
         PermanentSourceError: its file is damaged.
@@ -152,9 +151,9 @@ def latest(folder: Path, source: str, category: str) -> KeptCrawl | None:
 
 
 def last_pages(folder: Path, source: str, category: str) -> dict[str, tuple[Place, bool]]:
-    """url -> (where the page lies, whether a crawl has found it good and asked for changes since).
+    """url -> (place of the page, whether a later crawl has already found it good and requested only changes).
 
-    Of the newest complete crawl whose file can be read; empty if there is none.
+    From the newest complete crawl whose file can be read; empty if there is none.
     """
     for path in _ended(folder, source, category):
         try:
@@ -167,15 +166,15 @@ def last_pages(folder: Path, source: str, category: str) -> dict[str, tuple[Plac
 
 
 def read_pages(path: Path) -> Iterator[Page]:
-    """As `read_kept_pages`, without where they lie."""
+    """Like `read_kept_pages`, without the places."""
     return (kept.page for kept in read_kept_pages(path))
 
 
 def read_kept_pages(path: Path) -> Iterator[KeptPage]:
-    """The pages of a file, in the order in which they came.
+    """The pages of a file, in the order in which they arrived.
 
     Raises:
-        PermanentSourceError: the file is damaged, or one that it rests on is gone.
+        PermanentSourceError: the file is damaged, or one that it refers to is gone.
     """
     kind = None
     for record in records(path):
@@ -190,7 +189,7 @@ def read_kept_pages(path: Path) -> Iterator[KeptPage]:
 
 
 def kept_crawl(path: Path) -> KeptCrawl:
-    """What a file says of its crawl. Raises PermanentSourceError if it is damaged."""
+    """The facts of a file about its crawl. Raises PermanentSourceError if it is damaged."""
     first = last = None
     for last in records(path):
         first = first or last
@@ -202,7 +201,7 @@ def kept_crawl(path: Path) -> KeptCrawl:
 
 
 def _taken_up(home: Path, category: Category, oldest: datetime) -> _Part | None:
-    """The newest part that a crawl of `category` can go on with; the others are of no more use, and are removed."""
+    """The newest part that a crawl of `category` can resume; all others are useless and get deleted."""
     found = None
     for path in sorted(home.glob(f"*{_SUFFIX}.part"), reverse=True):
         part = _part(path) if found is None else None
@@ -215,7 +214,7 @@ def _taken_up(home: Path, category: Category, oldest: datetime) -> _Part | None:
 
 
 def _part(path: Path) -> _Part | None:
-    """The records of a part that came whole; None if not even its first did."""
+    """The complete records of a part; None if not even the first is complete."""
     part = None
     try:
         for record in records(path):
@@ -223,7 +222,7 @@ def _part(path: Path) -> _Part | None:
                 facts = facts_of(record)
                 part = _Part(facts["isPartOf"], _category(facts), record.written_at)
             elif record.type not in _PAGES:
-                break  # its end, written just before it was to get its name
+                break  # the last record, written just before the file would have got its final name
             else:
                 part.pages[record.url] = record.kind, record.original
                 part.alive_at = record.written_at
@@ -247,12 +246,12 @@ def _part_of(path: Path) -> Path:
 
 
 def category_folder(folder: Path, source: str, category: str) -> Path:
-    """Where the files of a category (slug) lie."""
+    """The folder for the files of a category (slug)."""
     return folder / _safe(source) / _safe(category)
 
 
 def _safe(name: str) -> str:
-    """Names come from shops and callers, and become folders."""
+    """Check a name, which comes from a shop or a caller, before it becomes a file or folder name."""
     if not re.fullmatch(r"[\w-][\w.-]*", name):
         raise PermanentSourceError(name, "cannot be the name of a file or folder")
     return name

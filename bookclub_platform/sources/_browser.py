@@ -1,11 +1,11 @@
-"""URL -> Page as a browser shows it: headless Chromium, driven by selenium. What a Fetcher is to a plain shop.
+"""URL -> Page as rendered by a browser: headless Chromium, driven by selenium. The counterpart of a Fetcher.
 
     with BrowserFetcher(Browser("http://127.0.0.1:8765", "ol.row", timeout_s=20), Web()) as fetcher:
         page = fetcher.fetch("http://127.0.0.1:8765/", "listing")
 
-Two tabs: one stays in the listings and goes on by clicks in the shop's navigation and pager, as a visitor does; the
-other opens the books by address. Robots.txt, delay and identity are those of the Fetcher, whose turn it waits for. The
-browser reaches the shop's own host and no other.
+It uses two tabs. One stays in the listings and follows the shop's navigation and pager by clicks, as a visitor does;
+the other opens the books by address. For robots.txt, delay and identity it relies on a Fetcher, and waits for its gate.
+The browser can reach only the shop's own host.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _FLAGS = (
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
-    "--disable-dev-shm-usage",  # /dev/shm of a container is too small
+    "--disable-dev-shm-usage",  # a container's /dev/shm is too small
     "--disable-sync",
     "--blink-settings=imagesEnabled=false",
 )
 _POLL_S = 0.02
-_ATTEMPTS = 3  # a browser has tried more than once by itself
-_DEAD_AFTER = 5  # pages in a row that a browser could not open: the shop is given up
-# What is shown of a page: its address, whether it is loaded, the status of its answer, the elements that make it one.
+_ATTEMPTS = 3  # each of which the browser itself has already retried
+_DEAD_AFTER = 5  # after this many pages in a row that the browser could not open, the shop is given up
+# The state of the displayed page: its address, whether it is loaded, its HTTP status, the elements that make it a page.
 _SHOWN = """
 const found = [...document.querySelectorAll(arguments[0])];
 const answer = performance.getEntriesByType("navigation")[0];
@@ -62,10 +62,10 @@ _LINK = "return [...document.querySelectorAll('a[href]')].find((link) => link.hr
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """Which browser, and when a page of the shop at `address` is there: once an element that `shown` (CSS) selects is.
+    """Which browser to use, and when a page of the shop at `address` is ready: once `shown` (CSS) selects an element.
 
     Attributes:
-        timeout_s: for a page; one that does not show itself within it is kept as it is, for the parser to refuse.
+        timeout_s: per page; a page that is not ready by then is kept as it is, for the parser to reject.
         program, driver: paths; None: found on the PATH.
     """
 
@@ -76,7 +76,7 @@ class Browser:
     driver: str | None = None
 
     def programs(self) -> tuple[str, str]:
-        """(browser, driver) of this machine. Raises PermanentSourceError if one of them, or selenium, is not there."""
+        """(browser, driver) on this machine. Raises PermanentSourceError if one of them, or selenium, is missing."""
         program = self.program or next(filter(None, map(shutil.which, _BROWSERS)), None)
         driver = self.driver or next(filter(None, map(shutil.which, _DRIVERS)), None)
         if program is None or driver is None:
@@ -90,7 +90,7 @@ class Browser:
         return program, driver
 
     def start(self, profile: str, contact: str | None) -> Chrome:
-        """A running browser."""
+        """Start the browser and return it."""
         from selenium import webdriver
 
         program, driver = self.programs()
@@ -109,7 +109,7 @@ class Browser:
 
 
 class BrowserFetcher:
-    """Fits _contract.CrawlFetcher; a context manager. The browser starts with the first page that it may visit."""
+    """A _contract.CrawlFetcher; a context manager. The browser starts with the first page that it may visit."""
 
     def __init__(self, browser: Browser, web: Web) -> None:
         self.browser, self.web = browser, web
@@ -129,7 +129,7 @@ class BrowserFetcher:
         self._profile.cleanup()
 
     def _quit(self) -> None:
-        """End the browser, also one that no longer listens to its driver."""
+        """Stop the browser, even if it no longer responds to its driver."""
         if not self._is_running:
             return
         from selenium.common.exceptions import WebDriverException
@@ -146,7 +146,7 @@ class BrowserFetcher:
                 program.kill()
 
     def _programs(self) -> list[psutil.Process]:
-        """The browser's processes, by the profile that is theirs alone: they outlive a driver that was killed."""
+        """The browser's processes, found by their unique profile: they outlive a driver that was killed."""
         mark = f"--user-data-dir={self._profile.name}"
         return [program for program in psutil.process_iter(["cmdline"]) if mark in (program.info["cmdline"] or ())]
 
@@ -162,14 +162,14 @@ class BrowserFetcher:
         return self._counters.copy()
 
     def fetch(self, url: str, kind: Kind, validators: Validators | None = None) -> Page:
-        """The rendered page, whatever is known of it.
+        """The rendered page; `validators` are ignored.
 
         Raises:
-            ShopUnavailable: the shop does not answer, or wants no visit, or the browser opens no page of it any more.
-            TransientSourceError, PermanentSourceError: this page cannot be had.
+            ShopUnavailable: the shop does not respond, or refuses visits, or the browser can open none of its pages.
+            TransientSourceError, PermanentSourceError: this page cannot be fetched.
         """
         from selenium.common.exceptions import WebDriverException
-        from urllib3.exceptions import HTTPError  # by which selenium tells that the driver is gone
+        from urllib3.exceptions import HTTPError  # selenium raises it when the driver is gone
 
         for retry in range(min(_ATTEMPTS, self.web.patience.attempts)):
             if retry:
@@ -196,7 +196,7 @@ class BrowserFetcher:
     def fetch_many(
         self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None = None
     ) -> Iterator[Page | FailedPage]:
-        """One after the other: a browser that hurries hurts a shop more than a crawler."""
+        """Sequentially: a browser in a hurry burdens a shop more than a crawler does."""
         for url in urls:
             try:
                 yield self.fetch(url, kind)
@@ -222,7 +222,7 @@ class BrowserFetcher:
         return Page(found, 200, headers, body, kind, datetime.now(UTC))
 
     def _visited(self, url: str, kind: Kind) -> int:
-        """-> HTTP status of the page that is then shown"""
+        """Open `url` -> HTTP status of the displayed page."""
         self._counters.requests += 1
         started, status = time.monotonic(), None
         try:
@@ -236,7 +236,7 @@ class BrowserFetcher:
         return status
 
     def _click(self, url: str) -> int | None:
-        """Go on by the link to `url` on the page that is shown; None if there is none, or it leads nowhere."""
+        """Click the link to `url` on the page -> HTTP status; None if there is no such link, or it leads elsewhere."""
         from selenium.common.exceptions import WebDriverException
 
         if not has_same_host(self._chrome.current_url, url) or self._chrome.current_url == url:
@@ -248,12 +248,13 @@ class BrowserFetcher:
                 return None
             link.click()
         except WebDriverException:
-            return None  # covered by something, or gone: the address is still there to be opened
+            return None  # the link is covered by something, or gone: the address can still be opened directly
         status = self._wait(url, before)
         return status if self._chrome.current_url == url else None
 
     def _wait(self, url: str | None, before: str) -> int:
-        """Until the page is there: at its address, loaded, other than `before`, and the same twice. -> HTTP status"""
+        """Wait until the page is at its address, loaded, different from `before`, and stable over two polls -> HTTP
+        status."""
         deadline, last, status = time.monotonic() + self.browser.timeout_s, None, 200
         while time.monotonic() < deadline:
             found, state, status, shown = self._chrome.execute_script(_SHOWN, self.browser.shown)
@@ -266,7 +267,7 @@ class BrowserFetcher:
         return status or 200
 
     def _revive(self) -> None:
-        """A crashed browser is ended, to be started anew."""
+        """Stop a crashed browser, so that it is started again."""
         from selenium.common.exceptions import WebDriverException
         from urllib3.exceptions import HTTPError
 

@@ -1,9 +1,9 @@
-"""sources.yaml -> one checked configuration per source, or every fault with file, line and field.
+"""sources.yaml -> one validated configuration per source, or every fault with file, line and field.
 
     found = read(path, kinds, settings.variable)      # found.entries, found.faults
 
-A fault inside an entry whose name is sound breaks that source alone. One that cannot be laid to a source (no YAML, no
-name, a name twice) is of the file: nobody can say any more what it is about.
+A fault inside an entry with a valid name breaks only that source. A fault that cannot be attributed to a source
+(invalid YAML, no name, a duplicate name) belongs to the whole file.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ CategoryMap = Annotated[
 
 
 def ours(categories: Mapping[str, OurCategory], name: str) -> tuple[str, str] | None:
-    """(slug, name) of our category for the source's; None for a name without a letter."""
+    """(slug, name) of our category for the source's category `name`; None for a name without a letter."""
     mapped = categories.get(_fold(name))
     if mapped is not None:
         return mapped.slug, mapped.name
@@ -82,7 +82,7 @@ def ours(categories: Mapping[str, OurCategory], name: str) -> tuple[str, str] | 
 
 
 def web_address(address: str) -> str:
-    """Checked, without a slash at its end."""
+    """The validated address, without a trailing slash."""
     if not re.match(r"https?://[^/\s@?#]+([/?#]\S*)?$", address):
         raise ValueError("must be an address such as http://books.toscrape.com")
     return address.rstrip("/")
@@ -125,7 +125,7 @@ class SourceConfig(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, where. `source` is the entry's name, None where it has none that can be used."""
+    """What is wrong, and where. `source` is the entry's name, None if it has no usable one."""
 
     file: Path
     line: int
@@ -140,7 +140,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the file says: the entries without fault, in its order, and all faults. `names`: every usable name."""
+    """The content of the file: the valid entries, in its order, and all faults. `names`: every usable name."""
 
     entries: dict[str, SourceConfig]
     faults: list[Fault]
@@ -148,7 +148,7 @@ class Found:
 
 
 def read(path: Path, kinds: Mapping[str, type[SourceConfig]], variables: Variables) -> Found:
-    """The checked file.
+    """Read and validate the file.
 
     Args:
         kinds: kind -> its Config.
@@ -193,7 +193,7 @@ def read(path: Path, kinds: Mapping[str, type[SourceConfig]], variables: Variabl
 
 
 class _File:
-    """A composed file, and the faults found in it."""
+    """A parsed file, and the faults found in it."""
 
     def __init__(self, path: Path, root: yaml.Node | None, variables: Variables) -> None:
         self.path, self.root, self.variables = path, root, variables
@@ -222,7 +222,7 @@ class _File:
             return None
 
     def value(self, node: yaml.Node | None, place: Place) -> Any:
-        """Plain data; variables are filled in, and a field that stands twice is a fault."""
+        """The node as plain data, with variables substituted; a duplicate field is a fault."""
         if isinstance(node, yaml.MappingNode):
             data: dict[Any, Any] = {}
             for key_node, value_node in node.value:
@@ -254,7 +254,7 @@ class _File:
         self.faults.append(Fault(self.path, node.start_mark.line + 1, field, reason, self._name(place)))
 
     def _name(self, place: Place) -> str | None:
-        """The name of the entry that holds the place."""
+        """The name of the entry that contains the place."""
         if len(place) < 2 or not isinstance(place[1], int):
             return None
         entry = next(value for key, value, _ in _items(self.root) if key == "sources").value[place[1]]
@@ -262,7 +262,7 @@ class _File:
         return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
     def _locate(self, place: Place) -> tuple[int, Place]:
-        """(line, place as the file spells it); pydantic's own steps into a type are left out."""
+        """(line, place in the file's spelling), without the steps that pydantic adds for types."""
         node, line, shown = self.root, self.root.start_mark.line + 1 if self.root else 1, list[int | str]()
         for step in place:
             if isinstance(node, yaml.SequenceNode) and isinstance(step, int):

@@ -1,10 +1,10 @@
-"""What a source offers: Source -> Category -> Page -> RawBook, and the types on that way.
+"""The interface of a source: Source -> Category -> Page -> RawBook, and the types in between.
 
-A source knows how its pages look and who fetches them, and nothing else: _crawl.py walks, _archive.py keeps. To the
-walk a shop, a file and a web API are one thing: pages that link books and lead to the next page, and pages that hold
-rows; a page may do both. A new kind is one new file beside this one, with
-    Config          a model on _config.SourceConfig with `kind: Literal["<name of the file>"]` and its own fields
-    build           (config: Config, settings) -> something that fits `Source`
+A source only knows what its pages look like and which fetcher gets them: _crawl.py walks through the pages, _archive.py
+stores them. To the walk, a shop, a file and a web API are the same: pages that link to books and to the next page, and
+pages that hold rows; a page may do both. A new kind is one new file next to this one, with
+    Config          a subclass of _config.SourceConfig with `kind: Literal["<name of the file>"]` and its own fields
+    build           (config: Config, settings) -> an implementation of `Source`
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page as it came.
+    """One page as received.
 
     Attributes:
-        url: the address that answered, after redirects: links on the page are relative to it.
-        headers: as received, in order; those that describe a content coding carry the prefix `X-Archive-Orig-`.
-        body: bytes as received, without content coding (gzip).
-        fetched_at: when the answer was complete, UTC.
+        url: the final address, after redirects: links on the page are relative to it.
+        headers: as received, in order; those that describe a content coding have the prefix `X-Archive-Orig-`.
+        body: bytes as received, with the content coding (gzip) removed.
+        fetched_at: when the response was complete, UTC.
     """
 
     url: str
@@ -47,7 +47,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What the shop said of a page when it last came, to be asked whether it has changed since (RFC 9110, 13.1)."""
+    """Validators from the last response for a page, for a conditional request (RFC 9110, 13.1)."""
 
     etag: str | None
     last_modified: str | None
@@ -55,7 +55,7 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The shop answered 304: the page is as it was when it last came. `headers` are those of the 304."""
+    """The shop responded with 304: the page has not changed since the last response. `headers` are those of the 304."""
 
     url: str
     headers: tuple[tuple[str, str], ...]
@@ -65,7 +65,7 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class FailedPage:
-    """A page that could not be had, and why."""
+    """A page that could not be fetched, and why."""
 
     url: str
     kind: Kind
@@ -74,12 +74,12 @@ class FailedPage:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What follows from a page.
+    """What a page leads to.
 
     Attributes:
-        book_urls: absolute, in the page's order, each once; none where the rows stand on the page itself.
+        book_urls: absolute, in the page's order, each once; none if the rows are on the page itself.
         next_url: the next page of the same listing, None on the last.
-        expected: how many books the source says that the whole listing has, None where it does not say.
+        expected: how many books the whole listing has according to the source, None if it does not say.
         rows: how many rows the page itself holds, good and bad.
     """
 
@@ -91,7 +91,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that is no book: `url` leads to its place in the page, `reason` names the line."""
+    """A row that is not a book: `url` points to its place in the page, `reason` names the line."""
 
     url: str
     reason: str
@@ -107,8 +107,8 @@ class PageFetcher(Protocol):
 class CrawlFetcher(PageFetcher, Protocol):
     """What the walk needs: a Fetcher (HTTP), a browser, or a reader of local files.
 
-    `validators` say what is known of a page: where it is still so, Unchanged may come instead of it. A browser always
-    gives the page.
+    `validators` make a request conditional: if the page has not changed, the result may be Unchanged instead of the
+    page. A browser always returns the page.
     """
 
     @overload
@@ -127,20 +127,20 @@ class CrawlFetcher(PageFetcher, Protocol):
     def fetch_many(
         self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None = None
     ) -> Iterator[Page | Unchanged | FailedPage]:
-        """Each page as it comes. `urls` is read only a little ahead of what is yielded. Raises ShopUnavailable."""
+        """Each page as it arrives. `urls` is read only a little ahead of what is yielded. Raises ShopUnavailable."""
 
     def counters(self) -> Counters:
-        """What happened since the start."""
+        """The counters since the start."""
 
 
 class Source(Protocol):
     """One entry of sources.yaml; it can be pickled.
 
     Attributes:
-        name: the prefix of its assets and the column `source`.
-        address: for people and as the border of the walk; without a trailing slash.
-        has_categories: whether it is walked category by category. If not, `categories` names one that stands for the
-            whole source, and each row brings its own.
+        name: the prefix of its assets and the value of the column `source`.
+        address: for people, and as the boundary of the walk; without a trailing slash.
+        has_categories: whether it is crawled category by category. If not, `categories` returns one that stands for the
+            whole source, and each row has its own.
     """
 
     @property
@@ -153,29 +153,29 @@ class Source(Protocol):
     def has_categories(self) -> bool: ...
 
     def fetcher(self) -> AbstractContextManager[CrawlFetcher]:
-        """Who fetches its pages, as politely as sources.yaml says, for one crawl. Raises SourceError."""
+        """The fetcher for its pages, as polite as sources.yaml requires, for one crawl. Raises SourceError."""
 
     def cover_fetcher(self) -> AbstractContextManager[PageFetcher] | None:
-        """Who fetches the cover images that its rows name, by HTTP; None for a file on this machine."""
+        """The fetcher for the cover images in its rows, over HTTP; None for a file on this machine."""
 
     def categories(self, fetcher: PageFetcher) -> Sequence[Category]:
-        """The categories that the source shows, in its order. Raises SourceError."""
+        """The categories that the source lists, in its order. Raises SourceError."""
 
     def listing(self, page: Page) -> Listing:
-        """What follows from a page of kind "listing", the one at a category's `url` first. Raises PageRejected."""
+        """What a page of kind "listing" leads to, first the one at a category's `url`. Raises PageRejected."""
 
     def rows(self, page: Page, category: Category) -> Iterable[RawBook | RejectedRow]:
-        """The rows on a page, of either kind; a missing field is None. Raises PageRejected if it is not such a page."""
+        """The rows on a page of either kind; a missing field is None. Raises PageRejected if it is not such a page."""
 
 
 def has_same_host(url: str, other: str) -> bool:
-    """Whether both are web addresses of one host and port; http and https on their usual ports are one."""
+    """Whether both are web addresses with the same host and port; http and https on default ports count as the same."""
     ends = [_end(url), _end(other)]
     return None not in ends and ends[0] == ends[1]
 
 
 def _end(url: str) -> tuple[str, int | None] | None:
-    """(host, unusual port), None for what is no web address."""
+    """(host, port if it is not the default), None if `url` is not a web address."""
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -3,9 +3,9 @@
     with Fetcher(delay_s=0.5, concurrency=8) as fetcher:
         report = collect_covers(image_urls, fetcher, home / "covers" / "books_toscrape")
 
-`<folder>/index.jsonl` and `<folder>/by_url/` say which URL is which file: see core/covers.py. Lines are appended as
-covers come, after their files, so a collection that is killed at any moment goes on where it was. What is known is not
-asked for again: a shop's image URLs name the image (books.toscrape: its hash), and another image has another URL.
+`<folder>/index.jsonl` and `<folder>/by_url/` map URLs to files: see core/covers.py. Lines are appended as covers
+arrive, after their files, so that a collection killed at any moment can resume. Known images are not requested again:
+a shop's image URLs identify the image (books.toscrape: its hash), and another image has another URL.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from bookclub_platform.core.errors import ShopUnavailable, SourceError
 from bookclub_platform.sources._contract import FailedPage, Page, PageFetcher
 from bookclub_platform.sources._images import NoPicture, checked
 
-MAX_PIXELS = 50_000_000  # a scanned poster; unpacked 150 MB
-REJECTED_FOR = timedelta(days=7)  # what was no image is asked for again after that
-_THREADS = 16  # that wait for the fetcher, which has a concurrency of its own
+MAX_PIXELS = 50_000_000  # a scanned poster; 150 MB decoded
+REJECTED_FOR = timedelta(days=7)  # after this, a URL that gave no image is requested again
+_THREADS = 16  # they wait for the fetcher, which has its own concurrency limit
 
 
 @dataclass(slots=True)
 class CoverReport:
-    """What one collection did. new + known + rejected + failed = the different URLs that were given.
+    """What one collection did. new + known + rejected + failed = the number of distinct URLs.
 
     Attributes:
-        new: fetched and kept; the bytes of `same_bytes` of them were there already, under another URL.
-        known: not asked for, because they, or why they are none, stand in the index.
+        new: fetched and stored; `same_bytes` of them were already stored under another URL.
+        known: not requested, because the index has the image, or the reason why there is none.
         bytes: of the new images.
-        rejected: what came is no image that we keep; the reason.
-        failed: could not be had; is asked for again next time.
+        rejected: the response is no image that we keep; with the reason.
+        failed: could not be fetched; requested again next time.
     """
 
     folder: Path
@@ -57,10 +57,10 @@ class CoverReport:
 def collect_covers(
     image_urls: Iterable[str], fetcher: PageFetcher, folder: Path, max_pixels: int = MAX_PIXELS
 ) -> CoverReport:
-    """Fetch and keep the images that are not known yet.
+    """Fetch and store the images that are not known yet.
 
     Raises:
-        ShopUnavailable: the shop is down or wants no visit; what came so far is kept.
+        ShopUnavailable: the shop is down or refuses visits; what was received so far is kept.
     """
     started, report = time.monotonic(), CoverReport(folder)
     known, now = read_index(folder), datetime.now(UTC)
@@ -68,7 +68,7 @@ def collect_covers(
     for url in dict.fromkeys(image_urls):
         if url in known and _is_good(known[url], folder, now):
             report.known += 1
-            _name(known[url], folder)  # by_url/ came later than the index
+            _name(known[url], folder)  # older collections have an index, but no by_url/
         else:
             wanted.append(url)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def collect_covers(
 
 
 def _is_good(cover: Cover, folder: Path, now: datetime) -> bool:
-    """Whether nothing is to be fetched: its files lie there, or it is a reject that is not yet tried again."""
+    """Whether nothing is to be fetched: its files exist, or it was rejected too recently to be tried again."""
     if cover.sha256 is None:
         return now - cover.seen_at < REJECTED_FOR
     path = cover.path(folder)
@@ -92,14 +92,15 @@ def _is_good(cover: Cover, folder: Path, now: datetime) -> bool:
 
 
 def _append(index: Any, cover: Cover) -> None:
-    """One write for one line: it stands whole, or torn at its end. It begins a line even after a torn one."""
+    """Append a line with one write, so that it is either complete or cut off at its end. The line break comes first, so
+    that it starts a new line even after one that was cut off."""
     facts = asdict(cover) | {"seen_at": cover.seen_at.isoformat()}
     index.write(b"\n" + json.dumps(facts).encode())
     index.flush()
 
 
 def _kept(url: str, page: Page, report: CoverReport, max_pixels: int) -> Cover:
-    """Check an image, write its files, count it."""
+    """Validate an image, write its files, count it."""
     try:
         picture = checked(page.body, max_pixels)
     except NoPicture as error:
@@ -120,14 +121,14 @@ def _kept(url: str, page: Page, report: CoverReport, max_pixels: int) -> Cover:
 
 
 def _name(cover: Cover, folder: Path) -> None:
-    """Say which image the URL is, if that is not said yet."""
+    """Write the file that maps the URL to the image, unless it exists."""
     path = name_path(folder, cover.url)
     if cover.sha256 is not None and not (path.exists() and path.read_text() == cover.sha256):
         _write(path, cover.sha256.encode())
 
 
 def _write(path: Path, body: bytes) -> None:
-    """A reader sees the whole file or none."""
+    """Write a file atomically: a reader sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
     fresh.write_bytes(body)
@@ -135,8 +136,8 @@ def _write(path: Path, body: bytes) -> None:
 
 
 def _outcomes(fetcher: PageFetcher, urls: list[str]) -> Iterator[tuple[str, Page | FailedPage]]:
-    """What each URL gave, in order. Not by fetch_many: it does not tell which URL a page was redirected from, and an
-    image that is redirected would be fetched anew each time."""
+    """The outcome for each URL, in order. Does not use fetch_many, which does not report the URL that a page was
+    redirected from: a redirected image would be fetched again each time."""
     under_way: deque[tuple[str, Future[Page | FailedPage]]] = deque()
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="covers")
     try:

@@ -40,7 +40,7 @@ OnPage = Callable[[Page | Unchanged | FailedPage], None]
 MAX_PAGES = 200_000
 MOST_GIVEN_UP = 5
 _BARREN_LISTINGS = 3
-# RFC 9110 (8.8.2.2) lets a date alone prove little about a page made in the same second; clocks differ by more.
+# By RFC 9110 (8.8.2.2), a date proves little about a page modified in the same second; clocks differ by more than that.
 _SETTLED = timedelta(seconds=60)
 
 
@@ -49,18 +49,18 @@ class CrawlReport:
     """What one crawl of one category did.
 
     Attributes:
-        crawl_id: the one given, or that of the crawl that was killed and is now ended.
+        crawl_id: the given one, or that of the killed crawl which this one has finished.
         category: slug.
-        path: the archive with the pages that came.
-        pages: pages kept, listing and book; `books`: book pages, and rows on pages that hold them.
-        unchanged: of `pages`, those that the shop had no new version of (304).
-        resumed: of `pages`, those that the killed crawl had kept already.
+        path: the archive with the received pages.
+        pages: pages stored, listing and book; `books`: book pages, and rows on pages that hold them.
+        unchanged: of `pages`, those of which the shop had no new version (304).
+        resumed: of `pages`, those that the killed crawl had already stored.
         bytes: received, as on the wire.
-        requests: sent, retries among them.
-        statuses: HTTP status -> how often it came.
-        failed: what could not be had, and why; empty if and only if `is_complete`.
-        timings: (seconds since the start, seconds until the answer was whole, status or 0) of each request, or of the
-            last MOST_TIMINGS.
+        requests: sent, including retries.
+        statuses: HTTP status -> how often it was received.
+        failed: what could not be fetched, and why; empty if and only if `is_complete`.
+        timings: (seconds since the start, seconds until the response was complete, status or 0) of each request, or of
+            the last MOST_TIMINGS.
     """
 
     crawl_id: str
@@ -92,20 +92,20 @@ def crawl_category(
     wait_s: float = 60.0,
     resume_within: timedelta = RESUME_WITHIN,
 ) -> CrawlReport:
-    """Fetch every page of a category and keep them below `folder`.
+    """Fetch every page of a category and store them below `folder`.
 
-    A page is asked for only if it has changed since the last complete crawl, and not at all if a crawl that was killed
-    no longer than `resume_within` ago has kept it.
+    A page is downloaded only if it has changed since the last complete crawl, and not requested at all if a crawl that
+    was killed within `resume_within` has stored it.
 
     Args:
-        crawl_id: names the file; ids must sort by time, for the newest is the one that is read.
-        on_page: told of each page as it comes or fails.
-        max_pages: listing and book pages; a category that has more is not complete.
-        wait_s: how long another crawl of the category is waited for.
+        crawl_id: names the file; ids must sort by time, because the newest file is read.
+        on_page: called with each page as it arrives or fails.
+        max_pages: listing and book pages; a crawl of a category that has more is not complete.
+        wait_s: how long to wait for another crawl of the category.
 
     Raises:
         CrawlUnderWay: another crawl of the category did not end within `wait_s`.
-        ShopUnavailable: the shop is down or wants no visit; what came so far is kept for the next crawl.
+        ShopUnavailable: the shop is down or refuses visits; what was received so far is kept for the next crawl.
     """
     started, before = time.monotonic(), fetcher.counters()
     with (
@@ -140,8 +140,8 @@ def crawl_category(
 def crawl_categories(
     source: Source, wanted: Iterable[Category], fetcher: CrawlFetcher, folder: Path, crawl_id: str
 ) -> Iterator[tuple[Category, CrawlReport | ShopUnavailable]]:
-    """`crawl_category` for one after the other. A category whose pages a shop cannot give, though it is up otherwise,
-    comes with the reason, and the others go on; what came of it is kept for the next crawl.
+    """`crawl_category` for one category after the other. If the shop is up but cannot deliver the pages of a category,
+    this yields the error and goes on with the others; what was received is kept for the next crawl.
 
     Raises:
         ShopUnavailable: the shop as a whole is down, or more than MOST_GIVEN_UP of its categories are.
@@ -156,20 +156,20 @@ def crawl_categories(
                 given_up += 1
                 if given_up > MOST_GIVEN_UP:
                     raise
-                fetcher = stack.enter_context(source.fetcher())  # the one before has given up the shop for good
+                fetcher = stack.enter_context(source.fetcher())  # the previous one has given up the shop for good
                 source.categories(fetcher)
                 yield category, error
 
 
 class _Known:
-    """The pages of the last complete crawl, and which of them the shop was asked about."""
+    """The pages of the last complete crawl, and those among them that were requested conditionally."""
 
     def __init__(self, source: Source, category: Category, places: dict[str, tuple[Place, bool]]) -> None:
         self.source, self.category, self.places = source, category, places
         self.asked: dict[str, tuple[Place, Page]] = {}
 
     def validators(self, url: str, kind: Kind = "book") -> Validators | None:
-        """What to ask the shop about a page; None where ours is no use and the page must come whole."""
+        """The validators for a conditional request; None if our copy is unusable and the page must be downloaded."""
         if url not in self.places:
             return None
         place, is_checked = self.places[url]
@@ -181,12 +181,12 @@ class _Known:
             return None
         validators = _validators(page)
         if validators is not None:
-            # Without its body: a category of 100,000 books is to fit into memory.
+            # Without its body: a category of 100,000 books must fit into memory.
             self.asked[url] = place, replace(page, body=b"")
         return validators
 
     def _check(self, page: Page, kind: Kind) -> None:
-        """Raise PageRejected if the page that we have is spoilt: "not changed" would then keep it so for good."""
+        """Raise PageRejected if our copy of the page is bad: a 304 would then keep it forever."""
         if kind == "book":
             list(self.source.rows(page, self.category))
         else:
@@ -194,8 +194,8 @@ class _Known:
 
 
 def _validators(page: Page) -> Validators | None:
-    """An ETag is the shop's own word for this very page. A date alone is not, if the page was made as it was asked for:
-    one with an error text would be newer than the one that it stood for, and "not modified since"."""
+    """An ETag identifies exactly this page. A date alone does not, if the page was generated on request: one with an
+    error text would have a newer date than the page that it replaced, and then count as "not modified since"."""
     headers = {name.lower(): value for name, value in page.headers}
     etag, modified = headers.get("etag"), headers.get("last-modified")
     if etag is None and (modified is None or not _is_settled(modified, page)):
@@ -206,7 +206,7 @@ def _validators(page: Page) -> Validators | None:
 def _is_settled(modified: str, page: Page) -> bool:
     try:
         return parsedate_to_datetime(modified) <= page.fetched_at - _SETTLED
-    except (ValueError, TypeError):  # no date, or one without a zone
+    except (ValueError, TypeError):  # no date, or one without a time zone
         return False
 
 
@@ -237,13 +237,13 @@ class _Walk:
                 outcome = FailedPage(outcome.url, outcome.kind, error.reason)
         if isinstance(outcome, FailedPage):
             self.failed.append(outcome)
-        elif outcome.url not in self.archive.resumed:  # else: a redirect to it, which is followed once more
+        elif outcome.url not in self.archive.resumed:  # else: another redirect led to it again
             self._keep(outcome)
         if self.on_page is not None:
             self.on_page(outcome)
 
     def _trusted(self, outcome: Page | Unchanged) -> Page | Unchanged:
-        """The page once more and whole, if "not changed" is said of one that we do not have: a redirect led to it."""
+        """Download the page if a redirect led to a 304 for a page that we do not have."""
         if isinstance(outcome, Unchanged) and outcome.url not in self.known.asked:
             return self.fetcher.fetch(outcome.url, outcome.kind)
         return outcome
@@ -259,7 +259,7 @@ class _Walk:
         self.books += outcome.kind == "book"
 
     def book_urls(self) -> Iterator[str]:
-        """From listing to listing; books of one are fetched while the next is asked for."""
+        """Walk from listing to listing; the books of one are fetched while the next is requested."""
         found: dict[str, None] = {}
         expected: int | None = None
         barren = rows = 0
@@ -301,7 +301,7 @@ class _Walk:
         return None
 
     def _listing_page(self, url: str) -> Page:
-        """From the killed crawl, else from the shop, else from the last crawl because the shop says so."""
+        """From the killed crawl, else from the shop, or from the last crawl if the shop says that it is unchanged."""
         if url in self.archive.resumed:
             return page_at(self.archive.resumed[url][1])
         outcome = self._trusted(self.fetcher.fetch(url, "listing", self.known.validators(url, "listing")))
@@ -316,9 +316,9 @@ class _Walk:
 
 
 def iter_raw_books(source: Source, category: str, path: Path) -> Iterator[RawBook | RejectedBook]:
-    """The books on the kept pages of one crawl, in the order of the pages, and those that are none, with the reason.
+    """The books on the stored pages of one crawl, in the order of the pages, and the rejects with their reasons.
 
-    One at a time: a category of 100,000 books takes no more memory than one of 1,000.
+    Yields one at a time: a category of 100,000 books takes no more memory than one of 1,000.
 
     Args:
         category: slug; the file must be of that category.
@@ -333,7 +333,7 @@ def iter_raw_books(source: Source, category: str, path: Path) -> Iterator[RawBoo
 
 
 def read_raw_books(source: Source, category: str, path: Path) -> tuple[list[RawBook], list[RejectedBook]]:
-    """`iter_raw_books`, sorted into books and rejects."""
+    """`iter_raw_books`, split into books and rejects."""
     books: list[RawBook] = []
     rejected: list[RejectedBook] = []
     for row in iter_raw_books(source, category, path):

@@ -1,9 +1,9 @@
-"""One request -> Page, Unchanged or RequestFailed. The only file that imports requests; _fetcher.py asks it, politely.
+"""One request -> Page, Unchanged or RequestFailed. The only module that uses requests; _fetcher.py adds the politeness.
 
 http = Http(Patience(), identity(contact=None))
 page = http.ask("http://books.toscrape.com/", "listing", None, environment("http://books.toscrape.com/"))
 
-What a hostile answer can cost is bounded here: time, bytes on the wire and unpacked, headers, and where it comes from.
+This module bounds what a hostile response can cost: time, bytes on the wire and decoded, headers, and its origin.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ MOST_TIMINGS = 10_000
 _CHUNK_BYTES = 64 * 1024
 _TEXT_KINDS = {"listing", "book"}
 _NEVER_TEXT = ("image/", "audio/", "video/", "font/", "application/pdf")
-_TAIL_BYTES = 4096  # statistics and comments stand behind some pages' end
+_TAIL_BYTES = 4096  # some pages have statistics and comments after their end
 _CODING_HEADERS = {"content-encoding", "transfer-encoding", "content-length"}
 
 
 @dataclass(slots=True)
 class Counters:
-    """What was asked and what came: `requests` with retries and robots.txt; `bytes` of bodies as on the wire.
+    """Counts of requests and responses: `requests` includes retries and robots.txt; `bytes` of bodies as on the wire.
 
     Attributes:
-        timings: (moment of time.monotonic, seconds to the end of the answer, status or 0) of the last MOST_TIMINGS of
-            `timed` requests: a crawl of any length takes the same memory.
+        timings: (time.monotonic at the start, seconds to the end of the response, status or 0) of the last MOST_TIMINGS
+            of the `timed` requests, so that memory does not grow with the crawl.
     """
 
     requests: int = 0
@@ -51,7 +51,7 @@ class Counters:
     timed: int = 0
 
     def time(self, started: float, status: int) -> None:
-        """Note the timing of a request that began at `started` and has just ended."""
+        """Record the timing of a request that began at `started` and has just ended."""
         self.timings.append((started, time.monotonic() - started, status))
         self.timed += 1
 
@@ -72,11 +72,11 @@ class Counters:
 
 
 class RequestFailed(Exception):
-    """One request gave no page.
+    """A request returned no page.
 
     Attributes:
-        status: of the answer, None if there was none.
-        wait_s: the pause that the host asks for before the next, None if it asks for none.
+        status: of the response, None if there was none.
+        wait_s: the pause that the host asks for before the next request, None if it asks for none.
     """
 
     def __init__(self, reason: str, is_retryable: bool, status: int | None = None, wait_s: float | None = None) -> None:
@@ -85,16 +85,16 @@ class RequestFailed(Exception):
 
 
 class WrongType(Exception):
-    """The answer is no text, where text is due."""
+    """The response is not text, where text is expected."""
 
 
 def is_retryable(outcome: int | Exception) -> bool:
-    """Whether the request may do better a little later, after that status or error. Decided here and nowhere else."""
+    """Whether a retry may succeed after that status or error. This is the only place that decides it."""
     if isinstance(outcome, int):
         return outcome in {408, 425, 429} or (500 <= outcome < 600 and outcome not in {501, 505})
     if isinstance(outcome, requests.exceptions.SSLError):
         return "CERTIFICATE_VERIFY_FAILED" not in str(outcome)
-    # urllib3's own errors come up while a body is read: it broke off, stalled, or its compression is damaged.
+    # urllib3's own errors occur while a body is read: it broke off, stalled, or its compression is damaged.
     return isinstance(outcome, requests.ConnectionError | requests.Timeout | urllib3.exceptions.HTTPError)
 
 
@@ -102,13 +102,13 @@ class _Session(requests.Session):
     _alike: requests.PreparedRequest | None = None
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """None: even where it does not follow, requests would prepare to, read the whole body for it, unbounded, and
-        stumble over an odd address."""
+        """None: even when it does not follow redirects, requests would prepare to, read the whole body without a limit,
+        and fail on a malformed address."""
         return None
 
     def ask(self, url: str, headers: dict[str, str], **options: Any) -> requests.Response:
-        """As `get`, but what is the same for each page is merged once for all (0.71 -> 0.58 ms CPU a page). Redirects
-        are not followed, and the body is not read yet."""
+        """Like `get`, but what all requests share is prepared only once (0.71 -> 0.58 ms CPU per page). Does not follow
+        redirects, and does not read the body yet."""
         if self._alike is None:
             self._alike = self.prepare_request(requests.Request("GET", "http://any.invalid/"))
         request = self._alike.copy()
@@ -119,7 +119,7 @@ class _Session(requests.Session):
 
 
 class Http:
-    """One keep-alive session per thread, and what went through all of them."""
+    """One keep-alive session per thread, and counters over all of them."""
 
     def __init__(self, patience: Patience, identity: dict[str, str]) -> None:
         self._patience, self._identity = patience, identity
@@ -130,10 +130,10 @@ class Http:
         self._sessions: list[_Session] = []
 
     def ask(self, url: str, kind: Kind, validators: Validators | None, options: dict[str, Any]) -> Page | Unchanged:
-        """The answer as a Page: status 200, or a redirect, which is not followed. Raises RequestFailed.
+        """The response as a Page: status 200, or a redirect, which is not followed. Raises RequestFailed.
 
         Args:
-            validators: of the page as it is known; Unchanged can come only if there are some.
+            validators: of the known version of the page; without them, Unchanged is never returned.
             options: from `environment`.
         """
         conditions = _conditions(validators)
@@ -175,7 +175,7 @@ class Http:
         return Page(url, status, _headers(answer), body, kind, datetime.now(UTC))
 
     def counters(self) -> Counters:
-        """What happened so far, as a copy."""
+        """A copy of the counters."""
         with self._lock:
             return self._counters.copy()
 
@@ -197,7 +197,7 @@ class Http:
 
 
 def identity(contact: str | None) -> dict[str, str]:
-    """The headers that say who asks, and whom the shop can turn to: an e-mail or web address. Raises
+    """The headers that identify the crawler, with a contact for the shop: an e-mail or web address. Raises
     ConfigurationError."""
     if not contact:
         return {"User-Agent": f"{AGENT} (a crawler that obeys robots.txt)"}
@@ -210,7 +210,8 @@ def identity(contact: str | None) -> dict[str, str]:
 
 
 def _conditions(validators: Validators | None) -> dict[str, str]:
-    """Sent back as they came, weak ones too; what no header can hold is left out: then the page comes whole."""
+    """The headers of a conditional request: validators as received, also weak ones. One that cannot be a header value
+    is left out; without any, the page is downloaded."""
     fields = {
         "If-None-Match": validators and validators.etag,
         "If-Modified-Since": validators and validators.last_modified,
@@ -219,13 +220,13 @@ def _conditions(validators: Validators | None) -> dict[str, str]:
 
 
 def environment(url: str) -> dict[str, Any]:
-    """Proxies and certificates that the environment sets for a host, asked once: requests would do so for each page."""
+    """Proxies and certificates that the environment sets for a host, read once: requests would do so for each page."""
     found = requests.Session().merge_environment_settings(url, {}, None, None, None)
     return {"proxies": found["proxies"], "verify": found["verify"]}
 
 
 def _check_headers(answer: requests.Response, kind: Kind, patience: Patience) -> None:
-    """What can be refused before the body is read."""
+    """Refuse what can be refused before the body is read."""
     size = sum(len(name) + len(value) + 4 for name, value in answer.raw.headers.items())
     if size > patience.max_header_bytes:
         raise TooLarge(f"has {size} bytes of headers, and we take {patience.max_header_bytes}")
@@ -238,7 +239,7 @@ def _check_headers(answer: requests.Response, kind: Kind, patience: Patience) ->
 
 
 def _body(answer: requests.Response, patience: Patience) -> bytes:
-    """The decoded body, unpacked piece by piece: a bomb is known by its first 16 MB."""
+    """The decoded body, decompressed in chunks: a decompression bomb is detected within its first 16 MB."""
     body = bytearray()
     while chunk := answer.raw.read1(_CHUNK_BYTES, decode_content=True):
         body += chunk
@@ -248,8 +249,8 @@ def _body(answer: requests.Response, patience: Patience) -> bytes:
 
 
 def is_whole(page: Page) -> bool:
-    """Whether a page ends as its type must. HTML has to close: a shop, or a proxy before it, that breaks off in the
-    middle may say that this was all. Other types say nothing of it and pass."""
+    """Whether a page ends as its type must. HTML has to close: a shop, or a proxy in front of it, that breaks off in
+    the middle may still signal a complete response. Other types have no such mark and pass."""
     content_type = header(page.headers, "content-type")
     if content_type is None:
         content_type = "text/html" if page.body.lstrip()[:1] == b"<" else ""
@@ -260,7 +261,8 @@ def is_whole(page: Page) -> bool:
 
 
 def _headers(answer: requests.Response) -> tuple[tuple[str, str], ...]:
-    """As received; what says that the body came coded is renamed, as web archives do, for it does not fit now."""
+    """The headers as received. Those that describe the body's coding are renamed, as web archives do, since they do not
+    match the decoded body."""
     headers = list(answer.raw.headers.items())
     is_coded = any(name.lower() in {"content-encoding", "transfer-encoding"} for name, _ in headers)
     return tuple(

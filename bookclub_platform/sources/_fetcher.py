@@ -1,10 +1,10 @@
-"""URL -> Page, politely, from many threads: robots.txt, a delay and a concurrency per host, retries with patience.
+"""URL -> Page, politely, from many threads: robots.txt, delay and concurrency limits, retries with backoff.
 
     with Fetcher(delay_s=0.5, concurrency=8, contact="us@example.org", shops=["http://books.toscrape.com"]) as fetcher:
         page = fetcher.fetch("http://books.toscrape.com/", "listing")
 
-Each host has one gate for all threads, and a budget of failures: a dead shop ends in one ShopUnavailable, not in a
-thousand timeouts. A Fetcher lives for one crawl; what it learned of a host (robots.txt, that it is down) holds as long.
+Each host has one gate for all threads, and a failure budget: a dead shop results in one ShopUnavailable, not in a
+thousand timeouts. A Fetcher lives for one crawl, and so does what it knows about a host (robots.txt, that it is down).
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class _Host:
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """What is asked for, unchanged by redirects. `robots.txt` is no page: it obeys no robots.txt and need not close."""
+    """What is requested; redirects do not change it. robots.txt is no page: it is not subject to robots.txt, and need
+    not end with </html>."""
 
     kind: Kind
     attempts: int
@@ -59,15 +60,15 @@ class Fetcher:
 
     Args:
         delay_s: seconds between the starts of two requests to one host; robots.txt may ask for more.
-        concurrency: requests under way at once, to one host and to all, and threads.
+        concurrency: the maximum of concurrent requests, to one host and in total, and the number of threads.
         patience: attempts, timeouts, sizes.
-        contact: e-mail or web address of whoever answers for the crawl, told to the shop.
-        shops: addresses of all hosts that may be asked; None for those that the caller asks for, wherever they are,
-            and no others.
-        is_whole: whether a page came to its end; one that did not is asked for again.
+        contact: e-mail or web address of whoever is responsible for the crawl, sent to the shop.
+        shops: addresses of all hosts that may be requested; None: any host that the caller requests, without redirects
+            to others.
+        is_whole: whether a page is complete; one that is not is requested again.
 
     Raises:
-        ConfigurationError: `contact` is none.
+        ConfigurationError: `contact` is not a valid one.
     """
 
     def __init__(
@@ -96,13 +97,13 @@ class Fetcher:
         self.close()
 
     def close(self) -> None:
-        """Start nothing more. Requests under way end by themselves, within their timeouts, and are not waited for."""
+        """Start no more requests. Those in progress end by themselves, within their timeouts; this does not wait."""
         self._stopped.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
     def counters(self) -> Counters:
-        """What happened since the start."""
+        """The counters since the start."""
         return replace(self._http.counters(), retries=self._retries)
 
     @overload
@@ -110,21 +111,21 @@ class Fetcher:
     @overload
     def fetch(self, url: str, kind: Kind, validators: Validators | None) -> Page | Unchanged: ...
     def fetch(self, url: str, kind: Kind, validators: Validators | None = None) -> Page | Unchanged:
-        """The page at `url`, or that it is unchanged: the shop is asked by its `validators`, if there are some.
+        """The page at `url`, or Unchanged: with `validators` the request is conditional.
 
-        A page that is cut short at the last attempt too is handed over as it came, for its parser to judge.
+        A page that is still cut short at the last attempt is returned as received, for its parser to judge.
 
         Raises:
-            ShopUnavailable: the host does not answer, or wants no visit: stop.
-            TransientSourceError, PermanentSourceError: this page cannot be had.
+            ShopUnavailable: the host does not respond, or refuses visits: stop.
+            TransientSourceError, PermanentSourceError: this page cannot be fetched.
         """
         return self._pool.submit(self._page, url, kind, validators).result()
 
     def admit(self, url: str) -> None:
-        """Wait for the host's turn, on behalf of a browser that then fetches by itself.
+        """Wait at the host's gate, on behalf of a browser that then fetches by itself.
 
         Raises:
-            ShopUnavailable, PermanentSourceError: as `fetch`; robots.txt does not allow it.
+            ShopUnavailable, PermanentSourceError: as in `fetch`; robots.txt does not allow the page.
         """
         self._shops.check(url)
         host = self._host(url)
@@ -141,13 +142,13 @@ class Fetcher:
     def fetch_many(
         self, urls: Iterable[str], kind: Kind, validators: Callable[[str], Validators | None] | None = None
     ) -> Generator[Page | Unchanged | FailedPage, None, None]:
-        """Each page as it comes, in no order. `urls` is read only a little ahead of what is yielded.
+        """Each page as it arrives, in no order. `urls` is read only a little ahead of what is yielded.
 
         Args:
-            validators: of the page at a URL, as it is known.
+            validators: URL -> validators of the known version of the page.
 
         Raises:
-            ShopUnavailable: as `fetch`; pages that are under way are dropped.
+            ShopUnavailable: as in `fetch`; pages in progress are dropped.
         """
         rest, under_way = iter(urls), set[Future[Page | Unchanged | FailedPage]]()
         try:
@@ -217,8 +218,8 @@ class Fetcher:
             _log.warning("%s: robots.txt asks for %g s between requests", url, wanted_s)
 
     def _read_robots(self, host: _Host, url: str) -> Robots:
-        """RFC 9309: a host that has no robots.txt allows all; one that cannot answer for it allows nothing, unless we
-        know what it said a day ago."""
+        """RFC 9309: a host without robots.txt allows everything; one that cannot deliver it allows nothing, unless we
+        still have an earlier version."""
         try:
             answer = self._follow(url, _Wish("listing", self.patience.robots_attempts, is_page=False))
             return Robots.from_text(answer.body if isinstance(answer, Page) else b"", AGENT)
@@ -233,7 +234,7 @@ class Fetcher:
             raise ShopUnavailable(url, host.unavailable) from error
 
     def _stubborn(self, host: _Host, url: str, wish: _Wish) -> Page | Unchanged:
-        """One page or redirect, asked for until it comes, it is clear that it will not, or patience ends."""
+        """One page or redirect, requested until it arrives, it is clear that it will not, or the attempts run out."""
         for attempt in itertools.count(1):
             if host.unavailable:
                 raise ShopUnavailable(url, host.unavailable)
@@ -253,7 +254,7 @@ class Fetcher:
         raise AssertionError("unreachable")
 
     def _ask(self, host: _Host, url: str, wish: _Wish) -> Page | Unchanged:
-        """One request, from which the host's gate learns how the shop does."""
+        """One request, whose duration the host's gate takes into account."""
         started = time.monotonic()
         try:
             page = self._http.ask(url, wish.kind, wish.validators, host.environment)
@@ -272,10 +273,10 @@ class Fetcher:
         return wish.is_page and isinstance(page, Page) and page.status == 200 and not self._is_whole(page)
 
     def _judge(self, host: _Host, url: str, failure: RequestFailed, attempts_left: int) -> None:
-        """Return if the request is to be tried again; raise what it has come to if not."""
+        """Return if the request is to be retried, else raise the final error."""
         reason, wait_s = failure.reason, failure.wait_s or 0
         if not failure.is_retryable:
-            host.budget.earn()  # a clear no is an answer: the shop is well
+            host.budget.earn()  # a definite refusal is a response: the shop is up
             raise PermanentSourceError(url, reason) from failure
         if not host.budget.spend():
             host.unavailable = (
@@ -294,7 +295,7 @@ class Fetcher:
         if failure.wait_s is not None:
             host.gate.hold(failure.wait_s)
         elif failure.status == 429:
-            host.gate.hold(pause_s)  # "too many requests" is said to all threads
+            host.gate.hold(pause_s)  # "too many requests" concerns all threads
         self._stopped.wait(pause_s)
 
 

@@ -1,4 +1,4 @@
-"""Bytes from a shop -> Picture: known to be a whole image of a usual format and size, with a thumbnail. Pillow alone.
+"""Bytes from a shop -> Picture: a complete image of a common format and size, with a thumbnail. Needs only Pillow.
 
 python -c "import sys; from pathlib import Path; from bookclub_platform.sources._images import checked
 print(checked(Path(sys.argv[1]).read_bytes(), 50_000_000).width)" cover.jpg
@@ -13,20 +13,20 @@ from io import BytesIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-THUMBNAIL_HEIGHT = 200  # pixels; a smaller image is not blown up
-_LONGEST_STRIP = 8  # a thumbnail is at most that many times as wide as high
+THUMBNAIL_HEIGHT = 200  # pixels; a smaller image is not enlarged
+_LONGEST_STRIP = 8  # the maximum ratio of a thumbnail's width to the height limit
 _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
-# What Pillow's readers raise on damaged bytes, beside its own errors (found by flipping bytes, see the tests).
+# What Pillow's readers raise on damaged bytes, besides its own errors (found by flipping bytes, see the tests).
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
 
 class NoPicture(Exception):
-    """The bytes are no image that we keep; `str()` says why."""
+    """The bytes are not an image that we keep; `str()` says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`suffix` is that of its format (jpg, png, webp, gif); `width` and `height` in pixels; `thumbnail` is WebP."""
+    """`suffix` is that of the format (jpg, png, webp, gif); `width` and `height` are in pixels; `thumbnail` is WebP."""
 
     suffix: str
     width: int
@@ -35,11 +35,11 @@ class Picture:
 
 
 def checked(body: bytes, max_pixels: int) -> Picture:
-    """The image in `body`, read to its end; of an animation the first frame. Raises NoPicture."""
+    """Read the image in `body` to its end; the first frame of an animation. Raises NoPicture."""
     try:
         with Image.open(BytesIO(body), formats=list(_SUFFIXES)) as image:
             width, height = image.size
-            if width * height > max_pixels:  # known from its head: nothing is unpacked yet
+            if width * height > max_pixels:  # known from the header: nothing is decoded yet
                 raise NoPicture(f"has {width} x {height} pixels; {max_pixels} are the limit")
             image.load()
             return Picture(_SUFFIXES[image.format or ""], width, height, _thumbnail(image))

@@ -1,7 +1,7 @@
-"""sources.yaml -> [Source]: finds the kinds in this folder, and builds what can be built.
+"""sources.yaml -> [Source]: finds the kinds in this folder, and builds the sources that can be built.
 
-A source that cannot be built (a fault in its entry, a package that is not installed) becomes one that says so when it
-is crawled: the others go on without it.
+A source that cannot be built (a fault in its entry, a package that is not installed) becomes a BrokenSource, which
+fails when it is crawled: the others are not affected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FILE = "sources.yaml"
 
 @dataclass(frozen=True, slots=True)
 class BrokenSource:
-    """A source that cannot be crawled, for `reason`; whatever is asked of it raises PermanentSourceError."""
+    """A source that cannot be crawled, for `reason`; every use raises PermanentSourceError."""
 
     name: str
     address: str
@@ -61,10 +61,10 @@ class BrokenSource:
 
 
 def sources(settings: Settings) -> list[Source]:
-    """Every source of sources.yaml, in its order.
+    """Every source in sources.yaml, in its order.
 
     Raises:
-        ConfigurationError: the file as a whole cannot be used; names every fault in it.
+        ConfigurationError: the file as a whole cannot be used; lists every fault in it.
     """
     kinds, missing = _kinds()
     found = _read(settings, kinds)
@@ -74,7 +74,7 @@ def sources(settings: Settings) -> list[Source]:
 
 
 def faults(settings: Settings) -> list[str]:
-    """Every fault of sources.yaml, one line each: file, line, field, reason."""
+    """Every fault in sources.yaml, one line each: file, line, field, reason."""
     kinds, _ = _kinds()
     return [str(fault) for fault in _read(settings, kinds).faults]
 
@@ -96,7 +96,7 @@ def schema() -> dict[str, Any]:
 
 
 def sources_file(settings: Settings) -> Path:
-    """The setting's, else the working folder's, else the one that comes with the platform."""
+    """The file in the setting, else the one in the working folder, else the one that ships with the platform."""
     if settings.sources is not None:
         return settings.sources
     own = Path(_FILE).absolute()
@@ -108,7 +108,7 @@ def _read(settings: Settings, kinds: dict[str, ModuleType]) -> Found:
 
 
 def _kinds() -> tuple[dict[str, ModuleType], dict[str, str]]:
-    """(kind -> its module, kind -> why it cannot be imported); files that start with _ are the frame."""
+    """(kind -> its module, kind -> why it cannot be imported); files that start with _ are internal."""
     package = importlib.import_module(_PACKAGE)
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
     kinds, missing = {}, {}

@@ -1,4 +1,4 @@
-"""`file:<path below a folder>` -> Page: what a Fetcher is to a shop, for files on this machine."""
+"""`file:<path below a folder>` -> Page: the counterpart of a Fetcher for files on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SCHEME = "file:"
 
 @dataclass(frozen=True, slots=True)
 class LocalFiles:
-    """Files below `folder`, and no others, whatever links lead out of it."""
+    """Files below `folder` only, even if symlinks lead out of it."""
 
     folder: Path
     max_bytes: int
@@ -49,7 +49,7 @@ class _Reader:
     @overload
     def fetch(self, url: str, kind: Kind, validators: Validators | None) -> Page | Unchanged: ...
     def fetch(self, url: str, kind: Kind, validators: Validators | None = None) -> Page | Unchanged:
-        """The file, or that it has the size and time that its ETag says. Raises PermanentSourceError."""
+        """The file, or Unchanged if it still has the size and time in the ETag. Raises PermanentSourceError."""
         path, started = self.files.path(url), time.monotonic()
         try:
             facts = path.stat()
@@ -68,7 +68,7 @@ class _Reader:
         return Page(url, 200, headers, body, kind, datetime.now(UTC))
 
     def _counted(self, status: int, started: float, body: bytes) -> None:
-        """A read counts as a request, with the status that a shop would answer."""
+        """Count a read as a request, with the status that a shop would return."""
         self._counters.requests += 1
         self._counters.bytes += len(body)
         self._counters.statuses[status] += 1

@@ -1,9 +1,9 @@
-"""Folder of a category -> held by one crawl at a time, in this process or any other on the machine.
+"""Folder of a category -> a lock for one crawl at a time, across all processes on the machine.
 
     with only_crawl(folder / "books_toscrape" / "travel", crawl_id, wait_s=60):
         ...
 
-The lock is the operating system's (flock on the file `.lock`): it goes with the process that holds it, however it ends.
+It is an operating-system lock (flock on the file `.lock`), released when the holding process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def only_crawl(folder: Path, crawl_id: str, wait_s: float) -> Iterator[None]:
     """Hold `folder`; wait up to `wait_s` seconds for another crawl to end.
 
     Raises:
-        CrawlUnderWay: it did not; says who holds the folder.
+        CrawlUnderWay: it did not end in time; the text says who holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
-"""A row of somebody else's table -> RawBook, by a mapping of fields: shared by the kinds whose rows we do not define.
+"""A row of a foreign table -> RawBook, by a mapping of fields: shared by the kinds whose rows we do not define.
 
 fields: {title: Title, price: price.amount, source_id: isbn}    # ours: theirs; a dotted path leads into objects
-constants: {currency: USD}                                      # where a row has none
+constants: {currency: USD}                                      # used if a row has no value
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class RowReader:
         )
 
     def whole(self, address: str) -> Category:
-        """The category that stands for the whole source; rows that name none are of it."""
+        """The category that stands for the whole source, and for rows that name none."""
         return Category(slug_of(self.source), self.source.replace("_", " ").capitalize(), address)
 
     def read(self, row: Any, place: str, page_url: str, fragment: str, seen_at: datetime) -> RawBook | RejectedRow:
@@ -89,7 +89,7 @@ class RowReader:
 
         Args:
             row: field -> value; anything else is rejected.
-            place: "line 12", for people; `fragment`: the same in the page's address.
+            place: such as "line 12", for people; `fragment`: the same as a fragment of the page's address.
         """
         where = f"{page_url.partition('#')[0]}#{fragment}"
         if not isinstance(row, Mapping):
@@ -125,7 +125,7 @@ class RowReader:
 
 
 def at(value: Any, path: str) -> Any:
-    """What a path leads to, None if nowhere: a field of that very name, else step by step; "" is the value itself."""
+    """The value at `path`, None if there is none: a field of exactly that name, else step by step; "" is `value`."""
     if isinstance(value, Mapping) and path in value:
         return value[path]
     for step in path.split(".") if path else ():
@@ -139,7 +139,7 @@ def at(value: Any, path: str) -> Any:
 
 
 def as_text(value: Any) -> str | None:
-    """Text of a cell; None for an empty one and for what is no plain value."""
+    """The text of a cell; None for an empty one, and for anything but a plain value or a list of these."""
     if isinstance(value, list):
         value = ", ".join(text for item in value if (text := as_text(item)))
     if value is None or isinstance(value, Mapping) or (isinstance(value, float) and not math.isfinite(value)):
@@ -147,12 +147,12 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column with gaps comes as floats: 22.0 copies, ISBN 9780000000000.0
+        value = int(value)  # a column with gaps is read as floats: 22.0 copies, ISBN 9780000000000.0
     return str(value).strip() or None
 
 
 def _link(page_url: str, link: str | None) -> str | None:
-    """A web address, absolute; None for any other, such as `javascript:`: people will click on it."""
+    """The absolute web address; None for other schemes, such as `javascript:`, since people will click on it."""
     if link is None:
         return None
     try:

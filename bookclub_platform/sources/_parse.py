@@ -1,7 +1,8 @@
-"""Pages -> RawBook or RejectedBook, in the order of the pages: in this process, and of a big crawl in one per core.
+"""Pages -> RawBook or RejectedBook, in the order of the pages: in this process, or for a big crawl in one per core.
 
-BeautifulSoup takes a millisecond a page and holds Python's lock, so threads are no help. A worker takes half a second
-to start; how many pages come is not known before they are read; so workers start when as much has been spent without.
+BeautifulSoup takes a millisecond per page and holds the GIL, so threads do not help. A worker process takes half a
+second to start, and the number of pages is unknown until they are read. So workers start only after about as much time
+has been spent without them.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from bookclub_platform.sources._archive import KeptPage
 from bookclub_platform.sources._contract import Source
 
 WITHOUT_WORKERS = 1000  # pages
-MOST_WORKERS = 4  # this process reads and hands out a page in a quarter of the time in which one is parsed
-_CHUNK = 20  # of them some 5 are under way at once, with their bodies
+MOST_WORKERS = 4  # this process reads and hands out a page in a quarter of the time that parsing one takes
+_CHUNK = 20  # pages; some 5 chunks are in progress at once, with the bodies of their pages
 Row = RawBook | RejectedBook
 
 
 def parse_pages(source: Source, pages: Iterable[KeptPage], category: Category) -> Iterator[Row]:
     """The books on each page, or why there are none.
 
-    `pages` is read only a little ahead of what is yielded, so memory does not grow with their number. The source goes
-    to the workers as a pickle.
+    `pages` is read only a little ahead of what is yielded, so memory does not grow with their number. The source is
+    pickled for the workers.
     """
     rest = iter(pages)
     workers = _workers()
@@ -40,12 +41,12 @@ def parse_pages(source: Source, pages: Iterable[KeptPage], category: Category) -
 
 
 def _workers() -> int:
-    """A daemonic process may have no children."""
+    """The number of workers; 1 in a daemonic process, which may not have children."""
     return 1 if multiprocessing.current_process().daemon else min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 def _parsed_by_workers(source: Source, category: Category, pages: Iterator[KeptPage], workers: int) -> Iterator[Row]:
-    # Spawned: a fork would copy the locks of the threads that Dagster and the Fetcher run.
+    # Spawn, not fork, which would copy the locks of Dagster's and the Fetcher's threads.
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     under_way: deque[Future[list[Row]]] = deque()
     try:

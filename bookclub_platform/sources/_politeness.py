@@ -1,5 +1,5 @@
-"""How a host is asked: delay, pace, Retry-After, backoff, budget of failures, robots.txt. No network: that is
-_fetcher.py's."""
+"""Politeness towards a host: delay, pace, Retry-After, backoff, failure budget, robots.txt. Without network access,
+which is in _fetcher.py."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from email.utils import parsedate_to_datetime
 from protego import Protego
 
 _ROBOTS_READ_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB
-_FORGETFULNESS = 0.2  # weight of the newest answer: one slow answer among brisk ones slows nothing
+_FORGETFULNESS = 0.2  # weight of the newest response: one slow response among fast ones does not slow down the crawl
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How much of a host's trouble is borne.
+    """The limits for a host in trouble.
 
     Attributes:
-        attempts: how often one page is asked for at most: with 10, a shop that fails three requests in ten loses one
-            page in 170,000. `robots_attempts` for robots.txt: it is the first contact, and a shop that is down is to
-            be known in a second or two, so its pauses do not grow.
+        attempts: maximum requests for one page: with 10, a shop that fails three requests in ten loses one page in
+            170,000. `robots_attempts` for robots.txt: it is the first contact, and a shop that is down should be
+            detected in a second or two, so its pauses do not grow.
         backoff_base_s, backoff_cap_s: the longest pause before the first retry, and before any.
-        longest_wait_s: a Retry-After or a Crawl-delay beyond it is not waited for.
-        robots_age_s: robots.txt is read again after so long (RFC 9309, 2.4: a day).
-        brisk_s: a shop that usually takes longer for an answer is asked more slowly.
-        failures_ahead: the shop is given up when failures are that many ahead of answers.
-        connect_timeout_s, read_timeout_s: to connect, and between two pieces of an answer.
-        page_timeout_s: for a whole answer, headers and body, however steadily it trickles.
+        longest_wait_s: a longer Retry-After or Crawl-delay is not waited for.
+        robots_age_s: robots.txt is read again after this time (RFC 9309, 2.4: a day).
+        brisk_s: a shop whose responses usually take longer is sent requests less often.
+        failures_ahead: the shop is given up when failures outnumber responses by this many.
+        connect_timeout_s, read_timeout_s: to connect, and between two chunks of a response.
+        page_timeout_s: for a whole response, headers and body, however steadily it trickles.
         max_bytes: of a body, as on the wire and decoded; `max_header_bytes` of all headers.
     """
 
@@ -50,15 +50,15 @@ class Patience:
     max_header_bytes: int = 64 * 1024
 
     def backoff_s(self, retry: int) -> float:
-        """Seconds before the retry with that number (from 0): full jitter, so that clients do not come back in step."""
+        """Seconds before the retry with that number (from 0), with full jitter, so that clients do not synchronise."""
         return random.uniform(0, min(self.backoff_cap_s, self.backoff_base_s * 2**retry))
 
 
 class Gate:
-    """Lets one request start every `delay_s` seconds, whichever thread asks, and fewer while the shop is slow.
+    """Lets one request start every `delay_s` seconds, over all threads, and fewer while the shop is slow.
 
-    A shop whose answers usually take longer than `brisk_s` is asked once in that time, so that about one request is
-    under way: what Scrapy's AutoThrottle does. It never makes the delay shorter than `delay_s`.
+    If a shop's responses usually take longer than `brisk_s`, the gate lets one request start per usual response time,
+    so that about one request is in progress, like Scrapy's AutoThrottle. The delay never gets shorter than `delay_s`.
     """
 
     def __init__(self, delay_s: float, brisk_s: float = math.inf) -> None:
@@ -84,13 +84,13 @@ class Gate:
 
     @property
     def pace_s(self) -> float:
-        """Seconds between two starts, now."""
+        """The current number of seconds between two starts."""
         return self.usual_s if self.is_slowed else self.delay_s
 
     def learn(self, took_s: float, is_page: bool) -> bool:
-        """Take in how long an answer took; whether the host has just become slow by that.
+        """Record how long a response took; return whether that has just made the host count as slow.
 
-        An error that comes quickly says nothing of a shop's strength, so only pages make it pass for faster.
+        A quick error says nothing about a shop's capacity, so only pages can lower the usual time.
         """
         with self._lock:
             was_slowed = self.is_slowed
@@ -99,13 +99,14 @@ class Gate:
             return self.is_slowed and not was_slowed
 
     def hold(self, seconds: float) -> None:
-        """Nobody starts for that long: the host asked for a pause."""
+        """Let no request start for that long: the host asked for a pause."""
         with self._lock:
             self._next_start = max(self._next_start, time.monotonic() + seconds)
 
 
 class Budget:
-    """How far failures may be ahead of answers. A shop that fails every third time never spends it, a dead one soon."""
+    """How far failures may outnumber responses. A shop that fails every third time never exhausts it, a dead one soon
+    does."""
 
     def __init__(self, failures: int) -> None:
         self._full = self._left = failures
@@ -116,14 +117,14 @@ class Budget:
             self._left = min(self._full, self._left + 1)
 
     def spend(self) -> bool:
-        """Count a failure; False when nothing is left."""
+        """Count a failure; return False if nothing is left."""
         with self._lock:
             self._left -= 1
             return self._left > 0
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Seconds that a Retry-After field asks for, in either of its forms; None if it says nothing readable."""
+    """The seconds in a Retry-After header, in either of its forms; None if it is unreadable."""
     if value is None:
         return None
     if value.strip().isdecimal():
@@ -137,7 +138,7 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Robots:
-    """What robots.txt says to one user agent (RFC 9309)."""
+    """The rules of a robots.txt for one user agent (RFC 9309)."""
 
     rules: Protego
     agent: str

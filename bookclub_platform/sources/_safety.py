@@ -1,13 +1,13 @@
-"""URL -> may it be fetched?  host -> addresses that may be connected to: so a crawl never leaves its shops.
+"""URL -> whether it may be fetched; host -> addresses that may be connected to. So a crawl never leaves its shops.
 
     shops = Shops(["http://books.toscrape.com"])
     shops.check("http://books.toscrape.com/a")       # PermanentSourceError: scheme, spelling, credentials, other host
-    addresses("books.toscrape.com", 80)              # AddressRefused: the name leads into a private network
+    addresses("books.toscrape.com", 80)              # AddressRefused: the name resolves to a private network
 
-The name is looked up once for each connection, and _fetch.py connects to the address that was checked, so that a name
-which answers differently the second time (DNS rebinding) gains nothing. A private address is for a shop alone that
-is called by a name which only a private network has (127.0.0.1, localhost, shop, shop.internal), never for a name
-that anybody could register.
+The name is resolved once per connection, and the connection goes to the address that was checked, so that a name which
+resolves differently the second time (DNS rebinding) achieves nothing. A private address is allowed only for a shop
+whose name exists only in a private network (127.0.0.1, localhost, shop, shop.internal), never for a name that anybody
+could register.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from urllib.parse import urlsplit
 from bookclub_platform.core.errors import PermanentSourceError
 from bookclub_platform.sources._contract import has_same_host
 
-# As every parser of URLs reads it: no credentials, no backslash, no letters that one folds and another does not.
+# Only what every URL parser reads the same way: no credentials, no backslash, no letters that only some normalise.
 _PLAIN_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _PRIVATE_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".test")
 _NAT64 = ip_network("64:ff9b::/96")
 _GLOBAL_V6 = ip_network("2000::/3")
-# What `is_global` of some supported Python takes for public: old special networks, tunnels that carry an IPv4 address
-# of their own, and the one public address that is a cloud's inside (Azure's wire server).
+# What `is_global` of some supported Python versions considers public: old special networks, tunnels that embed an IPv4
+# address, and the one public address that is internal to a cloud (Azure's wire server).
 _NOT_PUBLIC = tuple(
     ip_network(network)
     for network in (
@@ -44,23 +44,23 @@ _NOT_PUBLIC = tuple(
 
 
 class AddressRefused(Exception):
-    """The host is at an address where we do not go; `str()` says which."""
+    """The host has an address that we refuse to connect to; `str()` says which."""
 
 
 class Shops:
-    """The addresses that may be asked for.
+    """The addresses that may be requested.
 
     Args:
-        addresses: of the configured shops; only their hosts and ports are looked at. `https://*.example.com` are all
-            hosts below example.com, for shops that redirect to hosts with made-up names. None: whatever host the
-            caller asks for, and from there no other.
+        addresses: of the configured shops; only their hosts and ports count. `https://*.example.com` matches all hosts
+            below example.com, for shops that redirect to generated host names. None: any host that the caller requests,
+            without redirects to another.
     """
 
     def __init__(self, addresses: Iterable[str] | None = None) -> None:
         self._addresses = None if addresses is None else tuple(addresses)
 
     def check(self, url: str, redirected_from: str | None = None) -> None:
-        """Return if `url` may be asked for. Raises PermanentSourceError."""
+        """Return if `url` may be requested. Raises PermanentSourceError."""
         _check_form(url)
         if self._addresses is not None:
             if not any(_is_at(url, address) for address in self._addresses):
@@ -91,11 +91,11 @@ def _check_form(url: str) -> None:
 
 
 def addresses(host: str, port: int) -> list[str]:
-    """The IP addresses of a host, each fit to be connected to.
+    """The IP addresses of a host, all of which may be connected to.
 
     Raises:
-        AddressRefused: one of them is not: a name that mixes public and private addresses is an attack.
-        OSError: the name is not known (socket.gaierror).
+        AddressRefused: one of them may not: a name that mixes public and private addresses is an attack.
+        OSError: the name is unknown (socket.gaierror).
     """
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -119,7 +119,7 @@ def _may_connect(host: str, address: IPv4Address | IPv6Address) -> bool:
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether the address is one machine's on the public internet."""
+    """Whether the address is that of a single machine on the public internet."""
     if isinstance(address, IPv6Address):
         if address in _NAT64:
             return is_public(IPv4Address(int(address) & 0xFFFFFFFF))

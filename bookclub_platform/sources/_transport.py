@@ -1,4 +1,4 @@
-"""The sockets below requests: connect to a checked address alone, and read within bounds of time and bytes.
+"""The sockets below requests: connect only to a checked address, and read within limits of time and bytes.
 
 session.mount("http://", BoundedAdapter(patience))
 """
@@ -21,12 +21,12 @@ from bookclub_platform.sources._safety import addresses
 
 
 class TooLarge(Exception):
-    """The answer is larger than `Patience` allows."""
+    """The response is larger than `Patience` allows."""
 
 
 class BoundedAdapter(HTTPAdapter):
-    """For both schemes. A proxy of the environment connects in our place and is trusted to keep us out of its network:
-    then the name is not looked up here, and only URLs are checked."""
+    """For both schemes. A proxy from the environment connects in our place and is trusted to keep us out of its
+    network: then names are not resolved here, and only URLs are checked."""
 
     def __init__(self, patience: Patience) -> None:
         self._pools = _pools(patience)
@@ -38,7 +38,7 @@ class BoundedAdapter(HTTPAdapter):
 
 
 def _pools(limits: Patience) -> dict[str, type[HTTPConnectionPool]]:
-    """Classes, for urllib3 makes the connections itself and hands nothing of ours on to them."""
+    """Pool classes that close over `limits`, since urllib3 creates the connections and passes nothing of ours on."""
 
     class Response(http.client.HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
@@ -62,7 +62,7 @@ def _pools(limits: Patience) -> dict[str, type[HTTPConnectionPool]]:
 
 class _CheckedConnection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
-        """To the first of the host's addresses that answers; each was checked, and none is looked up again."""
+        """Connect to the first of the host's addresses that accepts; all were checked, and none is resolved again."""
         name = self.host
         try:
             found = addresses(name, self.port)
@@ -78,19 +78,19 @@ class _CheckedConnection(HTTPConnection):
             self.host = found[-1]
             return super()._new_conn()
         finally:
-            self.host = name  # which the certificate and the Host header are about
+            self.host = name  # the certificate check and the Host header need the name
 
     def getresponse(self) -> Any:
-        # Acknowledge at once (Linux): a server that sends head and body apart, as Python's own does, else waits 40 ms
-        # for the delayed acknowledgement, on each request (182 against 1,700 pages/s on loopback).
+        # Acknowledge at once (Linux): otherwise a server that sends headers and body separately, as Python's own does,
+        # waits 40 ms for the delayed ACK on each request (182 against 1,700 pages/s on loopback).
         if hasattr(socket, "TCP_QUICKACK") and self.sock is not None:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return super().getresponse()
 
 
 class _BoundedReader(io.RawIOBase):
-    """One answer from its first byte, status line and headers too: a socket's own timeout begins again with each byte
-    that trickles in."""
+    """Bounds one response from its first byte, including status line and headers: a socket's own timeout restarts with
+    each byte that trickles in."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, patience: Patience) -> None:
         self._raw, self._sock, self._patience = raw, sock, patience

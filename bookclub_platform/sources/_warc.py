@@ -1,10 +1,10 @@
-"""Record -> bytes of a WARC file -> record with its place, its checksums verified: ISO 28500, gzip per record.
+"""Record -> bytes of a WARC file -> record with its place and verified checksums: ISO 28500, gzip per record.
 
     python -m warcio index .bookclub/raw/books_toscrape/travel/<crawl_id>.warc.gz     # any WARC tool reads the files
     python -m warcio extract --payload <file> <offset>                                # the page at a place
 
-What belongs here: how a page, or the news that it has not changed, is spelt as a record. What does not: which files
-there are and what they stand for (_archive.py). The only file that imports warcio.
+This module defines how a page, or the fact that it has not changed, is written as a record. _archive.py defines which
+files there are and what they mean. The only module that imports warcio.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from bookclub_platform.core.errors import PermanentSourceError
 from bookclub_platform.sources._contract import Kind, Page, Unchanged
 
 _NOT_MODIFIED = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
-_SCHEMES = ("http:", "https:", "file:")  # warcio else hands out the files of this machine without their headers
+_SCHEMES = ("http:", "https:", "file:")  # otherwise warcio returns records of local files without their headers
 _KIND = "Bookclub-Page-Kind"
-# As Heritrix writes them; the standard's own fields name the page and its date, but no file.
+# As Heritrix writes them; the standard's own fields name the page and its date, but not the file.
 _IN_FILE, _AT_OFFSET = "WARC-Refers-To-Filename", "WARC-Refers-To-File-Offset"
 _DATE = "%Y-%m-%dT%H:%M:%S.%fZ"
 _CHUNK_BYTES = 256 * 1024
@@ -37,7 +37,7 @@ _CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A record: the file, and where in it the record's gzip member begins."""
+    """The place of a record: the file, and the offset at which the record's gzip member begins."""
 
     path: Path
     offset: int
@@ -45,10 +45,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Record:
-    """One record of a file, read on demand: a crawl's index needs the headers of each, and the body of few.
+    """One record of a file, parsed on demand: a crawl's index needs the headers of every record, but few bodies.
 
     Attributes:
-        end: offset of what follows it.
+        end: the offset at which the record ends.
     """
 
     place: Place
@@ -79,12 +79,12 @@ class Record:
 
     @property
     def written_at(self) -> datetime:
-        """UTC; of a page, when it was fetched."""
+        """UTC; for a page, when it was fetched."""
         return datetime.strptime(self._header("WARC-Date"), _DATE).replace(tzinfo=UTC)
 
     @property
     def original(self) -> Place:
-        """Where the page itself lies: here, or where a revisit says."""
+        """The place of the page itself: this record, or the one that a revisit refers to."""
         if self.type != "revisit":
             return self.place
         return Place(self.place.path.with_name(Path(self._header(_IN_FILE)).name), int(self._header(_AT_OFFSET)))
@@ -96,18 +96,18 @@ class Record:
         return Page(self.url, status, headers, self.body(), self.kind, self.written_at)
 
     def body(self) -> bytes:
-        """To be read once."""
+        """The body; can be read only once."""
         return cast(bytes, self._parsed.content_stream().read())
 
 
 class RecordWriter:
-    """Appends records to an open file; when a call is over, its record survives the end of this process."""
+    """Appends records to an open file; once a call returns, its record survives the end of this process."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._writer = WARCWriter(file, gzip=True, warc_version="1.1")
 
     def write_warcinfo(self, filename: str, facts: dict[str, str]) -> None:
-        """`facts` as lines `name: value`."""
+        """Write `facts` as lines `name: value`."""
         one_line = {name: " ".join(value.split()) for name, value in facts.items()}
         self._writer.write_record(self._writer.create_warcinfo_record(filename, one_line))
 
@@ -115,7 +115,7 @@ class RecordWriter:
         self._write("response", page, f"{page.status} {HTTPStatus(page.status).phrase}", page.body, {})
 
     def write_revisit(self, page: Unchanged, original: Place, fetched_at: datetime) -> None:
-        """`page` is as at `original`, which is a response in this folder that came at `fetched_at`."""
+        """Record that `page` is the same as at `original`, a response in this folder, fetched at `fetched_at`."""
         refers_to = {
             "WARC-Profile": _NOT_MODIFIED,
             "WARC-Refers-To-Target-URI": page.url,
@@ -126,7 +126,7 @@ class RecordWriter:
         self._write("revisit", page, "304 Not Modified", b"", refers_to)
 
     def write_metadata(self, uri: str, content: bytes) -> None:
-        """JSON about the file."""
+        """Write JSON about the file."""
         record = self._writer.create_warc_record(
             uri,
             "metadata",
@@ -150,15 +150,15 @@ class RecordWriter:
 
 
 def facts_of(record: Record) -> dict[str, str]:
-    """What `write_warcinfo` was given."""
+    """The facts that `write_warcinfo` wrote."""
     return dict(line.split(": ", 1) for line in record.body().decode().splitlines())
 
 
 def records(path: Path) -> Iterator[Record]:
-    """Every record of a file in order, each verified before it is handed out.
+    """Every record of a file in order, each verified before it is yielded.
 
     Raises:
-        PermanentSourceError: at the first record that is torn or damaged, after those before it.
+        PermanentSourceError: at the first truncated or damaged record, after the records before it were yielded.
     """
     try:
         with path.open("rb") as file:
@@ -172,7 +172,7 @@ def page_at(place: Place) -> Page:
     """The page of the response at `place`.
 
     Raises:
-        PermanentSourceError: the file is gone or damaged, or there is no response.
+        PermanentSourceError: the file is gone or damaged, or there is no response at that place.
     """
     try:
         with place.path.open("rb") as file:
@@ -187,8 +187,8 @@ def page_at(place: Place) -> Page:
 
 
 def _members(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """(offset, end, content) of each gzip member from where the file stands. warcio alone would hand out a torn record
-    without a word. Raises EOFError and zlib.error."""
+    """(offset, end, content) of each gzip member from the current position of the file. Needed because warcio would
+    silently return a truncated record. Raises EOFError and zlib.error."""
     offset, rest = file.tell(), b""
     while True:
         inflate, content, size = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), bytearray(), 0

@@ -1,4 +1,4 @@
-"""Settings of a source -> its Fetcher: how politely a web source is asked, worked out once for every kind."""
+"""Settings of a source -> its Fetcher: the politeness towards a web source, determined in one place for every kind."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bookclub_platform.sources._politeness import Patience
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """The way to one web source.
+    """The access to one web source.
 
     Attributes:
         delay_s: seconds between the starts of two requests.
-        concurrency: requests under way at once.
-        contact: where the source reaches us, None if nobody said.
+        concurrency: the maximum of concurrent requests.
+        contact: how the source can reach us, None if not configured.
         shops: the source's own address, and those that it may redirect to.
-        is_whole: whether an answer came to its end; one that did not is asked for again.
+        is_whole: whether a response is complete; one that is not is requested again.
     """
 
     delay_s: float = POLITE_DELAY_S
@@ -54,7 +54,7 @@ class Web:
         )
 
     def open(self) -> Fetcher:
-        """Raises ConfigurationError if `contact` is none."""
+        """A Fetcher for the source. Raises ConfigurationError if `contact` is not a valid one."""
         return Fetcher(
             delay_s=self.delay_s,
             concurrency=self.concurrency,

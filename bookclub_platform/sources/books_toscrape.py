@@ -1,11 +1,12 @@
-"""books.toscrape.com, and every shop with its pages (our sandbox): Page -> Listing, Page -> RawBook.
+"""books.toscrape.com, and every shop with the same pages (our sandbox): Page -> Listing, Page -> RawBook.
 
     - name: books_toscrape
       kind: books_toscrape
       address: ${BOOKCLUB_SHOP_URL}
 
-Sends no charset, cuts titles on listings, and shows other people's books below the book ("recently viewed"): so bytes
-are read as browsers read them, titles come from the book's own page, and every selector is held to its own part of it.
+The shop sends no charset, truncates titles on listings, and shows further books below the book ("recently viewed"). So
+bytes are decoded as browsers do it, titles come from the book's own page, and every selector is restricted to its part
+of the page.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def build(config: Config, settings: Settings) -> BooksToScrape:
 
 
 class _Only(SoupStrainer):
-    """Builds only the elements for which `is_wanted(name, attributes)` holds, and all in them (with `_own_part`: 252 ->
-    800 pages/s)."""
+    """Builds only the elements for which `is_wanted(name, attributes)` holds, with all their content (with `_own_part`:
+    252 -> 800 pages/s)."""
 
     def __init__(self, is_wanted: Callable[[str, dict[str, Any]], bool]) -> None:
         super().__init__()
@@ -62,8 +63,8 @@ class _Only(SoupStrainer):
 
 
 class _LeanBuilder(LXMLTreeBuilder):
-    """Passes over what `_Only` leaves out before BeautifulSoup prepares it: the same tree, in less time (a book page
-    0.67 -> 0.58 ms, a listing 2.1 -> 0.9)."""
+    """Skips what `_Only` leaves out before BeautifulSoup processes it: the same tree in less time (a book page 0.67 ->
+    0.58 ms, a listing 2.1 -> 0.9)."""
 
     soup: Any
     """Set by BeautifulSoup before it feeds."""
@@ -81,7 +82,7 @@ class _LeanBuilder(LXMLTreeBuilder):
             super().data(data)
 
     def _is_inside(self) -> bool:
-        """Whether an element is open that is wanted; the soup itself always is."""
+        """Whether a wanted element is open; the first one on the stack is the soup itself."""
         return len(self.soup.tagStack) > 1
 
 
@@ -123,7 +124,7 @@ class BooksToScrape:
         return self.web.open()
 
     def categories(self, fetcher: PageFetcher) -> list[Category]:
-        """The sidebar's categories without their parent "Books", which holds all books once more."""
+        """The sidebar's categories without their parent "Books", which contains all books again."""
         page = fetcher.fetch(f"{self.address}/", "listing")
         found: dict[str, Category] = {}
         for link in _soup(_text(page), _SIDEBAR).select("a[href]"):
@@ -155,7 +156,7 @@ class BooksToScrape:
         )
 
     def _ours(self, slug: str, name: str) -> tuple[str, str]:
-        """By the shop's name for the category, or by its slug; as the shop has it where the mapping has neither."""
+        """Our category, looked up by the shop's name or slug; the shop's own if the mapping has neither."""
         for known in (name, slug):
             if known.casefold() in self.mapping:
                 return ours(self.mapping, known) or (slug, name)
@@ -197,14 +198,14 @@ def _text(page: Page) -> str:
 
 
 def _own_part(text: str) -> str:
-    """The page from the book on, without the other books below it, which are half of its elements, and without its
-    comments and the icons that the style sheet draws (0.75 -> 0.64 ms a page)."""
+    """The page from the book on, without the other books below it, which are half of its elements, and without comments
+    and the icons that the style sheet draws (0.75 -> 0.64 ms per page)."""
     return _NO_CONTENT.sub("", _from_element("article", text).partition(_OTHER_BOOKS)[0])
 
 
 def _from_element(name: str, text: str) -> str:
-    """From the first such element on, without what the shop puts before it (its sidebar is a third of a listing); all
-    of the page if it has none."""
+    """The text from the first such element on, without what precedes it (the sidebar is a third of a listing); all of
+    it if there is no such element."""
     return text[max(0, text.find(f"<{name}")) :]
 
 
@@ -213,8 +214,8 @@ def _soup(text: str, only: _Only) -> BeautifulSoup:
 
 
 def _first_of_each(part: Tag) -> dict[str, Tag]:
-    """ "h1", ".price_color", "#product_gallery" -> the first such element within: one walk where a
-    `find` for each would be as many (1.4 -> 0.8 ms a page, with the cells built without their table)."""
+    """ "h1", ".price_color", "#product_gallery" -> the first such element inside `part`. One walk instead of one per
+    `find` (1.4 -> 0.8 ms per page, together with building the cells without their table)."""
     found: dict[str, Tag] = {}
     for tag in part.descendants:
         if isinstance(tag, Tag):

@@ -1,10 +1,10 @@
-"""A paged JSON web API -> rows: each answer is a page that holds rows and leads to the next.
+"""A paginated JSON web API -> rows: each response is a page that holds rows and leads to the next page.
 
 - name: partner
   kind: json_api
   address: https://api.example/books?limit=100
-  items: data.books                            # dotted path to the list; left out: the answer is the list
-  total: meta.total                            # how many there are, where the API says so
+  items: data.books                            # dotted path to the list; if omitted, the response is the list
+  total: meta.total                            # the number of items, if the API returns it
   next: {by: cursor, field: meta.next, parameter: cursor}
   fields: {source_id: id, title: title, price: price.amount, currency: price.currency, category: genre.name}
 """
@@ -154,7 +154,7 @@ class JsonApi:
 
 
 def _is_whole(page: Page) -> bool:
-    """An answer that begins as JSON ends as it; one that does not is for the parser to refuse."""
+    """Whether a response that begins like JSON also ends like it; any other is left for the parser to reject."""
     body = page.body.strip()
     return not body.startswith((b"{", b"[")) or body.endswith((b"}", b"]"))
 

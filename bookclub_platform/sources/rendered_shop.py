@@ -1,11 +1,11 @@
-"""A shop rendered by JavaScript -> the same pages as books_toscrape.py, as a browser shows them.
+"""A shop rendered by JavaScript -> the same pages as in books_toscrape.py, as rendered by a browser.
 
     - name: shop_in_script
       kind: rendered_shop
       address: https://shop.example
       shown: article.product_page, ol.row       # a page is there when this is
 
-Needs Chromium with its driver and the extra `browser` (selenium). What is kept as the raw page is the rendered HTML.
+Needs Chromium with its driver and the extra `browser` (selenium). The stored raw page is the rendered HTML.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def build(config: Config, settings: Settings) -> RenderedShop:
 
 
 class RenderedShop(BooksToScrape):
-    """A shop whose pages are those of books.toscrape.com once a browser has rendered them."""
+    """A shop whose pages, once rendered by a browser, are those of books.toscrape.com."""
 
     def __init__(self, shop: BooksToScrape, browser: Browser) -> None:
         super().__init__(shop.address, shop.name, shop.mapping, shop.web)

@@ -1,4 +1,4 @@
-"""A table in a file -> rows: CSV, JSON Lines or Parquet, by URL (a published Google Sheet) or on this machine.
+"""A table in a file -> rows: CSV, JSON Lines or Parquet, from a URL (a published Google Sheet) or on this machine.
 
     - name: reading_list
       kind: table_file
@@ -6,7 +6,7 @@
       fields: {source_id: ISBN, title: Title, price: Price, category: Genre}
       constants: {currency: USD}
 
-The file is kept as it came, as one raw page. A row without title, price or key is rejected with its line.
+The file is stored as received, as one raw page. A row without title, price or key is rejected with its line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bookclub_platform.sources._politeness import Patience
 from bookclub_platform.sources._web import Web
 
 Format = Literal["csv", "jsonl", "parquet"]
-# A row as the file has it, what people call its place, and the place as a fragment of the address (RFC 7111).
+# A row as in the file, its place for people, and its place as a fragment of the address (RFC 7111).
 Row = tuple[Any, str, str]
 _PARQUET = b"PAR1"
 _ENDINGS: dict[str, Format] = {
@@ -84,7 +84,7 @@ class Config(RowsConfig):
 
 
 def _is_whole(page: Page) -> bool:
-    """Parquet alone says where it ends."""
+    """Whether the file is complete; only Parquet marks its end."""
     return not page.body.startswith(_PARQUET) or page.body.endswith(_PARQUET)
 
 
@@ -106,7 +106,7 @@ def build(config: Config, settings: Settings) -> TableFile:
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """One table. `web` is None for a file on this machine, which `files` then reads."""
+    """One table. `web` is None for a file on this machine, which is then read through `files`."""
 
     name: str
     address: str
@@ -198,7 +198,7 @@ class TableFile:
             raise PageRejected(page.url, reason) from error
 
     def _check_columns(self, page: Page, columns: list[str]) -> None:
-        """A renamed column must not come out as a thousand rows without titles."""
+        """Reject a file that lacks a column: a renamed column must not result in a thousand rows without titles."""
         needed = self.reader.fields.values()
         missing = [path for path in needed if path not in columns and path.partition(".")[0] not in columns]
         if missing:

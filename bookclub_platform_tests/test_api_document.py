@@ -249,8 +249,8 @@ def test_examples_of_problems_speak_of_their_route(tmp_path: Path) -> None:
             for described in route["responses"].values():
                 for kind, example in described.get("content", {}).get(PROBLEM, {}).get("examples", {}).items():
                     if kind == "quota-exceeded":
-                        violated[f"{method} {path}"] = example["value"]["violated-policies"]
-                        assert f"The quota {violated[path][0]} is exhausted" in example["value"]["detail"]
+                        (quota,) = violated[f"{method} {path}"] = example["value"]["violated-policies"]
+                        assert f"The quota {quota} is exhausted" in example["value"]["detail"]
                     if kind == "invalid-request":
                         ((where, name),) = [fault["loc"] for fault in example["value"]["errors"]]
                         known = {parameter["name"] for parameter in route.get("parameters", [])}

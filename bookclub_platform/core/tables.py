@@ -1,4 +1,5 @@
-"""Schema `bookclub` in Postgres -> rows for the model and the API: the tables, and the reads; core/loads.py writes.
+"""Schema `bookclub` in Postgres -> rows for the model and the API: the tables, and the reads; core/loads.py and
+ingest.py write.
 
 Reads are statements, so that the Dagster side can run them on a synchronous connection and serving on an asynchronous
 one. Values are always bound parameters. No constraint mentions NUL: Postgres text cannot contain one, so cleaning

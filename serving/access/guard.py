@@ -23,7 +23,7 @@ SCHEME = "OAuth2PasswordBearer"
 
 # Without a refreshUrl: OAuth2 clients would send a form there, but ours takes JSON.
 _DESCRIPTION = "`access_token` from POST /login, /register or /token/refresh, sent as `Authorization: Bearer ...`."
-# Only for /docs, where people log in with it: gate.py reads the token, before it counts the request.
+# Only for /docs, where people log in with it: callers.py reads the token, before it counts the request.
 described = OAuth2PasswordBearer(
     tokenUrl="login", scopes=dict(SCOPES), scheme_name=SCHEME, description=_DESCRIPTION, auto_error=False
 )

@@ -1,4 +1,4 @@
-"""Settings -> all quotas: gate.py, tries.py and feedback.py count with them, and /docs lists them.
+"""Settings -> all quotas: access/ and feedback.py count with them, and /docs lists them.
 
     every(settings)["login-name"]       Quota("login-name", 10, 900, "wrong passwords")
 

@@ -55,7 +55,7 @@ class Frame:
         self._headers: dict[tuple[bytes, bool, bool], list[Pair]] = {}
 
     def around(self, reason: Emptiness | None = None, fallback: Fallback | None = None) -> Around:
-        """The JSON around a list with these labels; see `labels` in neighbours.py."""
+        """The JSON around a list with these labels; see `labels` in recommender/neighbours.py."""
         if (around := self._around.get((reason, fallback))) is None:
             around = self._around[reason, fallback] = _around(self.champion, reason, fallback)
         return around

@@ -20,7 +20,7 @@ from serving.database.catalogue import Snapshot, State
 from serving.recommender.champion import Champion
 
 VERSION_HEADERS = ("Bookclub-Data-Version", "Bookclub-Model")
-# The `responses=` of a route that checks its freshness; document.py adds the headers that go with it.
+# The `responses=` of a route that checks its freshness; openapi/document.py adds the headers that go with it.
 CONDITIONAL: dict[int | str, dict[str, Any]] = {
     304: {"description": "Not modified: the response with the ETag that you sent is still valid."}
 }

@@ -32,7 +32,7 @@ STALE_S = 1.0
 SILENT_S = 1.5
 TRIED_EVERY_S = 1.0
 HELD_S = STALE_S - 2 * PAUSE_S  # the next poll comes a pause later, and may be delayed
-HELD_IF_LARGE_S = 20.0  # while books change all the time, there is a new lineup every ten seconds (champion.py)
+HELD_IF_LARGE_S = 20.0  # while books change all the time, there is a new lineup every ten seconds (ChampionKeeper)
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _DATA_VERSION = str(select_data_version().compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))

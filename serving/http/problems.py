@@ -176,7 +176,7 @@ def responses(*asked: int | str) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` return every error as a problem; document.py describes that in the OpenAPI document."""
+    """Make `app` return every error as a problem; openapi/document.py describes that in the OpenAPI document."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)

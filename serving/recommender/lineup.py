@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -216,11 +217,8 @@ class Lineups:
         Raises:
             DatabaseUnavailable: the books cannot be read now.
         """
-        try:
-            with self._stocks.turn(), self._engine.connect() as connection:
-                self._stocks.read(connection, state_of(connection.execute(select_state()).one_or_none()))
-        except sa.exc.DBAPIError as error:
-            raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
+        with self._stocks.turn(), self._connection() as connection:
+            self._stocks.read(connection, state_of(connection.execute(select_state()).one_or_none()))
 
     def of(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
         """What may be recommended with `model`; `before` itself if nothing has changed.
@@ -228,22 +226,19 @@ class Lineups:
         Raises:
             DatabaseUnavailable: the books cannot be read now.
         """
-        try:
-            with self._stocks.turn(), self._engine.connect() as connection:
-                started, epoch = time.monotonic(), self._epoch
-                state = state_of(connection.execute(select_state()).one_or_none())
-                known = before if before is not None and before.grown.base is model else None
-                if known is not None and (known.state, known.epoch) == (state, epoch) and started < known.renewed_at:
-                    self._follow_files(connection, known.stock, epoch)
-                    return known
-                before_it = known.stock if known is not None and known.epoch == epoch else None
-                stock = self._stocks.read(connection, state, before_it)
-                self._follow_files(connection, stock, epoch)
-                grown = known.grown if known is not None else Grown(model)
-                lacking = grown.outdated(stock.ids, stock.text).tolist()
-                rows = [BookText(*row) for row in connection.execute(select_texts(lacking))] if lacking else []
-        except sa.exc.DBAPIError as error:
-            raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
+        known = before if before is not None and before.grown.base is model else None
+        grown = known.grown if known is not None else Grown(model)
+        with self._stocks.turn(), self._connection() as connection:
+            started, epoch = time.monotonic(), self._epoch
+            state = state_of(connection.execute(select_state()).one_or_none())
+            if known is not None and (known.state, known.epoch) == (state, epoch) and started < known.renewed_at:
+                self._follow_files(connection, known.stock, epoch)
+                return known
+            before_it = known.stock if known is not None and known.epoch == epoch else None
+            stock = self._stocks.read(connection, state, before_it)
+            self._follow_files(connection, stock, epoch)
+            lacking = grown.outdated(stock.ids, stock.text).tolist()
+            rows = [BookText(*row) for row in connection.execute(select_texts(lacking))] if lacking else []
         newer = grown.grow(rows)
         near = known.near if known is not None and newer is grown else None
         near = near or NearBytes(newer, self._near_bytes)
@@ -252,14 +247,25 @@ class Lineups:
         lineup = Lineup(newer, stock, state, epoch, near, started, renewed_at)
         if known is not None and known.stock is not None:
             lineup.take_over(known)
+        self._warm_up(lineup, stock)
+        return lineup
+
+    def _warm_up(self, lineup: Lineup, stock: Stock) -> None:
         lineup.allowed(IN_STOCK)  # nearly every request needs it: make it here, not in the first of them
         is_large = len(stock.ids) >= LARGE_FROM
         if self._watch is not None:
             self._watch.is_large = is_large
         if is_large:
-            _ = newer.works
+            _ = lineup.grown.works
             malloc.trim()
-        return lineup
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
 
     def _follow_files(self, connection: sa.Connection, stock: Stock | None, epoch: int) -> None:
         """Have the JSON of a large catalogue's books written to files for all workers."""
@@ -280,11 +286,8 @@ class Lineups:
         kept = self.books.of(ids, versions, lineup.epoch)
         lacking = [book_id for book_id, json in zip(ids, kept, strict=True) if json is None]
         for start in range(0, len(lacking), _AT_ONCE):
-            try:
-                with self._engine.connect() as connection:
-                    rows = connection.execute(SELECT_VERSIONED, {"ids": lacking[start : start + _AT_ONCE]}).all()
-            except sa.exc.DBAPIError as error:
-                raise DatabaseUnavailable(f"The books cannot be read: {str(error.orig).strip()}.") from error
+            with self._connection() as connection:
+                rows = connection.execute(SELECT_VERSIONED, {"ids": lacking[start : start + _AT_ONCE]}).all()
             self.books.keep(rows, lineup.epoch)
             yield
         kept = self.books.of(ids, versions, lineup.epoch)

@@ -10,6 +10,7 @@ The cursor moves on only when the alarms are in the outbox, and there each has o
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.parse
 import urllib.request
@@ -98,9 +99,13 @@ def _sender(webhook: str | None) -> Callable[[dict[str, Any]], None]:
         assert webhook is not None
         body = json.dumps(message, ensure_ascii=False).encode()
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "bookclub-platform"}
-        request = urllib.request.Request(webhook, data=body, headers=headers, method="POST")
-        with urllib.request.build_opener(_NoRedirects).open(request, timeout=_POST_TIMEOUT_S) as answer:
-            answer.read(1)
+        try:
+            request = urllib.request.Request(webhook, data=body, headers=headers, method="POST")
+            with urllib.request.build_opener(_NoRedirects).open(request, timeout=_POST_TIMEOUT_S):
+                pass  # the status is the answer: a body that breaks off does not mean that nobody has the message
+        except (http.client.HTTPException, ValueError) as error:
+            # Without its text, which may quote the address, and with it the secret.
+            raise OSError(f"{type(error).__name__}: it does not answer in HTTP, or its address is not valid") from None
 
     return post if webhook is not None else _told_by_the_log
 

@@ -62,7 +62,7 @@ def clean(raw_books: Iterable[RawBook]) -> Cleaned:
             if other not in {None, book.url}:
                 raise _Refused(KEY_UNIQUE, f"key: {book.source_id!r} is that of {other} too")
         except _Refused as error:
-            where = raw.source, raw.category, raw.url
+            where = raw.source, raw.category, _UNSTORABLE.sub("", raw.url)
             rejected = RejectedBook(*where, str(error), raw.seen_at, raw.raw_page, error.rule.name)
             cleaned.rejected.append(rejected)
         else:

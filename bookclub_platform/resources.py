@@ -3,6 +3,7 @@
 Each is a thin handle that opens what it stands for at first use, in the process of the run.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -41,7 +42,7 @@ class DataFolder(dg.ConfigurableResource):
         """Put the catalogue report where the API looks for it."""
         path = load_settings(home=self.home).report
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
         fresh.write_text(page, encoding="utf-8")
         return fresh.replace(path)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socketserver
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from bookclub_platform import sandbox
-from bookclub_platform.alarms import new_alarms
+from bookclub_platform.alarms import _sender, new_alarms
 from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.cli import main
 from bookclub_platform.core.alarms import Alarm, deliver, outbox, put, redacted, select_pending
@@ -158,6 +160,43 @@ def test_what_is_not_delivered_is_never_forgotten(engine: sa.Engine) -> None:
     fill(engine, 1)
     deliver(engine, sink, NOW + timedelta(days=400))
     assert pending(engine) == 1
+
+
+def test_a_text_that_postgres_cannot_store_stops_no_alarm(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        put(connection, [replace(ALARM, id="run 1", cause="503 bad\x00 \ud800x", partition="a\x00b")], NOW)
+    fill(engine, 2)
+    sink = Sink()
+    assert deliver(engine, sink, NOW).delivered == 2 and sink.taken == ["run 1", "run 2"]
+    assert "\x00" not in redacted("bad\x00")
+
+
+@pytest.mark.parametrize(
+    ("said", "is_taken"),
+    [
+        (b"no HTTP at all\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz", True),
+        (b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", False),
+    ],
+)
+def test_a_webhook_that_breaks_off_is_tried_later_or_has_the_message(
+    engine: sa.Engine, said: bytes, is_taken: bool
+) -> None:
+    class Odd(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(said)
+
+    fill(engine, 1)
+    with socketserver.TCPServer(("127.0.0.1", 0), Odd) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        delivery = deliver(engine, _sender(f"http://127.0.0.1:{server.server_address[1]}/secret"), NOW)
+    assert (delivery.delivered, delivery.pending) == ((1, 0) if is_taken else (0, 1))
+    assert "secret" not in (delivery.error or "")
+    with pytest.raises(OSError, match="not valid") as told:
+        _sender("http://127.0.0.1:1/a secret")({"id": "run 1"})
+    assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize(

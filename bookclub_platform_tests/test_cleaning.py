@@ -243,6 +243,12 @@ def test_characters_that_postgres_cannot_hold_are_removed() -> None:
     }
 
 
+@pytest.mark.parametrize("address", ["https://x/a\x00b", "https://x/a\ud800b"])
+def test_the_address_of_a_rejected_row_can_be_stored_too(address: str) -> None:
+    (rejected,) = clean([replace(RAW, url=address, price="call us")]).rejected
+    assert rejected.url == "https://x/ab"
+
+
 def test_two_books_under_one_key_are_told_apart_from_one_page_kept_twice() -> None:
     cleaned = clean([RAW, RAW, replace(RAW, url="http://shop.test/other")])
     assert len(cleaned.books) == 1

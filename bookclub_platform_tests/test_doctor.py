@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from bookclub_platform.core.settings import Settings, load_settings
 from bookclub_platform.local.doctor import Finding, examine
 from bookclub_platform.local.doctor._finding import NoAnswer, ask_json
 from bookclub_platform.local.doctor._machine import ports, versions
-from bookclub_platform.local.doctor._services import dagster
+from bookclub_platform.local.doctor._services import dagster, mlflow
 from bookclub_platform.local.home import held_by_us
 from bookclub_platform_tests.local_http import Handler, free_port, served
 from bookclub_platform_tests.test_build import BOOKCLUB
@@ -242,6 +243,38 @@ def test_what_dagster_says_of_itself_is_told(
 def test_an_answer_that_is_none_is_told_as_it_is(body: bytes, status: int, text: str) -> None:
     with answering(body, status) as port, pytest.raises(NoAnswer, match=text):
         ask_json(f"http://127.0.0.1:{port}/model")
+
+
+def test_a_program_that_speaks_no_http_is_told_and_no_password_is(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        port = listener.getsockname()[1]
+        (found,) = mlflow(settings_of(tmp_path, mlflow_tracking_uri=f"http://user:pa55@127.0.0.1:{port}"))
+        with pytest.raises(NoAnswer, match="does not answer"):
+            ask_json(f"http://127.0.0.1:{port}/")
+    assert not found.is_well and f"http://127.0.0.1:{port}" in found.text and "pa55" not in found.text + found.mend
+
+
+def test_mlflow_is_asked_with_the_user_and_password_of_its_address(tmp_path: Path) -> None:
+    asked: list[str | None] = []
+
+    class Guarded(Handler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.say(200, b"3.17.2")
+
+    with served(Guarded) as address:
+        uri = address.replace("://", "://user:pa55@")
+        (found,) = mlflow(settings_of(tmp_path, mlflow_tracking_uri=uri))
+    assert found.is_well and "pa55" not in found.text and asked == ["Basic dXNlcjpwYTU1"]
 
 
 def test_the_command_ends_with_1_for_a_fault_and_speaks_json(tmp_path: Path) -> None:

@@ -75,6 +75,21 @@ def test_a_killed_supervisor_is_replaced_and_its_server_with_it(tmp_path: Path) 
             assert server_pid(tmp_path) != orphan
 
 
+def test_a_process_id_that_another_program_has_by_now_stops_no_start(tmp_path: Path) -> None:
+    with leased(tmp_path) as url, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
+    wait_for(lambda: not is_running(tmp_path))
+    owner = (tmp_path / "postgres" / "data").stat()
+    with subprocess.Popen(["sleep", "60"], user=owner.st_uid, group=owner.st_gid) as other:
+        left = tmp_path / "postgres" / "data" / "postmaster.pid"  # as after a power cut
+        left.write_text(f"{other.pid}\n{left.parent}\n1\n5432\n\n127.0.0.1\n")
+        os.chown(left, owner.st_uid, owner.st_gid)
+        with leased(tmp_path) as url, psycopg.connect(url) as connection:
+            assert connection.execute("SELECT one FROM kept").fetchone() == (1,)
+        assert other.poll() is None
+        other.kill()
+
+
 def test_the_server_listens_on_loopback_alone_and_asks_for_the_password(tmp_path: Path) -> None:
     with leased(tmp_path) as url, psycopg.connect(url) as connection:
         assert connection.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)

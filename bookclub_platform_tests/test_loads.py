@@ -220,3 +220,8 @@ def test_cleaned_rows_come_back_from_their_file_and_a_newer_file_changes_no_walk
     write_cleaned(path, CleanedCategory("crawl-2", NOON, True, [OTHER], []))
     assert list(cleaned.books) == list(cleaned.books) == many
     assert read_cleaned(tmp_path / "none.jsonl") is None
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines()[-1] + b"\n")
+    damaged = read_cleaned(path)
+    assert damaged is not None
+    with pytest.raises(ValueError, match="2 books and not 1"):
+        list(damaged.books)

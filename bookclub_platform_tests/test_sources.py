@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
@@ -38,6 +39,8 @@ from bookclub_platform.sources import (
     read_raw_books,
     sources,
 )
+from bookclub_platform.sources._crawl import _is_settled
+from bookclub_platform.sources._politeness import retry_after_s
 from bookclub_platform_tests.local_http import served
 
 SHARED_SHOP = Path(__file__).parents[2] / "shared" / "shop"
@@ -336,6 +339,31 @@ def test_a_page_that_is_no_book_is_rejected_with_the_reason(
     assert report.is_complete and len(raw_books) == 2
     assert [(row.url, row.category) for row in rejected] == [(f"{address}/catalogue/book_2/index.html", "travel")]
     assert reason in rejected[0].reason
+
+
+def test_a_link_that_is_no_address_costs_that_page_and_nothing_else(
+    tmp_path: Path, pages: dict[str, str | bytes]
+) -> None:
+    home, second, book = pages["index.html"], pages[f"{FOLDER}/page-2.html"], pages["catalogue/book_1/index.html"]
+    assert isinstance(home, str) and isinstance(second, str) and isinstance(book, str)
+    pages["index.html"] = home.replace("<a href", '<a href="http://[x">Broken</a><a href', 1)
+    pages[f"{FOLDER}/page-2.html"] = second.replace("../../../book_2", "http://[x")
+    image = '<div id="product_gallery"><img src="http://[x"></div><div class="product_main"'
+    pages["catalogue/book_1/index.html"] = book.replace('<div class="product_main"', image, 1)
+    assert pages["catalogue/book_1/index.html"] != book
+    with serving_files(tmp_path / "www", pages) as address:
+        for crawl_id in ("1", "2"):
+            report, raw_books, rejected = crawl_travel(address, tmp_path, crawl_id=crawl_id)
+            assert not report.is_complete and "not an address" in reasons(report)
+            assert [row.image_url for row in raw_books] == [None] and not rejected
+
+
+@pytest.mark.parametrize("moment", ["Mon, 99999999999999999999 Jan 2024 00:00:00 GMT", "no date"])
+def test_a_date_that_no_calendar_has_is_none(moment: str) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    page = Page("http://shop.example/x", 200, (("Last-Modified", moment),), b"", "book", now)
+    assert not _is_settled(moment, page)
+    assert retry_after_s(moment, now) is None
 
 
 def test_links_that_leave_the_shop_are_reported_and_not_followed(tmp_path: Path, pages: dict[str, str | bytes]) -> None:

@@ -100,12 +100,14 @@ def tfidf_model(
     model, rows, data_version, spark_facts = fitted(context, Tfidf(**config.parameters()), database, pipes)
     fit_seconds = round(time.perf_counter() - started, 3)
     opened = registry.open()
+    standing = _standing(opened)
     champion = _champion(opened, context)
     readers = Readers(rows, _steps(database), config.unknown_categories)
     judge = readers if readers.is_enough else Judge(rows, config.unknown_categories)
     sides = _judged(judge, {CHALLENGER: model} | ({CHAMPION: champion[1]} if champion else {}), rows)
     health = sides[CHALLENGER].health
     decision = _decision(sides, judge, hold(champion[0]) if champion else None)
+    decision = _unless_changed(decision, opened, standing)
     kept = stability(model, champion[1]) if champion else math.nan
     shown, catalogue = drawn(sides, judge, past_scores(opened, model.name, judge.name)), mapped(model, rows)
     times = {"stability": kept, "fit_seconds": fit_seconds}
@@ -126,6 +128,7 @@ def tfidf_model(
         artifact_root=registry.artifact_root,
         pages={PAGE: page(decision, sides, rows, shown, catalogue, kept)},
     )
+    decision = _unless_changed(decision, opened, standing)
     context.log.info(f"Version {version.version}: {decision.reason}")
     if decision.is_promoted:
         opened.promote(version, decision.reason)
@@ -187,6 +190,22 @@ def _links(run_url: str, api: Api) -> dict[str, dg.MetadataValue]:
         "api": dg.MetadataValue.url(api.model),
         "mlflow_run": dg.MetadataValue.url(run_url),
     }
+
+
+def _standing(registry: Registry) -> tuple[tuple[str, str], str | None] | None:
+    """Which version is the champion, and why it is held; None if there is none."""
+    try:
+        version = registry.champion(Tfidf.name)
+    except NoChampion:
+        return None
+    return version.key, hold(version)
+
+
+def _unless_changed(decision: Decision, registry: Registry, before: object) -> Decision:
+    """Not promoted if an operator has promoted or rolled back since `before`: they know why, and no judge does."""
+    if not decision.is_promoted or _standing(registry) == before:
+        return decision
+    return replace(decision, is_promoted=False, reason=f"{decision.reason} But the champion was changed meanwhile.")
 
 
 def _champion(registry: Registry, context: dg.AssetExecutionContext) -> tuple[ModelVersion, Tfidf] | None:

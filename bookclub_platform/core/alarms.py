@@ -84,8 +84,14 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def _storable(text: str) -> str:
+    """Without what Postgres cannot store: an error may quote whatever a shop sent."""
+    return re.sub("[\x00\ud800-\udfff]", "\ufffd", text)
+
+
 def redacted(text: str, secrets: Sequence[str] = ()) -> str:
     """`text` without passwords, keys and the given `secrets`, shortened to fit a message."""
+    text = _storable(text)
     for secret in filter(None, secrets):
         text = text.replace(secret, "***")
     text = text[: 10 * _LONGEST_TEXT]  # an error may quote a page, and on an endless word these patterns take hours
@@ -99,7 +105,8 @@ def put(connection: sa.Connection, alarms: Sequence[Alarm], at: datetime) -> lis
     """Insert the alarms that are not in the table yet -> these alarms. Call it inside a transaction."""
     new = []
     for alarm in alarms:
-        row = {"id": alarm.id, "message": alarm.message(), "raised_at": alarm.raised_at, "next_attempt_at": at}
+        message = {key: _storable(value) if isinstance(value, str) else value for key, value in alarm.message().items()}
+        row = {"id": alarm.id, "message": message, "raised_at": alarm.raised_at, "next_attempt_at": at}
         statement = insert(outbox).values(row).on_conflict_do_nothing(index_elements=["id"])
         if connection.scalar(statement.returning(outbox.c.id)) is not None:
             new.append(alarm)

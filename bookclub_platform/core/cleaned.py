@@ -52,7 +52,7 @@ _header, _book, _rejected = TypeAdapter(_Header), TypeAdapter(Book), TypeAdapter
 def write_cleaned(path: Path, cleaned: CleanedCategory) -> Path:
     """Replace the file at `path` atomically: a reader sees the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")  # two runs may clean the same category
     header = _Header(
         cleaned.crawl_id,
         cleaned.crawled_at,
@@ -89,11 +89,14 @@ class _BooksOfFile(Collection[Book]):
         return self._count
 
     def __iter__(self) -> Iterator[Book]:
-        at, rest = self._start, b""
+        at, rest, found = self._start, b"", 0
         while block := os.pread(self._file.fileno(), _BLOCK, at):
             at += len(block)
             *lines, rest = (rest + block).split(b"\n")
+            found += len(lines)
             yield from map(_book.validate_json, lines)
+        if found != self._count:
+            raise ValueError(f"{self._file.name} has {found} books and not {self._count}: clean the category again")
 
     def __contains__(self, book: object) -> bool:
         return any(one == book for one in self)

@@ -214,8 +214,12 @@ def _end_orphan(folder: Path) -> None:
         os.kill(pid, 0)
     except (FileNotFoundError, ValueError, IndexError, ProcessLookupError):
         return
+    except PermissionError:
+        pass  # another user's process: its command line says which
     if str(folder / "data") not in _command_line(pid):
-        return  # after a crash, another program got this process id
+        # After a crash, another program got this process id, and Postgres would refuse to start beside it.
+        (folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+        return
     print(f"Ending the Postgres {pid} that its supervisor left behind", flush=True)
     for number, patience_s in ((signal.SIGINT, 5.0), (signal.SIGQUIT, 5.0)):
         with contextlib.suppress(ProcessLookupError):

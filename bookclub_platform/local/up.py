@@ -184,10 +184,8 @@ class _Platform:
         self.say(f"{name:<10} up after {time.monotonic() - self.started:.1f} s")
 
     def _show(self, children: Children) -> None:
-        """Print the addresses, and one request to the API with its real response."""
-        book = _ask(f"{self._api_url}/books?limit=1")["items"][0]
-        question = f"{self._api_url}/books/{book['id']}/recommendations?limit=1"
-        answer = _ask(question, timeout_s=30.0)
+        """Print the addresses, and one request to the API with its real response, if it answers without a login."""
+        example = None if self.settings.require_login else self._example()
         ready_s = time.monotonic() - self.started
         mlflow = self.environment.get("MLFLOW_TRACKING_URI", self.settings.mlflow_tracking_uri)
         self.say(f"\nDagster    http://127.0.0.1:{self.settings.dagster_port}")
@@ -195,12 +193,24 @@ class _Platform:
         self.say(f"Catalogue  {self._api_url}/catalogue")
         self.say(f"API        {self._api_url}/docs")
         self.say(f"Shop       {self.environment.get('BOOKCLUB_SHOP_URL', self.settings.shop_url)}")
-        self.say(f"\nWhat is like \"{book['title']}\"?\n\n$ curl '{question}'")
-        self.say(json.dumps(answer, ensure_ascii=False, indent=2))
+        if example is not None:
+            title, question, answer = example
+            self.say(f"\nWhat is like \"{title}\"?\n\n$ curl '{question}'")
+            self.say(json.dumps(answer, ensure_ascii=False, indent=2))
         self.say(
             f"\nReady after {ready_s:.1f} s; {children.memory() / 2**30:.2f} GB of memory. "
             f"Logs are in {children.logs}. Ctrl-C ends all of it."
         )
+
+    def _example(self) -> tuple[str, str, dict[str, Any]] | None:
+        """The title of a book, a request for books like it, and the response; None while there are none."""
+        try:
+            book = _ask(f"{self._api_url}/books?limit=1")["items"][0]
+            question = f"{self._api_url}/books/{book['id']}/recommendations?limit=1"
+            return book["title"], question, _ask(question, timeout_s=30.0)
+        except (OSError, LookupError) as error:
+            self.say(f"\nThe API recommends nothing yet ({type(error).__name__}: {error}): see {self._api_url}/ready")
+            return None
 
 
 def _wait_until_ended(home: Path, timeout_s: float = 5.0) -> None:

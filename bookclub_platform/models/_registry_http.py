@@ -57,12 +57,9 @@ class HttpRegistry:
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        parts = urllib.parse.urlsplit(tracking_uri)
-        host = parts.netloc.rpartition("@")[2]
-        self._root = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+        self._root, self._headers = address_and_headers(tracking_uri)
         self._address = shown(tracking_uri)
         self._timeout_s = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT_S))
-        self._headers = _authorization(parts)
 
     def champion(self, name: str) -> ModelVersion:
         """See `Registry.champion`."""
@@ -188,6 +185,13 @@ def _code(error: urllib.error.HTTPError) -> str:
         return str(json.load(error)["error_code"])
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         return ""  # the response came from something in front of MLflow
+
+
+def address_and_headers(tracking_uri: str) -> tuple[str, dict[str, str]]:
+    """The address without user and password, and the headers that tell who asks."""
+    parts = urllib.parse.urlsplit(tracking_uri)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}", _authorization(parts)
 
 
 def _authorization(parts: urllib.parse.SplitResult) -> dict[str, str]:

@@ -206,7 +206,7 @@ def _validators(page: Page) -> Validators | None:
 def _is_settled(modified: str, page: Page) -> bool:
     try:
         return parsedate_to_datetime(modified) <= page.fetched_at - _SETTLED
-    except (ValueError, TypeError):  # no date, or one without a time zone
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a time zone, or of the year 10^20
         return False
 
 

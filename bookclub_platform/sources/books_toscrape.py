@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal
-from urllib.parse import urljoin
 
 from bs4 import BeautifulSoup, Tag
 from bs4.builder._lxml import LXMLTreeBuilder
@@ -27,6 +26,7 @@ from bookclub_platform.core.settings import Settings
 from bookclub_platform.sources._charset import decode, header
 from bookclub_platform.sources._config import OurCategory, SourceConfig, ours
 from bookclub_platform.sources._contract import CHECK_ADDRESS, CrawlFetcher, Listing, Page, PageFetcher
+from bookclub_platform.sources._links import joined, joined_if_valid
 from bookclub_platform.sources._web import Web
 
 _CATEGORY_LINK = re.compile(r"/category/books/([a-z0-9-]+)_([0-9]+)/")
@@ -128,9 +128,8 @@ class BooksToScrape:
         page = fetcher.fetch(f"{self.address}/", "listing")
         found: dict[str, Category] = {}
         for link in _soup(_text(page), _SIDEBAR).select("a[href]"):
-            url = urljoin(page.url, str(link["href"]))
-            match = _CATEGORY_LINK.search(url)
-            if match:
+            url = joined_if_valid(page, str(link["href"]))
+            if url and (match := _CATEGORY_LINK.search(url)):
                 slug, number = match.groups()
                 name = " ".join(link.get_text().split()) or slug
                 if self.mapping:
@@ -145,13 +144,13 @@ class BooksToScrape:
     def listing(self, page: Page) -> Listing:
         soup = _soup(_from_element("form", _text(page)), _LISTING)
         count = soup.select_one("form.form-horizontal strong")
-        links = [urljoin(page.url, str(link["href"])) for link in soup.select("h3 > a[href]")]
+        links = [joined(page, str(link["href"])) for link in soup.select("h3 > a[href]")]
         if count is None and not links:
             raise PageRejected(page.url, "is no listing page: neither books nor their number in it")
         following = soup.select_one("li.next > a[href]")
         return Listing(
             book_urls=tuple(dict.fromkeys(links)),
-            next_url=urljoin(page.url, str(following["href"])) if following else None,
+            next_url=joined(page, str(following["href"])) if following else None,
             expected=_number(count),
         )
 
@@ -185,7 +184,7 @@ class BooksToScrape:
             availability=_found(main.get(".availability")),
             description=_found(about.find_next_sibling("p") if about else None),
             num_reviews=_found(table.get("Number of reviews")),
-            image_url=urljoin(page.url, str(image["src"])) if image else None,
+            image_url=joined_if_valid(page, str(image["src"])) if image else None,
             seen_at=page.fetched_at,
         )
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ from bookclub_platform.core.errors import PageRejected
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.sources._config import _Strict
 from bookclub_platform.sources._contract import CrawlFetcher, Listing, Page, PageFetcher, RejectedRow
+from bookclub_platform.sources._links import joined
 from bookclub_platform.sources._mapping import RowReader, RowsConfig, as_text, at
 from bookclub_platform.sources._web import Web
 
@@ -143,10 +144,13 @@ class JsonApi:
                 return _next_number(how, answer, items, page)
             case ByCursor() as how:
                 cursor = as_text(at(answer, how.field))
-                return _with_query(page.url, how.parameter, cursor) if cursor else None
+                try:
+                    return _with_query(page.url, how.parameter, cursor) if cursor else None
+                except UnicodeEncodeError as error:
+                    raise PageRejected(page.url, f"has a cursor that fits no address: {error}") from error
             case ByUrl() as how:
                 link = as_text(at(answer, how.field))
-                return urljoin(page.url, link) if link else None
+                return joined(page, link) if link else None
             case ByLinkHeader():
                 return _linked_next(page)
             case _:
@@ -185,5 +189,5 @@ def _linked_next(page: Page) -> str | None:
     for name, value in page.headers:
         for url, parameters in _LINK.findall(value) if name.lower() == "link" else ():
             if _NEXT.search(parameters):
-                return urljoin(page.url, str(url))
+                return joined(page, str(url))
     return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,20 +28,21 @@ class NoAnswer(Exception):
     """The address does not answer, or not with what it should; `str()` says how."""
 
 
-def ask(url: str, question: object | None = None) -> bytes:
+def ask(url: str, question: object | None = None, headers: Mapping[str, str] | None = None) -> bytes:
     """What `url` answers to a GET, or to a POST of `question` as JSON.
 
     Raises:
         NoAnswer: nothing, or an error status.
     """
     data = None if question is None else json.dumps(question).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {})
+    told = ({"Content-Type": "application/json"} if data else {}) | dict(headers or {})
     try:
+        request = urllib.request.Request(url, data, told)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
         raise NoAnswer(f"{url} answers {error.code} {error.reason}{_detail(error)}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise NoAnswer(f"{url} does not answer ({error})") from error
 
 

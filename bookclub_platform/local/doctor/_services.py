@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 from bookclub_platform.core.errors import ModelError
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.local.doctor._data import told
 from bookclub_platform.local.doctor._finding import START, Finding, NoAnswer, ask, ask_json
 from bookclub_platform.local.home import SANDBOX, held_shop
-from bookclub_platform.models import Registry, Tfidf
+from bookclub_platform.models import Tfidf, reader
+from bookclub_platform.models._registry_http import address_and_headers
 
 MODEL_MAX_AGE = timedelta(days=8)  # a week and a day
 _NAMED = 5  # of the failed partitions of an asset
@@ -48,12 +48,13 @@ def mlflow(settings: Settings) -> list[Finding]:
     uri = _tracking_uri(settings)
     if not uri.startswith("http"):
         return [Finding("mlflow", True, "no server: the registry is a database, see `model`")]
+    address, headers = address_and_headers(uri)
     try:
-        version = ask(f"{uri}/version").decode()
+        version = ask(f"{address}/version", headers=headers).decode()
     except NoAnswer as fault:
         mend = START if settings.mlflow_tracking_uri is None else "Start it, or set MLFLOW_TRACKING_URI."
         return [Finding("mlflow", False, str(fault), mend)]
-    return [Finding("mlflow", True, f"MLflow {version} answers at {uri}")]
+    return [Finding("mlflow", True, f"MLflow {version} answers at {address}")]
 
 
 def model(settings: Settings) -> list[Finding]:
@@ -69,12 +70,8 @@ def model(settings: Settings) -> list[Finding]:
 
 
 def _champion(uri: str, name: str) -> tuple[str, datetime]:
-    if not uri.startswith("http"):
-        champion = Registry(uri).champion(name)
-        return champion.version, champion.registered_at
-    # Not by MLflow's client: to import it takes longer than all else here.
-    found = ask_json(f"{uri}/api/2.0/mlflow/registered-models/alias?name={quote(name)}&alias=champion")["model_version"]
-    return found["version"], datetime.fromtimestamp(int(found["creation_timestamp"]) / 1000, UTC)
+    champion = reader(uri).champion(name)  # over HTTP without MLflow's client, whose import takes longer than all else
+    return champion.version, champion.registered_at
 
 
 def _tracking_uri(settings: Settings) -> str:

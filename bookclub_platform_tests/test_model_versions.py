@@ -12,9 +12,11 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from bookclub_platform.assets.tfidf_model import _standing, _unless_changed
 from bookclub_platform.cli import main
 from bookclub_platform.core.errors import NoChampion
 from bookclub_platform.models import BookText, ModelVersion, Registry, Tfidf
+from bookclub_platform.models._gate import Decision
 from bookclub_platform.models._registry import hold
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.mlflow_store import store_in
@@ -85,6 +87,19 @@ def test_what_a_person_rolled_back_to_is_held_until_a_person_promotes(registry: 
     assert hold(registry.champion("tfidf_model")) is None
     registry.promote(store.versions[1], "again", by="ada")
     assert hold(registry.champion("tfidf_model")) is None, "promoted, not rolled back to"
+
+
+def test_a_retrain_respects_what_a_person_did_while_it_ran(registry: Registry, store: Store) -> None:
+    better = Decision(True, "It is better.", {})
+    for act in (
+        lambda: registry.rollback("tfidf_model", "complaints", by="ada"),
+        lambda: registry.promote(store.versions[0], "a hunch", by="ada"),
+    ):
+        standing = _standing(registry)
+        assert _unless_changed(better, registry, standing) is better
+        act()
+        changed = _unless_changed(better, registry, standing)
+        assert not changed.is_promoted and "It is better. But the champion was changed meanwhile." in changed.reason
 
 
 def test_the_list_shows_score_state_and_decision_of_each_version(registry: Registry, tmp_path: Path) -> None:

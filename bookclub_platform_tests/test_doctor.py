@@ -25,7 +25,7 @@ from bookclub_platform.core.settings import Settings, load_settings
 from bookclub_platform.local.doctor import Finding, examine
 from bookclub_platform.local.doctor._finding import NoAnswer, ask_json
 from bookclub_platform.local.doctor._machine import ports, versions
-from bookclub_platform.local.doctor._services import dagster, mlflow
+from bookclub_platform.local.doctor._services import api, dagster, mlflow
 from bookclub_platform.local.home import held_by_us
 from bookclub_platform_tests.local_http import Handler, free_port, served
 from bookclub_platform_tests.test_build import BOOKCLUB
@@ -261,6 +261,23 @@ def test_a_program_that_speaks_no_http_is_told_and_no_password_is(tmp_path: Path
         with pytest.raises(NoAnswer, match="does not answer"):
             ask_json(f"http://127.0.0.1:{port}/")
     assert not found.is_well and f"http://127.0.0.1:{port}" in found.text and "pa55" not in found.text + found.mend
+
+
+@pytest.mark.parametrize(
+    ("body", "is_well", "text"),
+    [
+        (
+            b'{"status": "ready", "checks": {"model": {"ok": true, "detail": "tfidf_model version 3"}}}',
+            True,
+            "version 3",
+        ),
+        (b"[]", False, "another program"),
+    ],
+)
+def test_the_api_is_asked_for_what_needs_no_login(tmp_path: Path, body: bytes, is_well: bool, text: str) -> None:
+    with answering(body) as port:
+        (found,) = api(settings_of(tmp_path, api_port=port, require_login=True))
+    assert found.is_well == is_well and text in found.text
 
 
 def test_mlflow_is_asked_with_the_user_and_password_of_its_address(tmp_path: Path) -> None:

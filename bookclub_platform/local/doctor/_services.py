@@ -170,9 +170,11 @@ def _few(keys: Sequence[str]) -> str:
 def api(settings: Settings) -> list[Finding]:
     host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
     url = f"http://{host}:{settings.api_port}"
+    mend = f"{START} Or the API alone: `bookclub serve`."
     try:
-        champion = ask_json(f"{url}/model")
-        ask(f"{url}/ready")
+        model = ask_json(f"{url}/ready")["checks"]["model"]["detail"]  # open to all, also where a login is required
     except NoAnswer as fault:
-        return [Finding("api", False, str(fault), f"{START} Or the API alone: `bookclub serve`.")]
-    return [Finding("api", True, f"ready at {url}, answers with {champion['name']} version {champion['version']}")]
+        return [Finding("api", False, str(fault), mend)]
+    except (LookupError, TypeError):
+        return [Finding("api", False, f"{url}/ready does not answer as the API does: another program is there", mend)]
+    return [Finding("api", True, f"ready at {url}, answers with {model}")]

@@ -22,7 +22,7 @@ from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
 from serving.answers import composed, kept
 from serving.http.digits import MAX_ID
-from serving.schemas.cursor import BY_ID, Page, decode, encode
+from serving.schemas.cursor import BY_ID, DecodedCursor, decode, encode
 
 world, after = given.world, given.after
 
@@ -115,7 +115,7 @@ def test_a_cursor_of_another_order_is_refused_and_a_made_up_one_is_a_place_like_
 
 @pytest.mark.parametrize("book_id", [1, 10**15 - 1, 10**15, MAX_ID])
 def test_every_id_that_a_book_may_have_comes_back_from_a_cursor_and_an_address(book_id: int) -> None:
-    place = Page("price", Position(book_id, Decimal("12.50")), "5f3c9a1e")
+    place = DecodedCursor("price", Position(book_id, Decimal("12.50")), "5f3c9a1e")
     assert decode(encode(place.sort, place.after, place.mark)) == place
     by_id = encode("id", Position(book_id), "5f3c9a1e")
     assert decode(by_id).after.book_id == book_id and re.fullmatch(BY_ID, by_id)

@@ -23,6 +23,8 @@ from serving.app import create_app
 from serving.http.digits import MAX_ID
 from serving.http.problem_kinds import KINDS
 from serving.openapi.examples import example_of
+from serving.schemas.cursor import _FORM
+from serving.schemas.rules import RULES
 
 world = given.world
 
@@ -207,6 +209,20 @@ def test_generators_of_clients_find_the_width_of_each_number_and_no_choice_besid
                         assert (part["format"], part["minimum"], part["maximum"]) == ("int64", 1, MAX_ID), name
     assert document["components"]["schemas"]["FieldFault"]["properties"]["loc"]["items"] == {"type": "string"}
     assert document["servers"] == [{"url": "/"}]
+
+
+def test_a_text_of_another_form_is_refused_in_words(world: World, document: dict[str, Any]) -> None:
+    patterns = {part["pattern"] for part in parts(document) if isinstance(part.get("pattern"), str)}
+    assert len(patterns) > 8 and patterns - RULES.keys() <= {_FORM}, "the cursor of /books has a validator of its own"
+    for path in (
+        "/books?category=%09",
+        "/books/search?q=%20",
+        "/segments/x",
+        "/books?cursor=x",
+        "/books/search?q=a&cursor=x",
+    ):
+        (fault,) = given.problem(world.client.get(path), 422)["errors"]
+        assert "pattern" not in fault["msg"] and "[" not in fault["msg"], fault
 
 
 def test_generators_of_clients_find_nothing_that_is_not_there(operations: list[Operation]) -> None:

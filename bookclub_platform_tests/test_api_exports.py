@@ -25,9 +25,9 @@ from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests import test_api_catalogue as pages
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
 from serving.app import create_app
-from serving.database import exports, places
-from serving.database.places import Places
-from serving.database.turns import Turns
+from serving.database import export_slots, exports
+from serving.database.account_locks import AccountLocks
+from serving.database.export_slots import ExportSlots
 from serving.process import logs
 
 world, odd = given.world, pages.odd
@@ -117,29 +117,30 @@ def test_an_account_has_one_export_at_a_time_whichever_worker_it_asks(
         assert again.status_code == 200
 
 
-TAKE_TURN = """
-import sys; from contextlib import ExitStack; from pathlib import Path; from serving.database.turns import Turns
-turns, held = Turns(Path(sys.argv[1])), ExitStack()
-print([turns.take(account, held) for account in (7, 8)], flush=True)
+TAKE_LOCKS = """
+import sys; from contextlib import ExitStack; from pathlib import Path
+from serving.database.account_locks import AccountLocks
+locks, held = AccountLocks(Path(sys.argv[1])), ExitStack()
+print([locks.take(account, held) for account in (7, 8)], flush=True)
 sys.stdin.read()
 """
 
 
 def test_the_turn_of_an_account_is_of_all_processes_and_ends_with_the_one_that_has_it(tmp_path: Path) -> None:
-    turns = Turns(tmp_path / "serving" / "exports")
+    locks = AccountLocks(tmp_path / "serving" / "exports")
     with ExitStack() as held:
-        assert [turns.take(7, held), turns.take(7, held)] == [True, False]
-        command = [sys.executable, "-c", TAKE_TURN, str(tmp_path / "serving" / "exports")]
+        assert [locks.take(7, held), locks.take(7, held)] == [True, False]
+        command = [sys.executable, "-c", TAKE_LOCKS, str(tmp_path / "serving" / "exports")]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, env=environment, **pipes) as other:
             assert other.stdout is not None and other.stdout.readline() == "[False, True]\n"
-            assert not turns.take(8, held)
+            assert not locks.take(8, held)
             other.kill()
             other.wait()
-            assert turns.take(8, held)
+            assert locks.take(8, held)
     with ExitStack() as held:
-        assert turns.take(7, held) and turns.take(8, held)
+        assert locks.take(7, held) and locks.take(8, held)
 
 
 PLAIN = {"accept-encoding": "identity"}  # packed, all of it would fit into what lies between
@@ -236,24 +237,24 @@ def test_whoever_is_slow_gives_way_to_who_waits_and_not_before(
         swift, headers = held[0].iter_raw(), account(client, "newcomer")
         refused = client.get("/books/export", headers=headers)
         assert problem(refused, 503)["type"].endswith(":busy") and refused.headers["retry-after"] == "10"
-        monkeypatch.setattr(places, "UNDISTURBED_S", 0.5)
-        assert read_for(swift, 1) > places.FAIR_BYTES_PER_S and lines() == []
+        monkeypatch.setattr(export_slots, "UNDISTURBED_S", 0.5)
+        assert read_for(swift, 1) > export_slots.FAIR_BYTES_PER_S and lines() == []
         monkeypatch.setattr(exports, "_PATIENCE_S", 10)
         newcomer = ending.enter_context(client.stream("GET", "/books/export", headers=headers))
         assert newcomer.status_code == 200
         (told,) = lines()
         assert told["why"] == "it was slow, and another waits"
-        assert read_for(swift, 0.1) > 0, "the one that reads has its place"
+        assert read_for(swift, 0.1) > 0, "the one that reads keeps its slot"
 
 
-def test_the_last_place_is_not_for_those_who_had_one_lately(monkeypatch: pytest.MonkeyPatch) -> None:
-    all_of_it = Places(3)
+def test_the_last_slot_is_not_for_those_who_had_one_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = ExportSlots(3)
 
     def take(account: int, taken: int = 1) -> ExitStack | None:
         held = ExitStack()
-        if (place := all_of_it.take(account, held)) is None:
+        if (slot := slots.take(account, held)) is None:
             return None
-        place.took(taken)
+        slot.took(taken)
         return held
 
     unchanged = take(3, taken=0)
@@ -269,5 +270,5 @@ def test_the_last_place_is_not_for_those_who_had_one_lately(monkeypatch: pytest.
     newcomer = take(4)
     assert newcomer is not None and take(5) is None
     newcomer.close()
-    monkeypatch.setattr(places, "LATELY_S", 0.0)
+    monkeypatch.setattr(export_slots, "LATELY_S", 0.0)
     assert take(3) is not None, "after some time all are alike"

@@ -90,13 +90,13 @@ def test_the_only_source_is_counted_in_memory(api: httpx.Client, monkeypatch: py
 
 def test_who_gives_up_waiting_takes_no_place() -> None:
     async def asked() -> None:
-        bulkhead = Bulkhead("questions", places=1, patience_s=0.05)
-        async with bulkhead.place():
+        bulkhead = Bulkhead("questions", slots=1, patience_s=0.05)
+        async with bulkhead.slot():
             for _ in range(3):
                 with pytest.raises(Problem, match="Too many questions are running"):
-                    async with bulkhead.place():
+                    async with bulkhead.slot():
                         raise AssertionError("there was no place")
-        async with bulkhead.place():
+        async with bulkhead.slot():
             pass
 
     asyncio.run(asked())

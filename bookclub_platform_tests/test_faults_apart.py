@@ -29,12 +29,12 @@ from serving.app import create_app
 from serving.counting import counts
 from serving.crawls import Dagster
 from serving.database import exports
+from serving.database.account_locks import AccountLocks
 from serving.database.catalogue import Catalogue, Snapshot
 from serving.database.datawatch import DataWatch
+from serving.database.export_slots import ExportSlot
 from serving.database.exports import Exports
-from serving.database.places import Place
 from serving.database.postgres import open_engine, open_sync_engine
-from serving.database.turns import Turns
 from serving.http.problems import Problem
 from serving.monitoring.figures import SharedFigures
 from serving.recommender.lineup import Lineups
@@ -62,7 +62,7 @@ def test_every_connection_notices_within_seconds_that_the_host_is_gone(database_
     with engine.connect() as connection:
         of_threads = options(connection.connection.driver_connection)  # type: ignore[arg-type]
     engine.dispose()
-    with snapshot(Exports(database_url, DataWatch(database_url), Turns(tmp_path / "turns"))._url) as exporting:
+    with snapshot(Exports(database_url, DataWatch(database_url), AccountLocks(tmp_path / "locks"))._url) as exporting:
         of_exports = options(exporting.connection.driver_connection)  # type: ignore[arg-type]
     assert asyncio.run(of_pool()) == of_threads == of_exports == (5, 2, 3, 10_000)
 
@@ -93,7 +93,7 @@ def test_a_full_disk_stops_the_sharing_of_metrics_only_until_there_is_room(
 
 def test_an_export_that_ends_already_may_be_asked_to_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "LEAST_WITHIN_S", 0.05)
-    place, is_closing = Place(1, time.monotonic()), asyncio.Event()
+    slot, is_closing = ExportSlot(1, time.monotonic()), asyncio.Event()
 
     async def body() -> AsyncGenerator[bytes, None]:
         try:
@@ -107,10 +107,10 @@ def test_an_export_that_ends_already_may_be_asked_to_make_room(monkeypatch: pyte
             await asyncio.sleep(10)  # a client that does not read
 
     async def cut_off() -> None:
-        response = exports._Closing(place, body())
+        response = exports._Closing(slot, body())
         ending = asyncio.create_task(response.stream_response(send))
         await is_closing.wait()
-        place.on_leave()
+        slot.on_leave()
         with pytest.raises(exports.CutShort):
             await ending
 
@@ -120,19 +120,19 @@ def test_an_export_that_ends_already_may_be_asked_to_make_room(monkeypatch: pyte
 def test_an_account_is_free_for_the_next_export_once_the_lock_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns, held, lock = Turns(tmp_path / "turns"), ExitStack(), fcntl.lockf
+    locks, held, lock = AccountLocks(tmp_path / "locks"), ExitStack(), fcntl.lockf
     taken: list[bool] = []
 
     def watched(file: object, command: int, *place: int) -> None:
         if command == fcntl.LOCK_UN:
-            taken.append(turns.take(7, ExitStack()))  # as another task would, just then
+            taken.append(locks.take(7, ExitStack()))  # as another task would, just then
         lock(file, command, *place)  # type: ignore[arg-type]
 
-    assert turns.take(7, held)
+    assert locks.take(7, held)
     monkeypatch.setattr(fcntl, "lockf", watched)
     held.close()
     assert taken == [False], "its lock would be released with the one before"
-    assert turns.take(7, ExitStack())
+    assert locks.take(7, ExitStack())
 
 
 def test_a_dagster_that_hangs_takes_no_thread_of_others() -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from bookclub_platform.core import tables
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World, get, ids_of, problem
-from serving.answers.kept import Answer, KeptAnswers
+from serving.answers.kept import KeptAnswer, KeptAnswers
 from serving.app import create_app
 from serving.database import datawatch
 from serving.database.datawatch import HELD_IF_LARGE_S, HELD_S, STALE_S, DataWatch
@@ -225,14 +225,14 @@ def _composed(client: httpx.Client) -> float:
 def test_memory_holds_its_bound_and_forgets_what_was_not_used_longest() -> None:
     kept = KeptAnswers(2**20)
     for number in range(300):
-        kept.keep(number, Answer([], [], bytes(10_000), None))
+        kept.keep(number, KeptAnswer([], [], bytes(10_000), None))
         assert kept.find(0) is not None
         assert kept.size_bytes <= 2**20
     assert kept.find(1) is None and kept.find(299) is not None
-    kept.keep("large", Answer([], [], bytes(2**19), None))
+    kept.keep("large", KeptAnswer([], [], bytes(2**19), None))
     assert kept.find("large") is None and kept.find(299) is not None
     for number in range(1000, 1300):
-        kept.keep((number, b"q" * 8000), Answer([], [], b"[]", None, query_bytes=8000))
+        kept.keep((number, b"q" * 8000), KeptAnswer([], [], b"[]", None, query_bytes=8000))
     assert (
         kept.size_bytes <= 2**20
         and sum(kept.find((number, b"q" * 8000)) is not None for number in range(1000, 1300)) < 130

@@ -35,10 +35,10 @@ from serving.answers.kept import KeepAnswers, KeptAnswers
 from serving.books.book_bytes import BookBytes
 from serving.books.book_files import BookFiles
 from serving.crawls import Dagster
+from serving.database.account_locks import AccountLocks
 from serving.database.catalogue import Catalogue
 from serving.database.datawatch import DataWatch
 from serving.database.exports import MEDIA_TYPES, Exports
-from serving.database.turns import Turns
 from serving.feedback import FeedbackStore, Popular
 from serving.http import problems
 from serving.http.codings import RefusedCodings
@@ -56,6 +56,7 @@ from serving.recommender.champion import ChampionKeeper
 from serving.recommender.lineup import Lineups
 from serving.recommender.served import Served
 from serving.routes import routers
+from serving.schemas.rules import RULES
 from serving.web.assets import STATIC, Assets
 from serving.web.pages import beyond_page
 from serving.web.shelf import COVERS, CoverFiles, Shelf
@@ -106,7 +107,7 @@ def create_app(settings: Settings, database_url: str, tracking_uri: str, figures
         telemetry=_UNTOLD,
     )
     _add_middleware(app, services, settings)
-    problems.install(app)
+    problems.install(app, RULES)
     versions.install(app)
     # Before the pages, whose catch-all route matches every path below /catalogue.
     app.mount(COVERS, CoverFiles(directory=services.shelf.folder, check_dir=False))
@@ -154,7 +155,7 @@ def _services(settings: Settings, database_url: str, tracking_uri: str, figures:
         accounts=accounts,
         kept=kept,
         metrics=Metrics(keeper, kept, watch, SharedFigures(figures) if figures is not None else None),
-        exports=Exports(database_url, watch, Turns(settings.home / "serving" / "exports")),
+        exports=Exports(database_url, watch, AccountLocks(settings.home / "serving" / "exports")),
         feedback=FeedbackStore(database_url, watch, quotas, settings.feedback_per_day, served),
         popular=Popular(catalogue),
         shelf=Shelf(settings.home / "covers"),

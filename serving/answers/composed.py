@@ -26,7 +26,7 @@ from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.stock import SELECT_VERSIONED
 from serving.access.accounts import Accounts
 from serving.access.guard import refusal
-from serving.answers.composed_page import page_json, place_of, question_of
+from serving.answers.composed_page import ids_of, page_json, request_of
 from serving.answers.frame import Around, Composed, Frame
 from serving.answers.kept import KeptAnswers
 from serving.books.book_bytes import BookBytes
@@ -118,15 +118,15 @@ class ComposeAnswers:
         return frame.answer(scope, books[0]) if books is not None else None
 
     async def _page(self, frame: Frame, scope: Scope) -> Composed | None:
-        lineup, asked = frame.champion.lineup, question_of(scope["query_string"])
+        lineup, asked = frame.champion.lineup, request_of(scope["query_string"])
         if asked is None or not self._catalogue.watch.is_current:
             return None
         is_short_work = asked.filters is None or len(frame.stock.ids) < LARGE_FROM
-        place = place_of(frame.stock, asked) if is_short_work else await to_thread(place_of, frame.stock, asked)
-        books = await self._json_of(lineup, place.ids)
+        page = ids_of(frame.stock, asked) if is_short_work else await to_thread(ids_of, frame.stock, asked)
+        books = await self._json_of(lineup, page.ids)
         if books is None:
             return None
-        return frame.answer(scope, page_json(place, books, asked.mark, frame.state.data_version))
+        return frame.answer(scope, page_json(page, books, asked.mark, frame.state.data_version))
 
     async def _list(self, frame: Frame, book_id: int, scope: Scope) -> Composed | None:
         """Also works while Postgres is down, from what is in memory."""

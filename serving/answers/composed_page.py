@@ -1,7 +1,7 @@
-"""The listed books in memory + a request for a page in order of id -> the page's place among them, and its JSON.
+"""The listed books in memory + a request for a page in order of id -> the ids on the page, and its JSON.
 
-question = question_of(b"limit=2&category=travel")          None: the route has to respond
-place = place_of(stock, question); page_json(place, books, question.mark, "50")
+page = request_of(b"limit=2&category=travel")          None: the route has to respond
+found = ids_of(stock, page); page_json(found, books, page.mark, "50")
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from serving.schemas.requests import BookQuery
 _LONGEST_QUERY = 500  # bytes; a query for a page by id is shorter, even with the longest category name
 
 
-class Question(NamedTuple):
+class PageRequest(NamedTuple):
     """`filters`: None for all books; `mark`: the mark of the list in its cursors (cursor.py)."""
 
     filters: Filters | None
@@ -33,7 +33,7 @@ class Question(NamedTuple):
     mark: str
 
 
-class Place(NamedTuple):
+class PageIds(NamedTuple):
     """The ids of a page, whether it is the last one, and the number of books on all pages."""
 
     ids: list[int]
@@ -41,13 +41,13 @@ class Place(NamedTuple):
     total: int
 
 
-def question_of(query: bytes) -> Question | None:
+def request_of(query: bytes) -> PageRequest | None:
     """What the query string asks for; None if this module does not support it or it is invalid."""
-    return _question_of(query) if len(query) <= _LONGEST_QUERY else None
+    return _request_of(query) if len(query) <= _LONGEST_QUERY else None
 
 
 @lru_cache(4000)  # half a kilobyte each
-def _question_of(query: bytes) -> Question | None:
+def _request_of(query: bytes) -> PageRequest | None:
     parameters = QueryParams(query)
     if has_repeated(parameters):
         return None
@@ -61,24 +61,24 @@ def _question_of(query: bytes) -> Question | None:
     filters, after_id = asked.filters(), asked.cursor.after.book_id if asked.cursor is not None else 0
     if asked.cursor is not None and not cursor.is_of(asked.cursor.mark, filters):
         return None
-    return Question(filters if filters != Filters() else None, after_id, asked.limit, cursor.mark_of(filters))
+    return PageRequest(filters if filters != Filters() else None, after_id, asked.limit, cursor.mark_of(filters))
 
 
-def place_of(stock: Stock, asked: Question) -> Place:
+def ids_of(stock: Stock, asked: PageRequest) -> PageIds:
     """Find the page."""
     ids = stock.ids if asked.filters is None else stock.ids[passing(stock, asked.filters)]
     start = int(ids.searchsorted(asked.after_id, side="right"))
     end = start + asked.limit
-    return Place(ids[start:end].tolist(), end >= len(ids), len(ids))
+    return PageIds(ids[start:end].tolist(), end >= len(ids), len(ids))
 
 
-def page_json(place: Place, books: Sequence[bytes], mark: str, data_version: str) -> bytes:
+def page_json(page: PageIds, books: Sequence[bytes], mark: str, data_version: str) -> bytes:
     """The page with the JSON of its books, joined once: each copy of 30 kB costs as much as everything else here."""
-    following = b"null" if place.is_last else b'"%b"' % cursor.encode("id", Position(place.ids[-1]), mark).encode()
+    following = b"null" if page.is_last else b'"%b"' % cursor.encode("id", Position(page.ids[-1]), mark).encode()
     head, middle, between, tail = _around(data_version)
     items = [*books] or [b""]
     items[0] = head + items[0]
-    items[-1] = b"%b%b%b%b%d%b" % (items[-1], middle, following, between, place.total, tail)
+    items[-1] = b"%b%b%b%b%d%b" % (items[-1], middle, following, between, page.total, tail)
     return b",".join(items)
 
 

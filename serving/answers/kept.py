@@ -39,7 +39,7 @@ _OVERHEAD_BYTES = 1700  # per entry, beyond its body: measured with 100,000 entr
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class KeptAnswer:
     """One response of the routes, and its route. `headers` are for anonymous clients, `own_headers` for clients that
     send a token: the two differ in what caches may keep."""
 
@@ -62,15 +62,15 @@ class KeptAnswers:
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
-        self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
+        self._answers: OrderedDict[Hashable, KeptAnswer] = OrderedDict()
         self.hits = self.stale = self.misses = self.composed = self.size_bytes = 0
 
-    def find(self, key: Hashable) -> Answer | None:
+    def find(self, key: Hashable) -> KeptAnswer | None:
         if (answer := self._answers.get(key)) is not None:
             self._answers.move_to_end(key)
         return answer
 
-    def keep(self, key: Hashable, answer: Answer) -> None:
+    def keep(self, key: Hashable, answer: KeptAnswer) -> None:
         """Keep `answer`, unless it would evict too many others."""
         size = _size(answer)
         if size > self._capacity_bytes * _LARGEST_SHARE:
@@ -83,7 +83,7 @@ class KeptAnswers:
             self.size_bytes -= _size(self._answers.popitem(last=False)[1])
 
 
-def _size(answer: Answer) -> int:
+def _size(answer: KeptAnswer) -> int:
     return len(answer.body) + answer.query_bytes + _OVERHEAD_BYTES
 
 
@@ -123,7 +123,7 @@ class KeepAnswers:
         await send({"type": "http.response.start", "status": status, "headers": told})
         await send({"type": "http.response.body", "body": body})
 
-    def _find(self, question: Hashable, is_list: bool) -> Answer | None:
+    def _find(self, question: Hashable, is_list: bool) -> KeptAnswer | None:
         """The response for the current data; for a list, the last known one while the data version is uncertain."""
         answer = self._kept.find((question, self._watch.version))
         if answer is None:
@@ -174,7 +174,7 @@ class KeepAnswers:
         version = named(headers, b"bookclub-data-version")
         label = champion.version.label if champion is not None else ""
         if version and named(headers, b"bookclub-model") == label:
-            answer = Answer(*_for_both(headers), b"".join(parts), scope.get("route"), len(scope["query_string"]))
+            answer = KeptAnswer(*_for_both(headers), b"".join(parts), scope.get("route"), len(scope["query_string"]))
             self._kept.keep((question, version), answer)
 
 
@@ -187,7 +187,7 @@ def _for_both(headers: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     return public, private
 
 
-def _is_held(if_none_match: str, answer: Answer) -> bool:
+def _is_held(if_none_match: str, answer: KeptAnswer) -> bool:
     """Whether the client already has that response."""
     tag = named(answer.headers, b"etag") if if_none_match else ""
     return tag != "" and is_named(tag, if_none_match)

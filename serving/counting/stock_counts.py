@@ -68,12 +68,12 @@ def category_tallies(stock: Stock, shelves: Shelves, rows: _Rows) -> list[Catego
     of = _by_row(shelves, rows)
     currency = commonest(_currencies(of, rows))
     names = {row.category: row.category_name for row in reversed(rows)}
-    places = {category: at for at, category in enumerate(dict.fromkeys(row.category for row in rows))}
-    groups = np.array([places[row.category] for row in rows], dtype=np.int32)[of]
-    tallies = _tallies(stock, groups, len(places), _is_in(currency, rows)[of])
+    indices = {category: at for at, category in enumerate(dict.fromkeys(row.category for row in rows))}
+    groups = np.array([indices[row.category] for row in rows], dtype=np.int32)[of]
+    tallies = _tallies(stock, groups, len(indices), _is_in(currency, rows)[of])
     return [
         CategoryTally(category, names[category], currency, tally)
-        for category, tally in zip(places, tallies, strict=True)
+        for category, tally in zip(indices, tallies, strict=True)
     ]
 
 

@@ -5,6 +5,6 @@ datawatch       which data version to answer with
 catalogue       reads of books, each from one snapshot
 bulkheads       limits how many slow requests of one kind run at a time
 exports         all books, streamed
-turns           one export at a time per account
-places          which exports may run, and which gives way
+account_locks   one export at a time per account
+export_slots    which exports may run, and which gives way
 """

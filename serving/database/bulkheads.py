@@ -1,7 +1,7 @@
 """Slow requests -> a few of each kind at a time, so that fast ones always find a connection.
 
-searches = Bulkhead("searches", places=3, patience_s=4)
-async with searches.place(): ...            503 `busy` if none is free within `patience_s`
+searches = Bulkhead("searches", slots=3, patience_s=4)
+async with searches.slot(): ...            503 `busy` if none is free within `patience_s`
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ _RETRY_AFTER_S = 2
 
 
 class Bulkhead:
-    """`places` for requests of one kind. A request that waits for a place holds no connection.
+    """`slots` for requests of one kind. A request that waits for a slot holds no connection.
 
-    `patience_s`: how long a request may wait for a place, and how long it may take once it has one.
+    `patience_s`: how long a request may wait for a slot, and how long it may take once it has one.
     """
 
-    def __init__(self, what: str, places: int, patience_s: float) -> None:
+    def __init__(self, what: str, slots: int, patience_s: float) -> None:
         self.patience_s = patience_s
         self._what = what
-        self._places = asyncio.Semaphore(places)
+        self._slots = asyncio.Semaphore(slots)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold one of the places.
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of the slots.
 
         Raises:
             Problem: 503 `busy`, none was free in time.
         """
         try:
             async with asyncio.timeout(self.patience_s):
-                await self._places.acquire()
+                await self._slots.acquire()
         except TimeoutError as error:
             detail = f"Too many {self._what} are running. Retry in a few seconds."
             raise problems.Problem("busy", detail, {"Retry-After": str(_RETRY_AFTER_S)}) from error
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()

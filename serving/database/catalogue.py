@@ -99,16 +99,16 @@ class Catalogue:
 
     Attributes:
         watch: knows the newest version read.
-        searches, facets, figures: bulkheads for slow requests of these kinds. Together they have fewer places than the
+        searches, facets, figures: bulkheads for slow requests of these kinds. Together they have fewer slots than the
             pool has connections: three are always left for fast requests and for /ready.
     """
 
     def __init__(self, database_url: str, watch: DataWatch) -> None:
         self._engine = open_engine(database_url, POOL_SIZE, "REPEATABLE READ", is_read_only=True)
         self.watch = watch
-        self.searches = Bulkhead("searches", places=3, patience_s=ANSWER_TIMEOUT_S)
-        self.facets = Bulkhead("counts of facets", places=2, patience_s=PATIENCE_S)
-        self.figures = Bulkhead("counts over all books", places=2, patience_s=PATIENCE_S)
+        self.searches = Bulkhead("searches", slots=3, patience_s=ANSWER_TIMEOUT_S)
+        self.facets = Bulkhead("counts of facets", slots=2, patience_s=PATIENCE_S)
+        self.figures = Bulkhead("counts over all books", slots=2, patience_s=PATIENCE_S)
         self._memory = _Memory()
 
     @asynccontextmanager
@@ -117,11 +117,11 @@ class Catalogue:
 
         Raises:
             DatabaseUnavailable: Postgres refused, broke off, was too slow, or has no tables yet.
-            Problem: 503 `busy`, the bulkhead has no place.
+            Problem: 503 `busy`, the bulkhead has no free slot.
         """
-        place = bulkhead.place() if bulkhead is not None else nullcontext()
+        slot = bulkhead.slot() if bulkhead is not None else nullcontext()
         within_s = bulkhead.patience_s if bulkhead is not None else ANSWER_TIMEOUT_S
-        async with place, connected(self._engine, self.watch, "The books", within_s) as connection:
+        async with slot, connected(self._engine, self.watch, "The books", within_s) as connection:
             if within_s > ANSWER_TIMEOUT_S:
                 await connection.execute(be_patient(within_s))
             state = state_of((await connection.execute(select_state())).one_or_none())

@@ -27,11 +27,11 @@ from starlette.types import Message, Send
 from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.tables import select_state
 from bookclub_platform.export import Format, export_chunks, snapshot
+from serving.database.account_locks import AccountLocks
 from serving.database.catalogue import State, state_of
 from serving.database.datawatch import DataWatch
-from serving.database.places import Place, Places
+from serving.database.export_slots import ExportSlot, ExportSlots
 from serving.database.postgres import CONNECT_TIMEOUT_S, KEEPALIVE
-from serving.database.turns import Turns
 from serving.http import problems
 from serving.process.logs import CutShort
 
@@ -53,11 +53,11 @@ _PATIENCE_S, _LOOKED_EVERY_S = 2.0, 0.1  # time to notice that the client of the
 class Exports:
     """Exports of one database."""
 
-    def __init__(self, database_url: str, watch: DataWatch, turns: Turns) -> None:
+    def __init__(self, database_url: str, watch: DataWatch, locks: AccountLocks) -> None:
         network = {"connect_timeout": CONNECT_TIMEOUT_S, **KEEPALIVE}
         url = sa.make_url(database_url).update_query_dict({name: str(value) for name, value in network.items()})
         self._url = url.render_as_string(hide_password=False)
-        self._places, self._watch, self._turns = Places(AT_ONCE), watch, turns
+        self._slots, self._watch, self._locks = ExportSlots(AT_ONCE), watch, locks
 
     async def open(self, user_id: int, format: Format, with_delisted: bool, after: int) -> Export:
         """An export whose snapshot is taken; close it, or return its response.
@@ -74,37 +74,37 @@ class Exports:
         held = ExitStack()
         try:
             await self._take_turn(user_id, held)
-            place = await self._take_place(user_id, held)
-            return await run_sync(_begin, held, place, self._url, format, with_delisted, after)
+            slot = await self._take_slot(user_id, held)
+            return await run_sync(_begin, held, slot, self._url, format, with_delisted, after)
         except BaseException:
             held.close()
             raise
 
     async def _take_turn(self, user_id: int, held: ExitStack) -> None:
         deadline = time.monotonic() + _PATIENCE_S
-        while not self._turns.take(user_id, held):
+        while not self._locks.take(user_id, held):
             if time.monotonic() > deadline:
                 raise problems.Problem("export-under-way", headers={"Retry-After": "10"})
             await asyncio.sleep(_LOOKED_EVERY_S)
 
-    async def _take_place(self, user_id: int, held: ExitStack) -> Place:
+    async def _take_slot(self, user_id: int, held: ExitStack) -> ExportSlot:
         deadline = time.monotonic() + _PATIENCE_S
-        while (place := self._places.take(user_id, held)) is None:
-            self._places.make_room()
+        while (slot := self._slots.take(user_id, held)) is None:
+            self._slots.make_room()
             if time.monotonic() > deadline:
                 raise problems.Problem("busy", "Too many exports are running. Retry.", {"Retry-After": "10"})
             await asyncio.sleep(_LOOKED_EVERY_S)
-        return place
+        return slot
 
 
-def _begin(held: ExitStack, place: Place, url: str, format: Format, with_delisted: bool, after: int) -> Export:
+def _begin(held: ExitStack, slot: ExportSlot, url: str, format: Format, with_delisted: bool, after: int) -> Export:
     try:
         connection = held.enter_context(snapshot(url))
         state = state_of(connection.execute(select_state()).one_or_none())
     except sa.exc.OperationalError as error:
         raise DatabaseUnavailable(_AWAY) from error
     chunks = export_chunks(connection, "books", format, with_delisted=with_delisted, after=after)
-    return Export(held, place, state, format, held.enter_context(closing(chunks)))
+    return Export(held, slot, state, format, held.enter_context(closing(chunks)))
 
 
 class Export:
@@ -115,9 +115,9 @@ class Export:
     """
 
     def __init__(
-        self, held: ExitStack, place: Place, state: State, format: Format, chunks: Generator[bytes, None, None]
+        self, held: ExitStack, slot: ExportSlot, state: State, format: Format, chunks: Generator[bytes, None, None]
     ) -> None:
-        self._held, self._place, self.state, self.format, self._chunks = held, place, state, format, chunks
+        self._held, self._slot, self.state, self.format, self._chunks = held, slot, state, format, chunks
         self._reading = threading.Lock()  # when a task times out, its thread may still be reading a chunk
 
     async def close(self) -> None:
@@ -129,7 +129,7 @@ class Export:
         """The response, which closes the export however it ends."""
         name = f'attachment; filename="books-{self.state.data_version}.{self.format}"'
         told = {**headers, "Content-Disposition": name}
-        return _Closing(self._place, self._read(), headers=told, media_type=MEDIA_TYPES[self.format])
+        return _Closing(self._slot, self._read(), headers=told, media_type=MEDIA_TYPES[self.format])
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -151,9 +151,9 @@ class _Closing(StreamingResponse):
     """Closes its generator. Starlette leaves it to the garbage collector if the client disconnects: the snapshot would
     stay open."""
 
-    def __init__(self, place: Place, body: AsyncGenerator[bytes, None], **more: Any) -> None:
+    def __init__(self, slot: ExportSlot, body: AsyncGenerator[bytes, None], **more: Any) -> None:
         super().__init__(body, **more)
-        self._place = place
+        self._slot = slot
 
     async def stream_response(self, send: Send) -> None:
         """Send the whole body.
@@ -161,7 +161,7 @@ class _Closing(StreamingResponse):
         Raises:
             CutShort: it took too long, or has to make room.
         """
-        place, body, loop = self._place, self.body_iterator, asyncio.get_running_loop()
+        slot, body, loop = self._slot, self.body_iterator, asyncio.get_running_loop()
         assert isinstance(body, AsyncGenerator)
         began_at, due = loop.time(), LEAST_BYTES
         try:
@@ -170,29 +170,29 @@ class _Closing(StreamingResponse):
                 async def send_in_time(message: Message) -> None:
                     nonlocal due
                     await send(message)
-                    place.took(len(message.get("body", b"")))
-                    if place.taken >= due and not place.is_to_leave:
-                        due = place.taken + LEAST_BYTES
+                    slot.took(len(message.get("body", b"")))
+                    if slot.taken >= due and not slot.is_to_leave:
+                        due = slot.taken + LEAST_BYTES
                         patience.reschedule(min(began_at + LASTS_S, loop.time() + LEAST_WITHIN_S))
 
                 def leave() -> None:
                     with suppress(RuntimeError):  # it is ending already
                         patience.reschedule(loop.time())
 
-                place.on_leave = leave
+                slot.on_leave = leave
                 await super().stream_response(send_in_time)
         except TimeoutError:
-            why = "it was slow, and another waits" if place.is_to_leave else "it was too slow"
-            _tell(place, why)
+            why = "it was slow, and another waits" if slot.is_to_leave else "it was too slow"
+            _tell(slot, why)
             raise CutShort from None
         except asyncio.CancelledError:
-            _tell(place, "its client went away")
+            _tell(slot, "its client went away")
             raise
         finally:
-            place.on_leave = lambda: None
+            slot.on_leave = lambda: None
 
 
-def _tell(place: Place, why: str) -> None:
-    took_s = round(time.monotonic() - place.began_at, 1)
-    facts = {"user_id": place.account, "bytes": place.taken, "took_s": took_s, "why": why}
+def _tell(slot: ExportSlot, why: str) -> None:
+    took_s = round(time.monotonic() - slot.began_at, 1)
+    facts = {"user_id": slot.account, "bytes": slot.taken, "took_s": took_s, "why": why}
     log.info("An export ended before its end: %s.", why, extra={"facts": facts})

@@ -1,12 +1,13 @@
 """Any error -> application/problem+json (RFC 9457), and nothing else, whatever the route.
 
-`install(app)` is all that app.py needs; a route raises `Problem` or lets an error of core.errors pass through.
+`install(app, rules)` is all that app.py needs; a route raises `Problem` or lets an error of core.errors pass through.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypedDict
 
@@ -175,11 +176,12 @@ def responses(*asked: int | str) -> dict[int | str, dict[str, Any]]:
     return found
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` return every error as a problem; openapi/document.py describes that in the OpenAPI document."""
+def install(app: FastAPI, rules: Mapping[str, str]) -> None:
+    """Make `app` return every error as a problem; openapi/document.py describes that in the OpenAPI document. `rules`:
+    what to say of a text that does not match a pattern, by pattern."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(RequestValidationError, partial(_invalid_request, rules))
     app.add_exception_handler(DatabaseUnavailable, _unavailable)
     app.add_exception_handler(NoChampion, _unavailable)
     app.add_exception_handler(Exception, _fault)
@@ -268,10 +270,10 @@ def _allowed(request: Request) -> list[str]:
     return list(filter(is_taken, _METHODS))
 
 
-async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:
+async def _invalid_request(rules: Mapping[str, str], request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     # Without the faulty input: it may be as large as the request, or NaN, which JSON cannot express.
-    errors = [_fault_of(fault) for fault in error.errors()]
+    errors = [_fault_of(fault, rules) for fault in error.errors()]
     sent = request.headers.get("content-type", "")
     if _takes_form(request):
         if not sent.startswith(FORMS):
@@ -281,12 +283,14 @@ async def _invalid_request(request: Request, error: Exception) -> ProblemRespons
     return of(request, InvalidRequest(errors))
 
 
-def _fault_of(fault: dict[str, Any]) -> Fault:
+def _fault_of(fault: dict[str, Any], rules: Mapping[str, str]) -> Fault:
     if fault["type"] == "json_invalid":  # its place is an offset in the text, and would look like a list index
         (_, place), why = fault["loc"], fault["ctx"]["error"]
         return {"loc": ["body"], "msg": f"Not JSON: {why}, at character {place}", "code": fault["type"]}
-    loc = [str(part) for part in fault["loc"]]
-    return {"loc": loc, "msg": fault["msg"].removeprefix("Value error, "), "code": fault["type"]}
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "string_pattern_mismatch":
+        message = rules.get(fault["ctx"]["pattern"], message)
+    return {"loc": [str(part) for part in fault["loc"]], "msg": message, "code": fault["type"]}
 
 
 def _takes_form(request: Request) -> bool:

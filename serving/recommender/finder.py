@@ -33,7 +33,7 @@ _READ = 100  # the best of them, whose texts are read
 _CODE = re.compile(r"(?=[^\s]*[0-9])[0-9A-Za-z][0-9A-Za-z-]{7,39}", re.ASCII)
 
 
-class Finding(NamedTuple):
+class FoundPage(NamedTuple):
     """One page, and the number of books on all pages; `facets` if requested."""
 
     items: list[SearchItem]
@@ -41,7 +41,7 @@ class Finding(NamedTuple):
     facets: Facets | None
 
 
-async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> Finding:
+async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> FoundPage:
     """The page of `query`.
 
     Raises:
@@ -64,7 +64,7 @@ async def search(champion: Champion, snapshot: Snapshot, query: SearchQuery) -> 
         rows = await _rows(snapshot, ids[page])
         scores = await in_long_turn(_scores, found, coded, best, rows)
     shown = [(rows[book_id], scores.get(book_id) or found.scores[book_id]) for book_id in ids[page]]
-    return Finding(await in_long_turn(_items, found, shown), len(ids), facets)
+    return FoundPage(await in_long_turn(_items, found, shown), len(ids), facets)
 
 
 def _found(champion: Champion, text: str, filters: Filters) -> Found:

@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 Ranking = dict[int, list[Ranked]]  # key of a probe -> its neighbours, nearest first
 
 
-class Found(NamedTuple):
+class FilledList(NamedTuple):
     """A list. `reason`: why near books do not fill it; `fallback`: what kind of books fill the rest."""
 
     items: list[Recommendation]
@@ -102,7 +102,7 @@ async def find(
     ranking: Ranking,
     keys: Sequence[int],
     choice: Choice,
-) -> dict[int, Found]:
+) -> dict[int, FilledList]:
     """A list for each of `keys`: near books and, if they are too few, well rated ones, labelled as such."""
     filled = await fill(snapshot, lineup, asked, ranking, choice)
     short = [key for key in dict.fromkeys(keys) if len(filled.get(key, [])) < choice.limit]
@@ -112,7 +112,7 @@ async def find(
         near, rest = filled.get(key, []), others.get(key, [])
         is_own_shelf = all(book.category == shelves.get(key) for book in rest)
         items = near + [Recommendation(book=book, score=0, why=[]) for book in rest]
-        found[key] = Found(items, *labels(key in filled, len(near), len(rest), is_own_shelf))
+        found[key] = FilledList(items, *labels(key in filled, len(near), len(rest), is_own_shelf))
     return found
 
 

@@ -39,7 +39,7 @@ async def list_books(
     `next` is null. Pages stay consistent when books are added or removed in between: no book repeats, none is skipped.
     `facets=true` adds counts for filter menus, and the request counts as two."""
     charge(request, 1 + query.facets)
-    page: cursor.Page | None = query.cursor
+    page: cursor.DecodedCursor | None = query.cursor
     filters = query.filters()
     after = page.after if page is not None else None
     if page is not None and page.sort != query.sort:

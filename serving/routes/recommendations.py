@@ -17,7 +17,7 @@ from serving.http import problems
 from serving.http.digits import BookId
 from serving.recommender import neighbours
 from serving.recommender.champion import Champion
-from serving.recommender.neighbours import Found
+from serving.recommender.neighbours import FilledList
 from serving.schemas.books import (
     BatchRecommendations,
     BookRecommendations,
@@ -121,10 +121,10 @@ async def recommend_to_reader(
     return ReaderRecommendations(**found[_READER]._asdict(), **_versions(champion, snapshot))
 
 
-async def _batch_json(empty: BatchRecommendations, lists: Sequence[tuple[int, Found]]) -> AsyncIterator[bytes]:
+async def _batch_json(empty: BatchRecommendations, lists: Sequence[tuple[int, FilledList]]) -> AsyncIterator[bytes]:
     """List by list: to serialise and compress all at once would block all other requests for a tenth of a second."""
 
-    def told(book_id: int, found: Found) -> bytes:
+    def told(book_id: int, found: FilledList) -> bytes:
         return BookRecommendations(book_id=book_id, **found._asdict()).model_dump_json().encode()
 
     head, tail = empty.json_around("results")

@@ -71,7 +71,7 @@ async def show_shelves(
     if query.q:
         return await _show_found(request, query.q, min(query.start, finder.RANKED), catalogue, keeper)
     chosen = Filters(category=query.category, in_stock=query.in_stock, min_rating=query.min_rating)
-    page: cursor.Page | None = query.cursor
+    page: cursor.DecodedCursor | None = query.cursor
     is_ours = page is not None and page.sort == query.sort and cursor.is_of(page.mark, chosen)
     after = page.after if page is not None and is_ours else None
     start = query.start if after is not None else 0

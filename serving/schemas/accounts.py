@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bookclub_platform.core.accounts import USERNAME, USERNAME_RULE
 from bookclub_platform.core.passwords import MAX_LENGTH, MIN_LENGTH
-from serving.schemas.books import Answer, Few
-from serving.schemas.requests import Question
+from serving.schemas.books import Few, ResponseModel
+from serving.schemas.requests import RequestModel
+
+SCOPES = "^[a-z ]*$"
 
 Username = Annotated[
     str,
@@ -35,7 +37,7 @@ FreshPassword = Annotated[
 ]
 
 
-class RegistrationRequest(Question):
+class RegistrationRequest(RequestModel):
     """A new account."""
 
     username: Username
@@ -61,7 +63,7 @@ class LoginForm(BaseModel):
     scope: str = Field(
         "",
         max_length=200,
-        pattern="^[a-z ]*$",
+        pattern=SCOPES,
         description="Scopes that the token should have, separated by spaces; empty: all scopes of the account. Scopes "
         "that the account lacks are left out; see `scope` of the response.",
         examples=["read export"],
@@ -70,7 +72,7 @@ class LoginForm(BaseModel):
     client_secret: str | None = Field(None, max_length=200, description="Not used.")
 
 
-class RefreshRequest(Question):
+class RefreshRequest(RequestModel):
     """A refresh token to exchange for the next pair."""
 
     refresh_token: str = Field(
@@ -81,7 +83,7 @@ class RefreshRequest(Question):
     )
 
 
-class LogoutRequest(Question):
+class LogoutRequest(RequestModel):
     """The session to end."""
 
     refresh_token: str | None = Field(
@@ -93,20 +95,20 @@ class LogoutRequest(Question):
     )
 
 
-class AccountDeletion(Question):
+class AccountDeletion(RequestModel):
     """Confirmation that the owner deletes the account."""
 
     password: Password
 
 
-class PasswordChange(Question):
+class PasswordChange(RequestModel):
     """A new password for the account of the token."""
 
     old_password: Password
     new_password: FreshPassword
 
 
-class Account(Answer):
+class Account(ResponseModel):
     """The account of the token."""
 
     username: str = Field(description="Name of the account, in lower case.", examples=["ada@shop.example"])
@@ -120,7 +122,7 @@ class Account(Answer):
     )
 
 
-class TokenResponse(Answer):
+class TokenResponse(ResponseModel):
     """Tokens of a session."""
 
     access_token: str = Field(description="Send it as `Authorization: Bearer ...`.", examples=["eyJhbGciOiJIUzI1NiJ9"])

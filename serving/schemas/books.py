@@ -24,7 +24,7 @@ Stars = Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 5})]
 Few = Annotated[int, Field(json_schema_extra={"format": "int32"})]  # as Postgres keeps it
 
 
-class Answer(BaseModel):
+class ResponseModel(BaseModel):
     """Base of all answers."""
 
     model_config = ConfigDict(
@@ -47,7 +47,7 @@ class Answer(BaseModel):
         return [*parts, rest]
 
 
-class Book(Answer):
+class Book(ResponseModel):
     """A book of the catalogue."""
 
     id: BookId = Field(description="Our id of the book. It never changes.", examples=[1])
@@ -87,7 +87,7 @@ class Book(Answer):
     )
 
 
-class CategoryCount(Answer):
+class CategoryCount(ResponseModel):
     """Number of books of a category."""
 
     category: str = Field(description="Slug, for the parameter `category`.", examples=["health"])
@@ -95,14 +95,14 @@ class CategoryCount(Answer):
     books: int = Field(description="Number of books.", examples=[16])
 
 
-class RatingCount(Answer):
+class RatingCount(ResponseModel):
     """Number of books with a rating."""
 
     rating: Stars | None = Field(description="Stars, 1 to 5; null: the shop shows none.", examples=[4])
     books: int = Field(description="Number of books.", examples=[179])
 
 
-class PriceCount(Answer):
+class PriceCount(ResponseModel):
     """Number of books in a price band. Empty bands are left out."""
 
     min_price: float = Field(description="Lowest price of the band, for the parameter `min_price`.", examples=[10.0])
@@ -112,14 +112,14 @@ class PriceCount(Answer):
     books: int = Field(description="Number of books.", examples=[196])
 
 
-class StockCount(Answer):
+class StockCount(ResponseModel):
     """Number of books that are in stock, or sold out."""
 
     in_stock: bool = Field(description="Whether these books can be bought.", examples=[True])
     books: int = Field(description="Number of books.", examples=[812])
 
 
-class Facets(Answer):
+class Facets(ResponseModel):
     """Counts for filter menus. Each facet counts the books that pass all filters except its own."""
 
     category: list[CategoryCount] = Field(description="Largest first.")
@@ -128,7 +128,7 @@ class Facets(Answer):
     in_stock: list[StockCount] = Field(description="Books in stock first.")
 
 
-class BookPage(Answer):
+class BookPage(ResponseModel):
     """One page of the catalogue."""
 
     items: list[Book] = Field(description="Books in the order of `sort`.")
@@ -140,7 +140,7 @@ class BookPage(Answer):
     data_version: DataVersion
 
 
-class BookState(Answer):
+class BookState(ResponseModel):
     """Price, stars and stock of a book in one period."""
 
     held_from: datetime = Field(description="When a crawl first saw these values.")
@@ -155,7 +155,7 @@ class BookState(Answer):
     previous_stock: Few | None = Field(description="Copies before; null in the first period, too.", examples=[20])
 
 
-class History(Answer):
+class History(ResponseModel):
     """The history of price, stars and stock of a book."""
 
     book_id: BookId = Field(examples=[1], description="`id` of the book.")
@@ -164,7 +164,7 @@ class History(Answer):
     data_version: DataVersion
 
 
-class TextPart(Answer):
+class TextPart(ResponseModel):
     """A part of a text. All pieces in a row are the whole text."""
 
     text: str = Field(
@@ -173,7 +173,7 @@ class TextPart(Answer):
     is_match: bool = Field(description="Whether this piece matches the query, for highlighting.", examples=[False])
 
 
-class SearchMatch(Answer):
+class SearchMatch(ResponseModel):
     """Where a book matches the query."""
 
     terms: list[str] = Field(
@@ -198,7 +198,7 @@ class SearchItem(Book):
     matched: SearchMatch = Field(description="The matches, for highlighting.")
 
 
-class SearchPage(Answer):
+class SearchPage(ResponseModel):
     """One page of search results."""
 
     items: list[SearchItem] = Field(description="Best match first, or in the order of `sort`.")
@@ -217,7 +217,7 @@ class SearchPage(Answer):
     data_version: DataVersion
 
 
-class Category(Answer):
+class Category(ResponseModel):
     """A category with at least one listed book."""
 
     category: str = Field(description="Slug, for the parameter `category`.", examples=["health"])
@@ -226,7 +226,7 @@ class Category(Answer):
     in_stock: int = Field(description="How many of them are in stock.", examples=[16])
 
 
-class Categories(Answer):
+class Categories(ResponseModel):
     """All categories, sorted by name."""
 
     items: list[Category] = Field(description="Categories with at least one listed book.")
@@ -234,7 +234,7 @@ class Categories(Answer):
     data_version: DataVersion
 
 
-class ModelRef(Answer):
+class ModelRef(ResponseModel):
     """A version of a model."""
 
     name: str = Field(description="Name in the registry.", examples=["tfidf_model"])
@@ -264,7 +264,7 @@ class ModelInfo(ModelRef):
     )
 
 
-class RecommendationReason(Answer):
+class RecommendationReason(ResponseModel):
     """One reason: something that the two books share."""
 
     kind: Literal["term", "category", "embedding", "terms"] = Field(
@@ -280,7 +280,7 @@ class RecommendationReason(Answer):
     share: float = Field(description="Its part of the score. The shares add up to the score.", examples=[0.13])
 
 
-class Recommendation(Answer):
+class Recommendation(ResponseModel):
     """A recommended book, with reasons."""
 
     book: Book = Field(
@@ -308,7 +308,7 @@ Emptiness = Literal["no_book_passes", "not_in_model", "nothing_in_common", "litt
 Fallback = Literal["well_rated_in_category", "well_rated"]
 
 
-class _List(Answer):
+class _List(ResponseModel):
     items: list[Recommendation] = Field(
         description="Most similar first (with `diversity`, in the order of selection), then the items of the "
         "`fallback`. Up to `limit` items; fewer only if fewer books pass the filters. Without the book of the "
@@ -337,7 +337,7 @@ class BookRecommendations(_List):
     book_id: BookId = Field(examples=[1], description="`id` of the book of the request.")
 
 
-class _Versions(Answer):
+class _Versions(ResponseModel):
     model: ModelRef = Field(description="The model that this response is based on.")
     data_version: DataVersion
     ranked_data_version: str | None = Field(
@@ -371,27 +371,27 @@ class BatchRecommendations(_Versions):
     results: list[BookRecommendations] = Field(description="One for each id of the request, in the same order.")
 
 
-class Prediction(Answer):
+class Prediction(ResponseModel):
     """Ids of books similar to a book. The headers name the model and the data version."""
 
     book_id: BookId = Field(examples=[1], description="`id` of the book of the request.")
     ids: list[BookId] = Field(description="Most similar first; only listed books.", examples=[[12, 7, 30]])
 
 
-class Health(Answer):
+class Health(ResponseModel):
     """The process is alive."""
 
     status: Literal["ok"] = Field("ok", description="Always `ok`.")
 
 
-class DependencyCheck(Answer):
+class DependencyCheck(ResponseModel):
     """The state of one dependency."""
 
     ok: bool = Field(description="Whether it works.")
     detail: str = Field(description="Its state, or what is wrong.", examples=["tfidf_model version 3"])
 
 
-class Readiness(Answer):
+class Readiness(ResponseModel):
     """The state of every dependency, checked for this request."""
 
     status: Literal["ready"] = Field(

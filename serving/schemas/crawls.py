@@ -8,12 +8,12 @@ from uuid import UUID
 
 from pydantic import Field
 
-from serving.schemas.books import Answer
+from serving.schemas.books import ResponseModel
 
 RunStatus = Literal["queued", "running", "succeeded", "failed"]
 
 
-class CrawlRun(Answer):
+class CrawlRun(ResponseModel):
     """One run of the Dagster job `crawl`."""
 
     run_id: str = Field(description="Id of the run in Dagster.", examples=["5a1f0c6e-4f0b-4e5c-9d7d-3a1be2f0c1aa"])
@@ -26,7 +26,7 @@ class CrawlRun(Answer):
     ended_at: datetime | None = Field(description="End time; null until the run has ended.")
 
 
-class Crawl(Answer):
+class Crawl(ResponseModel):
     """One crawl, which may take several runs."""
 
     id: UUID = Field(description="Id for GET /crawls/{crawl_id}.")

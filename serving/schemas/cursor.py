@@ -48,7 +48,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class DecodedCursor:
     """A decoded cursor: the order and the list that it belongs to, and the place in it."""
 
     sort: Sort
@@ -75,7 +75,7 @@ def encode(sort: Sort, last: Position, mark: str) -> str:
     return f"{last.book_id}{key}-{mark}"
 
 
-def decode(text: Any) -> Page:
+def decode(text: Any) -> DecodedCursor:
     """The page that begins after `text`.
 
     Raises:
@@ -86,7 +86,7 @@ def decode(text: Any) -> Page:
     place, _, mark = str(text).partition("-")
     book_id, _, key = place.partition(".")
     sort = _SORTS[key[:1]]
-    return Page(sort, Position(int(book_id), _key(sort, key[1:])), mark)
+    return DecodedCursor(sort, Position(int(book_id), _key(sort, key[1:])), mark)
 
 
 def encode_place(sort: SearchSort, start: int, mark: str) -> str:
@@ -128,7 +128,7 @@ def _key(sort: Sort, text: str) -> Decimal | int | str | datetime | None:
             return int(text)
 
 
-# Typed as Any because pydantic would describe a Page in /docs: to clients a cursor is a string.
+# Typed as Any because pydantic would describe a DecodedCursor in /docs: to clients a cursor is a string.
 Cursor = Annotated[
     Any, PlainValidator(decode), WithJsonSchema({"type": "string", "pattern": _FORM, "maxLength": _MAX_LENGTH})
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from serving.schemas.books import Answer, Book, DataVersion
+from serving.schemas.books import Book, DataVersion, ResponseModel
 
 
-class PopularBook(Answer):
+class PopularBook(ResponseModel):
     """A book and its popularity."""
 
     book: Book = Field(description="The book.")
@@ -18,14 +18,14 @@ class PopularBook(Answer):
     )
 
 
-class PopularBooks(Answer):
+class PopularBooks(ResponseModel):
     """Popular books."""
 
     items: list[PopularBook] = Field(description="Most popular first.")
     data_version: DataVersion
 
 
-class FeedbackReceipt(Answer):
+class FeedbackReceipt(ResponseModel):
     """Result of storing the events."""
 
     stored: int = Field(description="Number of new events that were stored.", examples=[1])

@@ -24,7 +24,9 @@ MAX_LIMIT = 100
 _IN_LINE = r"[^\x00-\x1f\x7f]"
 ONE_LINE = f"^{_IN_LINE}+$"
 # A character that is not whitespace. Spelt out: \s differs between languages, so clients could reject other texts.
-_INKED = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+INKED = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+INKED_LINE = f"^{_IN_LINE}*{INKED}{_IN_LINE}*$"
+DATA_VERSION = "^(0|[1-9][0-9]{0,15})$"
 # tfidf_model/1@50: the model that recommended, and the data version.
 RECOMMENDATION_ID = "^[A-Za-z0-9_.-]{1,64}/[0-9]{1,9}@[0-9]{1,15}$"
 MAX_BATCH = 100
@@ -49,7 +51,7 @@ class Choice(NamedTuple):
     diversity: float = 0.0
 
 
-class Question(BaseModel):
+class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
@@ -69,7 +71,7 @@ _CURSOR = "`next` of the previous page; leave it out for the first page."
 _CATEGORY = "Slug of a category from GET /categories, such as `health`. An unknown category has no books."
 
 
-class PageQuery(Question):
+class PageQuery(RequestModel):
     """Page, category and stock."""
 
     limit: Limit = Field(20, description="Maximum number of books on a page.")
@@ -78,7 +80,7 @@ class PageQuery(Question):
     in_stock: bool | None = Field(None, description="`true`: only books in stock; `false`: only sold-out books.")
 
 
-class _Narrowed(Question):
+class _Narrowed(RequestModel):
     """Further filters."""
 
     source: Slug | None = Field(None, description="Only books of this `source`.")
@@ -108,7 +110,7 @@ class BookQuery(_Narrowed, PageQuery):
     )
 
 
-class SegmentQuery(Question):
+class SegmentQuery(RequestModel):
     """Page of the books of a segment."""
 
     limit: Limit = Field(20, description="Maximum number of books on a page.")
@@ -120,7 +122,7 @@ class SegmentQuery(Question):
     in_stock: bool | None = Field(None, description="`true`: only books in stock; `false`: only sold-out books.")
 
 
-class ExportQuery(Question):
+class ExportQuery(RequestModel):
     """What to export, in which format."""
 
     format: Format = Field(
@@ -136,13 +138,13 @@ class ExportQuery(Question):
     )
     data_version: str | None = Field(
         None,
-        pattern="^(0|[1-9][0-9]{0,15})$",
+        pattern=DATA_VERSION,
         description="To resume an interrupted export: `Bookclub-Data-Version` of the first part. If the data version "
         "has changed since, the parts do not fit together, and the response is 409.",
     )
 
 
-class PredictRequest(Question):
+class PredictRequest(RequestModel):
     """Which book to find similar books for."""
 
     model_config = ConfigDict(strict=True)
@@ -151,7 +153,7 @@ class PredictRequest(Question):
     limit: Limit = Field(10, description="Maximum number of books.")
 
 
-class FeedbackEvent(Question):
+class FeedbackEvent(RequestModel):
     """One action of one reader on one recommended book."""
 
     event_id: UUID = Field(
@@ -215,7 +217,7 @@ _SWAP: list[JsonValue] = [
 ]
 
 
-class FeedbackRequest(Question):
+class FeedbackRequest(RequestModel):
     """Actions of readers."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"events": _SWAP}]})
@@ -223,7 +225,7 @@ class FeedbackRequest(Question):
     events: list[FeedbackEvent] = Field(min_length=1, max_length=MAX_BATCH, description="The events, in any order.")
 
 
-class CrawlRequest(Question):
+class CrawlRequest(RequestModel):
     """What to crawl."""
 
     categories: Annotated[list[Slug], Field(min_length=1, max_length=MAX_BATCH)] | None = Field(
@@ -238,7 +240,7 @@ SearchText = Annotated[
     Field(
         min_length=1,
         max_length=1000,
-        pattern=f"^{_IN_LINE}*{_INKED}{_IN_LINE}*$",
+        pattern=INKED_LINE,
         description="Words of titles or descriptions, or a UPC. Typos are tolerated; the last word may be incomplete.",
         examples=["lihgthouse keeper"],
     ),
@@ -283,13 +285,13 @@ _EXCLUDE = "`id`s of books to leave out, with all their editions, such as books 
 _EXCLUDE_IN_ADDRESS = f"{_EXCLUDE} Repeat the parameter: `exclude=7&exclude=8`."
 
 
-class PopularQuery(Question):
+class PopularQuery(RequestModel):
     """Length of the list."""
 
     limit: Limit = Field(10, description="Maximum number of books.")
 
 
-class ListQuery(Question):
+class ListQuery(RequestModel):
     """Filters and options of a list of recommendations."""
 
     limit: Limit = Field(10, description="Maximum number of books.")
@@ -374,7 +376,7 @@ class ReaderRequest(_ListRequest):
         None,
         min_length=1,
         max_length=MAX_TEXT,
-        pattern=_INKED,
+        pattern=INKED,
         description="What the books should be about, in any words. Send either this or `liked`.",
     )
 

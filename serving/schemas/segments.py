@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from serving.schemas.books import Answer, Book, DataVersion, ModelRef
+from serving.schemas.books import Book, DataVersion, ModelRef, ResponseModel
 
 EXAMPLES = 3
 SEGMENT_ID = "^[0-9]{1,9}-[1-9][0-9]?$"
 
 
-class Segment(Answer):
+class Segment(ResponseModel):
     """A group of books about similar things."""
 
     id: str = Field(
@@ -35,7 +35,7 @@ class SegmentWithExamples(Segment):
     examples: list[Book] = Field(description=f"Up to {EXAMPLES} books, most typical first, sold-out ones last.")
 
 
-class Segments(Answer):
+class Segments(ResponseModel):
     """All segments of the catalogue."""
 
     items: list[SegmentWithExamples] = Field(description="Largest first.")
@@ -44,7 +44,7 @@ class Segments(Answer):
     data_version: DataVersion
 
 
-class SegmentPage(Answer):
+class SegmentPage(ResponseModel):
     """One page of the books of a segment."""
 
     segment: Segment = Field(description="The whole segment, not only the books that pass the filter.")

@@ -10,17 +10,17 @@ from pydantic import Field
 
 from bookclub_platform.core.browse import band_ends
 from bookclub_platform.core.stats import STARS, Tally
-from serving.schemas.books import Answer, DataVersion, PriceCount, RatingCount
+from serving.schemas.books import DataVersion, PriceCount, RatingCount, ResponseModel
 
 
-class CurrencyCount(Answer):
+class CurrencyCount(ResponseModel):
     """Number of listed books with a price in a currency."""
 
     currency: str = Field(description="Currency code (ISO 4217).", examples=["GBP"])
     books: int = Field(description="Number of books.", examples=[1000])
 
 
-class Prices(Answer):
+class Prices(ResponseModel):
     """Distribution of the prices in one currency; null if there is no price."""
 
     currency: str = Field(
@@ -35,14 +35,14 @@ class Prices(Answer):
     mean: float | None = Field(description="Arithmetic mean.", examples=[35.07])
 
 
-class Ratings(Answer):
+class Ratings(ResponseModel):
     """How many books have how many stars."""
 
     mean: float | None = Field(description="Mean of all ratings; null if there is none.", examples=[2.92])
     counts: list[RatingCount] = Field(description="1 to 5 stars, then null for books without stars.")
 
 
-class Stock(Answer):
+class Stock(ResponseModel):
     """Books in stock and number of copies."""
 
     in_stock: int = Field(description="Number of listed books in stock.", examples=[812])
@@ -50,7 +50,7 @@ class Stock(Answer):
     copies: int = Field(description="Number of copies, as far as the shops count them.", examples=[8585])
 
 
-class Figures(Answer):
+class Figures(ResponseModel):
     """Counts, prices, stars and stock."""
 
     books: int = Field(description="Number of listed books.", examples=[1000])
@@ -85,7 +85,7 @@ class CategoryFigures(Figures):
     category_name: str = Field(description="Name for display.", examples=["Health"])
 
 
-class CategoryStatistics(Answer):
+class CategoryStatistics(ResponseModel):
     """Statistics of all categories."""
 
     items: list[CategoryFigures] = Field(description="Categories with a listed book, sorted by name.")

@@ -1,7 +1,7 @@
-"""An account -> its turn at something it may do only once at a time, across all workers.
+"""An account -> its lock for something that it may do only once at a time, across all workers.
 
-    turns = Turns(home / "serving" / "exports")
-    with ExitStack() as held: turns.take(7, held) -> True; until `held` is closed, False for the same account
+    locks = AccountLocks(home / "serving" / "exports")
+    with ExitStack() as held: locks.take(7, held) -> True; until `held` is closed, False for the same account
 
 Each account has a lock on one byte of an empty file. A process that ends or is killed releases its locks.
 """
@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-_PLACES = 2**62
+_POSITIONS = 2**62
 
 
-class Turns:
-    """Turns as locks on the file `path`, which is created on first use."""
+class AccountLocks:
+    """Locks on the file `path`, which is created on first use."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,14 +25,14 @@ class Turns:
         self._taken: set[int] = set()  # POSIX locks do not conflict within one process
 
     def take(self, account: int, held: ExitStack) -> bool:
-        """Take the turn of `account` until `held` is closed; return False if it is taken."""
+        """Take the lock of `account` until `held` is closed; return False if it is taken."""
         if account in self._taken:
             return False
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a+b")
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, account % _PLACES)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, account % _POSITIONS)
         except (BlockingIOError, PermissionError):  # POSIX allows either
             return False
         self._taken.add(account)
@@ -41,5 +41,5 @@ class Turns:
 
     def _give_back(self, account: int) -> None:
         if self._file is not None:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, account % _PLACES)
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, account % _POSITIONS)
         self._taken.discard(account)  # last: whoever takes it meanwhile would lose the lock to this unlocking

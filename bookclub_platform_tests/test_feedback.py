@@ -117,7 +117,7 @@ def test_an_account_tells_only_so_much_a_day(database: sa.Engine, books: list[in
         assert client.post("/feedback", json=events(100), headers=loud).json() == {"stored": 100, "known": 0}
         refused = client.post("/feedback", json=events(100), headers=loud)
         assert problem(refused, 429)["violated-policies"] == ["feedback"]
-        assert "The quota feedback is exhausted: 150 events in 86400 s." in refused.json()["detail"]
+        assert "has 50 left of 150 events in 86400 s." in refused.json()["detail"]
         assert 86_000 < int(refused.headers["retry-after"]) <= 86_401, "a day after those that were told"
         assert client.post("/feedback", json=events(50), headers=loud).json()["stored"] == 50
         problem(client.post("/feedback", json=events(1), headers=loud), 429)

@@ -288,7 +288,8 @@ def test_what_costs_more_counts_as_more_requests(
         assert left(ask(json={"book_ids": many[:20], "limit": 50, "diversity": 0.5})) == "r=9"
         beyond = problem(ask(json={"book_ids": many, "limit": 10}), 429)
         assert beyond["violated-policies"] == ["anonymous"]
-        assert left(client.get("/categories")) == "r=7", "what was refused has cost one request"
+        assert "counts as 10, and the quota anonymous has 9 left of 40 requests in 60 s" in beyond["detail"]
+        assert left(client.get("/categories")) == "r=8", "what was refused has cost nothing"
         monkeypatch.setattr(time, "time", lambda: now + 61)
         assert left(ask(json={"book_ids": many, "limit": 100})) == "r=0", "the whole quota, if it is smaller"
         monkeypatch.setattr(time, "time", lambda: now + 122)

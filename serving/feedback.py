@@ -47,7 +47,7 @@ class FeedbackStore:
             return None
         standing = self._quotas.take(self._per_day, str(user_id), events)
         if standing.is_over:
-            raise beyond(standing)
+            raise beyond(standing, units=events)
         return standing
 
     async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> list[Event]:

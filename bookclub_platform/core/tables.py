@@ -207,8 +207,9 @@ def select_history(book_id: int) -> sa.Select[Any]:
 
 
 def select_by_code(code: str) -> sa.Select[Any]:
-    """(id,) of the listed books with that UPC or source id, in order of id."""
-    has_code = sa.or_(books.c.source_id == code, books.c.upc == code)
+    """(id,) of the listed books with that UPC or source id, also in upper or lower case, in order of id."""
+    codes = {code, code.upper(), code.lower()}
+    has_code = sa.or_(books.c.source_id.in_(codes), books.c.upc.in_(codes))
     return sa.select(books.c.id).where(has_code, IS_LISTED).order_by(books.c.id)
 
 

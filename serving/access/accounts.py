@@ -132,7 +132,8 @@ class Accounts:
         scopes = [scope for scope in user.scopes if scope in wanted] if wanted else list(user.scopes)
         if not scopes:
             audit.note("login", "refused", address=address, user_id=user.id, why="scope")
-            raise problems.Problem("invalid-scope", f"The account has none of the scopes {' '.join(wanted)}.")
+            detail = f"The account has none of the scopes {' '.join(wanted)}, only {', '.join(user.scopes)}."
+            raise problems.Problem("invalid-scope", detail)
         fresh = await self._renewed_hash(user, password)
         async with self._transaction() as connection:
             grant = await self._open_session(connection, user.id, scopes, user.password_hash)

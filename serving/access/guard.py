@@ -63,7 +63,8 @@ def lacking(claims: Claims, scopes: list[str]) -> problems.Problem | None:
         return None
     return problems.Problem(
         "insufficient-scope",
-        f"The token lacks the scope {' '.join(missing)}. Log in again without `scope`, or with an account that has it.",
+        f"The token lacks the scope {' '.join(missing)}. If the account has it (see GET /account), log in again "
+        "without `scope`; otherwise ask the operator for it.",
         headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes)}"'},
     )
 

@@ -19,7 +19,7 @@ from serving.http.problems import Problem
 
 
 class Meter:
-    """Takes one unit of a caller's quotas, then the additional units of a route with expensive responses.
+    """Counts a request as one, then as several if its route has expensive responses.
 
     Attributes:
         standings: the current state of these quotas.
@@ -27,23 +27,24 @@ class Meter:
 
     def __init__(self, quotas: SharedQuotas, asked: Sequence[tuple[Quota, str]]) -> None:
         self._quotas, self._asked = quotas, asked
-        self._most = min(quota.amount for quota, _ in asked)
         self.standings = quotas.take_all(asked)
 
     @property
     def is_over(self) -> bool:
         return any(standing.is_over for standing in self.standings)
 
-    def take(self, units: int) -> None:
-        """Take `units` more, but no more than the whole quota in total.
+    def recount(self, units: int) -> None:
+        """Count the request as `units`, but at most as the whole quota, instead of one. A refused request counts as
+        none.
 
         Raises:
             Problem: 429, that would exceed the quota.
         """
-        standings = self._quotas.take_all(self._asked, min(units, self._most - 1))
-        if any(standing.is_over for standing in standings):
-            raise beyond(*standings)
-        self.standings = standings
+        for quota, who in self._asked:
+            self._quotas.give_back(quota, who)
+        self.standings = self._quotas.take_all(self._asked, units)
+        if self.is_over:
+            raise beyond(*self.standings, units=units)
 
 
 def charge(request: Request, units: int) -> None:
@@ -54,7 +55,7 @@ def charge(request: Request, units: int) -> None:
     """
     meter: Meter | None = request.state.meter
     if meter is not None and units > 1:
-        meter.take(units - 1)
+        meter.recount(units)
 
 
 def tell(request: Request, standing: Standing) -> None:
@@ -62,22 +63,25 @@ def tell(request: Request, standing: Standing) -> None:
     request.state.standings.append(standing)
 
 
-def beyond(*standings: Standing) -> Problem:
-    """The problem for a caller who exceeded one or several of these quotas."""
+def beyond(*standings: Standing, units: int = 1) -> Problem:
+    """The problem for a caller whose request, which counts as `units`, exceeds one or several of these quotas."""
     over = [standing for standing in standings if standing.is_over]
-    quota = over[0].quota
     wait_s = math.ceil(max(standing.retry_s or 0 for standing in over))
     return Problem(
         "quota-exceeded",
-        f"{sentence(quota)} Retry in {wait_s} s.",
+        f"{_sentence(over[0], units)} Retry in {wait_s} s.",
         headers={"Retry-After": str(wait_s)} | _fields(standings),
         **{"violated-policies": [standing.quota.name for standing in over]},
     )
 
 
-def sentence(quota: Quota) -> str:
-    """A sentence that says that the quota is exhausted."""
-    return f"The quota {quota.name} is exhausted: {quota.amount} {quota.of} in {quota.window_s} s."
+def _sentence(standing: Standing, units: int) -> str:
+    """A sentence that says that the quota is exhausted, or that it has too little left for these units."""
+    quota, left = standing.quota, standing.remaining
+    most = f"{quota.amount} {quota.of} in {quota.window_s} s"
+    if not left:
+        return f"The quota {quota.name} is exhausted: {most}."
+    return f"This counts as {min(units, quota.amount)}, and the quota {quota.name} has {left} left of {most}."
 
 
 def add_fields(headers: MutableHeaders, standings: Sequence[Standing]) -> None:

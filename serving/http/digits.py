@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 # The largest integer that JSON parsers keep exact (RFC 8259, 6): a double's 2^53 - 1. Far below Postgres' bigint.
 MAX_ID = 2**53 - 1
@@ -24,13 +25,13 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 def _whole(value: Any) -> Any:
     """JSON has only one type of number: 5.0 is an integer in it, and some languages write integers that way."""
     if isinstance(value, str) and not _WHOLE.fullmatch(value):
-        raise ValueError("Input should be an integer in plain digits, without leading zeros")
+        raise PydanticCustomError("int_parsing", "Input should be one integer in plain digits, without leading zeros")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        raise ValueError("Input should be a number, such as 19.99")
+        raise PydanticCustomError("float_parsing", "Input should be a number, such as 19.99")
     return value
 
 

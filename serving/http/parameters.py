@@ -9,6 +9,7 @@ nobody would know why.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from typing import get_origin
 
 from fastapi import Request
@@ -31,7 +32,7 @@ async def refuse_unknown(request: Request) -> None:
         return
     is_list = _known(route)
     faults: list[Fault] = [
-        {"loc": ["query", name], "msg": "Extra inputs are not permitted", "code": "extra_forbidden"}
+        {"loc": ["query", name], "msg": f"Unknown parameter. {_names(is_list)}", "code": "extra_forbidden"}
         for name in request.query_params
         if name not in is_list
     ]
@@ -42,6 +43,10 @@ async def refuse_unknown(request: Request) -> None:
     ]
     if faults:
         raise InvalidRequest(faults)
+
+
+def _names(known: Collection[str]) -> str:
+    return f"This route knows {', '.join(sorted(known))}" if known else "This route has no parameters"
 
 
 def has_repeated(asked: QueryParams, *lists: str) -> bool:

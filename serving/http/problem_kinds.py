@@ -17,7 +17,7 @@ class Kind(NamedTuple):
 
 
 _KINDS: dict[str, tuple[Any, ...]] = {
-    "invalid-scope": (400, "The account has none of the scopes admin."),
+    "invalid-scope": (400, "The account has none of the scopes admin, only read, export, feedback."),
     "no-token": (401, "This needs an access token. Get one from POST /login and send it as Authorization: Bearer."),
     "expired-token": (401, "The access token has expired. Refresh it: POST /token/refresh."),
     "invalid-token": (401, "The access token is not valid. Refresh it, or log in again."),
@@ -26,7 +26,8 @@ _KINDS: dict[str, tuple[Any, ...]] = {
     "refresh-refused": (401, "The refresh token is not valid or has expired. Log in again."),
     "insufficient-scope": (
         403,
-        "The token lacks the scope export. Log in again without `scope`, or with an account that has it.",
+        "The token lacks the scope export. If the account has it (see GET /account), log in again without `scope`; "
+        "otherwise ask the operator for it.",
     ),
     "wrong-password": (403, "The current password is wrong."),
     "weak-password": (403, "The password must not contain the name. Choose another."),
@@ -52,7 +53,7 @@ _KINDS: dict[str, tuple[Any, ...]] = {
     ),
     "other-order": (409, "The cursor belongs to the order price. Send sort=price, or start again without a cursor."),
     "other-filters": (409, "The cursor belongs to other filters. Send the same ones, or start again without a cursor."),
-    "data-moved-on": (409, "The data version is now 51, no longer 50. Start the export again."),
+    "data-moved-on": (409, "The data version is 51, not 50. Start the export again."),
     "invalid-request": (422, "query.limit: Input should be less than or equal to 100"),
     "quota-exceeded": (
         429,

@@ -30,6 +30,7 @@ MEDIA_TYPE = "application/problem+json"
 # would lose its next request, which has nothing to do with the error.
 _CLOSING = {"Connection": "close"}
 RETRY_AFTER_S = 2
+_UNREADABLE_FOR_FASTAPI = "There was an error parsing the body"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 FORM_WANTED = f"Send the body as a form, with the header Content-Type: {FORMS[0]}."
@@ -71,7 +72,12 @@ class ProblemDetails(BaseModel):
         description="What happened and what to do, for developers, in English.",
         examples=["No book has the id 42."],
     )
-    instance: str = Field(description="The path of the request.", examples=["/books/42"])
+    instance: str = Field(
+        "",
+        description="The path of the request. Absent if the request could not be read as HTTP, and in responses of a "
+        "gateway.",
+        examples=["/books/42"],
+    )
     errors: list[FieldFault] = Field([], description="For `invalid-request`: every fault.")
     book_ids: list[Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": MAX_ID})]] = Field(
         [], description="For `unknown-books`: the unknown ids.", examples=[[41, 42]]
@@ -250,6 +256,8 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     detail = str(error.detail)
+    if error.detail == _UNREADABLE_FOR_FASTAPI:
+        detail = "The body cannot be read: it is not UTF-8, or nested too deeply, or has a number of too many digits."
     if error.status_code == 404:
         return nothing_there(request, headers)
     if error.status_code == 405:
@@ -288,6 +296,8 @@ def _fault_of(fault: dict[str, Any], rules: Mapping[str, str]) -> Fault:
         (_, place), why = fault["loc"], fault["ctx"]["error"]
         return {"loc": ["body"], "msg": f"Not JSON: {why}, at character {place}", "code": fault["type"]}
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "Unknown field"
     if fault["type"] == "string_pattern_mismatch":
         message = rules.get(fault["ctx"]["pattern"], message)
     return {"loc": [str(part) for part in fault["loc"]], "msg": message, "code": fault["type"]}

@@ -26,6 +26,7 @@ from typing import Literal
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from serving.http import tracing
 from serving.http.headers import secured
 from serving.http.joined_writes import JoinedWrites
 from serving.http.sizes import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, TOO_LONG
@@ -113,9 +114,10 @@ class HttpProtocol(HttpToolsProtocol):
                     return
                 data = self._without_upgrade() + data[end_of_headers:]
             except httptools.HttpParserError:
-                message = "Invalid HTTP request received."
-                self.logger.warning(message)
-                self.send_400_response(message)
+                if len(self.url) > MAX_ADDRESS_BYTES:  # httptools takes at most 64 KiB
+                    self._refuse(414, TOO_LONG[414])
+                else:
+                    self.send_400_response("Invalid HTTP request received.")
                 return
 
     def _without_upgrade(self) -> bytes:
@@ -155,13 +157,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(
-            400, "This is not a valid HTTP request. Check the request line, the headers and the length of the body."
+            400,
+            "This is not a valid HTTP request. Check the request line (the URL must be percent-encoded), the headers, "
+            "and the length of the body.",
         )
 
     def _refuse(self, status: int, detail: str) -> None:
         """Respond and close: it is not known where the next request would begin."""
         from serving.http import problems  # imports FastAPI, which the supervisor of several workers does not need
 
+        request_id = tracing.trace_of([]).request_id
+        self.logger.warning("A request that cannot be read -> %d (request id %s)", status, request_id)
         body = problems.unasked(status, detail)
         headers = secured(
             [
@@ -170,6 +176,7 @@ class HttpProtocol(HttpToolsProtocol):
                 (b"content-length", str(len(body)).encode()),
                 (b"cache-control", b"no-store"),
                 (b"connection", b"close"),
+                (b"x-request-id", request_id.encode()),
             ],
             "",
         )

@@ -22,7 +22,8 @@ recommendations (POST /feedback), which makes them better. A shop's operator may
 
 * **Pagination**: send `next` of a page as `cursor` to get the next page, with the same filters and order. The last page
   has `next: null`.
-* **Versions**: responses about books have the headers `Bookclub-Data-Version` and `Bookclub-Model`. The books of a
+* **Versions**: responses about books have the headers `Bookclub-Data-Version` and `Bookclub-Model` (exports and popular
+  books only the first, as no model takes part). The books of a
   response are always of one data version, and one model ranked them; for some seconds after a load it may have ranked
   the version before (`ranked_data_version`). The model can change between two requests, without downtime. After
   books have changed, a response may still show the previous data version for up to 1 second (20 seconds with 20,000
@@ -44,15 +45,20 @@ recommendations (POST /feedback), which makes them better. A shop's operator may
   needs `feedback`, crawls need `admin`; a login without `scope` gets all scopes of the account. You can send the header
   with every request, but an invalid token gets 401 even on routes that need none, except
   on POST /register, /login and /token/refresh and GET /health, /ready and /metrics, which ignore it. Other schemes
-  (Basic) are ignored.
-* **Quotas** are listed below. Every request counts, also one with a 304 or a successful login; expensive requests count
-  as several, which their routes document. /health, /ready, /metrics and this page are free. Windows are sliding: no
-  more than the quota passes in any period of that length. `RateLimit-Policy` and `RateLimit` show your state for each
-  quota that the request counted against; quotas of wrong passwords appear only when they are exhausted. A request over
-  a quota gets 429: `violated-policies` names the quota, and `Retry-After` says when to try again. While a quota of
-  wrong passwords is exhausted, the right password is rejected as well.
+  (Basic) are ignored. A lost password cannot be reset by e-mail: the operator sets a new one.
+* **Quotas** are listed below. Every request counts, also one with a 304 or a 422, or a successful login; expensive
+  requests count as several, which their routes document, but at most as the whole quota: such a request passes only if
+  nothing else was asked in that window. Requests that get 429 count as none. /health, /ready, /metrics and this page
+  are free; /openapi.json and the web catalogue are not. POST /login, /register and /password and DELETE /account count
+  only against their own quotas. Windows are sliding: no more than the quota passes in any period of that length.
+  `RateLimit-Policy` and `RateLimit` show your state for each quota that the request counted against; quotas of wrong
+  passwords, new accounts and refreshes appear only when they are exhausted. A request over a quota gets 429:
+  `violated-policies` names the quota, and `Retry-After` says when to try again. While a quota of wrong passwords is
+  exhausted, the right password is rejected as well.
 * **Limits**: pages and lists have 1 to 100 items; batches have up to 100 books or events. Bodies have up to
-  {MAX_BODY_BYTES // 1024} KiB, URLs {MAX_ADDRESS_BYTES // 1024} KiB, headers {MAX_HEADER_BYTES // 1024} KiB.
+  {MAX_BODY_BYTES // 1024} KiB, URLs {MAX_ADDRESS_BYTES // 1024} KiB, headers {MAX_HEADER_BYTES // 1024} KiB. A request
+  must arrive within 10 seconds, its body within 30, or the connection is closed without a response; so is a connection
+  without a request for 75 seconds. A path with a slash at its end redirects (307) to the one without.
   Ids go up to 2^53 - 1. A request may take 4 seconds for its books; statistics, categories, facets and popular books
   may wait and count for up to 60 seconds in a very large catalogue; an export may take 15 minutes. A client that reads
   less than 1 KiB/s of a response is disconnected after 30 seconds.
@@ -62,7 +68,8 @@ recommendations (POST /feedback), which makes them better. A shop's operator may
 * **Browsers**: scripts of other web sites can call this API only if the operator lists their origin (CORS). They may
   then read every header that is documented here, and send `Authorization`. Cookies are never used.
 * **Unknown parameters** and unknown JSON fields get 422 on every route, so that a misspelt filter does not go
-  unnoticed. So does a parameter that is sent twice, unless it is a list (`exclude`). Values are not looked up: a
+  unnoticed. So does a query parameter that is sent twice, unless it is a list (`exclude=7&exclude=8`); of a repeated
+  field of a form or of JSON, the last one counts. Values are not looked up: a
   category or source that does not exist, or a minimum above the maximum, gets an empty list.
 * **Gateway**: a gateway in front of this API may respond itself: 421 for another host name than the service's, 429 and
   503 as below, all as problems without `instance`. It closes the connection without a response if a request takes more
@@ -92,7 +99,8 @@ _COUNTED = {
 _TO_DO = {
     400: "fix the request",
     401: "`expired-token`, `invalid-token`: refresh the token. `wrong-credentials`: ask the user. Otherwise log in",
-    403: "`insufficient-scope`: log in again for that scope. `wrong-password`, `weak-password`: ask the user. "
+    403: "`insufficient-scope`: log in again for that scope, if GET /account lists it. `wrong-password`, "
+    "`weak-password`: ask the user. "
     "Otherwise contact the operator",
     404: "do not retry: it does not exist",
     405: "use a method from the header `Allow`",

@@ -19,14 +19,22 @@ from serving.http import problems
 from serving.openapi.examples import add_examples, complete_examples, example_of
 
 HEADERS = {  # name -> description, example
-    "ETag": ("Identifies this response. Send it as `If-None-Match` to get 304 if nothing has changed.", 'W/"5f1c"'),
+    "ETag": (
+        "Identifies the state of this URL; other URLs may have the same. Send it as `If-None-Match` to get 304 if "
+        "nothing has changed. Every change of any book, and every new model, changes it.",
+        'W/"5f1c"',
+    ),
     "Cache-Control": (
         "`no-cache`: you may cache the response, but must revalidate it each time. `max-age`: you may use it for so "
         "many seconds without revalidation. `private`: not for shared caches.",
         "public, no-cache",
     ),
     "Accept-Ranges": ("`none`: ranges are not supported; resume with `after`.", "none"),
-    "Bookclub-Books": ("Number of books in this export. Absent if it is not known in advance.", "1000"),
+    "Bookclub-Books": (
+        "Number of books in this response: of a resumed export, those that are left. Absent if it is not known in "
+        "advance.",
+        "1000",
+    ),
     "Bookclub-Data-Version": (
         "Data version of the response; of recommendations, search results and segments the version that was ranked, "
         "which `data_version` in the body may be ahead of for some seconds.",
@@ -38,7 +46,8 @@ HEADERS = {  # name -> description, example
         '"anonymous";q=120;w=60',
     ),
     "RateLimit": (
-        "Your state for each quota: at most `r` more requests in the next `t` seconds; then some are available again.",
+        "Your state for each quota: at most `r` more requests in the next `t` seconds (rounded up, so up to a second "
+        "more than the window); then some are available again.",
         '"anonymous";r=117;t=58',
     ),
     "Retry-After": ("Seconds to wait before a retry.", "1"),
@@ -144,7 +153,7 @@ def _place_problems(operation: dict[str, Any], path: str, schemas: dict[str, Any
 
 def _invalid(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     """The special members of an example of a 422: about something that this operation accepts, or refuses."""
-    loc, msg, code = ["query", "colour"], "Extra inputs are not permitted", "extra_forbidden"
+    loc, msg, code = ["query", "colour"], "Unknown parameter. This route has no parameters", "extra_forbidden"
     if "limit" in {parameter["name"] for parameter in operation.get("parameters", [])}:
         loc, msg, code = ["query", "limit"], "Input should be less than or equal to 100", "less_than_equal"
     for content in operation.get("requestBody", {}).get("content", {}).values():
@@ -152,7 +161,7 @@ def _invalid(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, An
         body = schemas[schema["$ref"].rpartition("/")[2]]
         loc, msg, code = ["body", next(iter(body.get("required", [])), "colour")], "Field required", "missing"
         if "required" not in body:
-            msg, code = "Extra inputs are not permitted", "extra_forbidden"
+            msg, code = "Unknown field", "extra_forbidden"
     problem = problems.InvalidRequest([{"loc": loc, "msg": msg, "code": code}])
     return {"detail": str(problem), **problem.members}
 

@@ -75,8 +75,7 @@ async def export_books(
         if query.data_version not in {None, export.state.data_version}:
             raise problems.Problem(
                 "data-moved-on",
-                f"The data version is now {export.state.data_version}, no longer {query.data_version}. Start the "
-                "export again.",
+                f"The data version is {export.state.data_version}, not {query.data_version}. Start the export again.",
             )
         response.headers["Accept-Ranges"] = "none"
         if (books := _books(counts.stock_of(champion, export.state), query)) is not None:
@@ -97,7 +96,7 @@ def _books(stock: Stock | None, query: ExportQuery) -> int | None:
 @router.get(
     "/popular",
     summary="Popular books",
-    responses=problems.responses("no-feedback", "invalid-request", "busy") | CONDITIONAL,
+    responses=problems.responses("no-feedback", "invalid-request", "database-unavailable", "busy") | CONDITIONAL,
 )
 async def list_popular(
     query: Annotated[PopularQuery, Query()],

@@ -26,7 +26,8 @@ router = APIRouter(tags=["Books"], responses=problems.responses("database-unavai
 @router.get(
     "/books",
     summary="List books",
-    responses=problems.responses("other-order", "other-filters", "invalid-request", "busy") | CONDITIONAL,
+    responses=problems.responses("other-order", "other-filters", "invalid-request", "database-unavailable", "busy")
+    | CONDITIONAL,
 )
 async def list_books(
     query: Annotated[BookQuery, Query()],

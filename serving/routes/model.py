@@ -23,7 +23,7 @@ async def get_model(champion: TheChampion, fresh: TheFreshness) -> ModelInfo:
         version=champion.version.version,
         run_id=champion.version.run_id,
         books=len(champion.model.book_ids),
-        tags={name: told for name, told in champion.version.tags.items() if name in PUBLIC_TAGS},
+        tags={name: told for name, told in champion.version.tags.items() if name in PUBLIC_TAGS and told},
         figures=champion.figures,
         registered_at=champion.version.registered_at,
         serving_since=champion.since,

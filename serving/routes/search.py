@@ -32,11 +32,14 @@ async def search_books(
     fresh: TheFreshness,
     request: Request,
 ) -> SearchPage:
-    """Listed books that match `q`, best match first. Title words count more than words of the description, rare words
-    more than frequent ones, and words in the order of the query more than scattered ones. Typos and other word forms
-    match as well, and the last word may be incomplete. A UPC finds its book. `sort` changes the order of all matches,
-    weak ones included. `facets=true` adds counts for filter menus. For the next page, send the same request with
-    `cursor` set to `next`. The request counts as one for each 200 characters of `q`, and one more with facets."""
+    """Listed books that match `q`, best match first. One word of `q` is enough for a match, so `total` counts weak
+    matches, too; books with more of the words, and rarer ones, come first. There are no operators: quotes, `-`, `OR`
+    and `title:` mean nothing. Title words count more than words of the description, rare words more than frequent ones,
+    and words in the order of the query more than scattered ones. Typos and other word forms match as well, and the last
+    word may be incomplete. A UPC finds its book, in upper or lower case. `sort` changes the order of all matches, weak
+    ones included. `facets=true` adds counts for filter menus. For the next page, send the same request with `cursor`
+    set to `next`. After the books have changed, a page may repeat a book of the page before. The request counts as one
+    for each 200 characters of `q`, and one more with facets."""
     charge(request, query.units)
     async with catalogue.snapshot(catalogue.searches) as snapshot:
         fresh.check(snapshot, champion, has_lists=True)

@@ -177,7 +177,7 @@ class SearchMatch(ResponseModel):
     """Where a book matches the query."""
 
     terms: list[str] = Field(
-        description="The words of `q` that were found in the book, in lower case and spelt as in `q`.",
+        description="The words of `q` that were found in the book, in lower case and without accents.",
         examples=[["lighthouse", "keeper"]],
     )
     title: list[TextPart] = Field(

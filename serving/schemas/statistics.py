@@ -21,7 +21,7 @@ class CurrencyCount(ResponseModel):
 
 
 class Prices(ResponseModel):
-    """Distribution of the prices in one currency; null if there is no price."""
+    """Distribution of the prices in one currency. Its figures are null if there is no price."""
 
     currency: str = Field(
         description="Currency code (ISO 4217). Books in other currencies are not counted.", examples=["GBP"]

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -254,7 +255,7 @@ def get(client: httpx.Client, path: str, **query: Any) -> Any:
 def problem(answer: httpx.Response, status: int) -> Any:
     assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM), answer.text
     body = answer.json()
-    assert (body["status"], body["instance"]) == (status, answer.request.url.path)
+    assert (body["status"], unquote(body["instance"])) == (status, answer.request.url.path)
     assert body["title"] and body["detail"] and body["type"].startswith(("about:blank", "tag:"))
     return body
 

@@ -119,6 +119,9 @@ def test_an_account_tells_only_so_much_a_day(database: sa.Engine, books: list[in
         assert problem(refused, 429)["violated-policies"] == ["feedback"]
         assert "has 50 left of 150 events in 86400 s." in refused.json()["detail"]
         assert 86_000 < int(refused.headers["retry-after"]) <= 86_401, "a day after those that were told"
+        elsewhere = events(50)
+        elsewhere["events"][7]["book_id"] = 2**40
+        problem(client.post("/feedback", json=elsewhere, headers=loud), 404)  # refused as a whole: counts as nothing
         assert client.post("/feedback", json=events(50), headers=loud).json()["stored"] == 50
         problem(client.post("/feedback", json=events(1), headers=loud), 429)
         assert client.post("/feedback", json=events(100), headers=other).json()["stored"] == 100

@@ -60,6 +60,17 @@ def test_a_book_in_two_categories_stays_at_home_and_gives_no_new_version(
     assert both.scalars(sightings.order_by("crawl_id")).all() == ["crawl-0", "crawl-1", "crawl-2"]
 
 
+def test_where_else_a_book_stands_is_part_of_the_version_that_exports_have(connection: sa.Connection) -> None:
+    load(connection, TRAVEL, 0, BOOK, *REST)
+    load(connection, FICTION, 0, OTHER)
+    alone = version(connection)
+    load(connection, FICTION, 1, BOOK, OTHER)
+    beside = version(connection)
+    load(connection, FICTION, 2, OTHER)
+    assert alone < beside < version(connection)
+    assert home(connection) == TRAVEL
+
+
 def test_the_other_category_that_lost_a_book_does_not_delist_it(both: sa.Connection) -> None:
     assert load(both, FICTION, 1, OTHER) == LoadResult(0, 0, 1, 0, 0)
     assert home(both) == TRAVEL

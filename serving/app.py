@@ -58,7 +58,7 @@ from serving.recommender.served import Served
 from serving.routes import routers
 from serving.schemas.rules import RULES
 from serving.web.assets import STATIC, Assets
-from serving.web.pages import beyond_page
+from serving.web.pages import quota_page
 from serving.web.shelf import COVERS, CoverFiles, Shelf
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
@@ -201,7 +201,7 @@ def _add_middleware(app: FastAPI, services: Services, settings: Settings) -> Non
         app.add_middleware(ComposeAnswers, counts=kept, accounts=accounts, packing=PACKING, **parts)
         app.add_middleware(KeepAnswers, kept=kept, keeper=keeper, watch=services.watch, accounts=accounts)
     app.add_middleware(RefusedCodings)
-    app.add_middleware(Gate, tokens=services.tokens, quotas=services.quotas, settings=settings, page=beyond_page)
+    app.add_middleware(Gate, tokens=services.tokens, quotas=services.quotas, settings=settings, page=quota_page)
     app.add_middleware(RefuseBroken)
     if settings.cors_origin_list:
         app.add_middleware(problems.AnswerFaults)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from bookclub_platform.core.tables import lacking, select_data_version, select_s
 from serving.access.accounts import EndedSession
 from serving.access.policies import of_feedback
 from serving.access.quotas import SharedQuotas, Standing
-from serving.access.rate_limit import beyond
+from serving.access.rate_limit import quota_exceeded
 from serving.database.catalogue import Catalogue
 from serving.database.datawatch import DataWatch
 from serving.database.postgres import connected, open_engine
@@ -37,18 +38,25 @@ class FeedbackStore:
         self._served = served
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
 
-    def count(self, user_id: int, events: int) -> Standing | None:
-        """Count `events` against the account's daily quota; returns its standing, None if there is no limit.
+    @contextmanager
+    def counted(self, user_id: int, events: int) -> Iterator[Standing | None]:
+        """Wrap the storing of `events`, which count against the account's daily quota only if it ends without an
+        error. Yields the standing of that quota, None if there is no limit.
 
         Raises:
             Problem: 429, the quota of events per day would be exceeded.
         """
         if not self._per_day.amount:
-            return None
+            yield None
+            return
         standing = self._quotas.take(self._per_day, str(user_id), events)
         if standing.is_over:
-            raise beyond(standing, units=events)
-        return standing
+            raise quota_exceeded(standing, units=events)
+        try:
+            yield standing
+        except BaseException:
+            self._quotas.give_back(self._per_day, str(user_id), events)
+            raise
 
     async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> list[Event]:
         """Store the events that this account has not sent before; returns them. All or none are stored.

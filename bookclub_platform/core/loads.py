@@ -116,25 +116,24 @@ def load_category(
     count, differing, away, here = connection.execute(_COUNT).one()
     if differing:
         connection.execute(_UPDATE)
-    if away:
-        connection.execute(_NOTE_SECOND)
+    newly_second = connection.execute(_NOTE_SECOND).scalars().all().count(True) if away else 0
     if count:
         connection.execute(_SIGHT)
         connection.execute(_observe(crawl_id))
-    moved = delisted = 0
+    moved = delisted = ended = 0
     may_lack = here < listed or connection.scalar(_has_second(source, category))
     if is_complete and not is_shrunken and may_lack:
         # An anti-join: an IN would scan all values once per book.
         was_not_found = sa.not_(sa.exists().where(_known.c.book_id == books.c.id))
         was_not_rejected = books.c.url != sa.func.all(_texts([row.url for row in rejected]))
         is_unseen = sa.and_(was_not_found, was_not_rejected)
-        moved, delisted = _drop(connection, source, category, crawled_at, is_unseen)
+        moved, delisted, ended = _drop(connection, source, category, crawled_at, is_unseen)
     inserted = connection.execute(_insert(crawl_id)).rowcount if count < rows else 0
     if rejected:
         refused = [asdict(row) | {"crawl_id": crawl_id} for row in rejected]
         connection.execute(insert(rejected_books).on_conflict_do_nothing(), refused)
     updated, unchanged = differing + moved, count - differing
-    _note_load(connection, source, category or source, crawl_id, inserted, updated, delisted)
+    _note_load(connection, source, category or source, crawl_id, inserted, updated + newly_second + ended, delisted)
     return LoadResult(inserted, updated, unchanged, delisted, len(rejected), is_shrunken)
 
 
@@ -144,8 +143,8 @@ def retire_category(connection: sa.Connection, source: str, category: str, crawl
     A book that another category lists moves there and stays listed; one that was seen after `gone_at` is not changed.
     """
     _take_turn(connection, source)
-    moved, delisted = _drop(connection, source, category, gone_at, sa.true())
-    _note_load(connection, source, category, crawl_id, 0, moved, delisted)
+    moved, delisted, ended = _drop(connection, source, category, gone_at, sa.true())
+    _note_load(connection, source, category, crawl_id, 0, moved + ended, delisted)
     return delisted
 
 
@@ -291,7 +290,7 @@ def _insert(crawl_id: str) -> sa.Insert:
     return observed.execution_options(preserve_rowcount=True)  # SQLAlchemy discards the rowcount of an INSERT otherwise
 
 
-def _note_second() -> sa.Insert:
+def _note_second() -> Any:
     names = ["category", "category_name", "last_seen_at"]
     rows = sa.select(_known.c.book_id, *(_incoming.c[name] for name in names))
     rows = rows.where(_known.c.source_id == _incoming.c.source_id, _known.c.is_away)
@@ -300,7 +299,7 @@ def _note_second() -> sa.Insert:
         index_elements=["category", "book_id"],
         set_={name: statement.excluded[name] for name in names[1:]},
         where=book_categories.c.last_seen_at < statement.excluded.last_seen_at,
-    )
+    ).returning(sa.literal_column("xmax = 0", sa.Boolean))  # whether the row is new
 
 
 def _update() -> sa.Update:
@@ -353,25 +352,22 @@ def _has_second(source: str, category: str | None) -> sa.Select[Any]:
 
 
 def _drop(
-    connection: sa.Connection,
-    source: str,
-    category: str | None,
-    gone_at: datetime,
-    is_unseen: sa.ColumnElement[bool],
-) -> tuple[int, int]:
-    """Remove the books that were not seen from the category -> (moved to another, delisted)."""
-    moved = _move(connection, source, category, gone_at, is_unseen) if category is not None else 0
+    connection: sa.Connection, source: str, category: str | None, gone_at: datetime, is_unseen: sa.ColumnElement[bool]
+) -> tuple[int, int, int]:
+    """Remove the books that were not seen from the category -> (moved to another, delisted, at home in another)."""
+    moved, ended = _move(connection, source, category, gone_at, is_unseen) if category is not None else (0, 0)
     gone = sa.update(books).where(_is_listed(source, category), is_unseen, books.c.last_seen_at <= gone_at)
-    return moved, connection.execute(gone.values(delisted_at=gone_at, updated_at=gone_at)).rowcount
+    return moved, connection.execute(gone.values(delisted_at=gone_at, updated_at=gone_at)).rowcount, ended
 
 
 def _move(
     connection: sa.Connection, source: str, category: str, gone_at: datetime, is_unseen: sa.ColumnElement[bool]
-) -> int:
+) -> tuple[int, int]:
+    """-> (books at home here that moved to another category, books of another that are no longer in this one)."""
     second = book_categories.c
     is_of_source = sa.and_(second.book_id == books.c.id, books.c.source == source)
     ended = sa.delete(book_categories).where(second.category == category, second.last_seen_at <= gone_at, is_of_source)
-    connection.execute(ended.where(is_unseen))
+    no_longer_here = connection.execute(ended.where(is_unseen)).rowcount
     latest = (
         sa.select(book_categories)
         .distinct(second.book_id)
@@ -385,13 +381,13 @@ def _move(
     ).rowcount
     if moved:
         connection.execute(sa.delete(book_categories).where(is_of_source, second.category == books.c.category))
-    return moved
+    return moved, no_longer_here
 
 
 def _note_load(
     connection: sa.Connection, source: str, category: str, crawl_id: str, inserted: int, updated: int, delisted: int
 ) -> None:
-    """Add a row to `loads` if `books` changed."""
+    """Add a row to `loads` if `books` changed, or in which other categories they are: exports contain that."""
     if not (inserted or updated or delisted):
         return
     # Commits must happen in the order of the ids, or a reader could cache a version that is still changing.

@@ -24,7 +24,7 @@ from bookclub_platform.core import accounts, audit, passwords
 from bookclub_platform.core.errors import DatabaseUnavailable
 from serving.access import policies
 from serving.access.quotas import SharedQuotas
-from serving.access.rate_limit import beyond
+from serving.access.rate_limit import quota_exceeded
 from serving.access.registrations import Registrations
 from serving.access.tokens import Claims, Tokens
 from serving.access.tries import Tries, WrongPassword
@@ -163,7 +163,7 @@ class Accounts:
             if renewal.outcome == "renewed":
                 standing = self._quotas.take(policies.of_refreshes(), str(renewal.session_id))
                 if standing.is_over:
-                    raise beyond(standing)  # rolls the transaction back: the token stays valid
+                    raise quota_exceeded(standing)  # rolls the transaction back: the token stays valid
         if renewal.session_id is None or renewal.user_id is None or renewal.following is None:
             if renewal.session_id is not None:
                 self._live.pop(renewal.session_id, None)

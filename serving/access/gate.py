@@ -18,7 +18,7 @@ from serving.access.callers import Caller, caller_of, neighbourhood
 from serving.access.paths import ACCOUNT, LOGINS, PAGES, REGISTRATIONS, UNLIMITED, UNLIMITED_BELOW
 from serving.access.policies import of_requests
 from serving.access.quotas import SharedQuotas, Standing
-from serving.access.rate_limit import Meter, add_fields, beyond
+from serving.access.rate_limit import Meter, add_fields, quota_exceeded
 from serving.access.tokens import Tokens
 from serving.http import problems
 from serving.http.headers import named
@@ -53,7 +53,7 @@ class Gate:
         others: list[Standing] = []
         scope["state"]["standings"] = others
         if meter is not None and meter.is_over:
-            await self._refusal(Request(scope), beyond(*meter.standings))(scope, receive, send)
+            await self._refusal(Request(scope), quota_exceeded(*meter.standings))(scope, receive, send)
             return
 
         async def send_with_fields(message: Message) -> None:

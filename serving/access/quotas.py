@@ -109,16 +109,16 @@ class SharedQuotas:
             return standings
         return [_standing(quota, groups, 0, now) for (_, groups), (quota, _) in zip(found, asked, strict=True)]
 
-    def give_back(self, quota: Quota, who: str) -> None:
-        """Uncount one request of `who` that was within the quota."""
+    def give_back(self, quota: Quota, who: str, units: int = 1) -> None:
+        """Uncount `units` of `who` that were within the quota."""
         counters = self._counters()
         key = _key(counters, quota, who)
         self._lock(fcntl.LOCK_EX)
         try:
             place, groups = _find(counters, key, time.time(), quota)
             if groups:  # otherwise other keys have evicted it meanwhile
-                gone_at, units = groups[0]
-                groups[0] = (gone_at, max(units - 1, 0))
+                gone_at, counted = groups[0]
+                groups[0] = (gone_at, max(counted - units, 0))
                 _write(counters, place, key, groups)
         finally:
             self._lock(fcntl.LOCK_UN)

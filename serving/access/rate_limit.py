@@ -44,7 +44,7 @@ class Meter:
             self._quotas.give_back(quota, who)
         self.standings = self._quotas.take_all(self._asked, units)
         if self.is_over:
-            raise beyond(*self.standings, units=units)
+            raise quota_exceeded(*self.standings, units=units)
 
 
 def charge(request: Request, units: int) -> None:
@@ -63,7 +63,7 @@ def tell(request: Request, standing: Standing) -> None:
     request.state.standings.append(standing)
 
 
-def beyond(*standings: Standing, units: int = 1) -> Problem:
+def quota_exceeded(*standings: Standing, units: int = 1) -> Problem:
     """The problem for a caller whose request, which counts as `units`, exceeds one or several of these quotas."""
     over = [standing for standing in standings if standing.is_over]
     wait_s = math.ceil(max(standing.retry_s or 0 for standing in over))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from serving.access.callers import neighbourhood
 from serving.access.policies import of_registrations
 from serving.access.quotas import SharedQuotas
-from serving.access.rate_limit import beyond
+from serving.access.rate_limit import quota_exceeded
 
 
 class Registrations:
@@ -37,7 +37,7 @@ class Registrations:
         who = neighbourhood(address)
         standing = self._quotas.take(self._quota, who)
         if standing.is_over:
-            raise beyond(standing)
+            raise quota_exceeded(standing)
         try:
             yield
         except BaseException:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from serving.access.callers import neighbourhood
 from serving.access.policies import of_wrong_passwords
 from serving.access.quotas import Quota, SharedQuotas
-from serving.access.rate_limit import beyond
+from serving.access.rate_limit import quota_exceeded
 from serving.http.problems import Problem
 
 
@@ -71,7 +71,7 @@ class Tries:
                 standing = self._quotas.take(quota, who)
             if standing.is_over:
                 self._give_back(taken)
-                raise beyond(standing)
+                raise quota_exceeded(standing)
             taken.append((quota, who))
         return taken
 

@@ -70,6 +70,8 @@ class Fixed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         content = await self._made()
         told: list[Pair] = [(b"etag", content.tag.encode()), (b"cache-control", self._sharing)]
+        if content.packed:
+            told.append((b"vary", b"Accept-Encoding"))
         if is_named(content.tag, named(scope["headers"], b"if-none-match")):
             status, body = 304, b""
         else:
@@ -77,7 +79,7 @@ class Fixed:
             told += [(b"content-type", self._media_type.encode())]
             if "gzip" in named(scope["headers"], b"accept-encoding") and content.packed:
                 body = content.packed
-                told += [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
+                told.append((b"content-encoding", b"gzip"))
             told += [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": told})
         await send({"type": "http.response.body", "body": body})

@@ -11,6 +11,7 @@ time, which costs one short query here. So a delisted book or a model that was r
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -26,6 +27,8 @@ CONDITIONAL: dict[int | str, dict[str, Any]] = {
 }
 
 
+# Part of each ETag: after an upgrade the same data may give another response.
+_RELEASE = version("bookclub-platform")
 # `Vary` of responses that some clients get gzipped.
 VARIED = "Authorization, Accept-Encoding"
 
@@ -83,7 +86,7 @@ def fresh_headers(
     """The headers that `Freshness.check` sets for the query string `query`; `is_personal`: the client sent a token."""
     if has_lists and champion is not None:
         more = (*more, champion.lineup.data_version or "")
-    made_of = [state.stamp, *(champion.version.key if champion else ()), query.decode("latin-1"), *more]
+    made_of = [_RELEASE, state.stamp, *(champion.version.key if champion else ()), query.decode("latin-1"), *more]
     return {
         **version_headers(champion, state.data_version, has_lists),
         "ETag": weak_tag(chr(0).join(made_of).encode("utf-8", "replace")),

@@ -30,16 +30,16 @@ async def refuse_unknown(request: Request) -> None:
     route = request.scope["route"]
     if not request.scope["query_string"] or not route.include_in_schema:
         return
-    is_list = _known(route)
+    takes_list = _known(route)
     faults: list[Fault] = [
-        {"loc": ["query", name], "msg": f"Unknown parameter. {_names(is_list)}", "code": "extra_forbidden"}
+        {"loc": ["query", name], "msg": f"Unknown parameter. {_names(takes_list)}", "code": "extra_forbidden"}
         for name in request.query_params
-        if name not in is_list
+        if name not in takes_list
     ]
     faults += [
         {"loc": ["query", name], "msg": "Send it only once: it is not a list", "code": "repeated"}
         for name in request.query_params
-        if not is_list.get(name, True) and len(request.query_params.getlist(name)) > 1
+        if not takes_list.get(name, True) and len(request.query_params.getlist(name)) > 1
     ]
     if faults:
         raise InvalidRequest(faults)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypedDict
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
@@ -202,7 +203,7 @@ def answer(
     **members: Any,
 ) -> ProblemResponse:
     """The response for one problem; without a `kind` its type is `about:blank`, which stands for the status alone."""
-    content = _content(status, kind, detail, request.url.path)
+    content = _content(status, kind, detail, quote(request.scope["path"]))
     # A problem holds only for that moment; without `no-store` a cache may keep a 404.
     return ProblemResponse(content | members, status, {"Cache-Control": "no-store"} | (headers or {}))
 
@@ -269,6 +270,8 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
 def _allowed(request: Request) -> list[str]:
     """The methods that the path accepts. Each route knows only its own, and no route knows HEAD, which heads.py answers
     wherever there is GET."""
+    if request.scope.get("root_path"):  # a mounted folder of files
+        return ["GET", "HEAD"]
     routes = [route for route in request.app.routes if not isinstance(route, Mount)]
 
     def is_taken(method: str) -> bool:

@@ -13,7 +13,7 @@ from serving.access.guard import SCHEME
 from serving.access.paths import ACCOUNT, LOGINS, REGISTRATIONS, UNLIMITED
 from serving.access.policies import Quotas
 from serving.access.quotas import Standing
-from serving.access.rate_limit import beyond
+from serving.access.rate_limit import quota_exceeded
 from serving.answers.versions import VERSION_HEADERS
 from serving.http import problems
 from serving.openapi.examples import add_examples, complete_examples, example_of
@@ -178,7 +178,7 @@ def _spent(operation: dict[str, Any], path: str, quotas: Quotas) -> dict[str, An
     quota = quotas["login" if confirms else names.get(path, "anonymous" if is_open else "account")]
     if not quota.amount:  # no limit here: keep the general example
         return {}
-    problem = beyond(Standing(quota, 0, 9, 9))
+    problem = quota_exceeded(Standing(quota, 0, 9, 9))
     return {"detail": str(problem), **problem.members}
 
 

@@ -92,7 +92,9 @@ async def get_history(
     return History(book_id=book_id, currency=book.currency, items=items, data_version=snapshot.data_version)
 
 
-@router.get("/categories", summary="List categories", responses=problems.responses("busy") | CONDITIONAL)
+@router.get(
+    "/categories", summary="List categories", responses=problems.responses("database-unavailable", "busy") | CONDITIONAL
+)
 async def list_categories(catalogue: TheCatalogue, champion: TheChampionIfAny, fresh: TheFreshness) -> Categories:
     """All categories with a listed book, sorted by name, with counts."""
     async with catalogue.snapshot(catalogue.figures) as snapshot:

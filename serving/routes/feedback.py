@@ -39,16 +39,17 @@ async def add_feedback(
     /books/search, /books/popular, /segments).
 
     The events are used to judge models. Each account counts as one reader; with the scope `readers`, for a shop's
-    server, each `reader` counts. The number of events per day is limited (429), repeated ones included. Either all
-    events of a request are stored or none, and a repeated event changes nothing: if you get no response, send the same
-    request again."""
+    server, each `reader` counts. The number of events per day is limited (429): repeated ones count, those of a
+    refused request do not. Either all events of a request are stored or none. An event whose `event_id` was stored
+    before changes nothing, whatever else it says: if you get no response, send the same request again."""
     if any(event.reader is not None for event in asked.events) and (
         problem := lacking(claims, ["feedback", "readers"])
     ):
         raise problem
-    if (standing := store.count(claims.user_id, len(asked.events))) is not None:
+    with store.counted(claims.user_id, len(asked.events)) as standing:
+        stored = await store.add(claims.user_id, asked.events)
+    if standing is not None:
         tell(request, standing)
-    stored = await store.add(claims.user_id, asked.events)
     for event in stored:
         metrics.note_feedback(event.kind, f"{event.model}/{event.model_version}")
     return FeedbackReceipt(stored=len(stored), known=len(asked.events) - len(stored))

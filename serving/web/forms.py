@@ -25,7 +25,6 @@ def form(request: Request, template: str, status: int = 200, following: str = PA
     """The page with the form; it is not cached, because it contains what was typed into it."""
     answer = page_for(request, template, status, next=ours(following), **values)
     answer.headers["Cache-Control"] = "no-store"
-    answer.headers["Referrer-Policy"] = "same-origin"  # with `no-referrer`, browsers hide the form's origin
     return answer
 
 

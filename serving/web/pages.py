@@ -52,7 +52,9 @@ _templates.globals |= {"MIN_NAME": MIN_NAME, "MAX_NAME": MAX_NAME, "USERNAME_RUL
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """The template with this name, rendered."""
     html = _templates.get_template(template).render(values)
-    return HTMLResponse(html, status, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+    # Each page has a form (to log out). With `no-referrer`, browsers would hide its origin, which forms.py checks.
+    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "same-origin"}
+    return HTMLResponse(html, status, headers)
 
 
 def page_for(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -66,7 +68,7 @@ def page_for(request: Request, template: str, status: int = 200, **values: Any) 
     return page(template, status, **known, **values)
 
 
-def beyond_page(request: Request, problem: Problem) -> HTMLResponse:
+def quota_page(request: Request, problem: Problem) -> HTMLResponse:
     """The page for a reader who exceeded a quota."""
     headers = problem.headers or {}
     text = f"Please try again in {headers['Retry-After']} seconds."

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse
 from bookclub_platform.core.errors import DatabaseUnavailable, NoChampion
 from serving.access.paths import WEB_LOGIN
 from serving.http.problems import Problem
-from serving.web.pages import beyond_page, page_for
+from serving.web.pages import page_for, quota_page
 
 
 class WebRoute(APIRoute):
@@ -49,7 +49,7 @@ class WebRoute(APIRoute):
             query = request.scope["query_string"].decode("latin-1")
             return to_login(f"{request.scope['path']}?{query}".removesuffix("?"))
         if isinstance(error, Problem) and error.kind == "quota-exceeded":
-            return beyond_page(request, error)
+            return quota_page(request, error)
         if isinstance(error, Problem):
             answer = page_for(request, "fault.html", error.status, title="That did not work", text=str(error))
             answer.headers.update(error.headers or {})

@@ -1,4 +1,4 @@
-"""What a source may send or lack without costing more than its own page: endless numbers, comments, names and lists."""
+"""What a source may send without costing more than its own page, and what a clock that was ahead leaves behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,26 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from bookclub_platform.assets.covers import covers_asset
+from bookclub_platform.assets.source import source_assets
+from bookclub_platform.core.alarms import deliver, put
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.errors import PageRejected, SourceError
+from bookclub_platform.core.loads import load_category
 from bookclub_platform.core.progress import NoProgress
+from bookclub_platform.core.settings import load_settings
+from bookclub_platform.local.doctor._data import crawl as crawl_findings
 from bookclub_platform.models._judge import _series
-from bookclub_platform.resources import DataFolder
-from bookclub_platform.sources import Fetcher, Page, crawl_category, read_raw_books
+from bookclub_platform.resources import BooksDatabase, DataFolder
+from bookclub_platform.sources import ID_TIME, Fetcher, Page, PageArchive, crawl_category, latest, read_raw_books
 from bookclub_platform.sources._kinds import BrokenSource
 from bookclub_platform.sources.books_toscrape import MOST_CATEGORIES, BooksToScrape
 from bookclub_platform.sources.json_api import JsonApi
 from bookclub_platform_tests.kinds_fixtures import API_FIELDS, FIELDS, PAGINGS, answering, as_csv, rows, source_of
+from bookclub_platform_tests.test_alarms import ALARM, Sink
+from bookclub_platform_tests.test_tables import BOOK
 
 ADDRESS = "http://shop.test"
 TRAVEL = Category("travel", "Travel", f"{ADDRESS}/catalogue/category/books/travel_2/index.html")
@@ -175,5 +184,70 @@ def test_the_covers_of_a_source_that_cannot_be_used_fail_with_the_reason(tmp_pat
         raise_on_error=False,
     )
     assert not done.success
+    assert "line 3: kind: is missing" in reason_of(done)
+
+
+def reason_of(done: dg.ExecuteInProcessResult) -> str:
     (failure,) = [event for event in done.all_events if event.event_type_value == "STEP_FAILURE"]
-    assert "line 3: kind: is missing" in str(failure.event_specific_data)
+    return str(failure.step_failure_data.error_display_string)
+
+
+LATER = timedelta(days=300)
+
+
+def test_what_was_crawled_while_the_clock_was_ahead_ends_the_crawl_until_it_is_mended(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
+    monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database_url)
+    (tmp_path / "books.csv").write_bytes(as_csv(rows()))
+    source = source_of(f"kind: table_file\naddress: books.csv{FIELDS}", tmp_path)
+    files, later = DataFolder(home=str(tmp_path)), datetime.now(UTC) + LATER
+    with source.fetcher() as fetcher:
+        (category,) = source.categories(fetcher)
+        ahead = crawl_category(source, category, fetcher, files.raw, f"{later:{ID_TIME}}-0").path
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    book = replace(BOOK, source=source.name, seen_at=later)
+    with engine.begin() as connection:
+        load_category(connection, source.name, None, "ahead", [book], [], later)
+
+    def crawl() -> dg.ExecuteInProcessResult:
+        resources = {"files": files, "database": BooksDatabase(), "progress": NoProgress()}
+        return dg.materialize(source_assets(source)[:1], resources=resources, raise_on_error=False)
+
+    assert "stored crawl of the future (1 in all)" in reason_of(crawl())
+    assert len(list(ahead.parent.glob("*.warc.gz"))) == 1, "nothing is fetched that nobody would read"
+    ahead.unlink()
+
+    reason = reason_of(crawl())
+    assert "has books that were seen in the future" in reason
+    (finding,) = crawl_findings(load_settings(database_url=database_url))
+    assert not finding.is_well and "shelf 300 days ahead of now" in finding.text and finding.mend in reason
+    with engine.begin() as connection:
+        connection.execute(sa.text(finding.mend[finding.mend.index("UPDATE") :]))
+
+    assert crawl().success and crawl_findings(load_settings(database_url=database_url))[0].is_well
+    with engine.begin() as connection:
+        now = datetime.now(UTC)
+        cheaper = replace(book, price=BOOK.price / 2, seen_at=now)
+        assert load_category(connection, source.name, None, "now", [cheaper], [], now).updated == 1
+
+
+def test_a_killed_crawl_of_the_future_is_not_resumed(tmp_path: Path) -> None:
+    ahead = datetime.now(UTC) + LATER
+    with PageArchive(tmp_path, "shop", TRAVEL, f"{ahead:{ID_TIME}}-0") as archive:
+        archive.append(replace(page("a"), fetched_at=ahead))
+    now = f"{datetime.now(UTC):{ID_TIME}}-0"
+    with PageArchive(tmp_path, "shop", TRAVEL, now) as archive:
+        assert not archive.resumed
+        archive.finish(is_complete=True)
+    crawl = latest(tmp_path, "shop", TRAVEL.slug)
+    assert crawl is not None and crawl.crawl_id == now
+
+
+def test_an_alarm_that_was_queued_while_the_clock_was_ahead_holds_no_other_up(database_url: str) -> None:
+    engine, sink, now = sa.create_engine(database_url, poolclass=sa.NullPool), Sink(), datetime.now(UTC)
+    with engine.begin() as connection:
+        put(connection, [replace(ALARM, id="ahead")], now + LATER)
+        put(connection, [replace(ALARM, id="now")], now)
+    assert deliver(engine, sink, now).delivered == 2 and sink.taken == ["ahead", "now"]

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 MAX_AHEAD = timedelta(hours=1)  # two machines differ by less, and a clock that is set right is put back by less
 MEND_BOOKS = (
     "If this machine's clock is behind, set it. If it was ahead then, run in the database: UPDATE bookclub.books SET "
-    "last_seen_at = now(), first_seen_at = least(first_seen_at, now()) WHERE last_seen_at > now();"
+    "last_seen_at = now(), first_seen_at = least(first_seen_at, now()) WHERE last_seen_at > now(); "
+    "UPDATE bookclub.book_categories SET last_seen_at = now() WHERE last_seen_at > now();"
 )
 
 

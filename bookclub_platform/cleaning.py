@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from decimal import ROUND_HALF_UP, Decimal
 
-from bookclub_platform.core.book import Book, RawBook, RejectedBook
-from bookclub_platform.core.rules import KEY_UNIQUE, PRICE_READABLE, Rule, broken_rule
+from bookclub_platform.core.book import LONGEST_KEY, Book, RawBook, RejectedBook
+from bookclub_platform.core.rules import KEY_UNIQUE, PRICE_READABLE, Rule, broken_rule, shortened
 
 CURRENCIES = {"£": "GBP", "€": "EUR", "$": "USD"}
 RATINGS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
@@ -32,6 +32,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # Postgres stores neither NUL n
 _MORE = "...more"
 # In letters, digits and punctuation; the shop's own leads have about 310 (375 characters with spaces and symbols).
 _SHORTEST_LEAD, _LONGEST_LEAD = 40, 1000
+_LONGEST_SHOWN = 400  # bytes of a value in a reason
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ def clean(raw_books: Iterable[RawBook]) -> Cleaned:
             if other not in {None, book.url}:
                 raise _Refused(KEY_UNIQUE, f"key: {book.source_id!r} is that of {other} too")
         except _Refused as error:
-            where = raw.source, raw.category, _UNSTORABLE.sub("", raw.url)
+            where = raw.source, raw.category, shortened(_UNSTORABLE.sub("", raw.url), LONGEST_KEY)
             rejected = RejectedBook(*where, str(error), raw.seen_at, raw.raw_page, error.rule.name)
             cleaned.rejected.append(rejected)
         else:
@@ -113,7 +114,7 @@ def _book(found: RawBook, applied: Counter[str]) -> Book:
 
 
 def _shown(name: str, value: object) -> str:
-    return f"{name}: {value!r}" if value else f"{name}: there is none"
+    return f"{name}: {shortened(repr(value), _LONGEST_SHOWN)}" if value else f"{name}: there is none"
 
 
 def _or_none(name: str, found: str | None, value: int | None, applied: Counter[str]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.core import tables
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.categories import note_listing, restore, retire
+from bookclub_platform.core.loads import load_category
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.models import Registry
@@ -22,6 +24,7 @@ from bookclub_platform.sandbox.pages import Shop
 from bookclub_platform.sources import sources
 from bookclub_platform_tests.local_http import changing_shop
 from bookclub_platform_tests.mlflow_store import store_in
+from bookclub_platform_tests.test_tables import BOOK
 
 PARTITIONED = ["books_toscrape/raw_pages", "books_toscrape/cleaned_books", "books"]
 
@@ -71,6 +74,32 @@ def test_the_whole_graph_leads_from_pages_to_a_champion(environment: Path, datab
     assert (line["act"], line["outcome"], line["by"]) == ("promote-model", "done", "the gate")
     assert (line["model"], line["version"]) == ("tfidf_model", champion.version)
     assert champion.tags["data_version"] == str(len(keys))
+
+
+@pytest.mark.parametrize("is_alike", [True, False], ids=["all alike", "one book in each category"])
+def test_a_catalogue_that_nobody_can_judge_or_draw_gets_a_model(
+    environment: Path, database_url: str, is_alike: bool
+) -> None:
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    names = ["sea"] * 10 if is_alike else [f"shelf-{at}" for at in range(10)]
+    seen = [
+        replace(
+            BOOK,
+            source_id=str(at),
+            url=f"http://shop/{at}",
+            title=("" if is_alike else "Whale ") + "abcdefghij"[at] * 4,  # a word of one book is not counted
+            description=None,
+            category=name,
+            category_name=name,
+        )
+        for at, name in enumerate(names)
+    ]
+    with engine.begin() as connection:
+        connection.execute(sa.text("TRUNCATE bookclub.books CASCADE"))
+        load_category(connection, "shop", None, f"crawl-{is_alike}", seen, [], BOOK.seen_at)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):  # the first without a champion, the second beside it
+            assert materialize("http://127.0.0.1:9", instance, ["tfidf_model"], {})
 
 
 def shop_categories(url: str) -> list[Category]:

@@ -60,6 +60,27 @@ def test_of_a_large_catalogue_an_even_part_is_on_the_map_and_of_a_tiny_one_nothi
 
 
 @pytest.mark.parametrize("embedding", ["none", "lsa"])
+@pytest.mark.parametrize("count", [10, 400])
+def test_of_books_that_are_all_alike_there_is_no_map(count: int, embedding: Any) -> None:
+    alike = [BookText(at, "Whale", None, "sea", "Sea") for at in range(count)]
+    assert not mapped(Tfidf(min_df=1, embedding=embedding).fit(alike), alike).points
+    two_kinds = [*alike[1:], alike[0]._replace(title="Lamp")]
+    found = mapped(Tfidf(min_df=1, embedding=embedding).fit(two_kinds), two_kinds)
+    assert all(0 <= x <= 1 and 0 <= y <= 1 for x, y, *_ in found.points)
+
+
+def test_a_catalogue_that_no_judge_can_judge_gets_a_page_without_these_pictures() -> None:
+    rows = [BookText(at, f"Whale number {at}", None, f"shelf-{at}", f"Shelf {at}") for at in range(10)]
+    model = Tfidf(min_df=1).fit(rows)
+    sides, judge = sides_of(rows, {"challenger": model, "champion": model})
+    decision = decide(sides["challenger"].judgement, sides["champion"].judgement)
+    shown = drawn(sides, judge, {})
+    assert list(shown) == ["exposure"] and not decision.is_promoted
+    assert decision.reason in page(decision, sides, rows, shown, mapped(model, rows), 1.0)
+    assert list(drawn(sides, judge, {"1": 0.5})) == ["exposure", "scores_over_time"]
+
+
+@pytest.mark.parametrize("embedding", ["none", "lsa"])
 def test_what_is_near_on_the_map_is_what_the_scores_say(rows: list[BookText], embedding: Any) -> None:
     model = Tfidf(embedding=embedding, embedding_weight=0.6).fit(rows)
     vectors = _vectors(model, np.arange(len(rows)))

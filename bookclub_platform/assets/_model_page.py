@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,28 +32,32 @@ class Side:
 
 
 def drawn(sides: Mapping[str, Side], judge: Judge | Readers, past_scores: Mapping[str, float]) -> dict[str, str]:
-    """Name -> SVG. `past_scores` are those of earlier versions by number, oldest first."""
+    """Name -> SVG. `past_scores` are those of earlier versions by number, oldest first.
+
+    A plot without a figure is left out: if each category has only one book, say, there may be nothing to judge.
+    """
     shelves = {name: judge.by_shelf(side.judgement) for name, side in sides.items()}
     first = next(iter(shelves.values()))
     largest = sorted(first, key=lambda shelf: -first[shelf][1])[:MOST_SHELVES]
-    scores = {name: side.judgement.score for name, side in sides.items()}
-    return {
-        "scores": pictures.compared(
-            {figure: [side.figures[figure] for side in sides.values()] for figure in _judged(sides)},
-            list(sides),
-            "score, and the figures it is made of",
-        ),
-        "by_category": pictures.compared(
-            {shelf: [found[shelf][0] for found in shelves.values()] for shelf in largest},
-            list(sides),
-            judge.by_category,
-        ),
+    figures = _finite({figure: [side.figures[figure] for side in sides.values()] for figure in _judged(sides)})
+    of_shelf = _finite({shelf: [found[shelf][0] for found in shelves.values()] for shelf in largest})
+    scores = dict(past_scores) | {"this": next(iter(sides.values())).judgement.score}
+    words = "score, and the figures it is made of"
+    pictured = {
+        "scores": pictures.compared(figures, list(sides), words) if figures else "",
+        "by_category": pictures.compared(of_shelf, list(sides), judge.by_category) if of_shelf else "",
         "exposure": pictures.exposure(
             {name: side.health.exposures.astype(float) for name, side in sides.items()},
             {name: side.health.lists for name, side in sides.items()},
         ),
-        "scores_over_time": pictures.scores(dict(past_scores) | {"this": scores[next(iter(scores))]}),
+        "scores_over_time": pictures.scores(scores) if any(map(math.isfinite, scores.values())) else "",
     }
+    return {name: picture for name, picture in pictured.items() if picture}
+
+
+def _finite(figures: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    """Those of which every side has a number."""
+    return {name: values for name, values in figures.items() if all(map(math.isfinite, values))}
 
 
 class CatalogueMap(NamedTuple):

@@ -41,10 +41,11 @@ def covers_asset(source: Source) -> dg.AssetsDefinition:
     def covers(
         context: dg.AssetExecutionContext, files: DataFolder, progress: dg.ResourceParam[Progress]
     ) -> dg.MaterializeResult:
-        opened = source.cover_fetcher()
-        if opened is None:
-            return dg.MaterializeResult(metadata={"dagster/row_count": 0, "reason": "a file names no images to fetch"})
         try:
+            opened = source.cover_fetcher()
+            if opened is None:
+                reason = "a file names no images to fetch"
+                return dg.MaterializeResult(metadata={"dagster/row_count": 0, "reason": reason})
             with opened as fetcher:
                 for key in category_keys(context, source):
                     cleaned = files.read_cleaned(source.name, key)

@@ -31,8 +31,10 @@ from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
 from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.cleaned import CleanedCategory
+from bookclub_platform.core.clock import MEND_BOOKS, is_ahead
 from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError
 from bookclub_platform.core.progress import Progress
+from bookclub_platform.core.tables import select_last_seen
 from bookclub_platform.report import pictures
 from bookclub_platform.resources import BooksDatabase, DataFolder
 from bookclub_platform.sources import CrawlReport, Page, Source
@@ -72,9 +74,11 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         progress: dg.ResourceParam[Progress],
     ) -> Events:
         # Ids must sort by time, and two crawls may begin within a second.
-        crawl_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{context.run_id[:8]}"
+        started_at = datetime.now(UTC)
+        crawl_id = f"{started_at:{sources.ID_TIME}}-{context.run_id[:8]}"
         findings = Findings([ALL_PAGES_CAME])
         try:
+            _refuse_future(source, files, database, started_at)
             with source.fetcher() as fetcher:
                 listed = {category.slug: category for category in source.categories(fetcher)}
                 keys = category_keys(context, source)
@@ -118,6 +122,23 @@ def _refuse_alone(source: Source, key: str, is_retired: bool, files: DataFolder)
         raise PermanentSourceError(source.address, f"category {key!r} is retired; {back}")
     if sources.latest(files.raw, source.name, key) is None:
         raise PermanentSourceError(source.address, f"has no category {key!r}, and never had one")
+
+
+def _refuse_future(source: Source, files: DataFolder, database: BooksDatabase, now: datetime) -> None:
+    """Raise an error if what is stored is newer than now: this crawl and all until then would change nothing."""
+    crawls = sources.future_crawls(files.raw, source.name, now)
+    if crawls:
+        raise PermanentSourceError(
+            str(crawls[-1]),
+            f"is a stored crawl of the future ({len(crawls)} in all), which would be read instead of this one. If this "
+            f"machine's clock is behind, set it. If it was ahead then, move away every file below "
+            f"{files.raw / source.name} whose name is later than {now:{sources.ID_TIME}}.",
+        )
+    with database.begin() as connection:
+        seen: dict[str, datetime] = dict(connection.execute(select_last_seen()).tuples().all())
+    if source.name in seen and is_ahead(seen[source.name], now):
+        at = f"{seen[source.name]:%Y-%m-%d %H:%M}"
+        raise PermanentSourceError(source.address, f"has books that were seen in the future, {at} UTC. {MEND_BOOKS}")
 
 
 def _crawl_metadata(category: Category, report: CrawlReport) -> dict[str, Any]:

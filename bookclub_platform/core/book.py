@@ -13,10 +13,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
-from bookclub_platform.core.rules import PAGE_READABLE, Column, given, within, written_as
+from bookclub_platform.core.rules import PAGE_READABLE, Column, at_most, given, within, written_as
 
 _DEAREST = Decimal("99999999.99")  # the maximum of numeric(10,2)
 _MOST = 2**31 - 1  # the maximum of a Postgres integer
+# In bytes. An index of Postgres holds a key or an address, the source and the crawl in at most 2,704.
+LONGEST_KEY = 2_000
+_LONGEST_TITLE, _LONGEST_UPC, _LONGEST_SLUG = 4_000, 200, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,15 @@ class Book:
     core/rules.py and docs/rows.md, which is generated from them."""
 
     source: Annotated[str, Column("Name of the shop, as sources.yaml calls it."), given()]
-    source_id: Annotated[str, Column("The shop's own key: the UPC where there is no other, else the address."), given()]
-    upc: Annotated[str | None, Column("Universal Product Code, as the shop writes it.")]
-    title: Annotated[str, Column("Title, as the shop shows it."), given()]
-    category: Annotated[str, Column("Slug of the category: the partition key."), given()]
+    source_id: Annotated[
+        str,
+        Column("The shop's own key: the UPC where there is no other, else the address."),
+        given(),
+        at_most(LONGEST_KEY),
+    ]
+    upc: Annotated[str | None, Column("Universal Product Code, as the shop writes it."), at_most(_LONGEST_UPC)]
+    title: Annotated[str, Column("Title, as the shop shows it."), given(), at_most(_LONGEST_TITLE)]
+    category: Annotated[str, Column("Slug of the category: the partition key."), given(), at_most(_LONGEST_SLUG)]
     category_name: Annotated[str, Column("The category, as the shop shows it."), given()]
     price: Annotated[Decimal, Column("What the shop asks for one copy.", "`currency`"), within(0, _DEAREST)]
     currency: Annotated[str, Column("Currency of the price.", "ISO 4217"), written_as("[A-Z]{3}", "three letters")]
@@ -80,7 +88,7 @@ class Book:
     in_stock: Annotated[bool, Column("Whether the shop says that it has any.")]
     description: Annotated[str | None, Column("Blurb, without the teaser before it; null where there is none.")]
     num_reviews: Annotated[int | None, Column("Reviews; null where the shop counts none.", "reviews"), within(0, _MOST)]
-    url: Annotated[str, Column("The book's page, or the line of a file."), given()]
+    url: Annotated[str, Column("The book's page, or the line of a file."), given(), at_most(LONGEST_KEY)]
     image_url: Annotated[str | None, Column("Its cover.")]
     seen_at: Annotated[datetime, Column("When the page was fetched: `last_seen_at` in the table.", "UTC")]
 
@@ -88,7 +96,7 @@ class Book:
 @dataclass(frozen=True, slots=True)
 class RejectedBook:
     """A page that gave no Book: stored with the rule that it broke, the reason in words, and the location of the page
-    (as in RawBook.raw_page), so that nothing is lost silently."""
+    (as in RawBook.raw_page), so that nothing is lost silently. `url` has at most LONGEST_KEY bytes."""
 
     source: str
     category: str

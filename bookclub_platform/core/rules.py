@@ -60,6 +60,19 @@ def given() -> Rule:
     return Rule("given", (), "not blank", lambda value: bool(value.strip(" \t\n\r\f\v")), sql)
 
 
+def at_most(size: int) -> Rule:
+    """The annotated field is a text of at most so many bytes in UTF-8, or None.
+
+    What an index of Postgres holds must not exceed 2,704 bytes. Only cleaning enforces it: a constraint of the table
+    would no longer let a longer row of an earlier release be delisted.
+    """
+    return Rule("length", (), f"at most {size:,} bytes (UTF-8)", lambda value: value is None or _size(value) <= size)
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
+
+
 def written_as(pattern: str, meaning: str) -> Rule:
     """The annotated field is a text that `pattern` matches as a whole; it must mean the same to Postgres."""
     whole = re.compile(pattern)
@@ -99,6 +112,15 @@ def _annotations(row: type) -> Iterator[tuple[str, Any]]:
     for name, kind in get_type_hints(row, include_extras=True).items():
         for part in getattr(kind, "__metadata__", ()):
             yield name, part
+
+
+def shortened(text: str, size: int) -> str:
+    """`text` in at most `size` bytes of UTF-8: of a longer one, the middle is left out."""
+    if _size(text) <= size:
+        return text
+    whole, tail = text.encode(errors="replace"), size // 4
+    head = size - tail - len("…".encode())
+    return f"{whole[:head].decode(errors='ignore')}…{whole[-tail:].decode(errors='ignore')}"
 
 
 def _is_storable(*texts: str | None) -> bool:

@@ -183,6 +183,12 @@ def select_book(book_id: int) -> sa.Select[Any]:
     return sa.select(books).where(books.c.id == book_id)
 
 
+def select_last_seen() -> sa.Select[Any]:
+    """(source, the last time that a book of it was seen) of each source, by name."""
+    last = sa.func.max(books.c.last_seen_at)
+    return sa.select(books.c.source, last).group_by(books.c.source).order_by(books.c.source)
+
+
 def select_shelves(ids: Sequence[int]) -> sa.Select[Any]:
     """(id, category) of the books among `ids`, delisted or not, in no order."""
     return sa.select(books.c.id, books.c.category).where(is_among(ids))

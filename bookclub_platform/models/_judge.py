@@ -38,7 +38,8 @@ _NAME = re.compile(
     r"\b((?:[A-Z]\.\s?){1,2}[A-Z][a-z]{2,}|[A-Z][a-z]{2,}(?:\s[A-Z]\.)?\s[A-Z][a-z]{2,})\b"
 )
 _NO_NAME = re.compile(r"(?:The|A|An|His|Her|This|In|New|North|South|Number|One|Times|Book|Second)\b")
-_SERIES = re.compile(r"\(([^()]*?),?\s*(?:#|Vol\.?|Book|Volume)\s*[\d.\-]+[^()]*\)")
+# To look first whether the bracket is closed, and to strip the name later, keeps it linear.
+_SERIES = re.compile(r"\((?=[^()]*\))([^()]*?)(?:#|Vol\.?|Book|Volume)\s*[\d.\-]+[^()]*\)")
 _WORD = re.compile(r"\w{3,}")
 
 
@@ -142,7 +143,7 @@ def _names(row: BookText) -> set[str]:
 
 
 def _series(title: str) -> set[str]:
-    return {found.strip().lower() for found in _SERIES.findall(title) if found.strip()}
+    return {name for found in _SERIES.findall(title) if (name := found.strip().rstrip(",").strip().lower())}
 
 
 def _without(row: BookText, words: Set[str]) -> BookText:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MOST = 2_000  # 4 s of one core
 DIMENSIONS, PERPLEXITY, STEPS = 50, 30, 500
 FEWEST = 8  # books; t-SNE needs enough neighbours to weigh
+LEAST_SPREAD = 1e-4  # in any dimension; of equal vectors t-SNE makes NaN, and then crashes the process
 
 
 class Places(NamedTuple):
@@ -32,7 +33,7 @@ class Places(NamedTuple):
 
 
 def places(model: Tfidf, most: int = MOST) -> Places:
-    """The map of `model`; empty if it has fewer than 8 books, or if no two of them share a word."""
+    """The map of `model`; empty if it has fewer than 8 books, if no two of them share a word, or if all are alike."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import normalize
@@ -43,13 +44,21 @@ def places(model: Tfidf, most: int = MOST) -> Places:
     vectors = _vectors(model, chosen)
     dimensions = min(DIMENSIONS, *(side - 1 for side in vectors.shape))
     if len(chosen) < FEWEST or dimensions < 2 or not vectors.nnz:
-        return Places(model.book_ids[:0], np.empty((0, 2), np.float32))
+        return _nowhere(model)
     with threadpool_limits(1):  # threads sum in a different order each time, and t-SNE would turn that into another map
-        dense = normalize(TruncatedSVD(dimensions, random_state=0).fit_transform(vectors)).astype(np.float32)
+        with np.errstate(divide="ignore", invalid="ignore"):  # its share of the variance, which may be 0, is not used
+            reduced = TruncatedSVD(dimensions, random_state=0).fit_transform(vectors)
+        dense = normalize(reduced).astype(np.float32)
+        if not np.ptp(dense, axis=0).max() > LEAST_SPREAD:
+            return _nowhere(model)
         perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
         flat = TSNE(init="pca", random_state=0, perplexity=perplexity, max_iter=STEPS).fit_transform(dense)
     span = np.ptp(flat, axis=0)
     return Places(model.book_ids[chosen], (flat - flat.min(axis=0)) / np.where(span > 0, span, 1))
+
+
+def _nowhere(model: Tfidf) -> Places:
+    return Places(model.book_ids[:0], np.empty((0, 2), np.float32))
 
 
 def _vectors(model: Tfidf, chosen: NDArray[np.integer]) -> csr_matrix:

@@ -13,7 +13,16 @@ A new source is an entry in sources.yaml. A new kind is one new file here: see _
 
 from __future__ import annotations
 
-from bookclub_platform.sources._archive import KeptCrawl, KeptPage, PageArchive, latest, read_kept_pages, read_pages
+from bookclub_platform.sources._archive import (
+    ID_TIME,
+    KeptCrawl,
+    KeptPage,
+    PageArchive,
+    future_crawls,
+    latest,
+    read_kept_pages,
+    read_pages,
+)
 from bookclub_platform.sources._contract import (
     CrawlFetcher,
     FailedPage,
@@ -40,6 +49,7 @@ from bookclub_platform.sources._kinds import BrokenSource, faults, schema, sourc
 from bookclub_platform.sources._politeness import Patience
 
 __all__ = [
+    "ID_TIME",
     "BrokenSource",
     "Counters",
     "CoverReport",
@@ -63,6 +73,7 @@ __all__ = [
     "crawl_categories",
     "crawl_category",
     "faults",
+    "future_crawls",
     "is_retryable",
     "iter_raw_books",
     "latest",

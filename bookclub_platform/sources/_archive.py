@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from bookclub_platform.core.book import Category
+from bookclub_platform.core.clock import MAX_AHEAD, is_ahead
 from bookclub_platform.core.errors import PermanentSourceError
 from bookclub_platform.sources._contract import Kind, Page, Unchanged
 from bookclub_platform.sources._warc import Place, RecordWriter, facts_of, page_at, records
@@ -33,6 +34,7 @@ _NO_END = "ends before the crawl's end. Crawl it again."
 # A crawl killed at night is resumed in the morning. One of yesterday is not: crawls are daily, and it would mix the
 # prices of two days.
 RESUME_WITHIN = timedelta(hours=12)
+ID_TIME = "%Y%m%dT%H%M%S.%fZ"  # the beginning of a crawl's id, in UTC
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ class PageArchive:
         if (home / f"{_safe(crawl_id)}{_SUFFIX}").exists():
             raise PermanentSourceError(str(home), f"has a crawl {crawl_id!r} already. Give each crawl its own id.")
         home.mkdir(parents=True, exist_ok=True)
-        part = _taken_up(home, category, datetime.now(UTC) - resume_within)
+        part = _taken_up(home, category, resume_within)
         self.crawl_id = part.crawl_id if part else crawl_id
         self.path = home / f"{self.crawl_id}{_SUFFIX}"
         self.resumed = part.pages if part else {}
@@ -148,6 +150,13 @@ def latest(folder: Path, source: str, category: str) -> KeptCrawl | None:
     """
     paths = _ended(folder, source, category)
     return kept_crawl(paths[0]) if paths else None
+
+
+def future_crawls(folder: Path, source: str, now: datetime) -> list[Path]:
+    """The finished crawls of a source that a clock which was ahead has named: until then, each is the latest of its
+    category, whatever comes."""
+    found = (folder / _safe(source)).glob(f"*/*{_SUFFIX}")
+    return sorted(path for path in found if path.name > f"{now + MAX_AHEAD:{ID_TIME}}")
 
 
 def last_pages(folder: Path, source: str, category: str) -> dict[str, tuple[Place, bool]]:
@@ -200,12 +209,13 @@ def kept_crawl(path: Path) -> KeptCrawl:
     return KeptCrawl(path, facts["isPartOf"], _category(facts), last.written_at, summary["is_complete"], rests_on)
 
 
-def _taken_up(home: Path, category: Category, oldest: datetime) -> _Part | None:
+def _taken_up(home: Path, category: Category, resume_within: timedelta) -> _Part | None:
     """The newest part that a crawl of `category` can resume; all others are useless and get deleted."""
-    found = None
+    found, now = None, datetime.now(UTC)
     for path in sorted(home.glob(f"*{_SUFFIX}.part"), reverse=True):
         part = _part(path) if found is None else None
-        if part and part.category == category and part.alive_at >= oldest:
+        is_fresh = part is not None and part.alive_at >= now - resume_within and not is_ahead(part.alive_at, now)
+        if part is not None and part.category == category and is_fresh:
             found = part
         else:
             _log.info("%s: given up, the crawl starts anew", path)

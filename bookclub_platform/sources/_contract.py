@@ -156,7 +156,7 @@ class Source(Protocol):
         """The fetcher for its pages, as polite as sources.yaml requires, for one crawl. Raises SourceError."""
 
     def cover_fetcher(self) -> AbstractContextManager[PageFetcher] | None:
-        """The fetcher for the cover images in its rows, over HTTP; None for a file on this machine."""
+        """The fetcher for the cover images in its rows, over HTTP; None for a local file. Raises SourceError."""
 
     def categories(self, fetcher: PageFetcher) -> Sequence[Category]:
         """The categories that the source lists, in its order. Raises SourceError."""

@@ -44,8 +44,8 @@ class BrokenSource:
         self._fail()
         yield
 
-    def cover_fetcher(self) -> None:
-        return None
+    def cover_fetcher(self) -> NoReturn:
+        self._fail()
 
     def categories(self, fetcher: PageFetcher) -> Sequence[Category]:
         self._fail()

@@ -15,7 +15,7 @@ def joined(page: Page, link: str) -> str:
         PageRejected: the link is not an address.
     """
     try:
-        return urljoin(page.url, link)
+        return _address(page, link)
     except ValueError as error:
         raise PageRejected(page.url, f"has the link {link!r}, which is not an address: {error}") from error
 
@@ -23,6 +23,13 @@ def joined(page: Page, link: str) -> str:
 def joined_if_valid(page: Page, link: str) -> str | None:
     """The address, or None: the crawl can do without it."""
     try:
-        return urljoin(page.url, link)
+        return _address(page, link)
     except ValueError:
         return None
+
+
+def _address(page: Page, link: str) -> str:
+    """Raises ValueError."""
+    address = urljoin(page.url, link)
+    address.encode()  # JSON can hold half a character, which no address can
+    return address

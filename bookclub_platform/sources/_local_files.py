@@ -10,12 +10,19 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 from typing import overload
+from urllib.parse import quote, unquote
 
 from bookclub_platform.core.errors import PermanentSourceError, SourceError
 from bookclub_platform.sources._contract import FailedPage, Kind, Page, Unchanged, Validators
 from bookclub_platform.sources._fetch import Counters
 
 _SCHEME = "file:"
+_PLAIN = "/:@!$&'()*+,;="  # by RFC 3986 (3.3), as they are
+
+
+def file_address(path: str) -> str:
+    """The address of a file below the folder. Quoted: a stored page would lose a space in it and never be found."""
+    return f"{_SCHEME}{quote(path, safe=_PLAIN)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,7 @@ class LocalFiles:
 
     def path(self, url: str) -> Path:
         folder = self.folder.resolve()
-        path = (folder / url.removeprefix(_SCHEME)).resolve()
+        path = (folder / unquote(url.removeprefix(_SCHEME))).resolve()
         if not path.is_relative_to(folder):
             raise PermanentSourceError(url, f"leads out of {folder}")
         if not path.is_file():

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 
-from bookclub_platform.core.book import Category, RawBook, RejectedBook
+from bookclub_platform.core.book import LONGEST_KEY, Category, RawBook, RejectedBook
 from bookclub_platform.core.errors import PageRejected
+from bookclub_platform.core.rules import shortened
 from bookclub_platform.sources._archive import KeptPage
 from bookclub_platform.sources._contract import Source
 
@@ -77,4 +78,5 @@ def _parsed(source: Source, category: Category, pages: Iterable[KeptPage]) -> It
 
 
 def _rejected(source: Source, category: Category, kept: KeptPage, url: str, reason: str) -> RejectedBook:
-    return RejectedBook(source.name, category.slug, url, reason, kept.page.fetched_at, kept.name)
+    where = source.name, category.slug, shortened(url, LONGEST_KEY)
+    return RejectedBook(*where, reason, kept.page.fetched_at, kept.name)

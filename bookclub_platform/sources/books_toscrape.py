@@ -27,10 +27,13 @@ from bookclub_platform.sources._charset import decode, header
 from bookclub_platform.sources._config import OurCategory, SourceConfig, ours
 from bookclub_platform.sources._contract import CHECK_ADDRESS, CrawlFetcher, Listing, Page, PageFetcher
 from bookclub_platform.sources._links import joined, joined_if_valid
+from bookclub_platform.sources._numbers import count_in
 from bookclub_platform.sources._web import Web
 
-_CATEGORY_LINK = re.compile(r"/category/books/([a-z0-9-]+)_([0-9]+)/")
-_NO_CONTENT = re.compile(r"<!--.*?-->|<i [^<>]*></i>\s*", re.DOTALL)
+_CATEGORY_LINK = re.compile(r"/category/books/([a-z0-9-]{1,100})_([0-9]{1,18})/")  # the slug names a folder
+MOST_CATEGORIES = 1_000  # each becomes a partition for good
+# A comment without end reaches to the end of the page, as in browsers; to look for the end of each takes hours.
+_NO_CONTENT = re.compile(r"<!--.*?(?:-->|\Z)|<i [^<>]*></i>\s*", re.DOTALL)
 _OTHER_BOOKS = "<h2>Products you recently viewed</h2>"
 _HEAD_BYTES = 2000
 
@@ -137,6 +140,9 @@ class BooksToScrape:
                 # Two categories must never share a partition, whatever the shop calls them.
                 key = slug if slug not in found else f"{slug}-{number}"
                 found[key] = Category(key, name, url)
+        if len(found) > MOST_CATEGORIES:
+            most = f"at most {MOST_CATEGORIES:,} are accepted, since each becomes a partition. {CHECK_ADDRESS}"
+            raise PageRejected(page.url, f"lists {len(found):,} categories; {most}")
         if not found:
             raise PageRejected(page.url, f"is not the home page of such a shop: no categories in it. {CHECK_ADDRESS}")
         return list(found.values())
@@ -151,7 +157,7 @@ class BooksToScrape:
         return Listing(
             book_urls=tuple(dict.fromkeys(links)),
             next_url=joined(page, str(following["href"])) if following else None,
-            expected=_number(count),
+            expected=count_in(_found(count)),
         )
 
     def _ours(self, slug: str, name: str) -> tuple[str, str]:
@@ -246,8 +252,3 @@ def _rating(element: Tag | None) -> str | None:
     """ "Three" of `class="star-rating Three"`."""
     words = [word for word in element.get_attribute_list("class") if word != "star-rating"] if element else []
     return str(words[0]) if words else None
-
-
-def _number(element: Tag | None) -> int | None:
-    text = element.get_text().strip() if element is not None else ""
-    return int(text) if text.isdecimal() else None

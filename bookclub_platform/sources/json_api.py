@@ -28,10 +28,10 @@ from bookclub_platform.sources._config import _Strict
 from bookclub_platform.sources._contract import CrawlFetcher, Listing, Page, PageFetcher, RejectedRow
 from bookclub_platform.sources._links import joined
 from bookclub_platform.sources._mapping import RowReader, RowsConfig, as_text, at
+from bookclub_platform.sources._numbers import count_in
 from bookclub_platform.sources._web import Web
 
-_LINK = re.compile(r"<([^>]*)>([^<]*)")
-_NEXT = re.compile(r';\s*rel\s*=\s*"?(?:[^";,]*\s)?next(?:\s[^";,]*)?"?\s*(?:[;,]|$)', re.IGNORECASE)
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
 
 
 class ByPage(_Strict):
@@ -119,11 +119,10 @@ class JsonApi:
     def listing(self, page: Page) -> Listing:
         answer = _answer(page)
         items = self._items(answer, page)
-        total = as_text(at(answer, self.total)) if self.total else None
         return Listing(
             book_urls=(),
             next_url=self._next_url(answer, items, page),
-            expected=int(total) if total and total.isdecimal() else None,
+            expected=count_in(as_text(at(answer, self.total))) if self.total else None,
             rows=len(items),
         )
 
@@ -171,12 +170,12 @@ def _answer(page: Page) -> Any:
 
 
 def _next_number(how: ByPage, answer: Any, items: list[Any], page: Page) -> str | None:
-    number = dict(parse_qsl(urlsplit(page.url).query)).get(how.parameter, str(how.first))
-    pages = as_text(at(answer, how.pages)) if how.pages else None
+    number = count_in(dict(parse_qsl(urlsplit(page.url).query)).get(how.parameter, str(how.first)))
+    pages = count_in(as_text(at(answer, how.pages))) if how.pages else None
     is_last = not items or (how.size is not None and len(items) < how.size)
-    if not number.isdecimal() or is_last or (pages and pages.isdecimal() and int(number) - how.first + 1 >= int(pages)):
+    if number is None or is_last or (pages is not None and number - how.first + 1 >= pages):
         return None
-    return _with_query(page.url, how.parameter, str(int(number) + 1))
+    return _with_query(page.url, how.parameter, str(number + 1))
 
 
 def _with_query(url: str, name: str, value: str) -> str:
@@ -188,6 +187,15 @@ def _with_query(url: str, name: str, value: str) -> str:
 def _linked_next(page: Page) -> str | None:
     for name, value in page.headers:
         for url, parameters in _LINK.findall(value) if name.lower() == "link" else ():
-            if _NEXT.search(parameters):
+            if "next" in _relations(parameters):
                 return joined(page, str(url))
     return None
+
+
+def _relations(parameters: str) -> list[str]:
+    """["prev", "next"] of `; title=x; rel="prev next", `."""
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "rel":
+            return value.strip(' \t",').lower().split()
+    return []

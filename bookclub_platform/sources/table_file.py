@@ -28,7 +28,7 @@ from bookclub_platform.core.errors import PageRejected
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.sources._config import web_address
 from bookclub_platform.sources._contract import CrawlFetcher, Listing, Page, PageFetcher, RejectedRow
-from bookclub_platform.sources._local_files import LocalFiles
+from bookclub_platform.sources._local_files import LocalFiles, file_address
 from bookclub_platform.sources._mapping import RowReader, RowsConfig
 from bookclub_platform.sources._politeness import Patience
 from bookclub_platform.sources._web import Web
@@ -94,7 +94,7 @@ def build(config: Config, settings: Settings) -> TableFile:
         web = Web.of(config, settings, Patience(max_bytes=config.max_bytes, page_timeout_s=600), _is_whole)
     return TableFile(
         name=config.name,
-        address=config.address if web else f"file:{config.address}",
+        address=config.address if web else file_address(config.address),
         format=config.format or _ENDINGS[config.ending],
         encoding=config.encoding,
         delimiter=config.delimiter or ("\t" if config.ending == ".tsv" else ","),
@@ -186,7 +186,7 @@ class TableFile:
                 for fields in batch.to_pylist():
                     row += 1
                     yield fields, f"row {row}", f"row={row}"
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last: a date after 9999
             raise PageRejected(page.url, f"is no Parquet file that can be read: {error}") from error
 
     def _text(self, page: Page) -> str:

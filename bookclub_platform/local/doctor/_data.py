@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from bookclub_platform.core.clock import MEND_BOOKS, is_ahead
 from bookclub_platform.core.database import MIGRATIONS, database_urls
 from bookclub_platform.core.settings import Settings
-from bookclub_platform.core.tables import SCHEMA, books, select_books, select_count
+from bookclub_platform.core.tables import SCHEMA, select_books, select_count, select_last_seen
 from bookclub_platform.local import postgres
 from bookclub_platform.local.doctor._finding import START, TIMEOUT_S, Finding
 
@@ -63,14 +64,17 @@ def crawl(settings: Settings) -> list[Finding]:
         with _connected(settings) as connection:
             if not _has(connection, "books"):
                 return [Finding("crawl", False, "there was none", "`bookclub build`.")]
-            seen = (
-                sa.select(books.c.source, sa.func.max(books.c.last_seen_at)).group_by(books.c.source).order_by("source")
-            )
-            ages = {source: datetime.now(UTC) - at for source, at in connection.execute(seen)}
+            seen: dict[str, datetime] = dict(connection.execute(select_last_seen()).tuples().all())
     except _Down as down:
         return [Finding("crawl", False, f"not known: {down}", START)]
-    if not ages:
+    if not seen:
         return [Finding("crawl", False, "there was none", "`bookclub build`.")]
+    now = datetime.now(UTC)
+    ahead = [f"{source} {told(at - now)} ahead of now" for source, at in seen.items() if is_ahead(at, now)]
+    if ahead:
+        text = f"last crawl: {', '.join(ahead)}; until then no crawl changes a book"
+        return [Finding("crawl", False, text, MEND_BOOKS)]
+    ages = {source: max(timedelta(), now - at) for source, at in seen.items()}
     text = ", ".join(f"{source} {told(age)} ago" for source, age in ages.items())
     mend = "See in Dagster why the runs of daily_crawl failed or did not start, or crawl now: `bookclub build`."
     return [Finding("crawl", max(ages.values()) <= CRAWL_MAX_AGE, f"last crawl: {text}", mend)]

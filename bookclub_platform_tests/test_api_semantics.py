@@ -87,6 +87,14 @@ def test_caches_are_told_what_a_304_varies_with(world: World) -> None:
     assert (again.status_code, again.headers["vary"]) == (304, whole.headers["vary"])
 
 
+@pytest.mark.parametrize("path", ["/books", "/stats/overview", "/openapi.json", "/model"])
+def test_several_known_tags_may_be_sent_in_several_lines(world: World, path: str) -> None:
+    for _ in range(2):  # the second time from memory
+        tag = world.client.get(path).headers["etag"]
+        again = world.client.get(path, headers=[("if-none-match", '"other"'), ("if-none-match", tag)])
+        assert again.status_code == 304
+
+
 def test_after_an_upgrade_nobody_is_told_that_the_response_is_the_same(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

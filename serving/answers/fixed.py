@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from serving.answers.versions import is_named, weak_tag
-from serving.http.headers import Pair, named
+from serving.http.headers import Pair, listed, named
 
 _SCRIPTS = "static-offline-docs"  # what fastapi-offline calls its folder
 _PACKED_FROM = 1000  # bytes
@@ -72,7 +72,7 @@ class Fixed:
         told: list[Pair] = [(b"etag", content.tag.encode()), (b"cache-control", self._sharing)]
         if content.packed:
             told.append((b"vary", b"Accept-Encoding"))
-        if is_named(content.tag, named(scope["headers"], b"if-none-match")):
+        if is_named(content.tag, listed(scope["headers"], b"if-none-match")):
             status, body = 304, b""
         else:
             status, body = 200, content.plain

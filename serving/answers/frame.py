@@ -13,7 +13,7 @@ from typing import NamedTuple
 from starlette.types import Receive, Scope, Send
 
 from serving.answers.versions import VARIED, fresh_headers, is_named
-from serving.http.headers import Pair, named
+from serving.http.headers import Pair, listed, named
 from serving.recommender.champion import Champion
 from serving.schemas.books import Emptiness, Fallback, ModelRef, Recommendations
 
@@ -63,7 +63,7 @@ class Frame:
     def answer(self, scope: Scope, body: bytes, has_lists: bool = False) -> Composed:
         """The response with the headers of `Freshness.check`; 304 if the client already has it."""
         told = self._told(scope, has_lists)
-        held = named(scope["headers"], b"if-none-match")
+        held = listed(scope["headers"], b"if-none-match")
         if held and is_named(named(told, b"etag"), held):
             return Composed(304, told, b"").varied()
         sized = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]

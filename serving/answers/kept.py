@@ -24,7 +24,7 @@ from serving.access.guard import refusal
 from serving.answers.versions import is_named
 from serving.database.datawatch import DataWatch
 from serving.http.digits import ID
-from serving.http.headers import Pair, named
+from serving.http.headers import Pair, listed, named
 from serving.recommender.champion import Champion, ChampionKeeper
 
 # Responses that depend only on the books and the model.
@@ -117,7 +117,9 @@ class KeepAnswers:
             await self._ask(question, champion, scope, receive, send)
             return
         scope["route"] = answer.route
-        status, body = (304, b"") if _is_held(named(scope["headers"], b"if-none-match"), answer) else (200, answer.body)
+        status, body = (
+            (304, b"") if _is_held(listed(scope["headers"], b"if-none-match"), answer) else (200, answer.body)
+        )
         headers = answer.own_headers if named(scope["headers"], b"authorization") else answer.headers
         told = list(headers) if status == 200 else [pair for pair in headers if pair[0] not in _OF_BODIES]
         await send({"type": "http.response.start", "status": status, "headers": told})

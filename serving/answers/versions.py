@@ -18,6 +18,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from pydantic import BaseModel
 
 from serving.database.catalogue import Snapshot, State
+from serving.http.headers import listed
 from serving.recommender.champion import Champion
 
 VERSION_HEADERS = ("Bookclub-Data-Version", "Bookclub-Model")
@@ -59,7 +60,7 @@ class Freshness:
         query, is_personal = self._request.scope["query_string"], "authorization" in self._request.headers
         told = fresh_headers(state, champion, query, *more, has_lists=has_lists, is_personal=is_personal)
         self._response.headers.update(told)
-        if is_named(told["ETag"], self._request.headers.get("if-none-match", "")):
+        if is_named(told["ETag"], listed(self._request.scope["headers"], b"if-none-match")):
             raise NotModified(dict(self._response.headers))
 
     def check_whole(self, answer: BaseModel, lifetime: str = "no-cache") -> None:
@@ -71,7 +72,7 @@ class Freshness:
         """
         tag = weak_tag(answer.model_dump_json().encode())
         self._response.headers.update({"ETag": tag, **sharing("authorization" in self._request.headers, lifetime)})
-        if is_named(tag, self._request.headers.get("if-none-match", "")):
+        if is_named(tag, listed(self._request.scope["headers"], b"if-none-match")):
             raise NotModified(dict(self._response.headers))
 
 

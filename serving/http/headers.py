@@ -1,6 +1,7 @@
 """ASGI headers -> the value of one; headers and path of a response -> these headers and the missing security headers.
 
-    named(scope["headers"], b"accept-encoding")         "gzip, br"; "" if there is none
+    named(scope["headers"], b"authorization")           "Bearer ..."; "" if there is none
+    listed(scope["headers"], b"if-none-match")          'W/"5f1c", W/"7a2b"', also if these are two lines
     secured(message["headers"], "/books")               those headers, followed by ours
 
 Starlette's Headers class does the same at several times the cost, which each middleware would pay for each request.
@@ -44,6 +45,11 @@ def named(headers: Iterable[Pair], name: bytes) -> str:
         if key == name:
             return value.decode("latin-1")
     return ""
+
+
+def listed(headers: Iterable[Pair], name: bytes) -> str:
+    """The values of a header that is a list and may come in several lines (RFC 9110, 5.3); "" if there is none."""
+    return ", ".join(value.decode("latin-1") for key, value in headers if key == name)
 
 
 def secured(headers: Sequence[Pair], path: str) -> list[Pair]:

@@ -21,10 +21,10 @@ from typing import Any
 from bookclub_platform.core.database import database_urls
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.local import home as homes
+from bookclub_platform.local import postgres
 from bookclub_platform.local.database import open_databases
 from bookclub_platform.local.home import SANDBOX
 from bookclub_platform.local.ports import check_port, wanted_ports
-from bookclub_platform.local.postgres import is_running, leased
 from bookclub_platform.local.processes import Child, ChildEnded, Children
 
 Say = Callable[[str], None]
@@ -46,6 +46,8 @@ def up(settings: Settings, with_sandbox: bool, say: Say) -> None:
         with _Platform(settings, with_sandbox, say).running() as children:
             while True:
                 children.check()
+                if settings.database_url is None:
+                    postgres.check(settings.home)
                 time.sleep(0.5)
     except _Asked:
         say("All ended.")
@@ -92,7 +94,7 @@ class _Platform:
     def _open_postgres(self, stack: ExitStack) -> None:
         url = self.settings.database_url
         if url is None:
-            url = stack.enter_context(leased(self.settings.home))
+            url = stack.enter_context(postgres.leased(self.settings.home))
         else:
             open_databases(self.settings)
         self.environment["BOOKCLUB_DATABASE_URL"] = url
@@ -216,7 +218,7 @@ class _Platform:
 def _wait_until_ended(home: Path, timeout_s: float = 5.0) -> None:
     """Wait for Postgres, which stops by itself once our lease is gone, unless another lease keeps it running."""
     deadline = time.monotonic() + timeout_s
-    while is_running(home) and time.monotonic() < deadline:
+    while postgres.is_running(home) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 

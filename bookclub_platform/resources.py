@@ -98,8 +98,12 @@ class Api(dg.ConfigurableResource):
     def model(self) -> str:
         return f"{self.url}/model"
 
+    @property
+    def books(self) -> str:
+        return f"{self.url}/books"
+
     def category(self, key: str) -> str:
-        return f"{self.url}/books?category={quote(key)}"
+        return f"{self.books}?category={quote(key)}"
 
 
 class MlflowRegistry(dg.ConfigurableResource):

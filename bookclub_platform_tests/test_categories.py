@@ -22,6 +22,7 @@ from bookclub_platform.core.categories import (
     retire,
     retired_slugs,
 )
+from bookclub_platform.core.explore import select_last_crawls
 from bookclub_platform_tests.test_tables import BOOK
 
 SHOP = "shop"
@@ -128,6 +129,14 @@ def test_restoring_lists_no_book_that_was_gone_before_and_none_of_a_category_tha
     assert restore(connection, SHOP, "art") == 0
     assert restore(connection, SHOP, "travel") == 0
     assert (listed_books(connection, "art"), listed_books(connection, "travel")) == (0, 0)
+
+
+def test_a_retired_category_is_no_crawl_of_the_report(connection: sa.Connection) -> None:
+    listing(connection, ALL, FIRST)
+    load(connection, "art", FIRST)
+    load(connection, "travel", FIRST)
+    retire(connection, SHOP, "travel", FIRST + DAY, by="operator")
+    assert [row.category for row in connection.execute(select_last_crawls())] == ["art"]
 
 
 def test_one_shop_retires_nothing_of_another(connection: sa.Connection) -> None:

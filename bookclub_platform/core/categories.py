@@ -176,8 +176,10 @@ def is_retired(connection: sa.Connection, source: str, category: str) -> bool:
     return connection.scalar(retired_at) is not None
 
 
-def retired_slugs(connection: sa.Connection, source: str) -> set[str]:
-    """The retired categories of a source."""
+def retired_slugs(connection: sa.Connection, source: str | None) -> set[str]:
+    """The retired categories of a source; None: those that all sources have retired."""
+    if source is None:
+        return set(connection.scalars(select_retired_everywhere()))
     is_gone = sa.and_(categories.c.source == source, categories.c.retired_at.is_not(None))
     return set(connection.scalars(sa.select(categories.c.category).where(is_gone)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.database import MIGRATIONS, database_urls
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.tables import SCHEMA, books, select_books, select_count
@@ -74,6 +75,16 @@ def crawl(settings: Settings) -> list[Finding]:
     text = ", ".join(f"{source} {told(age)} ago" for source, age in ages.items())
     mend = "See in Dagster why the runs of daily_crawl failed or did not start, or crawl now: `bookclub build`."
     return [Finding("crawl", max(ages.values()) <= CRAWL_MAX_AGE, f"last crawl: {text}", mend)]
+
+
+def retired(settings: Settings, sources: Collection[str | None]) -> dict[str | None, set[str]]:
+    """The retired categories of each source, and of all (None); none if the database, which `database` checks, is
+    down."""
+    try:
+        with _connected(settings) as connection:
+            return {source: retired_slugs(connection, source) for source in sources}
+    except _Down:
+        return {}
 
 
 def told(age: timedelta) -> str:

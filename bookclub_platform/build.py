@@ -22,7 +22,7 @@ from bookclub_platform.lost_runs import tags_of_this_process
 from bookclub_platform.resources import BooksDatabase
 from bookclub_platform.schedules import source_runs, source_selection
 from bookclub_platform.sensors import discover, note
-from bookclub_platform.sources import Source, latest, sources
+from bookclub_platform.sources import Source, has_pages, sources
 
 STAGES = 4  # of each category: crawl, clean, load, covers
 WHOLE = 2  # of the table: report, model
@@ -120,7 +120,7 @@ def _tags_of(source: Source, chosen: Sequence[str], known: Sequence[str], settin
     kept = [
         key
         for key in (known if source.has_categories else [whole_key(source.name)])
-        if latest(settings.home / "raw", source.name, key) is not None
+        if has_pages(settings.home / "raw", source.name, key)
     ]
     if not kept:
         return []

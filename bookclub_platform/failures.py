@@ -32,6 +32,7 @@ _WHAT_TO_DO = {
 }
 _WHAT_TO_DO_OF_CHECK = {
     "all_pages_came": _WHAT_TO_DO["raw_pages"],
+    "pages_readable": "Crawl the category again: the damaged file is not needed once there is a newer one.",
     "count_did_not_collapse": "See whether the shop is whole, then crawl the category again. If its books are gone for "
     "good, materialise the partition of `books` with least_share: 0.",
     "price_drift": "The rows are loaded. Compare some prices with the shop's pages: if they are right, there is "

@@ -13,7 +13,15 @@ A new source is an entry in sources.yaml. A new kind is one new file here: see _
 
 from __future__ import annotations
 
-from bookclub_platform.sources._archive import KeptCrawl, KeptPage, PageArchive, latest, read_kept_pages, read_pages
+from bookclub_platform.sources._archive import (
+    KeptCrawl,
+    KeptPage,
+    PageArchive,
+    has_pages,
+    latest,
+    read_kept_pages,
+    read_pages,
+)
 from bookclub_platform.sources._contract import (
     CrawlFetcher,
     FailedPage,
@@ -63,6 +71,7 @@ __all__ = [
     "crawl_categories",
     "crawl_category",
     "faults",
+    "has_pages",
     "is_retryable",
     "iter_raw_books",
     "latest",

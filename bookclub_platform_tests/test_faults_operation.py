@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import dagster as dg
+import numpy as np
 import pytest
 
 from bookclub_platform import sandbox
+from bookclub_platform.assets.tfidf_model import CHALLENGER, CHAMPION, _judged
+from bookclub_platform.models import Judge, Tfidf, _embedding
 from bookclub_platform_tests.test_build import BOOKCLUB, build, environment
+from bookclub_platform_tests.test_tfidf import shelf
 
 
 def bookclub(home: Path, shop_url: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -42,3 +48,17 @@ def test_a_damaged_file_holds_back_its_own_category_alone(built: tuple[Path, str
     finally:
         file.write_bytes(whole)
     assert (home / "cleaned" / "books_toscrape" / f"{spoilt.name}.jsonl").read_bytes() == before
+
+
+def test_a_champion_that_needs_an_extra_that_is_gone_is_told_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(package: str) -> None:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(_embedding, "distribution", absent)
+    new, old = Tfidf().fit(shelf()), Tfidf().fit(shelf())
+    old.embedding, old.embedding_components_ = "minilm", None  # as one that was trained with the extra
+    assert old.embedding_ is not None
+    old.embedding_mean_ = np.zeros(old.embedding_.shape[1], dtype=np.float32)
+    with pytest.raises(dg.Failure, match=r"\[embedding\].*bookclub model promote") as told:
+        _judged(Judge(shelf(), []), {CHALLENGER: new, CHAMPION: old}, shelf())
+    assert "BOOKCLUB_EMBEDDING" not in str(told.value.description)

@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 
 from bookclub_platform import sandbox
+from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.assets.tfidf_model import CHALLENGER, CHAMPION, _judged
+from bookclub_platform.core.settings import load_settings
+from bookclub_platform.definitions import build_definitions
+from bookclub_platform.failures import cause_of
+from bookclub_platform.local.home import held_shop
 from bookclub_platform.models import Judge, Tfidf, _embedding
+from bookclub_platform.sensors import discover
+from bookclub_platform.sources import sources
 from bookclub_platform_tests.test_build import BOOKCLUB, build, environment
 from bookclub_platform_tests.test_tfidf import shelf
 
@@ -62,3 +69,33 @@ def test_a_champion_that_needs_an_extra_that_is_gone_is_told_with_what_helps(mon
     with pytest.raises(dg.Failure, match=r"\[embedding\].*bookclub model promote") as told:
         _judged(Judge(shelf(), []), {CHALLENGER: new, CHAMPION: old}, shelf())
     assert "BOOKCLUB_EMBEDDING" not in str(told.value.description)
+
+
+def test_dagster_without_a_launcher_never_mixes_two_shops_in_a_home(
+    built: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sandbox.running(books=12, seed=2) as other, dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(CATEGORIES, ["travel"])
+
+        def crawl(home: Path) -> str:
+            monkeypatch.setenv("BOOKCLUB_HOME", str(home))
+            monkeypatch.setenv("BOOKCLUB_SHOP_URL", other)
+            definitions = build_definitions(load_settings())
+            (asked,) = discover(sources(load_settings())).failures.values() or [""]
+            done = dg.materialize(
+                list(definitions.assets or []),
+                instance=instance,
+                resources=dict(definitions.resources or {}),
+                selection=["books_toscrape/raw_pages"],
+                tags=range_tags(["travel"]),
+                raise_on_error=False,
+            )
+            failed = [event.step_failure_data.error for event in done.all_node_events if event.is_step_failure]
+            assert [asked in cause_of(error) for error in failed] in ([], [True])
+            return asked
+
+        assert f"Set BOOKCLUB_SHOP_URL={built[1]}, or BOOKCLUB_HOME to another folder" in crawl(built[0])
+        assert crawl(tmp_path) == ""
+        assert held_shop(tmp_path) == other
+        (tmp_path / "shop").write_text("sandbox\n")
+        assert f"{tmp_path} holds the books of sandbox" in crawl(tmp_path)

@@ -31,8 +31,10 @@ from bookclub_platform.cleaning import clean
 from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
 from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.cleaned import CleanedCategory
-from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError
+from bookclub_platform.core.errors import ConfigurationError, PermanentSourceError, ShopUnavailable, SourceError
 from bookclub_platform.core.progress import Progress
+from bookclub_platform.core.settings import load_settings
+from bookclub_platform.local.home import check_shop, note_shop
 from bookclub_platform.report import pictures
 from bookclub_platform.resources import BooksDatabase, DataFolder
 from bookclub_platform.sources import CrawlReport, Page, Source
@@ -80,9 +82,12 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         # Ids must sort by time, and two crawls may begin within a second.
         crawl_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{context.run_id[:8]}"
         findings = Findings([ALL_PAGES_CAME])
+        settings = load_settings()
         try:
+            check_shop(settings, source.address)
             with source.fetcher() as fetcher:
                 listed = {category.slug: category for category in source.categories(fetcher)}
+                note_shop(settings, source.address)
                 keys = category_keys(context, source)
                 with database.begin() as connection:
                     retired = retired_slugs(connection, source.name)
@@ -105,6 +110,8 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
                     context.log.info(f"{category.slug}: {came.pages} pages, {came.books} books in {came.seconds:.1f} s")
                     _check_crawl(findings, category.slug, came)
                     progress.advance("crawl", category.slug)
+        except ConfigurationError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
         except SourceError as error:
             raise dg.Failure(str(error), allow_retries=not isinstance(error, PermanentSourceError)) from error
         yield from findings.events(context)

@@ -184,9 +184,9 @@ def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf], rows: Sequence[
         }
     except ConfigurationError as error:  # the challenger was fitted before: what it needs is here
         raise dg.Failure(
-            "The champion cannot be compared with the new model: the sentence embedding that it was trained with is not "
-            "installed. Install it, .venv/bin/pip install -c constraints.txt -e '.[embedding]', or make a version that "
-            "needs none the champion: `bookclub model list`, then `bookclub model promote`.",
+            "The champion cannot be compared with the new model: the sentence embedding that it was trained with is "
+            "not installed. Install it, .venv/bin/pip install -c constraints.txt -e '.[embedding]', or make a version "
+            "that needs none the champion: `bookclub model list`, then `bookclub model promote`.",
             allow_retries=False,
         ) from error
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bookclub_platform.core.errors import AlreadyRunning, ConfigurationError
+from bookclub_platform.core.settings import Settings
 from bookclub_platform.local.postgres import is_held, is_running
 
 SANDBOX = "sandbox"
@@ -51,6 +52,34 @@ def held_shop(home: Path) -> str | None:
     """The shop that `home` was filled from: an address, or `sandbox`."""
     note = home / "shop"
     return note.read_text().strip() if note.exists() else None
+
+
+def check_shop(settings: Settings, address: str) -> None:
+    """Call it before the shop at `address` is asked: `dagster dev` settles no home, and must not mix two shops in one.
+
+    Raises:
+        ConfigurationError: the embedded home holds the books of another shop.
+    """
+    held = held_shop(settings.home)
+    if not _is_of_home(settings, address) or held in (None, settings.shop_url):
+        return
+    theirs = f"http://127.0.0.1:{settings.sandbox_port}" if held == SANDBOX else held
+    if theirs != settings.shop_url:
+        raise ConfigurationError(
+            f"{settings.home} holds the books of {held}, and {settings.shop_url} is another shop: it was asked for "
+            f"nothing. Set BOOKCLUB_SHOP_URL={theirs}, or BOOKCLUB_HOME to another folder."
+        )
+
+
+def note_shop(settings: Settings, address: str) -> None:
+    """Note that the embedded home holds the books of the shop at `address`, unless it is noted already."""
+    if _is_of_home(settings, address) and held_shop(settings.home) is None:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        (settings.home / "shop").write_text(settings.shop_url + "\n")
+
+
+def _is_of_home(settings: Settings, address: str) -> bool:
+    return settings.database_url is None and address.rstrip("/") == settings.shop_url
 
 
 def _move(source: Path, target: Path) -> None:

@@ -12,10 +12,12 @@ from alembic.script import ScriptDirectory
 
 from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.database import MIGRATIONS, database_urls
+from bookclub_platform.core.errors import ConfigurationError
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.tables import SCHEMA, books, select_books, select_count
 from bookclub_platform.local import postgres
 from bookclub_platform.local.doctor._finding import START, TIMEOUT_S, Finding
+from bookclub_platform.sources import sources
 
 CRAWL_MAX_AGE = timedelta(hours=36)  # a day and a long night
 
@@ -59,13 +61,20 @@ def migrations(settings: Settings) -> list[Finding]:
 
 
 def crawl(settings: Settings) -> list[Finding]:
-    """The age of what was seen last, for each source."""
+    """The age of what was seen last, for each source that is configured: one that was removed is crawled no more."""
+    try:
+        configured = [source.name for source in sources(settings)]
+    except ConfigurationError as error:
+        return [Finding("crawl", False, f"not known: {error}", "Mend the file of sources.")]
     try:
         with _connected(settings) as connection:
             if not _has(connection, "books"):
                 return [Finding("crawl", False, "there was none", "`bookclub build`.")]
             seen = (
-                sa.select(books.c.source, sa.func.max(books.c.last_seen_at)).group_by(books.c.source).order_by("source")
+                sa.select(books.c.source, sa.func.max(books.c.last_seen_at))
+                .where(books.c.source.in_(configured))
+                .group_by(books.c.source)
+                .order_by("source")
             )
             ages = {source: datetime.now(UTC) - at for source, at in connection.execute(seen)}
     except _Down as down:

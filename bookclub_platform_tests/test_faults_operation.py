@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -13,14 +16,19 @@ import pytest
 from bookclub_platform import sandbox
 from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.assets.tfidf_model import CHALLENGER, CHAMPION, _judged
+from bookclub_platform.core.book import Book
+from bookclub_platform.core.cleaned import CleanedCategory, write_cleaned
+from bookclub_platform.core.files import replaced
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.failures import cause_of
-from bookclub_platform.local.home import held_shop
+from bookclub_platform.local.home import dagster_home, held_shop, project_file
 from bookclub_platform.models import Judge, Tfidf, _embedding
 from bookclub_platform.sensors import discover
 from bookclub_platform.sources import sources
+from bookclub_platform_tests.local_http import Handler, served
 from bookclub_platform_tests.test_build import BOOKCLUB, build, environment
+from bookclub_platform_tests.test_tables import NOON
 from bookclub_platform_tests.test_tfidf import shelf
 
 
@@ -99,3 +107,59 @@ def test_dagster_without_a_launcher_never_mixes_two_shops_in_a_home(
         assert held_shop(tmp_path) == other
         (tmp_path / "shop").write_text("sandbox\n")
         assert f"{tmp_path} holds the books of sandbox" in crawl(tmp_path)
+
+
+def test_a_home_that_cannot_be_one_is_told_in_a_sentence(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.write_text("a file")
+    for command in (["build"], ["categories", "list"], ["restore", str(home)]):
+        done = bookclub(home, "http://127.0.0.1:9", *command)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert str(home) in done.stderr and "BOOKCLUB_HOME" in done.stderr, command
+
+
+@pytest.mark.parametrize("before", ["", "intern.example"])
+def test_a_proxy_is_not_asked_for_this_machine(tmp_path: Path, before: str) -> None:
+    class Answers(Handler):
+        def do_GET(self) -> None:
+            self.say(200, b"3.17.2")
+
+    with served(Answers) as address:
+        proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": before, "NO_PROXY": before}
+        done = bookclub(tmp_path, address, "doctor", "--json", MLFLOW_TRACKING_URI=address, **proxy)
+    found = {row["part"]: row["is_well"] for row in json.loads(done.stdout)}
+    assert found["shop"] and found["mlflow"]
+
+
+def test_a_file_that_cannot_be_written_to_its_end_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_text("the old ones")
+    with pytest.raises(OSError, match="no space"), replaced(path) as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "no space")
+    assert [one.name for one in tmp_path.iterdir()] == ["rows"] and path.read_text() == "the old ones"
+    with replaced(path, mode=0o600) as file:
+        file.write(b"the new ones")
+    assert path.read_text() == "the new ones" and path.stat().st_mode & 0o777 == 0o600
+
+
+def test_cleaned_rows_that_meet_a_fault_leave_no_part_of_a_file(tmp_path: Path) -> None:
+    class Broken(list[Book]):
+        def __iter__(self) -> Iterator[Book]:
+            raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(OSError, match="no space"):
+        write_cleaned(tmp_path / "travel.jsonl", CleanedCategory("crawl", NOON, True, Broken(), []))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dagsters_own_settings_are_not_written_under_its_processes(tmp_path: Path) -> None:
+    told = dagster_home(tmp_path) / "dagster.yaml"
+    before = told.stat()
+    dagster_home(tmp_path)
+    assert told.stat() == before
+    told.write_text("of an older release")
+    with told.open() as reading:
+        dagster_home(tmp_path)
+        assert told.read_bytes() == project_file("dagster.yaml").read_bytes()
+        assert reading.read() == "of an older release", "the file that was open is another"

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bookclub_platform.core.errors import AlreadyRunning, ConfigurationError
+from bookclub_platform.core.files import replaced
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.local.postgres import is_held, is_running
 
@@ -108,7 +109,10 @@ def dagster_home(home: Path) -> Path:
     """Dagster's own folder, with a copy of the project's dagster.yaml: the value for DAGSTER_HOME."""
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(project_file("dagster.yaml"), folder / "dagster.yaml")
+    told, wanted = folder / "dagster.yaml", project_file("dagster.yaml").read_bytes()
+    if not told.exists() or told.read_bytes() != wanted:  # running processes of Dagster may read it
+        with replaced(told) as file:
+            file.write(wanted)
     return folder
 
 

@@ -177,8 +177,7 @@ def _few(keys: Sequence[str]) -> str:
 
 
 def api(settings: Settings) -> list[Finding]:
-    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
-    url = f"http://{host}:{settings.api_port}"
+    url = settings.api_url
     mend = f"{START} Or the API alone: `bookclub serve`."
     try:
         model = ask_json(f"{url}/ready")["checks"]["model"]["detail"]  # open to all, also where a login is required

@@ -16,8 +16,10 @@ import pytest
 from bookclub_platform import sandbox
 from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.assets.tfidf_model import CHALLENGER, CHAMPION, _judged
+from bookclub_platform.build import _refuse_beside_a_crawl
 from bookclub_platform.core.book import Book
 from bookclub_platform.core.cleaned import CleanedCategory, write_cleaned
+from bookclub_platform.core.errors import AlreadyRunning
 from bookclub_platform.core.files import replaced
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
@@ -163,3 +165,20 @@ def test_dagsters_own_settings_are_not_written_under_its_processes(tmp_path: Pat
         dagster_home(tmp_path)
         assert told.read_bytes() == project_file("dagster.yaml").read_bytes()
         assert reading.read() == "of an older release", "the file that was open is another"
+
+
+@pytest.mark.parametrize("tags", [range_tags(["travel"]), {"dagster/partition": "travel"}])
+def test_a_build_does_not_ask_a_shop_beside_a_run_that_does(tags: dict[str, str], tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path, shop_url="http://127.0.0.1:9")
+    definitions, found = build_definitions(settings), sources(settings)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(CATEGORIES, ["travel"])
+        for job in ("clean", "report", "retrain"):
+            instance.create_run_for_job(definitions.resolve_job_def(job), status=dg.DagsterRunStatus.STARTED)
+        _refuse_beside_a_crawl(instance, found)
+        crawl = definitions.resolve_job_def("crawl")
+        run = instance.create_run_for_job(crawl, status=dg.DagsterRunStatus.STARTED, tags=tags)
+        with pytest.raises(AlreadyRunning, match=run.run_id):
+            _refuse_beside_a_crawl(instance, found)
+        instance.report_run_failed(run)
+        _refuse_beside_a_crawl(instance, found)

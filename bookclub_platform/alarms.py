@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -24,6 +25,7 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from bookclub_platform.assets._checks import FAILED_CATEGORIES
 from bookclub_platform.core.alarms import Alarm, Delivery, deliver, put, redacted
+from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.failures import Failure, facts, run_cause, standing_failures, what_to_do
 from bookclub_platform.resources import BooksDatabase
@@ -266,7 +268,9 @@ def failed_partitions_sensor() -> dg.SensorDefinition:
     )
     def failed_partitions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         assert context.repository_def is not None
-        failures = standing_failures(context.instance, context.repository_def.asset_graph)
+        with BooksDatabase().begin() as connection:
+            retired = partial(retired_slugs, connection)
+            failures = standing_failures(context.instance, context.repository_def.asset_graph, retired)
         before = json.loads(context.cursor or "{}")
         by_asset = _by_asset(failures)
         marks = {name: [f"{row.what} {row.partition} {row.run_id}" for row in rows] for name, rows in by_asset.items()}

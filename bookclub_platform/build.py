@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from bookclub_platform.assets._common import CATEGORIES, range_tags, whole_key
-from bookclub_platform.core.errors import BookclubError
+from bookclub_platform.core.errors import AlreadyRunning, BookclubError
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.failures import cause_of
 from bookclub_platform.local.home import dagster_home, mark_built
-from bookclub_platform.lost_runs import tags_of_this_process
+from bookclub_platform.lost_runs import end_lost_runs, tags_of_this_process
 from bookclub_platform.resources import BooksDatabase
 from bookclub_platform.schedules import source_runs, source_selection
 from bookclub_platform.sensors import discover, note
-from bookclub_platform.sources import Source, latest, sources
+from bookclub_platform.sources import Source, has_pages, sources
 
 STAGES = 4  # of each category: crawl, clean, load, covers
 WHOLE = 2  # of the table: report, model
@@ -62,11 +62,13 @@ def build(settings: Settings, progress_over: ProgressOver) -> list[str]:
     pass.
 
     Raises:
+        AlreadyRunning: a run of Dagster asks a shop now.
         BuildFailed: the text has the cause for each run that failed. A source that fails holds no other back: where
             there is a model all the same, the home counts as built.
     """
     found = sources(settings)
     with dg.DagsterInstance.from_config(str(dagster_home(settings.home))) as instance:
+        _refuse_beside_a_crawl(instance, found)
         discovery = discover(found)
         instance.add_dynamic_partitions(CATEGORIES, discovery.unknown_to(instance))
         outcome = Outcome(faults=list(discovery.failures.values()))
@@ -92,6 +94,18 @@ def build(settings: Settings, progress_over: ProgressOver) -> list[str]:
     if is_trained:
         mark_built(settings.home)
     return outcome.checked()
+
+
+def _refuse_beside_a_crawl(instance: dg.DagsterInstance, sources: Sequence[Source]) -> None:
+    """Runs in this process do not wait in the pool of a shop: two at once would halve the delay between requests."""
+    end_lost_runs(instance, grace_s=0)  # a killed build, started again at once, must not wait for itself
+    asking = {dg.AssetKey([source.name, asset]) for source in sources for asset in ("raw_pages", "covers")}
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if asking & run.asset_selection if run.asset_selection else run.job_name in ("crawl", "covers"):
+            raise AlreadyRunning(
+                f"Run {run.run_id} of job {run.job_name} asks the shop now, and two at once would be twice as fast as "
+                "the shop allows. Wait until it ends, or terminate it in Dagster."
+            )
 
 
 def clean(settings: Settings, chosen: Sequence[str], progress_over: ProgressOver) -> list[str]:
@@ -120,7 +134,7 @@ def _tags_of(source: Source, chosen: Sequence[str], known: Sequence[str], settin
     kept = [
         key
         for key in (known if source.has_categories else [whole_key(source.name)])
-        if latest(settings.home / "raw", source.name, key) is not None
+        if has_pages(settings.home / "raw", source.name, key)
     ]
     if not kept:
         return []

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from bookclub_platform.core.files import replaced
 from bookclub_platform.core.tables import book_categories, book_observations, books
 
 Name = Literal["books", "observations"]
@@ -97,15 +98,10 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> int:
     if path.exists() and not path.is_file():
         with path.open("wb") as device:
             return sum(device.write(chunk) for chunk in chunks)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            size = sum(file.write(chunk) for chunk in chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replaced(path) as file:
+        size = sum(file.write(chunk) for chunk in chunks)
+        file.flush()
+        os.fsync(file.fileno())
     return size
 
 

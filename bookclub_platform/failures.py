@@ -6,7 +6,7 @@ pages; here it comes with the cause, for all assets at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -32,6 +32,7 @@ _WHAT_TO_DO = {
 }
 _WHAT_TO_DO_OF_CHECK = {
     "all_pages_came": _WHAT_TO_DO["raw_pages"],
+    "pages_readable": "Crawl the category again: the damaged file is not needed once there is a newer one.",
     "count_did_not_collapse": "See whether the shop is whole, then crawl the category again. If its books are gone for "
     "good, materialise the partition of `books` with least_share: 0.",
     "price_drift": "The rows are loaded. Compare some prices with the shop's pages: if they are right, there is "
@@ -57,6 +58,12 @@ class Failure:
     run_id: str
     failed_at: datetime
     cause: str
+
+    @property
+    def source(self) -> str | None:
+        """The source whose asset it is; None for one over all sources."""
+        asset = dg.AssetKey.from_user_string(self.what.partition(":")[0])
+        return asset.path[0] if len(asset.path) > 1 else None
 
 
 def what_to_do(asset: dg.AssetKey | None, check: str | None = None) -> str:
@@ -90,8 +97,16 @@ def report(failures: Sequence[Failure], dagster_url: str) -> Iterator[str]:
         yield f"    run:   {dagster_url}/runs/{run_id}"
 
 
-def standing_failures(instance: dg.DagsterInstance, graph: BaseAssetGraph) -> list[Failure]:
-    """Every asset, partition and check whose newest attempt failed, in the order of their names."""
+def standing_failures(
+    instance: dg.DagsterInstance,
+    graph: BaseAssetGraph,
+    retired: Callable[[str | None], Collection[str]] = lambda _: (),
+) -> list[Failure]:
+    """Every asset, partition and check whose newest attempt failed, in the order of their names.
+
+    Args:
+        retired: the retired categories of a source, or of all sources (None), which nothing can mend or needs to.
+    """
     assets = sorted(graph.get_all_asset_keys())
     attempts = [attempt for key in assets for attempt in _attempts(instance, graph, key)]
     failed = _failed_runs(instance, {run_id for *_, run_id in attempts})
@@ -101,7 +116,8 @@ def standing_failures(instance: dg.DagsterInstance, graph: BaseAssetGraph) -> li
         if run_id in failed
     ]
     checks = _failed_checks(instance, sorted(graph.asset_check_keys))
-    return [*found, *sorted(checks, key=lambda row: (row.what, row.run_id, row.partition or ""))]
+    found += sorted(checks, key=lambda row: (row.what, row.run_id, row.partition or ""))
+    return [row for row in found if row.partition is None or row.partition not in retired(row.source)]
 
 
 def _attempts(

@@ -140,6 +140,13 @@ def _stage(cursor: psycopg.Cursor[Any], path: Path, table: sa.Table, columns: Se
                     sql.SQL(rule).format(sql.Identifier(column.name)),
                 )
             )
+    # Beyond 2^53 JSON numbers are not exact, and after the last bigint the table could give no new book an id.
+    key = sql.Identifier("id" if table is books else "book_id")
+    cursor.execute(
+        sql.SQL('ALTER TABLE {} ADD CONSTRAINT "id_from_1_to_2^53" CHECK ({} BETWEEN 1 AND {})').format(
+            _INCOMING, key, sql.Literal(2**53)
+        )
+    )
     if ALSO_IN.name in columns:
         cursor.execute(
             sql.SQL("ALTER TABLE {} ADD COLUMN {column} jsonb CHECK (jsonb_typeof({column}) = 'array')").format(

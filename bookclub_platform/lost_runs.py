@@ -44,13 +44,14 @@ def lost_runs_sensor() -> dg.SensorDefinition:
     return lost_runs
 
 
-def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark each started run of this machine whose process is gone as failed -> their ids."""
+def end_lost_runs(instance: dg.DagsterInstance, grace_s: float | None = None) -> list[str]:
+    """Mark each started run of this machine whose process is gone as failed -> their ids. One that has said something
+    within `grace_s` (None: _GRACE_S) may be about to note its end."""
     ended = []
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
         is_ours = GRPC_INFO_TAG in run.tags or run.tags.get(HOST_TAG) == socket.gethostname()
         process = _process_of(instance, run.run_id) if is_ours else None
-        if process is None or _is_alive(*process):
+        if process is None or _is_alive(*process, grace_s):
             continue
         current = instance.get_run_by_id(run.run_id)
         if current is not None and current.status == dg.DagsterRunStatus.STARTED:  # it may have ended meanwhile
@@ -84,9 +85,9 @@ def _process_of(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] 
     return None
 
 
-def _is_alive(pid: int, noted_at: float) -> bool:
-    """Whether `pid` is still the process of then; one that has just said so may be about to note its end."""
-    if time.time() - noted_at < _GRACE_S:
+def _is_alive(pid: int, noted_at: float, grace_s: float | None = None) -> bool:
+    """Whether `pid` is still the process of then."""
+    if time.time() - noted_at < (_GRACE_S if grace_s is None else grace_s):
         return True
     try:
         process = psutil.Process(pid)

@@ -3,7 +3,6 @@
 Each is a thin handle that opens what it stands for at first use, in the process of the run.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +17,7 @@ from bookclub_platform.core import audit
 from bookclub_platform.core import cleaned as files
 from bookclub_platform.core.cleaned import CleanedCategory
 from bookclub_platform.core.errors import DatabaseUnavailable
+from bookclub_platform.core.files import replaced
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.local.database import open_databases
 from bookclub_platform.local.home import artifact_root
@@ -42,9 +42,9 @@ class DataFolder(dg.ConfigurableResource):
         """Put the catalogue report where the API looks for it."""
         path = load_settings(home=self.home).report
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-        fresh.write_text(page, encoding="utf-8")
-        return fresh.replace(path)
+        with replaced(path) as file:
+            file.write(page.encode())
+        return path
 
     def write_cleaned(self, source: str, category: str, cleaned: CleanedCategory) -> Path:
         return files.write_cleaned(self._path(source, category), cleaned)
@@ -98,8 +98,12 @@ class Api(dg.ConfigurableResource):
     def model(self) -> str:
         return f"{self.url}/model"
 
+    @property
+    def books(self) -> str:
+        return f"{self.url}/books"
+
     def category(self, key: str) -> str:
-        return f"{self.url}/books?category={quote(key)}"
+        return f"{self.books}?category={quote(key)}"
 
 
 class MlflowRegistry(dg.ConfigurableResource):

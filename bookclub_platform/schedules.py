@@ -12,7 +12,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from bookclub_platform.assets._common import CATEGORIES, categories, range_tags, stretches, whole_key
-from bookclub_platform.core.categories import retired_slugs
+from bookclub_platform.core.categories import living_slugs, retired_slugs
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.resources import BooksDatabase
 from bookclub_platform.sources import Source
@@ -166,11 +166,12 @@ def weekly_retrain_schedule(sources: Sequence[Source], settings: Settings) -> dg
 
 
 def living_keys(instance: dg.DagsterInstance, sources: Sequence[Source], database: BooksDatabase) -> list[str]:
-    """The partitions that at least one source still fills: not retired by all that could."""
+    """The partitions that at least one source still fills: not those of a source that was removed."""
+    filled = {whole_key(source.name) for source in sources if not source.has_categories}
     with database.begin() as connection:
-        retired = [retired_slugs(connection, source.name) for source in sources if source.has_categories]
-    gone = set.intersection(*retired) if retired else set()
-    return [key for key in instance.get_dynamic_partitions(CATEGORIES) if key not in gone]
+        for source in sources:
+            filled |= living_slugs(connection, source.name) if source.has_categories else set()
+    return [key for key in instance.get_dynamic_partitions(CATEGORIES) if key in filled]
 
 
 def too_little_new(instance: dg.DagsterInstance, wanted: Sequence[str], least_share: float) -> str | None:

@@ -14,9 +14,10 @@ from bookclub_platform.assets._common import CATEGORIES, categories, whole_key
 from bookclub_platform.core.accounts import forget_sessions
 from bookclub_platform.core.book import Category
 from bookclub_platform.core.categories import Changes, note_listing
-from bookclub_platform.core.errors import SourceError
+from bookclub_platform.core.errors import ConfigurationError, SourceError
 from bookclub_platform.core.feedback import forget_events
-from bookclub_platform.core.settings import Settings
+from bookclub_platform.core.settings import Settings, load_settings
+from bookclub_platform.local.home import check_shop, note_shop
 from bookclub_platform.resources import BooksDatabase
 from bookclub_platform.sources import Source
 
@@ -50,7 +51,7 @@ def discover(sources: Sequence[Source]) -> Discovery:
     for source in sources:
         try:
             listed[source.name] = _listed(source)
-        except SourceError as error:
+        except (SourceError, ConfigurationError) as error:
             failures[source.name] = str(error)
     return Discovery(listed, failures)
 
@@ -58,8 +59,12 @@ def discover(sources: Sequence[Source]) -> Discovery:
 def _listed(source: Source) -> Sequence[Category]:
     if not source.has_categories:
         return [Category(whole_key(source.name), source.name, source.address)]
+    settings = load_settings()
+    check_shop(settings, source.address)
     with source.fetcher() as fetcher:
-        return source.categories(fetcher)
+        listed = source.categories(fetcher)
+    note_shop(settings, source.address)
+    return listed
 
 
 def note(source: Source, listed: Sequence[Category], database: BooksDatabase) -> Changes:

@@ -40,8 +40,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def commands_leave_the_environment_as_it_was() -> Iterator[None]:
     """`bookclub` sets this for all that it starts; what other tests start finds its modules beside it."""
+    before = {name: os.environ.get(name) for name in ("PYTHONSAFEPATH", "no_proxy", "NO_PROXY")}
     yield
-    os.environ.pop("PYTHONSAFEPATH", None)
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session", autouse=True)

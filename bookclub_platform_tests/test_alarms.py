@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from bookclub_platform.alarms import _sender, new_alarms
 from bookclub_platform.assets._common import CATEGORIES, range_tags
 from bookclub_platform.cli import main
 from bookclub_platform.core.alarms import Alarm, deliver, outbox, put, redacted, select_pending
+from bookclub_platform.core.book import Category
+from bookclub_platform.core.categories import note_listing, restore, retire, retired_slugs
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.definitions import build_definitions
 from bookclub_platform.failures import standing_failures
+from bookclub_platform.local.doctor._services import _partitions
 from bookclub_platform.local.home import dagster_home
 from bookclub_platform_tests.local_http import Handler, in_thread
 from bookclub_platform_tests.mlflow_store import store_in
@@ -396,6 +400,27 @@ def test_the_standing_list_has_what_failed_until_it_is_mended(environment: None,
         mended = tick(instance, shop_url, changed.cursor, "failed_partitions").asset_events
         said = {event.asset_key.to_user_string(): event.description for event in mended}
         assert said["books_toscrape/raw_pages"] == "All that had failed is mended"
+
+
+def test_what_is_retired_leaves_the_standing_list_and_the_findings_of_the_doctor(
+    environment: None, engine: sa.Engine, tmp_path: Path
+) -> None:
+    with sandbox.running(books=40, seed=2) as shop_url, one_log(tmp_path) as instance:
+        graph = build_definitions(load_settings(shop_url=shop_url)).resolve_asset_graph()
+        failed_run(shop_url, instance)
+        with engine.connect() as connection:
+            retired = partial(retired_slugs, connection)
+            assert {row.partition for row in standing_failures(instance, graph, retired)} == {"mars"}
+            note_listing(connection, "books_toscrape", [Category("mars", "Mars", f"{shop_url}/mars")], NOW)
+            retire(connection, "books_toscrape", "mars", NOW, by="operator")
+            assert standing_failures(instance, graph, retired) == []
+            connection.commit()
+    node = {"assetPartitionStatuses": {"failedPartitions": ["mars", "venus"]}, "assetChecksOrError": {}}
+    data = {"assetNodes": [node | {"assetKey": {"path": path}} for path in (["books"], ["books_toscrape", "covers"])]}
+    found = _partitions("http://dagster", data, load_settings())
+    assert found.text == "failed: books: venus; books_toscrape/covers: venus"
+    with engine.begin() as connection:
+        restore(connection, "books_toscrape", "mars")
 
 
 def test_the_command_prints_the_list_and_ends_with_1(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:

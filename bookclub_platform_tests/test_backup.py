@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -89,6 +90,32 @@ def test_a_backup_comes_back_in_an_empty_home_on_a_server_of_its_own(home: Path,
     with pytest.raises(ConfigurationError, match="is not empty, and a restore overwrites nothing"):
         restore(settings_of(there), saved)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def in_namespace(script: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a shell script as root of a user namespace of its own, where it may mount."""
+    command = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-ec", script, "sh"]
+    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or in_namespace("mount -t tmpfs none /mnt").returncode != 0,
+    reason="nothing can be mounted here",
+)
+def test_a_backup_fills_a_home_that_is_a_mount_point(saved: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    fill = """
+        mount -t tmpfs none "$1"
+        mkdir "$1/lost+found"
+        BOOKCLUB_HOME="$1" "$2" -m bookclub_platform.cli restore "$3"
+        find "$1" -maxdepth 1 -mindepth 1 -printf "%f " && cat "$1/shop"
+    """
+    done = in_namespace(fill, home, BOOKCLUB[0], saved)
+    assert done.returncode == 0, done.stderr
+    *_, found = done.stdout.splitlines()
+    assert set(found.split()) >= {"postgres", "raw", "mlflow", "shop", "lost+found"} and "sandbox" in found
+    assert ".restoring" not in found
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from bookclub_platform.core.categories import (
     retire,
     retired_slugs,
 )
+from bookclub_platform.core.explore import select_last_crawls
 from bookclub_platform_tests.test_tables import BOOK
 
 SHOP = "shop"
@@ -130,6 +131,14 @@ def test_restoring_lists_no_book_that_was_gone_before_and_none_of_a_category_tha
     assert (listed_books(connection, "art"), listed_books(connection, "travel")) == (0, 0)
 
 
+def test_a_retired_category_is_no_crawl_of_the_report(connection: sa.Connection) -> None:
+    listing(connection, ALL, FIRST)
+    load(connection, "art", FIRST)
+    load(connection, "travel", FIRST)
+    retire(connection, SHOP, "travel", FIRST + DAY, by="operator")
+    assert [row.category for row in connection.execute(select_last_crawls())] == ["art"]
+
+
 def test_one_shop_retires_nothing_of_another(connection: sa.Connection) -> None:
     listing(connection, ALL, FIRST)
     listing(connection, ALL, FIRST, source="other")
@@ -163,3 +172,31 @@ def test_the_command_lists_retires_and_restores(
     wrong = run(main, ["categories", "retire", "mars"])
     assert (wrong.exit_code, "mars" in wrong.output) == (1, True)
     assert run(main, ["categories", "retire"]).exit_code == 2
+
+
+def test_the_books_of_a_removed_source_are_delisted_by_command_and_come_back_with_it(
+    monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    def load_again(connection: sa.Connection) -> None:
+        for source, category in (("shelf", None), ("closed", "travel")):
+            book = replace(BOOK, source=source, source_id="1", seen_at=datetime.now(UTC))
+            loads.load_category(connection, source, category, f"crawl {book.seen_at}", [book], [], book.seen_at)
+        listing(connection, ["travel"], datetime.now(UTC), source="closed")
+
+    def listed(connection: sa.Connection) -> list[str]:
+        return [row.source for row in connection.execute(tables.select_books()) if row.source in ("shelf", "closed")]
+
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database_url.replace("+psycopg", ""))
+    run = CliRunner().invoke
+    with engine.begin() as connection:
+        load_again(connection)
+        assert listed(connection) == ["shelf", "closed"]
+    assert "shelf is retired; 1 books" in run(main, ["sources", "retire", "shelf"]).output
+    assert "closed is retired; 1 books" in run(main, ["sources", "retire", "closed"]).output
+    refused = run(main, ["sources", "retire", "books_toscrape"])
+    assert refused.exit_code == 1 and "Remove it there first" in refused.output
+    with engine.begin() as connection:
+        assert listed(connection) == [] and retired_slugs(connection, "closed") == {"travel"}
+        load_again(connection)
+        assert listed(connection) == ["shelf", "closed"] and not retired_slugs(connection, "closed")

@@ -331,6 +331,10 @@ def test_a_file_has_one_result_and_no_partition(
             selection=dg.AssetSelection.assets("reading_list/raw_pages", "reading_list/cleaned_books", "books"),
             tags=range_tags(["reading-list"]),
         )
+    (told,) = (event for event in result.asset_materializations_for_node("books") if event.partition)
+    assert [row.data["title"] for row in told.metadata["preview"].value.records] == ["Salt"]  # type: ignore[union-attr]
+    assert {"prices", "price_history"} < told.metadata.keys()
+    assert str(told.metadata["api"].value).endswith("/books")
     found = {(check.check_name, check.partition): check for check in result.get_asset_check_evaluations()}
     assert {key for key, check in found.items() if not check.passed} == {("few_rejected", None)}
     assert found["few_rejected", None].description == "1 of 2 were rejected: price_readable 1"

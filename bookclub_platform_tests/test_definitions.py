@@ -64,7 +64,7 @@ def test_each_step_follows_the_one_before(definitions: dg.Definitions) -> None:
 def test_rows_and_model_have_a_check_that_blocks_what_follows(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     blocking = {key.name for key in graph.asset_check_keys if graph.get(key).blocking}
-    assert blocking == {"rows_fit", "key_unique", "count_did_not_collapse", "lists_are_sound"}
+    assert blocking == {"pages_readable", "rows_fit", "key_unique", "count_did_not_collapse", "lists_are_sound"}
 
 
 def test_the_checked_in_files_agree_on_the_location(tmp_path: Path) -> None:

@@ -90,11 +90,13 @@ def test_the_database_is_told_from_empty_to_filled_and_old(database_url: str, tm
         with engine.begin() as connection:
             connection.execute(sa.text("TRUNCATE bookclub.books CASCADE"))
             at = datetime.now(UTC) - age
-            load_category(connection, "shop", "travel", f"crawl-{age}", [replace(BOOK, seen_at=at)], [], at)
+            for source, seen_at in (("books_toscrape", at), ("removed", at - timedelta(days=9))):
+                book = replace(BOOK, source=source, seen_at=seen_at)
+                load_category(connection, source, "travel", f"crawl-{age}", [book], [], seen_at)
         found = findings(settings)
-        assert found["database"].text.startswith("1 books in Postgres ")
+        assert found["database"].text.startswith("2 books in Postgres ")
         assert "bookclub:***@" in found["database"].text
-        assert (found["crawl"].is_well, found["crawl"].text) == (is_well, f"last crawl: shop {told(age)} ago")
+        assert (found["crawl"].is_well, found["crawl"].text) == (is_well, f"last crawl: books_toscrape {told(age)} ago")
 
 
 def told(age: timedelta) -> str:

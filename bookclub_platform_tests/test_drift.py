@@ -28,7 +28,7 @@ def drift(connection: sa.Connection, before: list[Book], now: list[Book]) -> Dri
     assert note_before(connection, "shop", "travel") == len(before)
     later = NOON + timedelta(days=1)
     load_category(connection, "shop", "travel", "crawl-2", [replace(book, seen_at=later) for book in now], (), later)
-    return measure_drift(connection)
+    return measure_drift(connection, "crawl-2")
 
 
 @pytest.mark.parametrize("count", [1, 3, 19, 20, 150])
@@ -103,11 +103,29 @@ def test_stars_that_are_lost_are_told_even_of_few_books(connection: sa.Connectio
     assert found.rating_fault() == f"{count} of {count} books lost their stars"
 
 
-def test_a_second_load_of_one_crawl_compares_nothing(connection: sa.Connection) -> None:
+def test_a_second_load_of_the_only_crawl_compares_nothing(connection: sa.Connection) -> None:
     load_category(connection, "shop", "travel", "crawl-1", shelf(3), (), NOON)
     note_before(connection, "shop", "travel")
     load_category(connection, "shop", "travel", "crawl-1", shelf(3), (), NOON)
-    assert measure_drift(connection) == Drift()
+    assert measure_drift(connection, "crawl-1") == Drift()
+
+
+@pytest.mark.parametrize("kept", [30, 28])  # two books were not seen again
+def test_a_second_load_of_one_crawl_finds_the_same_drift(connection: sa.Connection, kept: int) -> None:
+    now = [replace(book, rating=1) for book in priced(shelf(30), "10")][:kept]
+    first = drift(connection, shelf(30), now)
+    assert first.price_fault() and first.rating_fault()
+    later = NOON + timedelta(days=1)
+    note_before(connection, "shop", "travel")
+    load_category(connection, "shop", "travel", "crawl-2", [replace(book, seen_at=later) for book in now], (), later)
+    assert measure_drift(connection, "crawl-2") == first
+
+
+def test_an_older_crawl_that_is_loaded_again_compares_nothing(connection: sa.Connection) -> None:
+    drift(connection, shelf(3), priced(shelf(3), "10"))
+    note_before(connection, "shop", "travel")
+    load_category(connection, "shop", "travel", "crawl-1", shelf(3), (), NOON)
+    assert measure_drift(connection, "crawl-1") == Drift()
 
 
 def test_random_stars_of_two_crawls_seldom_look_like_drift() -> None:

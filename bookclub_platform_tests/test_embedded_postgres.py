@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -17,7 +20,7 @@ from bookclub_platform.core import tables
 from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.settings import load_settings
 from bookclub_platform.local.database import open_databases
-from bookclub_platform.local.postgres import is_running, leased
+from bookclub_platform.local.postgres import check, is_running, leased
 from bookclub_platform_tests.waiting import wait_for
 
 HOLDER = """
@@ -88,6 +91,38 @@ def test_a_process_id_that_another_program_has_by_now_stops_no_start(tmp_path: P
             assert connection.execute("SELECT one FROM kept").fetchone() == (1,)
         assert other.poll() is None
         other.kill()
+
+
+def test_a_living_orphan_is_known_without_ps_and_under_a_locale_that_lacks_the_letters_of_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, tools = tmp_path / "Bücher", tmp_path / "tools"
+    tools.mkdir()
+    if setpriv := shutil.which("setpriv"):
+        (tools / "setpriv").symlink_to(setpriv)
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.setenv("LC_ALL", "C")
+    with leased(home):
+        orphan = psutil.Process(server_pid(home))
+        os.kill(orphan.ppid(), signal.SIGKILL)
+        wait_for(lambda: not is_running(home))
+        with leased(home) as url, psycopg.connect(url):
+            assert server_pid(home) != orphan.pid
+            assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_server_that_nobody_starts_again_is_told_with_its_log(tmp_path: Path) -> None:
+    with leased(tmp_path):
+        check(tmp_path)
+
+        def is_given_up() -> bool:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server_pid(tmp_path), signal.SIGKILL)
+            return not is_running(tmp_path)
+
+        wait_for(is_given_up, 60)
+        with pytest.raises(DatabaseUnavailable, match=r"(?s)nobody starts it again.*giving up"):
+            check(tmp_path)
 
 
 def test_the_server_listens_on_loopback_alone_and_asks_for_the_password(tmp_path: Path) -> None:

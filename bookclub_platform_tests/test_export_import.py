@@ -391,6 +391,15 @@ def test_a_file_that_is_none_is_refused_with_the_reason(
         take_in(empty, put(tmp_path, name, text))
 
 
+@pytest.mark.parametrize("wrong", [0, -5, 2**53 + 1, 2**63 - 1])
+def test_an_id_after_which_the_table_could_give_no_other_is_refused(
+    full: str, empty: str, tmp_path: Path, wrong: int
+) -> None:
+    numbered = put(tmp_path, "books.ndjson", spoilt(full, "ndjson", id=wrong))
+    with pytest.raises(FileRefused, match=r"line 3, .*id_from_1_to_2"):
+        take_in(empty, numbered)
+
+
 def test_a_row_that_contradicts_the_table_refuses_the_file(full: str, tmp_path: Path) -> None:
     before = content(full)
     third = json.loads(exported(full, "books", "ndjson").splitlines()[2])

@@ -169,8 +169,12 @@ def retrain_tick(settings: Settings, instance: dg.DagsterInstance) -> dg.Schedul
     return build_definitions(settings).resolve_schedule_def("weekly_retrain").evaluate_tick(night(instance))
 
 
-def test_the_model_waits_until_enough_categories_came_in_anew(settings: Settings, instance: dg.DagsterInstance) -> None:
-    instance.add_dynamic_partitions(CATEGORIES, KEYS)
+def test_the_model_waits_until_enough_categories_came_in_anew(
+    settings: Settings, instance: dg.DagsterInstance, database: sa.Engine
+) -> None:
+    instance.add_dynamic_partitions(CATEGORIES, [*KEYS, "of-a-removed-source"])
+    with database.begin() as connection:
+        note_listing(connection, "books_toscrape", [Category(key, key, "") for key in KEYS], NIGHT)
     for key in KEYS[:3]:
         materialized(instance, "books", key)
     tick = retrain_tick(settings, instance)

@@ -101,9 +101,9 @@ def read_facts(connection: sa.Connection, api_url: str) -> Facts:
     )
 
 
-def numbers(connection: sa.Connection, currency: str, category: str | None = None) -> list[figures.Numbers]:
+def numbers(connection: sa.Connection, currency: str) -> list[figures.Numbers]:
     """Price, rating, stock and characters of every book, in chunks: a million rows of Python objects are a gigabyte."""
-    statement = explore.select_numbers(currency, category).execution_options(yield_per=_CHUNK)
+    statement = explore.select_numbers(currency).execution_options(yield_per=_CHUNK)
     found = [figures.columns(chunk, 4) for chunk in connection.execute(statement).partitions()]
     return figures.joined(found, 4)
 

@@ -32,9 +32,11 @@ from bookclub_platform.core.book import Book, Category, RawBook, RejectedBook
 from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.cleaned import CleanedCategory
 from bookclub_platform.core.clock import MEND_BOOKS, is_ahead
-from bookclub_platform.core.errors import PermanentSourceError, ShopUnavailable, SourceError
+from bookclub_platform.core.errors import ConfigurationError, PermanentSourceError, ShopUnavailable, SourceError
 from bookclub_platform.core.progress import Progress
+from bookclub_platform.core.settings import load_settings
 from bookclub_platform.core.tables import select_last_seen
+from bookclub_platform.local.home import check_shop, note_shop
 from bookclub_platform.report import pictures
 from bookclub_platform.resources import BooksDatabase, DataFolder
 from bookclub_platform.sources import CrawlReport, Page, Source
@@ -42,6 +44,12 @@ from bookclub_platform.sources import CrawlReport, Page, Source
 ALL_PAGES_CAME = Check(
     "all_pages_came", "Every page that the source lists was fetched.", severity=dg.AssetCheckSeverity.WARN
 )
+PAGES_READABLE = Check(
+    "pages_readable",
+    "The files of the kept pages are whole. Of a category whose file is damaged, the rows stay as they were.",
+    is_blocking=True,
+)
+_CLEANED_CHECKS = [PAGES_READABLE, *ROW_CHECKS]
 _NOT_LISTED = "the source does not list this category now; its books stay until it is retired (`bookclub categories`)"
 _RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 
@@ -77,10 +85,13 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
         started_at = datetime.now(UTC)
         crawl_id = f"{started_at:{sources.ID_TIME}}-{context.run_id[:8]}"
         findings = Findings([ALL_PAGES_CAME])
+        settings = load_settings()
         try:
+            check_shop(settings, source.address)
             _refuse_future(source, files, database, started_at)
             with source.fetcher() as fetcher:
                 listed = {category.slug: category for category in source.categories(fetcher)}
+                note_shop(settings, source.address)
                 keys = category_keys(context, source)
                 with database.begin() as connection:
                     retired = retired_slugs(connection, source.name)
@@ -90,7 +101,7 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
                         _refuse_alone(source, key, key in retired, files)
                     absence = {"dagster/row_count": 0, "is_listed": key in listed, "is_retired": key in retired}
                     _add_metadata(context, source, key, absence)
-                    if key not in retired and sources.latest(files.raw, source.name, key) is not None:
+                    if key not in retired and sources.has_pages(files.raw, source.name, key):
                         findings.note(ALL_PAGES_CAME, key, _NOT_LISTED)
                 wanted = [listed[key] for key in keys if key not in absent]
                 for category, came in sources.crawl_categories(source, wanted, fetcher, files.raw, crawl_id):
@@ -103,6 +114,8 @@ def _raw_pages(source: Source) -> dg.AssetsDefinition:
                     context.log.info(f"{category.slug}: {came.pages} pages, {came.books} books in {came.seconds:.1f} s")
                     _check_crawl(findings, category.slug, came)
                     progress.advance("crawl", category.slug)
+        except ConfigurationError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
         except SourceError as error:
             raise dg.Failure(str(error), allow_retries=not isinstance(error, PermanentSourceError)) from error
         yield from findings.events(context)
@@ -120,7 +133,7 @@ def _refuse_alone(source: Source, key: str, is_retired: bool, files: DataFolder)
     if is_retired:
         back = f"`bookclub categories restore {key}` puts it back"
         raise PermanentSourceError(source.address, f"category {key!r} is retired; {back}")
-    if sources.latest(files.raw, source.name, key) is None:
+    if not sources.has_pages(files.raw, source.name, key):
         raise PermanentSourceError(source.address, f"has no category {key!r}, and never had one")
 
 
@@ -186,19 +199,25 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
         kinds={"python", "beautifulsoup"},
         code_version="2",
         metadata={"shop": shop_link(source)} | of_rows(Book),
-        check_specs=[check.spec([source.name, "cleaned_books"], source.has_categories) for check in ROW_CHECKS],
+        check_specs=[check.spec([source.name, "cleaned_books"], source.has_categories) for check in _CLEANED_CHECKS],
     )
     def cleaned_books(
         context: dg.AssetExecutionContext, files: DataFolder, progress: dg.ResourceParam[Progress]
     ) -> Events:
-        findings = Findings(ROW_CHECKS)
+        findings = Findings(_CLEANED_CHECKS)
         for key in category_keys(context, source):
             started = time.perf_counter()
-            category, applied = _clean_category(source, key, files)
+            try:
+                category, applied = _clean_category(source, key, files)
+            except PermanentSourceError as error:
+                findings.note(PAGES_READABLE, key, str(error))
+                _add_metadata(context, source, key, {"dagster/row_count": 0, "is_handed_on": False})
+                continue
             if category is None:
                 _add_metadata(context, source, key, {"dagster/row_count": 0, "is_listed": False})
                 continue
             by_rule = Counter(row.rule for row in category.rejected)
+            findings.note(PAGES_READABLE, key, None)
             check_rows(findings, key, category.books, category.rejected)
             if not findings.blocks(key):  # else the previously passed rows stay, and so does the table
                 files.write_cleaned(source.name, key, category)
@@ -225,7 +244,8 @@ def _cleaned_books(source: Source) -> dg.AssetsDefinition:
 
 
 def _clean_category(source: Source, key: str, files: DataFolder) -> tuple[CleanedCategory | None, Counter[str]]:
-    """The newest stored crawl of a category, cleaned; None for a category that this source does not have."""
+    """The newest stored crawl of a category, cleaned; None for a category that this source does not have. Raises
+    PermanentSourceError if its file is damaged."""
     crawl = sources.latest(files.raw, source.name, key)
     if crawl is None:
         return None, Counter()

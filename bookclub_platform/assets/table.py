@@ -69,18 +69,16 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
         findings = Findings(LOAD_CHECKS)
         for key in context.partition_keys:
             started = time.perf_counter()
-            loads = {
-                source.name: _load(source, key, files, database, config.least_share)
-                for source in sources
-                if _is_of(source, key)
-            }
+            of_key = [source for source in sources if _is_of(source, key)]
+            loads = {source.name: _load(source, key, files, database, config.least_share) for source in of_key}
+            chosen = _rows_of(of_key, key)
             check_loads(findings, key, loads)
             metadata = {
                 "dagster/row_count": sum(load.rows for load in loads.values() if load),
                 "loads": {name: load.figures if load else {} for name, load in loads.items()},
-                "api": dg.MetadataValue.url(api.category(key)),
-                **_pictures(key, database),
-                "preview": _preview(key, database),
+                "api": dg.MetadataValue.url(api.category(key) if _has_categories(of_key) else api.books),
+                **_pictures(key, chosen, database),
+                "preview": _preview(chosen, database),
                 "seconds": round(time.perf_counter() - started, 3),
             }
             context.add_asset_metadata(metadata, partition_key=key)
@@ -92,6 +90,16 @@ def books_asset(sources: Sequence[Source]) -> dg.AssetsDefinition:
 
 def _is_of(source: Source, key: str) -> bool:
     return source.has_categories or key == whole_key(source.name)
+
+
+def _has_categories(sources: Sequence[Source]) -> bool:
+    return any(source.has_categories for source in sources)
+
+
+def _rows_of(sources: Sequence[Source], key: str) -> sa.ColumnElement[bool]:
+    """Which rows the partition `key` stands for: a category, or all that its `sources` without categories bring."""
+    is_of_whole = books_table.c.source.in_([source.name for source in sources if not source.has_categories])
+    return sa.or_(is_of_whole, books_table.c.category == key) if _has_categories(sources) else is_of_whole
 
 
 def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase, least_share: float) -> Load | None:
@@ -107,7 +115,7 @@ def _load(source: Source, key: str, files: DataFolder, database: BooksDatabase, 
             result = _load_rows(connection, source.name, category, cleaned, cleaned.books, least_share)
             if result.is_shrunken:
                 loading.rollback()
-        drift = measure_drift(connection)
+        drift = measure_drift(connection, cleaned.crawl_id)
         if result.is_shrunken:  # load only its rejected rows
             result = _load_rows(connection, source.name, category, cleaned, [], least_share)
     found = len(cleaned.books)
@@ -136,21 +144,21 @@ def _load_rows(
     )
 
 
-def _preview(key: str, database: BooksDatabase) -> dg.MetadataValue:
+def _preview(chosen: sa.ColumnElement[bool], database: BooksDatabase) -> dg.MetadataValue:
     with database.begin() as connection:
-        rows = connection.execute(select_books(key).limit(PREVIEW_ROWS)).mappings().all()
+        rows = connection.execute(select_books().where(chosen).limit(PREVIEW_ROWS)).mappings().all()
     return preview([{name: row[name] for name in _SHOWN} for row in rows])
 
 
-def _pictures(key: str, database: BooksDatabase) -> dict[str, dg.MetadataValue]:
-    """Plots of the category's current content; none if it is empty."""
+def _pictures(key: str, chosen: sa.ColumnElement[bool], database: BooksDatabase) -> dict[str, dg.MetadataValue]:
+    """Plots of the partition's current content; none if it is empty."""
     with database.begin() as connection:
-        commonest = connection.execute(explore.select_currencies(key)).first()
+        commonest = connection.execute(explore.select_currencies(chosen)).first()
         if commonest is None:
             return {}
         currency = commonest.currency
-        rows = [tuple(row) for row in connection.execute(explore.select_numbers(currency, key))]
-        days = [row._asdict() for row in connection.execute(explore.select_price_days(currency, key))]
+        rows = [tuple(row) for row in connection.execute(explore.select_numbers(currency, chosen))]
+        days = [row._asdict() for row in connection.execute(explore.select_price_days(currency, chosen))]
     price, rating, stock, _ = figures.columns(rows, 4)
     drawn = {
         "prices": pictures.prices(price, currency),

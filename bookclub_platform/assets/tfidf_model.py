@@ -16,7 +16,7 @@ from bookclub_platform.assets._common import DATA_SCIENCE, preview
 from bookclub_platform.assets._fit import fitted
 from bookclub_platform.assets._model_page import JUDGED_BY, CatalogueMap, Side, drawn, mapped, page, past_scores
 from bookclub_platform.assets._plots import picture
-from bookclub_platform.core.errors import ArtifactInvalid, NoChampion
+from bookclub_platform.core.errors import ArtifactInvalid, ConfigurationError, NoChampion
 from bookclub_platform.core.feedback import select_steps
 from bookclub_platform.core.progress import Progress
 from bookclub_platform.core.settings import load_settings
@@ -170,10 +170,25 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def _judged(judge: Judge | Readers, models: Mapping[str, Tfidf], rows: Sequence[BookText]) -> dict[str, Side]:
-    health = {name: list_health(model, rows) for name, model in models.items()}
-    # The champion has passed its guardrails before: today's books must not make it fail them.
-    faults = {CHALLENGER: health[CHALLENGER].faults(health.get(CHAMPION))}
-    return {name: Side(model, judge.judge(model, faults.get(name, ())), health[name]) for name, model in models.items()}
+    """Each model judged on the same rows.
+
+    Raises:
+        dg.Failure: the champion cannot be, for the extra that it was trained with is not installed any more.
+    """
+    try:
+        health = {name: list_health(model, rows) for name, model in models.items()}
+        # The champion has passed its guardrails before: today's books must not make it fail them.
+        faults = {CHALLENGER: health[CHALLENGER].faults(health.get(CHAMPION))}
+        return {
+            name: Side(model, judge.judge(model, faults.get(name, ())), health[name]) for name, model in models.items()
+        }
+    except ConfigurationError as error:  # the challenger was fitted before: what it needs is here
+        raise dg.Failure(
+            "The champion cannot be compared with the new model: the sentence embedding that it was trained with is "
+            "not installed. Install it, .venv/bin/pip install -c constraints.txt -e '.[embedding]', or make a version "
+            "that needs none the champion: `bookclub model list`, then `bookclub model promote`.",
+            allow_retries=False,
+        ) from error
 
 
 def _decision(sides: Mapping[str, Side], judge: Judge | Readers, held: str | None) -> Decision:

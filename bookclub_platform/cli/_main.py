@@ -15,6 +15,7 @@ import signal
 import click
 
 from bookclub_platform.core.errors import BookclubError
+from bookclub_platform.core.settings import LOOPBACK
 
 
 class _Group(click.Group):
@@ -28,9 +29,12 @@ class _Group(click.Group):
         except ModuleNotFoundError as error:
             raise click.ClickException(f"{error}. Install it: `make install`.") from error
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno == errno.ENOSPC:
+                raise click.ClickException(f"The disk is full: {error}. Make room, then start again.") from error
+            if error.filename is None:  # no file's fault; click ends quietly where a pipe is closed
                 raise
-            raise click.ClickException(f"The disk is full: {error}. Make room, then start again.") from error
+            home = "If that is in the home, set BOOKCLUB_HOME to a folder in which this user may write."
+            raise click.ClickException(f"{error.filename}: {error.strerror}. {home}") from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +43,15 @@ def main() -> None:
     """Book Club: collects a shop's books, learns which are alike, and recommends."""
     # Else what we start takes any file of the folder that we are in for a package: gql.py there for Dagster's `gql`.
     os.environ["PYTHONSAFEPATH"] = "1"
+    _ask_this_machine_directly()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So a script's `command &` starts us, and Dagster lets SIGTERM do what SIGINT does: we would obey neither.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _ask_this_machine_directly() -> None:
+    """Keep requests to our own services from a proxy, for this process and all that it starts."""
+    told = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if told != "*":
+        hosts = dict.fromkeys([*filter(None, told.split(",")), *sorted(LOOPBACK)])
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 
 import click
 
 from bookclub_platform.cli._main import main
-from bookclub_platform.cli._terminal import quieten
+from bookclub_platform.cli._terminal import books_connection, quieten
 from bookclub_platform.core.settings import load_settings
 
 
@@ -35,6 +36,7 @@ def failures() -> None:
     """What has failed and is not fixed yet: assets, partitions, checks. Exit status 1 if there is anything."""
     import dagster as dg
 
+    from bookclub_platform.core.categories import retired_slugs
     from bookclub_platform.definitions import build_definitions
     from bookclub_platform.failures import report, standing_failures
     from bookclub_platform.local.home import dagster_home
@@ -42,8 +44,9 @@ def failures() -> None:
     quieten()
     settings = load_settings()
     graph = build_definitions(settings).resolve_asset_graph()
-    with dg.DagsterInstance.from_config(str(dagster_home(settings.home))) as instance:
-        failed = standing_failures(instance, graph)
+    home = str(dagster_home(settings.home))
+    with dg.DagsterInstance.from_config(home) as instance, books_connection() as connection:
+        failed = standing_failures(instance, graph, partial(retired_slugs, connection))
     for line in report(failed, f"http://127.0.0.1:{settings.dagster_port}"):
         click.echo(line)
     if failed:

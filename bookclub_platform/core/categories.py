@@ -143,6 +143,15 @@ def retire(connection: sa.Connection, source: str, category: str, at: datetime, 
     return loads.retire_category(connection, source, category, f"retired by {by} {at:%Y%m%dT%H%M%SZ}", at)
 
 
+def retire_source(connection: sa.Connection, source: str, at: datetime) -> int:
+    """Delist all books of a source that is collected no more -> how many. Call it inside a transaction.
+
+    If the source is configured again, its next crawl lists them again.
+    """
+    delisted = sum(retire(connection, source, slug, at, by="shop") for slug in sorted(living_slugs(connection, source)))
+    return delisted + loads.retire_category(connection, source, None, f"source retired {at:%Y%m%dT%H%M%SZ}", at)
+
+
 def restore(connection: sa.Connection, source: str, category: str) -> int:
     """Remove the flag -> how many books are listed again. Call it inside a transaction.
 
@@ -176,10 +185,18 @@ def is_retired(connection: sa.Connection, source: str, category: str) -> bool:
     return connection.scalar(retired_at) is not None
 
 
-def retired_slugs(connection: sa.Connection, source: str) -> set[str]:
-    """The retired categories of a source."""
+def retired_slugs(connection: sa.Connection, source: str | None) -> set[str]:
+    """The retired categories of a source; None: those that all sources have retired."""
+    if source is None:
+        return set(connection.scalars(select_retired_everywhere()))
     is_gone = sa.and_(categories.c.source == source, categories.c.retired_at.is_not(None))
     return set(connection.scalars(sa.select(categories.c.category).where(is_gone)))
+
+
+def living_slugs(connection: sa.Connection, source: str) -> set[str]:
+    """The categories of a source that are not retired."""
+    is_alive = sa.and_(categories.c.source == source, categories.c.retired_at.is_(None))
+    return set(connection.scalars(sa.select(categories.c.category).where(is_alive)))
 
 
 def select_states() -> sa.Select[Any]:

@@ -17,6 +17,7 @@ from typing import IO
 from pydantic import TypeAdapter
 
 from bookclub_platform.core.book import Book, RejectedBook
+from bookclub_platform.core.files import replaced
 
 _BLOCK = 1 << 18
 
@@ -52,7 +53,6 @@ _header, _book, _rejected = TypeAdapter(_Header), TypeAdapter(Book), TypeAdapter
 def write_cleaned(path: Path, cleaned: CleanedCategory) -> Path:
     """Replace the file at `path` atomically: a reader sees the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")  # two runs may clean the same category
     header = _Header(
         cleaned.crawl_id,
         cleaned.crawled_at,
@@ -60,11 +60,11 @@ def write_cleaned(path: Path, cleaned: CleanedCategory) -> Path:
         len(cleaned.rejected),
         len(cleaned.books),
     )
-    with fresh.open("wb") as file:
+    with replaced(path) as file:
         file.write(_header.dump_json(header) + b"\n")
         file.writelines(_rejected.dump_json(row) + b"\n" for row in cleaned.rejected)
         file.writelines(_book.dump_json(row) + b"\n" for row in cleaned.books)
-    return fresh.replace(path)
+    return path
 
 
 def read_cleaned(path: Path) -> CleanedCategory | None:

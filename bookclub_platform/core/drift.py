@@ -1,11 +1,13 @@
 """The listed books before and after a load -> how far the prices and ratings of the same books moved.
 
     note_before(connection, "books_toscrape", "travel"); load_category(connection, ...)
-    drift = measure_drift(connection)                  # all in one transaction
+    drift = measure_drift(connection, crawl_id)        # all in one transaction
     drift.price_fault(), drift.rating_fault()          # a sentence each, or None
 
-It compares books that were listed before and were seen again by this load; a second load of the same crawl compares
-none. Postgres does all the counting and returns a handful of figures, however many books there are.
+It compares books that were listed before and were seen again by this load. A second load of the same crawl, as when a
+step is retried, compares them with what the crawl before saw, and so finds the same; only a change of the currency,
+which observations do not have, is not found again. Postgres does all the counting and returns a handful of figures,
+however many books there are.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bookclub_platform.core.tables import IS_LISTED, books
+from bookclub_platform.core.tables import IS_LISTED, book_observations, books
 
 # The median moves only if half of the books do. Among few books a sale can be half; it never doubles or halves all.
 FEW_BOOKS = 20
@@ -103,8 +105,10 @@ def note_before(connection: sa.Connection, source: str, category: str | None) ->
     return connection.execute(sa.CreateTableAs(rows, "drift_before", temporary=True)).rowcount
 
 
-def measure_drift(connection: sa.Connection) -> Drift:
-    """How far the books of `note_before` have moved since; only those that were seen again count."""
+def measure_drift(connection: sa.Connection, crawl_id: str) -> Drift:
+    """How far the books of `note_before` have moved since, by the load of this crawl; only those that were seen again
+    count."""
+    connection.execute(_as_before_crawl(crawl_id))
     same = _before.join(books, sa.and_(books.c.id == _before.c.id, books.c.last_seen_at > _before.c.last_seen_at))
     is_comparable = sa.and_(books.c.currency == _before.c.currency, books.c.price > 0, _before.c.price > 0)
     move = sa.func.ln(sa.func.nullif(books.c.price, 0) / sa.func.nullif(_before.c.price, 0))
@@ -141,4 +145,28 @@ def measure_drift(connection: sa.Connection) -> Drift:
         stars_before=tuple(counts[:_CLASSES]),
         stars_now=tuple(counts[_CLASSES:]),
         ratings_lost=lost,
+    )
+
+
+def _as_before_crawl(crawl_id: str) -> sa.Update:
+    """Give the books that had this crawl's sighting before the load already what another crawl had seen before it."""
+    this, other = book_observations.alias("this"), book_observations.alias("other")
+    seen = ["price", "rating", "seen_at"]
+    last = (
+        sa.select(*(other.c[name] for name in seen))
+        .where(other.c.book_id == this.c.book_id, other.c.crawl_id != crawl_id)
+        .order_by(other.c.seen_at.desc())
+        .limit(1)
+        .lateral("last")
+    )
+    return (
+        sa.update(_before)
+        .values(price=last.c.price, rating=last.c.rating, last_seen_at=last.c.seen_at)
+        .where(
+            books.c.id == _before.c.id,
+            books.c.last_seen_at == _before.c.last_seen_at,
+            this.c.book_id == _before.c.id,
+            this.c.crawl_id == crawl_id,
+            last.c.seen_at < this.c.seen_at,
+        )
     )

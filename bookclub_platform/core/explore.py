@@ -1,7 +1,8 @@
 """Schema `bookclub` -> the figures behind the catalogue report and the plots, as read-only statements.
 
-All cover listed books unless they say otherwise. Postgres does the counting. Only the few numbers per book that a
-distribution needs are returned row by row, so that a million books fit in some tens of megabytes.
+All cover listed books unless they say otherwise; some only the `chosen` ones, a condition on `books`. Postgres does the
+counting. Only the few numbers per book that a distribution needs are returned row by row, so that a million books fit
+in some tens of megabytes.
 """
 
 from __future__ import annotations
@@ -13,29 +14,26 @@ import sqlalchemy as sa
 from bookclub_platform.core.tables import IS_LISTED, book_observations, books, rejected_books
 
 DAYS = 60
+ALL = sa.true()
 _RULE = rejected_books.c.rule
 _CHARACTERS = sa.func.coalesce(sa.func.char_length(books.c.description), 0)
 
 
-def _category(category: str | None) -> sa.ColumnElement[bool]:
-    return sa.true() if category is None else books.c.category == category
-
-
-def select_currencies(category: str | None = None) -> sa.Select[Any]:
+def select_currencies(chosen: sa.ColumnElement[bool] = ALL) -> sa.Select[Any]:
     """(currency, books), the most frequent first."""
     return (
         sa.select(books.c.currency, sa.func.count().label("books"))
-        .where(IS_LISTED, _category(category))
+        .where(IS_LISTED, chosen)
         .group_by(books.c.currency)
         .order_by(sa.desc("books"), books.c.currency)
     )
 
 
-def select_numbers(currency: str, category: str | None = None) -> sa.Select[Any]:
+def select_numbers(currency: str, chosen: sa.ColumnElement[bool] = ALL) -> sa.Select[Any]:
     """(price, rating, stock, characters) of every book; price is null in another currency; characters 0: no text."""
     price = sa.case((books.c.currency == currency, sa.cast(books.c.price, sa.Double)))
     return sa.select(price.label("price"), books.c.rating, books.c.stock, _CHARACTERS.label("characters")).where(
-        IS_LISTED, _category(category)
+        IS_LISTED, chosen
     )
 
 
@@ -113,7 +111,7 @@ def select_repeated(column: str, limit: int) -> sa.Select[Any]:
     )
 
 
-def select_price_days(currency: str, category: str | None = None) -> sa.Select[Any]:
+def select_price_days(currency: str, chosen: sa.ColumnElement[bool] = ALL) -> sa.Select[Any]:
     """(day, books, changed, low, median, high) of the newest days with sightings, oldest first: the quartiles of the
     prices seen, and how many differ from that book's previous sighting. Includes books that were delisted later."""
     before = sa.func.lag(book_observations.c.price).over(
@@ -126,7 +124,7 @@ def select_price_days(currency: str, category: str | None = None) -> sa.Select[A
             (book_observations.c.price != before).label("is_changed"),
         )
         .join(books, books.c.id == book_observations.c.book_id)
-        .where(books.c.currency == currency, _category(category))
+        .where(books.c.currency == currency, chosen)
         .subquery()
     )
 
@@ -177,8 +175,9 @@ def select_price_moves(limit: int) -> sa.Select[Any]:
 
 
 def select_last_crawls() -> sa.Select[Any]:
-    """(source, category, crawled_at, seen, seen_before, rejected) of each category: how many books its last crawl saw,
-    how many the previous one saw (null: there was none), and how many pages have been rejected since the last crawl."""
+    """(source, category, crawled_at, seen, seen_before, rejected) of each category that has books, so not of retired
+    ones: how many books its last crawl saw, how many the previous one saw (null: there was none), and how many pages
+    have been rejected since the last crawl."""
     crawls = (
         sa.select(
             books.c.source,
@@ -209,6 +208,7 @@ def select_last_crawls() -> sa.Select[Any]:
         )
         .scalar_subquery()
     )
+    is_alive = sa.exists().where(IS_LISTED, books.c.source == ranked.c.source, books.c.category == ranked.c.category)
     return (
         sa.select(
             ranked.c.source,
@@ -218,7 +218,7 @@ def select_last_crawls() -> sa.Select[Any]:
             ranked.c.seen_before,
             rejected.label("rejected"),
         )
-        .where(ranked.c.seen_after.is_(None))
+        .where(ranked.c.seen_after.is_(None), is_alive)
         .order_by(sa.func.coalesce(ranked.c.seen - ranked.c.seen_before, 0), ranked.c.crawled_at, ranked.c.category)
     )
 

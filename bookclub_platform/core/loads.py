@@ -137,14 +137,14 @@ def load_category(
     return LoadResult(inserted, updated, unchanged, delisted, len(rejected), is_shrunken)
 
 
-def retire_category(connection: sa.Connection, source: str, category: str, crawl_id: str, gone_at: datetime) -> int:
-    """Delist every book of a category that the shop no longer has -> how many. Call it inside a transaction.
-
-    A book that another category lists moves there and stays listed; one that was seen after `gone_at` is not changed.
-    """
+def retire_category(
+    connection: sa.Connection, source: str, category: str | None, crawl_id: str, gone_at: datetime
+) -> int:
+    """Delist every book of a category that the shop no longer has, or of a source (None) -> how many. Call it inside a
+    transaction. A book that another category lists moves there; one that was seen after `gone_at` is not changed."""
     _take_turn(connection, source)
     moved, delisted, ended = _drop(connection, source, category, gone_at, sa.true())
-    _note_load(connection, source, category, crawl_id, 0, moved + ended, delisted)
+    _note_load(connection, source, category or source, crawl_id, 0, moved + ended, delisted)
     return delisted
 
 

@@ -16,13 +16,13 @@ import json
 import logging
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bookclub_platform.core.errors import ConfigurationError
+from bookclub_platform.core.files import replaced
 
 log = logging.getLogger(__name__)
 
@@ -130,14 +130,12 @@ class KeyRing:
             {"kid": key.kid, "secret": base64.b64encode(key.secret).decode(), "replaced_at": key.replaced_at}
             for key in keys
         ]
-        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".token_keys")  # mode 0600
-        if os.geteuid() == 0 and self._path.exists():  # root rotates the keys of a server that is not root's
-            os.fchown(descriptor, self._path.stat().st_uid, self._path.stat().st_gid)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump({"keys": entries}, file, indent=1)
+        with replaced(self._path, mode=0o600) as file:
+            if os.geteuid() == 0 and self._path.exists():  # root rotates the keys of a server that is not root's
+                os.fchown(file.fileno(), self._path.stat().st_uid, self._path.stat().st_gid)
+            file.write(json.dumps({"keys": entries}, indent=1).encode())
             file.flush()
             os.fsync(file.fileno())
-        Path(name).rename(self._path)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -10,7 +10,8 @@ snapshot, in an order in which none refers to anything missing from the next, th
 the tables but never older.
 
 A restore works next to the home, and moves the result there as its last step. If it is killed at any moment, the home
-stays empty, and the next restore starts from the beginning.
+stays empty, and the next restore starts from the beginning. If the home is there already, perhaps a mount point, which
+nothing can replace, it works in `.restoring` inside, and the last step moves each entry up.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ MANIFEST = "manifest.json"
 DATABASES = "databases"
 # In this order no dump refers to something that a later one lacks: runs, then models, then the rows that both refer to.
 _ORDER = ("dagster", "mlflow", "books")
+_OF_DISK = "lost+found"  # in the root of a new ext4 volume
 _FOLDERS = [name for name in KEPT_PER_SHOP if name not in {"postgres", "serving"}] + ["shop"]
 
 
@@ -118,14 +120,16 @@ def restore(settings: Settings, source: Path) -> Manifest:
         BackupUnusable: the file does not match its manifest; checked before anything is changed.
     """
     home = settings.home
-    if home.exists() and any(home.iterdir()):
-        raise ConfigurationError(
-            f"{home} is not empty, and a restore overwrites nothing. Set BOOKCLUB_HOME to a new folder, or move this "
-            "one away."
-        )
-    staging = home.with_name(f".{home.name}.restoring")
     home.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(home.parent), _emptied(staging):
+    staging = home / ".restoring" if home.exists() else home.with_name(f".{home.name}.restoring")
+    with _alone(staging.parent):
+        _check_empty(home, {staging.name, _OF_DISK})
+        return _restore(settings, source, staging)
+
+
+def _restore(settings: Settings, source: Path, staging: Path) -> Manifest:
+    home = settings.home
+    with _emptied(staging):
         manifest = _unpack(source, staging)
         fresh = staging / "home"
         fresh.mkdir(exist_ok=True)
@@ -136,13 +140,30 @@ def restore(settings: Settings, source: Path) -> Manifest:
                 restore_databases(database_urls(url), dumps, str(manifest.id), moved)
                 forget(database_urls(url))
             _wait_until_ended(fresh)
-            fresh.rename(home)
+            _move(fresh, home)
         else:
             urls = database_urls(settings.database_url)
             restore_databases(urls, dumps, str(manifest.id), moved)
-            fresh.rename(home)
+            _move(fresh, home)
             forget(urls)
     return manifest
+
+
+def _check_empty(home: Path, ignored: set[str]) -> None:
+    found = sorted({path.name for path in home.iterdir()} - ignored) if home.exists() else []
+    if found:
+        raise ConfigurationError(
+            f"{home} is not empty, and a restore overwrites nothing. Set BOOKCLUB_HOME to a new folder, or move away "
+            f"what is in this one: {', '.join(found[:5])}."
+        )
+
+
+def _move(fresh: Path, home: Path) -> None:
+    if not home.exists():
+        fresh.rename(home)
+        return
+    for path in fresh.iterdir():
+        path.rename(home / path.name)
 
 
 def _files(home: Path) -> Iterator[Path]:

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bookclub_platform.core.errors import AlreadyRunning, ConfigurationError
+from bookclub_platform.core.files import replaced
+from bookclub_platform.core.settings import Settings
 from bookclub_platform.local.postgres import is_held, is_running
 
 SANDBOX = "sandbox"
@@ -53,6 +55,34 @@ def held_shop(home: Path) -> str | None:
     return note.read_text().strip() if note.exists() else None
 
 
+def check_shop(settings: Settings, address: str) -> None:
+    """Call it before the shop at `address` is asked: `dagster dev` settles no home, and must not mix two shops in one.
+
+    Raises:
+        ConfigurationError: the embedded home holds the books of another shop.
+    """
+    held = held_shop(settings.home)
+    if not _is_of_home(settings, address) or held in (None, settings.shop_url):
+        return
+    theirs = f"http://127.0.0.1:{settings.sandbox_port}" if held == SANDBOX else held
+    if theirs != settings.shop_url:
+        raise ConfigurationError(
+            f"{settings.home} holds the books of {held}, and {settings.shop_url} is another shop: it was asked for "
+            f"nothing. Set BOOKCLUB_SHOP_URL={theirs}, or BOOKCLUB_HOME to another folder."
+        )
+
+
+def note_shop(settings: Settings, address: str) -> None:
+    """Note that the embedded home holds the books of the shop at `address`, unless it is noted already."""
+    if _is_of_home(settings, address) and held_shop(settings.home) is None:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        (settings.home / "shop").write_text(settings.shop_url + "\n")
+
+
+def _is_of_home(settings: Settings, address: str) -> bool:
+    return settings.database_url is None and address.rstrip("/") == settings.shop_url
+
+
 def _move(source: Path, target: Path) -> None:
     for name in KEPT_PER_SHOP:
         if (source / name).exists():
@@ -79,7 +109,10 @@ def dagster_home(home: Path) -> Path:
     """Dagster's own folder, with a copy of the project's dagster.yaml: the value for DAGSTER_HOME."""
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(project_file("dagster.yaml"), folder / "dagster.yaml")
+    told, wanted = folder / "dagster.yaml", project_file("dagster.yaml").read_bytes()
+    if not told.exists() or told.read_bytes() != wanted:  # running processes of Dagster may read it
+        with replaced(told) as file:
+            file.write(wanted)
     return folder
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+import psutil
 import sqlalchemy as sa
 
 from bookclub_platform.core.database import database_urls, ensure_databases, migrate, wait_until_up
@@ -70,6 +71,15 @@ def leased(home: Path) -> Iterator[str]:
 def is_running(home: Path) -> bool:
     """Whether a supervisor is running for `home`."""
     return is_held(home / "postgres" / "supervisor.lock")
+
+
+def check(home: Path) -> None:
+    """Raise DatabaseUnavailable if the server of `home` has ended for good, as after MOST_STARTS crashes in a row."""
+    if not is_running(home):
+        log = home / "postgres" / "postgres.log"
+        raise DatabaseUnavailable(
+            f"The embedded Postgres has ended, and nobody starts it again. The end of {log}:\n{_tail(log)}"
+        )
 
 
 def address(home: Path) -> str:
@@ -216,7 +226,7 @@ def _end_orphan(folder: Path) -> None:
         return
     except PermissionError:
         pass  # another user's process: its command line says which
-    if str(folder / "data") not in _command_line(pid):
+    if str(folder / "data") not in _arguments(pid):
         # After a crash, another program got this process id, and Postgres would refuse to start beside it.
         (folder / "data" / "postmaster.pid").unlink(missing_ok=True)
         return
@@ -233,8 +243,12 @@ def _end_orphan(folder: Path) -> None:
             time.sleep(0.05)
 
 
-def _command_line(pid: int) -> str:
-    return subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True).stdout
+def _arguments(pid: int) -> list[str]:
+    """The arguments of a process; none if it has ended, or is one whose arguments we may not see: not our server."""
+    try:
+        return psutil.Process(pid).cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
 
 
 def _last_port(folder: Path) -> int:

@@ -21,10 +21,10 @@ from typing import Any
 from bookclub_platform.core.database import database_urls
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.local import home as homes
+from bookclub_platform.local import postgres
 from bookclub_platform.local.database import open_databases
 from bookclub_platform.local.home import SANDBOX
 from bookclub_platform.local.ports import check_port, wanted_ports
-from bookclub_platform.local.postgres import is_running, leased
 from bookclub_platform.local.processes import Child, ChildEnded, Children
 
 Say = Callable[[str], None]
@@ -46,6 +46,8 @@ def up(settings: Settings, with_sandbox: bool, say: Say) -> None:
         with _Platform(settings, with_sandbox, say).running() as children:
             while True:
                 children.check()
+                if settings.database_url is None:
+                    postgres.check(settings.home)
                 time.sleep(0.5)
     except _Asked:
         say("All ended.")
@@ -92,7 +94,7 @@ class _Platform:
     def _open_postgres(self, stack: ExitStack) -> None:
         url = self.settings.database_url
         if url is None:
-            url = stack.enter_context(leased(self.settings.home))
+            url = stack.enter_context(postgres.leased(self.settings.home))
         else:
             open_databases(self.settings)
         self.environment["BOOKCLUB_DATABASE_URL"] = url
@@ -156,7 +158,8 @@ class _Platform:
         return children.start("mlflow", command, f"{address}/health", str(folder), **environment)
 
     def _start_api(self, children: Children) -> Child:
-        return children.start("api", [sys.executable, "-m", "serving"], f"{self._api_url}/health", **self.environment)
+        address = f"{self.settings.api_url}/health"
+        return children.start("api", [sys.executable, "-m", "serving"], address, **self.environment)
 
     def _start_dagster(self, children: Children) -> Child:
         instance = homes.dagster_home(self.settings.home)
@@ -172,10 +175,6 @@ class _Platform:
             environment["PYTHONPATH"] = os.pathsep.join([str(instance), path])
         return children.start("dagster", command, address, **environment)
 
-    @property
-    def _api_url(self) -> str:
-        return f"http://{self.settings.api_host}:{self.settings.api_port}"
-
     def _wait(self, children: Children, child: Child) -> None:
         children.wait_until_ready(child)
         self._say_up(child.name)
@@ -190,8 +189,8 @@ class _Platform:
         mlflow = self.environment.get("MLFLOW_TRACKING_URI", self.settings.mlflow_tracking_uri)
         self.say(f"\nDagster    http://127.0.0.1:{self.settings.dagster_port}")
         self.say(f"MLflow     {mlflow}")
-        self.say(f"Catalogue  {self._api_url}/catalogue")
-        self.say(f"API        {self._api_url}/docs")
+        self.say(f"Catalogue  {self.settings.api_url}/catalogue")
+        self.say(f"API        {self.settings.api_url}/docs")
         self.say(f"Shop       {self.environment.get('BOOKCLUB_SHOP_URL', self.settings.shop_url)}")
         if example is not None:
             title, question, answer = example
@@ -205,18 +204,20 @@ class _Platform:
     def _example(self) -> tuple[str, str, dict[str, Any]] | None:
         """The title of a book, a request for books like it, and the response; None while there are none."""
         try:
-            book = _ask(f"{self._api_url}/books?limit=1")["items"][0]
-            question = f"{self._api_url}/books/{book['id']}/recommendations?limit=1"
+            book = _ask(f"{self.settings.api_url}/books?limit=1")["items"][0]
+            question = f"{self.settings.api_url}/books/{book['id']}/recommendations?limit=1"
             return book["title"], question, _ask(question, timeout_s=30.0)
         except (OSError, LookupError) as error:
-            self.say(f"\nThe API recommends nothing yet ({type(error).__name__}: {error}): see {self._api_url}/ready")
+            self.say(
+                f"\nThe API recommends nothing yet ({type(error).__name__}: {error}): see {self.settings.api_url}/ready"
+            )
             return None
 
 
 def _wait_until_ended(home: Path, timeout_s: float = 5.0) -> None:
     """Wait for Postgres, which stops by itself once our lease is gone, unless another lease keeps it running."""
     deadline = time.monotonic() + timeout_s
-    while is_running(home) and time.monotonic() < deadline:
+    while postgres.is_running(home) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 

@@ -142,6 +142,11 @@ class PageArchive:
         return _part_of(self.path).replace(self.path)
 
 
+def has_pages(folder: Path, source: str, category: str) -> bool:
+    """Whether a crawl of the category (slug) has finished; its file may be damaged."""
+    return bool(_ended(folder, source, category))
+
+
 def latest(folder: Path, source: str, category: str) -> KeptCrawl | None:
     """The newest finished crawl of a category (slug), None if there is none. Crawl ids sort by time.
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from bookclub_platform.core.covers import INDEX, Cover, name_path, read_index
 from bookclub_platform.core.errors import ShopUnavailable, SourceError
+from bookclub_platform.core.files import replaced
 from bookclub_platform.sources._contract import FailedPage, Page, PageFetcher
 from bookclub_platform.sources._images import NoPicture, checked
 
@@ -130,9 +131,8 @@ def _name(cover: Cover, folder: Path) -> None:
 def _write(path: Path, body: bytes) -> None:
     """Write a file atomically: a reader sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
-    fresh.write_bytes(body)
-    fresh.replace(path)
+    with replaced(path) as file:
+        file.write(body)
 
 
 def _outcomes(fetcher: PageFetcher, urls: list[str]) -> Iterator[tuple[str, Page | FailedPage]]:

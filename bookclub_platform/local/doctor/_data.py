@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -10,12 +10,15 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from bookclub_platform.core.categories import retired_slugs
 from bookclub_platform.core.clock import MEND_BOOKS, is_ahead
 from bookclub_platform.core.database import MIGRATIONS, database_urls
+from bookclub_platform.core.errors import ConfigurationError
 from bookclub_platform.core.settings import Settings
 from bookclub_platform.core.tables import SCHEMA, select_books, select_count, select_last_seen
 from bookclub_platform.local import postgres
 from bookclub_platform.local.doctor._finding import START, TIMEOUT_S, Finding
+from bookclub_platform.sources import sources
 
 CRAWL_MAX_AGE = timedelta(hours=36)  # a day and a long night
 
@@ -59,12 +62,17 @@ def migrations(settings: Settings) -> list[Finding]:
 
 
 def crawl(settings: Settings) -> list[Finding]:
-    """The age of what was seen last, for each source."""
+    """The age of what was seen last, for each source that is configured: one that was removed is crawled no more."""
+    try:
+        configured = [source.name for source in sources(settings)]
+    except ConfigurationError as error:
+        return [Finding("crawl", False, f"not known: {error}", "Mend the file of sources.")]
     try:
         with _connected(settings) as connection:
             if not _has(connection, "books"):
                 return [Finding("crawl", False, "there was none", "`bookclub build`.")]
-            seen: dict[str, datetime] = dict(connection.execute(select_last_seen()).tuples().all())
+            last_seen = connection.execute(select_last_seen()).tuples()
+            seen: dict[str, datetime] = {source: at for source, at in last_seen if source in configured}
     except _Down as down:
         return [Finding("crawl", False, f"not known: {down}", START)]
     if not seen:
@@ -78,6 +86,16 @@ def crawl(settings: Settings) -> list[Finding]:
     text = ", ".join(f"{source} {told(age)} ago" for source, age in ages.items())
     mend = "See in Dagster why the runs of daily_crawl failed or did not start, or crawl now: `bookclub build`."
     return [Finding("crawl", max(ages.values()) <= CRAWL_MAX_AGE, f"last crawl: {text}", mend)]
+
+
+def retired(settings: Settings, sources: Collection[str | None]) -> dict[str | None, set[str]]:
+    """The retired categories of each source, and of all (None); none if the database, which `database` checks, is
+    down."""
+    try:
+        with _connected(settings) as connection:
+            return {source: retired_slugs(connection, source) for source in sources}
+    except _Down:
+        return {}
 
 
 def told(age: timedelta) -> str:

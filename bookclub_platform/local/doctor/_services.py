@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bookclub_platform.core.errors import ModelError
 from bookclub_platform.core.settings import Settings
-from bookclub_platform.local.doctor._data import told
+from bookclub_platform.local.doctor._data import retired, told
 from bookclub_platform.local.doctor._finding import START, Finding, NoAnswer, ask, ask_json
 from bookclub_platform.local.home import SANDBOX, held_shop
 from bookclub_platform.models import Tfidf, reader
@@ -91,7 +91,7 @@ def dagster(settings: Settings) -> list[Finding]:
         ]
         return [Finding("dagster", False, str(fault), START), *unknown]
     data = answer["data"]
-    return [_location(url, data), _schedules(url, data), _partitions(url, data)]
+    return [_location(url, data), _schedules(url, data), _partitions(url, data, settings)]
 
 
 def _location(url: str, data: Any) -> Finding:
@@ -134,15 +134,18 @@ def _schedules(url: str, data: Any) -> Finding:
     return Finding("schedules", True, f"on: {', '.join(name for name, _ in ticking)}")
 
 
-def _partitions(url: str, data: Any) -> Finding:
-    """The partitions that no run has mended, and the checks with severity ERROR; a warning is no fault."""
+def _partitions(url: str, data: Any, settings: Settings) -> Finding:
+    """The partitions that no run has mended, and the checks with severity ERROR; a warning is no fault, nor is what is
+    retired."""
     wrong, pages = [], []
+    gone = retired(settings, {_source_of(node) for node in data["assetNodes"]})
     for node in data["assetNodes"]:
-        asset = "/".join(node["assetKey"]["path"])
-        if keys := (node["assetPartitionStatuses"] or {}).get("failedPartitions"):
+        asset, is_gone = "/".join(node["assetKey"]["path"]), gone.get(_source_of(node), set())
+        failed = (node["assetPartitionStatuses"] or {}).get("failedPartitions") or []
+        if keys := [key for key in failed if key not in is_gone]:
             wrong.append(f"{asset}: {_few(keys)}")
             pages.append(f"{url}/assets/{asset}?view=partitions")
-        checks = [told for check in node["assetChecksOrError"].get("checks", []) if (told := _failed(check))]
+        checks = [told for check in node["assetChecksOrError"].get("checks", []) if (told := _failed(check, is_gone))]
         if checks:
             wrong.append(f"{asset}: {', '.join(checks)}")
             pages.append(f"{url}/assets/{asset}?view=checks")
@@ -152,14 +155,20 @@ def _partitions(url: str, data: Any) -> Finding:
     return Finding("partitions", False, f"failed: {'; '.join(wrong)}", mend)
 
 
-def _failed(check: Any) -> str | None:
+def _source_of(node: Any) -> str | None:
+    """The source whose asset it is; None for one over all sources."""
+    source, *asset = node["assetKey"]["path"]
+    return str(source) if asset else None
+
+
+def _failed(check: Any, gone: Collection[str]) -> str | None:
     """The name of a failed check with its partitions; None for one that passed, or only warns."""
     newest = check["executionForLatestMaterialization"]
     if newest is None or (newest["evaluation"] or {}).get("severity") == "WARN":
         return None
     if check["partitionStatuses"] is None:
         return f"check {check['name']}" if newest["status"] == "FAILED" else None
-    keys = check["partitionStatuses"].get("failedPartitions")
+    keys = [key for key in check["partitionStatuses"].get("failedPartitions") or [] if key not in gone]
     return f"check {check['name']} of {_few(keys)}" if keys else None
 
 
@@ -168,8 +177,7 @@ def _few(keys: Sequence[str]) -> str:
 
 
 def api(settings: Settings) -> list[Finding]:
-    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
-    url = f"http://{host}:{settings.api_port}"
+    url = settings.api_url
     mend = f"{START} Or the API alone: `bookclub serve`."
     try:
         model = ask_json(f"{url}/ready")["checks"]["model"]["detail"]  # open to all, also where a login is required

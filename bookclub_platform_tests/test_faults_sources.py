@@ -200,6 +200,8 @@ def test_what_was_crawled_while_the_clock_was_ahead_ends_the_crawl_until_it_is_m
 ) -> None:
     monkeypatch.setenv("BOOKCLUB_HOME", str(tmp_path))
     monkeypatch.setenv("BOOKCLUB_DATABASE_URL", database_url)
+    monkeypatch.setenv("BOOKCLUB_SOURCES", str(tmp_path / "sources.yaml"))
+    monkeypatch.setenv("BOOKCLUB_FILES", str(tmp_path))
     (tmp_path / "books.csv").write_bytes(as_csv(rows()))
     source = source_of(f"kind: table_file\naddress: books.csv{FIELDS}", tmp_path)
     files, later = DataFolder(home=str(tmp_path)), datetime.now(UTC) + LATER

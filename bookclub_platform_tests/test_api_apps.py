@@ -133,8 +133,8 @@ def test_feedback_tells_how_much_of_the_day_is_left_whatever_comes_of_it(world: 
     recommended = get(app.client, f"/books/{ids_of(world)[0]}/recommendations")
     good = {"recommendation_id": recommended["id"], "book_id": recommended["items"][0]["book"]["id"]}
     assert left(events(2, **good), 200) == '"feedback";r=3'
-    assert left(events(1, **good | {"book_id": 999_999}), 404) == '"feedback";r=2'
-    assert left(events(3, **good), 429) == '"feedback";r=2'
+    assert left(events(1, **good | {"book_id": 999_999}), 404) == '"feedback";r=3'
+    assert left(events(4, **good), 429) == '"feedback";r=3'
 
 
 def test_who_is_beyond_the_quota_of_wrong_passwords_is_told_of_that_one(

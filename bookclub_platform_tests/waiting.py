@@ -15,7 +15,7 @@ import httpx
 
 def wait_for(
     is_so: Callable[[], object],
-    timeout_s: float = 10,
+    timeout_s: float = 30,  # a busy machine takes long; what must be fast says its own time
     message: str = "not so",
     *,
     log: Path | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -39,24 +39,27 @@ class FeedbackStore:
         self._engine = open_engine(database_url, POOL_SIZE, "READ COMMITTED", is_read_only=False)
 
     @contextmanager
-    def counted(self, user_id: int, events: int) -> Iterator[Standing | None]:
+    def counted(self, user_id: int, events: int, tell: Callable[[Standing], None]) -> Iterator[None]:
         """Wrap the storing of `events`, which count against the account's daily quota only if it ends without an
-        error. Yields the standing of that quota, None if there is no limit.
+        error. `tell` is called at the end with the standing of that quota, if there is a limit.
 
         Raises:
             Problem: 429, the quota of events per day would be exceeded.
         """
         if not self._per_day.amount:
-            yield None
+            yield
             return
         standing = self._quotas.take(self._per_day, str(user_id), events)
         if standing.is_over:
             raise quota_exceeded(standing, units=events)
         try:
-            yield standing
+            yield
         except BaseException:
             self._quotas.give_back(self._per_day, str(user_id), events)
+            standing = self._quotas.take(self._per_day, str(user_id), 0)
             raise
+        finally:
+            tell(standing)
 
     async def add(self, user_id: int, told: Sequence[FeedbackEvent]) -> list[Event]:
         """Store the events that this account has not sent before; returns them. All or none are stored.

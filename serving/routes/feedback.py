@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Security
@@ -46,10 +47,8 @@ async def add_feedback(
         problem := lacking(claims, ["feedback", "readers"])
     ):
         raise problem
-    with store.counted(claims.user_id, len(asked.events)) as standing:
+    with store.counted(claims.user_id, len(asked.events), partial(tell, request)):
         stored = await store.add(claims.user_id, asked.events)
-    if standing is not None:
-        tell(request, standing)
     for event in stored:
         metrics.note_feedback(event.kind, f"{event.model}/{event.model_version}")
     return FeedbackReceipt(stored=len(stored), known=len(asked.events) - len(stored))

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
@@ -16,8 +23,77 @@ from serving.database import exports
 from serving.database.account_locks import AccountLocks
 from serving.database.datawatch import DataWatch
 from serving.database.exports import Exports
+from serving.database.postgres import open_sync_engine
 
 world, after = given.world, given.after
+
+
+class Relay:
+    """Stands before a Postgres, as a proxy does. After `swallow` the connections until then stay open, and nothing
+    comes through; new ones are served."""
+
+    def __init__(self, listener: socket.socket, database_url: str) -> None:
+        self._listener, self._to = listener, sa.make_url(database_url)
+        self.url = self._to.set(host="127.0.0.1", port=listener.getsockname()[1]).render_as_string(hide_password=False)
+        self._swallowed: set[socket.socket] = set()
+        self._open: set[socket.socket] = set()
+        self._start(self._accept)
+
+    def swallow(self) -> None:
+        self._swallowed |= self._open
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the listener is closed
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection((self._to.host or "", self._to.port or 0))
+                self._open |= {client, server}
+                self._start(self._pass_on, client, server)
+                self._start(self._pass_on, server, client)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError), source, target:
+            while data := source.recv(2**16):
+                if source not in self._swallowed:
+                    target.sendall(data)
+
+    def _start(self, run: Callable[..., None], *given: Any) -> None:
+        threading.Thread(target=run, args=given, daemon=True).start()
+
+
+@pytest.fixture
+def relay(database_url: str) -> Iterator[Relay]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield Relay(listener, database_url)
+
+
+def test_a_watch_whose_connection_hangs_asks_over_a_new_one(relay: Relay) -> None:
+    watch = DataWatch(relay.url)
+    watch.start()
+    given.wait_for(lambda: watch.is_current)
+    relay.swallow()
+    given.wait_for(lambda: not watch.is_current)
+    given.wait_for(lambda: watch.is_current and not watch.is_to_be_spared(), 20)
+    watch.stop()
+
+
+def test_a_reader_whose_connection_hangs_reads_over_a_new_one(relay: Relay) -> None:
+    ask = sa.select(sa.literal(1))
+    slow = open_sync_engine(relay.url, is_read_only=True, timeout_s=60, pool_pre_ping=True)
+    swift = open_sync_engine(relay.url, is_read_only=True, timeout_s=1)
+    with slow.connect() as connection:
+        assert connection.scalar(ask) == 1
+    with swift.connect() as in_use:
+        assert in_use.scalar(ask) == 1
+        relay.swallow()
+        with pytest.raises(sa.exc.OperationalError, match="has not answered in 2 s"):
+            in_use.scalar(ask)
+    started = time.monotonic()
+    for engine in (slow, swift):
+        with engine.connect() as connection:
+            assert connection.scalar(ask) == 1
+        engine.dispose()
+    assert time.monotonic() - started < 30, "the ping waits less than a statement may take"
 
 
 def test_an_export_whose_client_is_gone_before_the_first_chunk_frees_its_account_and_its_slot(

@@ -19,11 +19,14 @@ from starlette.types import Message
 from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World
 from bookclub_platform_tests.test_accounts import bearer, register
+from serving.app import create_app
 from serving.database import exports
 from serving.database.account_locks import AccountLocks
 from serving.database.datawatch import DataWatch
 from serving.database.exports import Exports
 from serving.database.postgres import open_sync_engine
+from serving.monitoring.metrics import Metrics
+from serving.recommender.lineup import Lineups
 
 world, after = given.world, given.after
 
@@ -131,3 +134,34 @@ def test_a_get_whose_body_is_packed_or_long_is_answered_as_any_other(
         long = world.client.request("GET", path, headers=token, content=b"x" * 70_000)
         assert packed.status_code == long.status_code == plain.status_code, path
     assert "already started" not in caplog.text
+
+
+def test_a_fault_of_the_books_is_in_ready_and_in_the_metrics_and_lists_are_answered(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(given.settings(tmp_path), world.database_url, world.tracking_uri)
+    with given.serving(app) as client:
+        given.wait_for(lambda: given.model_version(client) is not None, 30)
+        given.wait_for(lambda: given.get(client, "/ready")["checks"]["books"]["ok"])
+        assert "bookclub_books_fault 0.0" in client.get("/metrics").text
+
+        def broken(*_: object) -> None:
+            raise ValueError("a row that no schema has")
+
+        monkeypatch.setattr(Lineups, "of", broken)
+        given.wait_for(lambda: not given.get(client, "/ready")["checks"]["books"]["ok"])
+        ready = given.get(client, "/ready")
+        assert ready["status"] == "ready" and "no schema" in ready["checks"]["books"]["detail"]
+        assert "bookclub_books_fault 1.0" in client.get("/metrics").text
+        given.get(client, f"/books/{given.ids_of(world)[0]}/recommendations")
+
+
+def test_a_background_task_that_ends_by_itself_is_logged(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(self: Metrics) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(Metrics, "share", broken)
+    with given.serving(create_app(given.settings(tmp_path), database_url, "http://127.0.0.1:1")):
+        given.wait_for(lambda: "A background task of this worker has ended" in caplog.text)

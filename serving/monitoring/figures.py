@@ -27,6 +27,7 @@ _RULES: dict[str, Callable[[float, float], float]] = {
     "bookclub_model_swaps": max,
     "bookclub_model": max,
     "bookclub_model_fault": max,
+    "bookclub_books_fault": max,
     "bookclub_data_version": min,
     "bookclub_database_up": min,
 }

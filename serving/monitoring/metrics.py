@@ -113,8 +113,10 @@ class Metrics(Collector):
             version = champion.version
             facts = {"name": version.name, "version": version.version, "run_id": version.run_id}
             yield InfoMetricFamily("bookclub_model", "The champion in use.", facts)
-        fault = float(self._keeper.fault is not None)
+        fault = float(self._keeper.lasting_fault() is not None)
         yield GaugeMetricFamily("bookclub_model_fault", "1 while the champion in use is not the registry's.", fault)
+        fault = float(self._keeper.lasting_books_fault() is not None)
+        yield GaugeMetricFamily("bookclub_books_fault", "1 while new and changed books are not recommended.", fault)
         if self._watch.version is not None:
             said = "Data version that answers are of."
             yield GaugeMetricFamily("bookclub_data_version", said, float(self._watch.version))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -20,13 +24,16 @@ from bookclub_platform_tests import api_fixtures as given
 from bookclub_platform_tests.api_fixtures import World
 from bookclub_platform_tests.test_accounts import bearer, register
 from serving.app import create_app
+from serving.crawls import Dagster
 from serving.database import exports
 from serving.database.account_locks import AccountLocks
 from serving.database.datawatch import DataWatch
 from serving.database.exports import Exports
 from serving.database.postgres import open_sync_engine
+from serving.http.problems import Problem
 from serving.monitoring.metrics import Metrics
 from serving.recommender.lineup import Lineups
+from serving.web.assets import FOR_EVER, asset
 
 world, after = given.world, given.after
 
@@ -165,3 +172,85 @@ def test_a_background_task_that_ends_by_itself_is_logged(
     monkeypatch.setattr(Metrics, "share", broken)
     with given.serving(create_app(given.settings(tmp_path), database_url, "http://127.0.0.1:1")):
         given.wait_for(lambda: "A background task of this worker has ended" in caplog.text)
+
+
+ANSWERS = {
+    "one that breaks off": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+    "one that is not HTTP": b"a Dagster of another kind\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", ANSWERS.values(), ids=ANSWERS.keys())
+def test_of_a_crawl_whose_answer_is_not_whole_the_id_is_told(sent: bytes) -> None:
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(2**16)
+            connection.sendall(sent)
+
+    async def ask(address: str) -> None:
+        dagster, crawl_id = Dagster(address), uuid4()
+        with pytest.raises(Problem) as told:
+            await dagster.start([["travel"]], crawl_id)
+        assert told.value.kind == "dagster-unavailable" and f"/crawls/{crawl_id}" in str(told.value)
+        dagster.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=[listener], daemon=True).start()
+        asyncio.run(ask(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+
+
+def test_metrics_are_told_without_the_folder_and_without_a_file_of_another_worker_that_is_damaged(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    app = create_app(given.settings(tmp_path), database_url, "http://127.0.0.1:1", figures=folder)
+    with given.serving(app) as client:
+        (folder / "1.json").write_bytes(bytes(100))  # after a power cut
+        for _ in range(2):
+            assert "bookclub_http_request_seconds" in client.get("/metrics").text
+        assert caplog.text.count("The figures of one worker are left out") == 1
+        shutil.rmtree(folder)
+        given.wait_for(lambda: "cannot be shared" in caplog.text)
+        assert "bookclub_http_request_seconds" in client.get("/metrics").text
+
+
+def without_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_an_account_has_a_lock_within_the_process_where_files_cannot_be_locked(
+    has_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if has_folder:
+        monkeypatch.setattr(fcntl, "lockf", without_locks)
+    else:
+        (tmp_path / "serving").write_text("a file, where no folder can be made")
+    locks = AccountLocks(tmp_path / "serving" / "exports")
+    for _ in range(2):
+        with ExitStack() as held:
+            assert [locks.take(7, held), locks.take(7, held), locks.take(8, held)] == [True, False, True]
+    assert caplog.text.count("cannot be locked") == 1
+
+
+def test_a_static_file_is_kept_for_ever_only_by_the_address_of_what_it_holds(world: World) -> None:
+    kept = {
+        address: world.client.get(address).headers["cache-control"]
+        for address in (asset("style.css"), "/static/style.css?0123456789ab", "/static/style.css")
+    }
+    assert list(kept.values()) == [FOR_EVER, "no-cache", "no-cache"], kept
+
+
+def test_a_static_file_is_answered_as_a_whole_and_its_etag_is_of_packed_and_plain(world: World) -> None:
+    for method in ("GET", "HEAD"):
+        for asked in ("bytes=0-9", "bytes=999999999-", "lines=1-2"):
+            answer = world.client.request(method, "/static/style.css", headers={"range": asked})
+            assert answer.status_code == 200 and "accept-ranges" not in answer.headers
+    plain = world.client.get("/static/style.css", headers={"accept-encoding": "identity"})
+    packed = world.client.get("/static/style.css", headers={"accept-encoding": "gzip"})
+    assert (plain.headers["etag"], packed.headers["content-encoding"]) == (packed.headers["etag"], "gzip")
+    assert plain.headers["etag"].startswith("W/")
+    again = world.client.get("/static/style.css", headers={"if-none-match": plain.headers["etag"]})
+    assert (again.status_code, again.headers["etag"]) == (304, plain.headers["etag"])

@@ -85,8 +85,9 @@ def test_an_export_needs_its_scope_and_who_leaves_early_holds_no_connection(odd:
         with odd.client.stream("GET", "/books/export", headers=token) as broken_off:
             assert broken_off.status_code == 200
     copying = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'")
-    with sa.create_engine(odd.database_url, poolclass=sa.NullPool).connect() as connection:
-        given.wait_for(lambda: connection.execution_options(isolation_level="AUTOCOMMIT").scalar(copying) == 0)
+    other = sa.create_engine(odd.database_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    with other.connect() as connection:
+        given.wait_for(lambda: connection.scalar(copying) == 0)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from bookclub_platform.core.browse import IN_STOCK
-from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable
+from bookclub_platform.core.errors import ArtifactInvalid, DatabaseUnavailable, NoChampion
 from bookclub_platform.core.stock import Stock
 from bookclub_platform.core.tables import select_training_rows
 from bookclub_platform.models import BookText, ModelVersion, Reason, Recommendation, Registry, Tfidf
@@ -42,6 +42,7 @@ class SomeBooks(Lineups):
     """Books that stop one model from being used, or that are away."""
 
     fault: Exception | None = None
+    looks = 0
 
     def read_ahead(self) -> None:
         if self.fault is not None:
@@ -49,6 +50,7 @@ class SomeBooks(Lineups):
         super().read_ahead()
 
     def of(self, model: Tfidf, before: Lineup | None = None) -> Lineup:
+        self.looks += 1
         if self.fault is not None:
             raise self.fault
         return super().of(model, before)
@@ -247,3 +249,83 @@ def test_what_was_told_of_the_version_before_is_let_go_of_bit_by_bit(
     lineups.close()
     # Who still answers with it holds it: nothing but the swap has emptied it.
     assert keeper.champion().version == store[2] and before.lineup.near._pairs.size_bytes == 0
+
+
+def test_a_fault_of_the_books_that_lasts_is_logged_once_and_looked_at_more_and_more_rarely(
+    registry: Registry,
+    books: SomeBooks,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    keeper = ChampionKeeper(registry, Tfidf.name, tmp_path, 0.5, books)
+    keeper.look()
+    books.fault, books.looks = ValueError("a row that no schema has"), 0
+    monkeypatch.setattr(books, "is_behind", lambda _: True)
+
+    async def run_shortly() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                await keeper.run()
+
+    asyncio.run(run_shortly())
+    assert 1 <= books.looks <= 6, "after 0.5 s, after another 1 s and so on"
+    assert caplog.text.count("Looking at the books failed.") == 1
+    assert keeper.lasting_books_fault() == "ValueError: a row that no schema has"
+
+
+def test_a_fault_of_the_registry_that_lasts_is_logged_once(
+    keeper: ChampionKeeper, registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(name: str) -> ModelVersion:
+        raise RuntimeError("a registry that is not one")
+
+    monkeypatch.setattr(registry, "champion", broken)
+    for _ in range(3):
+        keeper.look()
+    assert caplog.text.count("Looking for the champion failed.") == 1
+
+
+def test_a_look_that_does_not_end_becomes_a_fault(keeper: ChampionKeeper) -> None:
+    keeper.look_at_books()
+    assert keeper.lasting_fault() is None and keeper.lasting_books_fault() is None
+    keeper.asked_at -= 700  # ten times the time between two looks, and more
+    assert "The registry was asked 70" in str(keeper.lasting_fault()) and keeper.lasting_books_fault() is None
+    keeper.books_asked_at -= 700
+    assert "The database was asked 70" in str(keeper.lasting_books_fault())
+
+
+def test_a_copy_that_is_let_go_of_stays_whole_for_who_replaces_its_books(
+    keeper: ChampionKeeper, registry: Registry, tmp_path: Path, books: SomeBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, asked = ChampionKeeper(registry, Tfidf.name, tmp_path, 60, books), threading.Event()
+    again.recall()
+
+    def none(name: str) -> ModelVersion:
+        asked.set()
+        raise NoChampion("a different registry")
+
+    monkeypatch.setattr(registry, "champion", none)
+    looking = threading.Thread(target=again.look)
+    with again._swap:  # as while `look_at_books` puts other books beside the model
+        looking.start()
+        assert asked.wait(10)
+        looking.join(0.5)
+        assert again.current is not None
+    looking.join(10)
+    assert again.current is None
+
+
+def test_a_version_with_a_figure_that_is_no_number_is_recalled(
+    registry: Registry,
+    books: SomeBooks,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    figures = {"coverage": 1.0, "ndcg": float("nan"), "worst": float("-inf")}
+    monkeypatch.setattr(registry, "figures", lambda _: figures)
+    ChampionKeeper(registry, Tfidf.name, tmp_path, 60, books).look()
+    again = ChampionKeeper(registry, Tfidf.name, tmp_path, 60, books)
+    again.recall()
+    assert again.champion().figures == {"coverage": 1.0}, caplog.text

@@ -106,8 +106,11 @@ def test_an_export_that_ends_already_may_be_asked_to_make_room(monkeypatch: pyte
         if message["type"] == "http.response.body":
             await asyncio.sleep(10)  # a client that does not read
 
+    async def close() -> None:
+        pass
+
     async def cut_off() -> None:
-        response = exports._Closing(slot, body())
+        response = exports._Closing(slot, body(), close)
         ending = asyncio.create_task(response.stream_response(send))
         await is_closing.wait()
         slot.on_leave()

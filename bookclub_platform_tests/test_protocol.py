@@ -26,6 +26,7 @@ GATEWAY = Path(__file__).parents[1] / "deploy" / "gateway" / "bookclub.conf.temp
 HEAD = b"GET /slow HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n"
 SHORT_S = 0.4  # for what may take 10 s or 30 s outside of tests
+SHORT = 60_000  # bytes, for which no writer is told to wait
 LONG = 40 * 2**20  # bytes, more than any system keeps for a connection
 
 
@@ -54,6 +55,10 @@ def client() -> Iterator[httpx.Client]:
             yield "second"
 
         return StreamingResponse(parts())
+
+    @app.get("/short")
+    async def short() -> Response:
+        return Response(b"x" * SHORT)
 
     @app.get("/long")
     async def long() -> Response:
@@ -170,6 +175,30 @@ def test_who_does_not_read_an_answer_is_not_waited_for_and_who_reads_slowly_is(c
 
     assert read(after_s=4 * SHORT_S, pause_s=0) < LONG, "of what it had sent before"
     assert read(after_s=0, pause_s=SHORT_S / 200) > LONG, "slower than it could, and all the time"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_end_of_an_answer_that_nobody_reads_is_not_waited_for_either(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = protocol.HttpProtocol.connection_made
+
+    def narrow(self: protocol.HttpProtocol, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        made(self, transport)
+
+    monkeypatch.setattr(protocol.HttpProtocol, "connection_made", narrow)
+
+    def read(after_s: float) -> int:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            connection.connect((client.base_url.host, client.base_url.port))
+            connection.sendall(b"GET /short HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            time.sleep(after_s)
+            return len(heard(connection))
+
+    assert read(after_s=0) > SHORT
+    assert read(after_s=4 * SHORT_S) < SHORT, "of what it had sent before"
 
 
 def test_the_gateway_closes_an_idle_connection_before_the_api_does() -> None:

@@ -171,8 +171,8 @@ def test_what_a_worker_that_ended_had_counted_stays_and_what_it_held_does_not(tm
     shared.write([CounterMetricFamily("asked", "", 2), GaugeMetricFamily("bookclub_database_up", "", 0)])
     (tmp_path / f"{os.getpid()}.json").rename(tmp_path / "1.json")
     os.utime(tmp_path / "1.json", (0, 0))
-    shared.write([CounterMetricFamily("asked", "", 3), GaugeMetricFamily("bookclub_database_up", "", 1)])
-    found = {sample.name: sample.value for family in shared.together() for sample in family.samples}
+    own = [CounterMetricFamily("asked", "", 3), GaugeMetricFamily("bookclub_database_up", "", 1)]
+    found = {sample.name: sample.value for family in shared.together(own) for sample in family.samples}
     assert found == {"asked_total": 5, "bookclub_database_up": 1}
 
 

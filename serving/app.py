@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from operator import attrgetter
 from pathlib import Path
@@ -60,6 +61,8 @@ from serving.schemas.rules import RULES
 from serving.web.assets import STATIC, Assets
 from serving.web.pages import quota_page
 from serving.web.shelf import COVERS, CoverFiles, Shelf
+
+log = logging.getLogger(__name__)
 
 COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, MEDIA_TYPES["parquet"])
 PACKING: dict[str, Any] = {"minimum_size": 1000, "compresslevel": 5, "exclude_content_types": COMPRESSED}
@@ -176,13 +179,20 @@ async def _running(services: Services, settings: Settings) -> AsyncIterator[dict
         services.watch.start()
         closing.callback(services.watch.stop)
         for work in (services.keeper.run(), services.metrics.share()):
-            closing.push_async_callback(_ended, asyncio.create_task(work))
+            task = asyncio.create_task(work)
+            task.add_done_callback(_log_fault)
+            closing.push_async_callback(_ended, task)
         yield {
             "dagster": dagster,
             "report": settings.report,
             "disk": Disk(settings.home),
             **{name: getattr(services, name) for name in given},
         }
+
+
+def _log_fault(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("A background task of this worker has ended: restart it.", exc_info=error)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -117,7 +118,7 @@ class Dagster:
             if found["__typename"] == expected:
                 return read(found)
             told = found.get("message", found["__typename"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError) as error:
             told = f"{type(error).__name__}: {error}"
         raise _unavailable(told)
 

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from bookclub_platform.core.tables import select_data_version
-from serving.database.postgres import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S
+from serving.database.postgres import CONNECT_TIMEOUT_S, KEEPALIVE, STATEMENT_TIMEOUT_S, TimedConnection
 
 log = logging.getLogger(__name__)
 
@@ -126,12 +126,8 @@ class DataWatch:
     def _watch(self) -> None:
         """Poll over one connection until it fails or the watch stops."""
         options = f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c default_transaction_read_only=on"
-        with psycopg.connect(
-            self._address,
-            autocommit=True,
-            options=options,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            tcp_user_timeout=1000 * STATEMENT_TIMEOUT_S,
+        with TimedConnection.connect(
+            self._address, autocommit=True, options=options, connect_timeout=CONNECT_TIMEOUT_S, **KEEPALIVE
         ) as connection:
             while not self._ended.is_set():
                 asked_at, before = time.monotonic(), self.newest

@@ -14,7 +14,7 @@ import importlib.util
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import ExitStack, aclosing, closing, suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ import anyio
 import sqlalchemy as sa
 from anyio.to_thread import run_sync
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from bookclub_platform.core.errors import DatabaseUnavailable
 from bookclub_platform.core.tables import select_state
@@ -129,14 +129,12 @@ class Export:
         """The response, which closes the export however it ends."""
         name = f'attachment; filename="books-{self.state.data_version}.{self.format}"'
         told = {**headers, "Content-Disposition": name}
-        return _Closing(self._slot, self._read(), headers=told, media_type=MEDIA_TYPES[self.format])
+        media_type = MEDIA_TYPES[self.format]
+        return _Closing(self._slot, self._read(), self.close, headers=told, media_type=media_type)
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
-        try:
-            while chunk := await run_sync(self._next):
-                yield chunk
-        finally:
-            await self.close()
+        while chunk := await run_sync(self._next):
+            yield chunk
 
     def _next(self) -> bytes:
         with self._reading:
@@ -148,12 +146,20 @@ class Export:
 
 
 class _Closing(StreamingResponse):
-    """Closes its generator. Starlette leaves it to the garbage collector if the client disconnects: the snapshot would
-    stay open."""
+    """Closes its generator, which Starlette leaves to the garbage collector if the client disconnects, and then the
+    export. The generator cannot close it: if the client is gone before the first chunk, the generator never starts."""
 
-    def __init__(self, slot: ExportSlot, body: AsyncGenerator[bytes, None], **more: Any) -> None:
+    def __init__(
+        self, slot: ExportSlot, body: AsyncGenerator[bytes, None], close: Callable[[], Awaitable[None]], **more: Any
+    ) -> None:
         super().__init__(body, **more)
-        self._slot = slot
+        self._slot, self._close = slot, close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._close()
 
     async def stream_response(self, send: Send) -> None:
         """Send the whole body.

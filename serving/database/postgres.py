@@ -34,7 +34,7 @@ STATEMENT_TIMEOUT_S = 3
 ANSWER_TIMEOUT_S = 4.0
 # A host that vanishes sends nothing: by default Linux notices after a quarter of an hour, or after two hours if it has
 # acknowledged the query.
-KEEPALIVE = {
+KEEPALIVE: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
@@ -57,6 +57,25 @@ class _Connection(psycopg.AsyncConnection[Any]):
             raise
 
 
+class TimedConnection(psycopg.Connection[Any]):
+    """Gives a statement up after `within_s` seconds and closes the connection. The server's own limit does not help if
+    the server is gone while something between still acknowledges what is sent: a proxy, or a network that fails over.
+
+    Raises:
+        ConnectionTimeout: there is no answer in that time.
+    """
+
+    within_s: float = ANSWER_TIMEOUT_S
+
+    def wait(self, gen: Any, interval: float = _LOOKED_EVERY_S, timeout: float | None = None) -> Any:
+        within_s = self.within_s if timeout is None else timeout
+        try:
+            return super().wait(gen, interval, within_s)
+        except psycopg.errors._WaitTimeout:
+            self.pgconn.finish()
+            raise psycopg.errors.ConnectionTimeout(f"The database has not answered in {within_s:g} s.") from None
+
+
 def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read_only: bool) -> AsyncEngine:
     """A pool of at most `pool_size` connections."""
     return create_async_engine(
@@ -72,7 +91,27 @@ def open_engine(database_url: str, pool_size: int, isolation_level: str, is_read
 
 def open_sync_engine(database_url: str, *, is_read_only: bool, timeout_s: int, **pool: Any) -> sa.Engine:
     """An engine for threads; `timeout_s`: how long a statement may take; 0: no limit."""
-    return sa.create_engine(database_url, connect_args=_connect_args(is_read_only, timeout_s), **pool)
+    engine = sa.create_engine(database_url, connect_args=_connect_args(is_read_only, timeout_s), **pool)
+    if timeout_s:
+        _limit(engine, timeout_s + 1)
+    return engine
+
+
+def _limit(engine: sa.Engine, within_s: float) -> None:
+    """Let its connections wait for statements for `within_s` seconds, and less for the ping before they are used."""
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connect(dialect: object, record: object, where: list[Any], how: dict[str, Any]) -> TimedConnection:
+        return TimedConnection.connect(*where, **how)
+
+    @sa.event.listens_for(engine, "checkout")
+    def come_to_use(connection: TimedConnection, *_: object) -> None:
+        connection.within_s = within_s
+
+    @sa.event.listens_for(engine, "checkin")
+    def come_back(connection: TimedConnection | None, *_: object) -> None:
+        if connection is not None:  # else it was closed
+            connection.within_s = TimedConnection.within_s
 
 
 def _connect_args(is_read_only: bool, timeout_s: int) -> dict[str, Any]:

@@ -11,13 +11,17 @@ from serving.http.sizes import MAX_BODY_BYTES, TOO_LONG
 
 
 class LimitBody:
-    """ASGI middleware. FastAPI's own `max_body_size` responds in plain text, but all our errors are problems."""
+    """ASGI middleware. FastAPI's own `max_body_size` responds in plain text, but all our errors are problems.
+
+    No route reads the body of a GET. But a response that is streamed listens for the end of the connection, which calls
+    `receive`, too: a refusal there would come in the middle of a response.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

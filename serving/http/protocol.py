@@ -13,7 +13,8 @@ Requests have limits in bytes and in time, which httptools does not have: one he
 requests of the worker for seconds, and requests that never end would stay open for ever. A URL or headers that are too
 long -> 414 or 431; any other limit exceeded -> the connection is closed.
 
-A client that does not read its response is disconnected: the unread part stays in memory, megabytes of a long list.
+A client that does not read its response is disconnected, because the unread part stays in memory: megabytes of a long
+list at once, and the end of a response that is short once nothing else is asked for.
 
 The head of a response is sent with the first chunk of its body (joined_writes.py).
 """
@@ -38,7 +39,8 @@ MAX_HEAD_BYTES = MAX_ADDRESS_BYTES + MAX_HEADER_BYTES
 MAX_REQUEST_BYTES = 8 * 2**20
 HEAD_WITHIN_S = 10.0
 BODY_WITHIN_S = 30.0  # 64 KiB at most
-# While more of a response waits, a client must read this much in this time: 1 KiB/s, a tenth of an old phone's speed.
+# While more than 64 KiB of a response wait, or anything before the connection closes, a client must read this much in
+# this time: 1 KiB/s, a tenth of an old phone's speed.
 TAKEN_WITHIN_S, TAKEN_BYTES = 30.0, 30 * 1024
 
 
@@ -49,7 +51,7 @@ class HttpProtocol(HttpToolsProtocol):
     _untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(JoinedWrites(transport, self.loop, self._closing))  # type: ignore[arg-type]
         self._overdue = self.loop.call_later(HEAD_WITHIN_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -62,8 +64,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._wait_for_reader()
 
     def resume_writing(self) -> None:
-        self._stop_waiting()
+        if not self.transport.is_closing():
+            self._stop_waiting()
         super().resume_writing()
+
+    def _closing(self) -> None:
+        if self._untaken is None and self.transport.get_write_buffer_size():
+            self._wait_for_reader()
 
     def _wait_for_reader(self) -> None:
         waiting = self.transport.get_write_buffer_size()

@@ -113,8 +113,10 @@ class Metrics(Collector):
             version = champion.version
             facts = {"name": version.name, "version": version.version, "run_id": version.run_id}
             yield InfoMetricFamily("bookclub_model", "The champion in use.", facts)
-        fault = float(self._keeper.fault is not None)
+        fault = float(self._keeper.lasting_fault() is not None)
         yield GaugeMetricFamily("bookclub_model_fault", "1 while the champion in use is not the registry's.", fault)
+        fault = float(self._keeper.lasting_books_fault() is not None)
+        yield GaugeMetricFamily("bookclub_books_fault", "1 while new and changed books are not recommended.", fault)
         if self._watch.version is not None:
             said = "Data version that answers are of."
             yield GaugeMetricFamily("bookclub_data_version", said, float(self._watch.version))
@@ -131,34 +133,39 @@ class Metrics(Collector):
         yield GaugeMetricFamily("bookclub_answer_cache_bytes", "Bytes of cached responses.", self._kept.size_bytes)
 
     def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format; those of other workers are up to a second old."""
+        """All metrics in Prometheus' text format; those of other workers are up to a second old, or left out if they
+        cannot be read."""
         if self._shared is None:
             return generate_latest(self._registry)
-        self._shared.write(self._registry.collect())
+        own = list(self._registry.collect())
+        self._write(self._shared, own)  # a counter goes back if another worker is scraped next and has an older one
         joined = CollectorRegistry()
-        joined.register(_Joined(self._shared))
+        joined.register(_Joined(self._shared, own))
         return generate_latest(joined)
 
     async def share(self) -> None:
         """Write this worker's metrics regularly, until cancelled."""
         while self._shared is not None:
-            try:
-                await asyncio.to_thread(self._shared.write, list(self._registry.collect()))
-            except OSError as error:
-                if not self._has_failed:
-                    log.warning("The metrics of this worker cannot be shared with the others: %s", error)
-                self._has_failed = True
-            else:
-                self._has_failed = False
+            await asyncio.to_thread(self._write, self._shared, list(self._registry.collect()))
             await asyncio.sleep(WRITTEN_EVERY_S)
+
+    def _write(self, shared: SharedFigures, own: list[Metric]) -> None:
+        try:
+            shared.write(own)
+        except OSError as error:
+            if not self._has_failed:
+                log.warning("The metrics of this worker cannot be shared with the others: %s", error)
+            self._has_failed = True
+        else:
+            self._has_failed = False
 
 
 class _Joined(Collector):
-    def __init__(self, shared: SharedFigures) -> None:
-        self._shared = shared
+    def __init__(self, shared: SharedFigures, own: list[Metric]) -> None:
+        self._shared, self._own = shared, own
 
     def collect(self) -> Iterator[Metric]:
-        return self._shared.together()
+        return self._shared.together(self._own)
 
 
 class MeasureRequests:

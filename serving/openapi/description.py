@@ -33,7 +33,7 @@ recommendations (POST /feedback), which makes them better. A shop's operator may
   and all problems must not be cached (`no-store`).
 * **Compression**: responses of 1,000 bytes or more are compressed with gzip if the request has `Accept-Encoding: gzip`
   (br and zstd are not supported). Most HTTP clients send this header and decompress automatically. Request bodies must
-  not be compressed: a request with `Content-Encoding` gets 415.
+  not be compressed: a body with `Content-Encoding` gets 415.
 * **Values**: times are in UTC, in the format of RFC 3339, with up to six decimals of a second. Prices are in units of
   their currency, not in cents. `null` means unknown or not applicable; no field of a response is left out. Integers
   have 32 or 64 bits, as `format` says; ids have 64.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import shutil
 import threading
@@ -37,6 +38,7 @@ LONGEST_PAUSE_S = 60.0
 _BEHIND_S = 0.02  # interval of the in-memory check whether the books have changed
 _PAUSES = 19  # after a slice of background work, requests get this many times its duration
 _AHEAD_PAUSES, _AHEAD_S = 2, 2.0  # the same while a new model waits; and the longest that it waits
+LATE_AFTER_S, LATE_AFTER_LOOKS = 60.0, 10  # no look has ended for so long: the one that runs hangs
 LONGEST_BOOKS_PAUSE_S = 10.0  # a version that is held back must get a lineup within HELD_IF_LARGE_S
 LAST = "champion.json"
 
@@ -92,6 +94,7 @@ class ChampionKeeper:
         asked_at: when that was, in `time.monotonic()` seconds.
         swaps: number of champions put in use since the start.
         books_fault: why the last look at the books failed; None if it succeeded.
+        books_asked_at: when that was, as `asked_at`.
     """
 
     def __init__(
@@ -111,6 +114,8 @@ class ChampionKeeper:
         self._swap = threading.Lock()  # two loops replace the champion: one for models, one for books
         self._reading = threading.Lock()
         self.books_fault: str | None = None
+        self.books_asked_at = time.monotonic()
+        self._books_pause_s = 0.0
         self._champion: Champion | None = None
         self._refusal: Refusal | None = None
         self.fault: str | None = "the registry has not been asked yet"
@@ -134,6 +139,20 @@ class ChampionKeeper:
                 f"`bookclub build`. This server loads it by itself within {self._poll_s:g} s."
             )
         return self._champion
+
+    def lasting_fault(self) -> str | None:
+        """`fault`, or that no look has ended for long."""
+        return self.fault or self._lateness("registry", self.asked_at)
+
+    def lasting_books_fault(self) -> str | None:
+        """`books_fault`, or that no look at the books has ended for long."""
+        return self.books_fault or self._lateness("database", self.books_asked_at)
+
+    def _lateness(self, of: str, asked_at: float) -> str | None:
+        ago_s = time.monotonic() - asked_at
+        if ago_s <= max(LATE_AFTER_S, LATE_AFTER_LOOKS * self._poll_s):
+            return None
+        return f"The {of} was asked {ago_s:.0f} s ago, and the next look has not ended since: it hangs or takes long."
 
     async def run(self) -> None:
         """Load the local copy, then look repeatedly, off the event loop, until cancelled."""
@@ -159,7 +178,7 @@ class ChampionKeeper:
             took_s = time.monotonic() - started
             await asyncio.to_thread(self.prepare)
             # While a large catalogue is being loaded, its state changes all the time: leave most time to requests.
-            again_at = started + took_s + min(5 * took_s, LONGEST_BOOKS_PAUSE_S)
+            again_at = started + took_s + max(self._books_pause_s, min(5 * took_s, LONGEST_BOOKS_PAUSE_S))
             await asyncio.sleep(max(_BEHIND_S, again_at - time.monotonic()))
             while time.monotonic() - started < self._poll_s and not self._is_behind():
                 await asyncio.sleep(_BEHIND_S)
@@ -197,13 +216,15 @@ class ChampionKeeper:
             self._follow(self._registry.champion(self._name))
         except NoChampion as error:
             fault = str(error)
-            if self._champion is not None and not self._champion.is_confirmed:
-                self._champion = None  # the copy is from a different registry, so the books may be different, too
+            with self._swap:
+                if self._champion is not None and not self._champion.is_confirmed:
+                    self._champion = None  # the copy is from a different registry, so the books may be different, too
         except ModelError as error:
             fault = str(error)
         except Exception as error:  # the keeper must survive any fault of a registry or a disk
-            log.exception("Looking for the champion failed.")
             fault = f"{type(error).__name__}: {error}"
+            if fault != self.fault:
+                log.exception("Looking for the champion failed.")
         if fault is not None and fault != self.fault:
             log.warning("%s", fault)
         self.fault, self.asked_at = fault, time.monotonic()
@@ -211,6 +232,7 @@ class ChampionKeeper:
     def look_at_books(self) -> None:
         """Bring the champion's lineup up to date with the books. Does not raise: a fault is kept, and logged once."""
         if (champion := self._champion) is None:
+            self.books_asked_at = time.monotonic()  # there is nothing to read them for
             return
         lineup = self._lineup(champion.model, champion.lineup)
         if lineup is not champion.lineup:  # else keep the same object, which callers compare by identity
@@ -238,6 +260,7 @@ class ChampionKeeper:
             for _ in _resting(lineups.prepare(champion.lineup)):
                 if self._has_ended or self._champion is not champion or lineups.is_behind(champion.lineup):
                     return
+                self.books_asked_at = time.monotonic()  # the watch sees no newer books: as good as a look
             self._prepared = champion.lineup
             malloc.trim()
         except DatabaseUnavailable as error:
@@ -260,21 +283,23 @@ class ChampionKeeper:
         Raises:
             ArtifactInvalid: the model `is_new` and cannot fold in the current books.
         """
-        fault, lineup = None, before or Lineup(Grown(model))
+        fault, pause_s, lineup = None, 0.0, before or Lineup(Grown(model))
         try:
             with self._reading:
                 lineup = self._lineups.of(model, before)
         except DatabaseUnavailable as error:
-            fault = str(error)
+            fault, pause_s = str(error), min(self._poll_s, LONGEST_BOOKS_PAUSE_S)
         except Exception as error:  # as in `look`: whatever a database holds, the model in use stays in use
             if is_new:
                 told = f"{type(error).__name__}: {error}"
                 raise ArtifactInvalid(f"It cannot take in the books of today ({told}).") from error
-            log.exception("Looking at the books failed.")
             fault = f"{type(error).__name__}: {error}"
+            pause_s = min(2 * self._books_pause_s or self._poll_s, LONGEST_PAUSE_S)  # each look may read all books
+            if fault != self.books_fault:
+                log.exception("Looking at the books failed.")
         if fault is not None and fault != self.books_fault:
             log.warning("New books wait: %s", fault)
-        self.books_fault = fault
+        self.books_fault, self.books_asked_at, self._books_pause_s = fault, time.monotonic(), pause_s
         return lineup
 
     def _follow(self, version: ModelVersion) -> None:
@@ -332,7 +357,9 @@ class ChampionKeeper:
         except ArtifactInvalid:
             shutil.rmtree(folder, ignore_errors=True)  # the download may be damaged: the next try fetches it again
             raise
-        return Champion(lineup, version, self._registry.figures(version), datetime.now(UTC), folder)
+        # JSON has neither NaN nor infinity, so LAST could not be read again.
+        figures = {name: value for name, value in self._registry.figures(version).items() if math.isfinite(value)}
+        return Champion(lineup, version, figures, datetime.now(UTC), folder)
 
     def _refuse(self, version: ModelVersion, error: Exception) -> str:
         """Remember not to retry `version` at once; return the reason."""

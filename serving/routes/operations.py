@@ -33,12 +33,14 @@ async def get_ready(
     catalogue: TheCatalogue, keeper: TheKeeper, disk: TheDisk, quotas: TheQuotas, accounts: TheAccounts
 ) -> Readiness:
     """Checks every dependency. Ready means that books and recommendations can be answered: without the registry the
-    server continues with the model that it has, and with a full disk from memory. If it is not ready, the response is a
+    server continues with the model that it has, without new books with those that it knows (`books`), and with a full
+    disk from memory. If it is not ready, the response is a
     problem with the same `checks`. A gateway may pass on the status only."""
     checks = {
         "database": await _database(catalogue),
         "model": _model(keeper),
-        "registry": _registry(keeper),
+        "registry": _said(keeper.lasting_fault(), f"asked {time.monotonic() - keeper.asked_at:.0f} s ago"),
+        "books": _said(keeper.lasting_books_fault(), f"asked {time.monotonic() - keeper.books_asked_at:.0f} s ago"),
         "disk": _said(await disk.fault(), "it can be written to, and there is room"),
         "quotas": _said(quotas.fault, "all workers count together"),
         "token_keys": _said(accounts.keys_fault, "the file can be used"),
@@ -69,12 +71,6 @@ def _model(keeper: ChampionKeeper) -> DependencyCheck:
     if not champion.is_confirmed:
         detail += ", a local copy: the registry has not responded since this server started"
     return DependencyCheck(ok=True, detail=detail)
-
-
-def _registry(keeper: ChampionKeeper) -> DependencyCheck:
-    if keeper.fault is not None:
-        return DependencyCheck(ok=False, detail=keeper.fault)
-    return DependencyCheck(ok=True, detail=f"asked {time.monotonic() - keeper.asked_at:.0f} s ago")
 
 
 def _said(fault: str | None, otherwise: str) -> DependencyCheck:

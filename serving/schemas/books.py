@@ -405,6 +405,7 @@ class Readiness(ResponseModel):
                 "database": {"ok": True, "detail": "data version 50, in 2 ms"},
                 "model": {"ok": True, "detail": "tfidf_model version 3, 1000 books"},
                 "registry": {"ok": True, "detail": "asked 1 s ago"},
+                "books": {"ok": True, "detail": "asked 1 s ago"},
                 "disk": {"ok": True, "detail": "it can be written to, and there is room"},
                 "quotas": {"ok": True, "detail": "all workers count together"},
                 "token_keys": {"ok": True, "detail": "the file can be used"},

@@ -8,20 +8,19 @@ import re
 from pathlib import Path
 
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from bookclub_platform.core.covers import thumbnail_of
 from serving.access.guard import refusal
 from serving.access.paths import PAGES
 from serving.schemas.books import Book
-from serving.web.assets import FOR_EVER
+from serving.web.assets import FOR_EVER, WholeFiles
 
 _THUMBNAIL = re.compile(r"[^/]+/[0-9a-f]{2}/[0-9a-f]{64}\.thumbnail\.webp")
 COVERS = f"{PAGES}/covers"  # below the pages, so that browsers send the cookie for them, too
 
 
-class CoverFiles(StaticFiles):
+class CoverFiles(WholeFiles):
     """The thumbnails of a shelf, for callers who may read; not the original images, nor the index. Their names are
     hashes of their content, so a browser never needs to request one twice. Nor does a shared cache, unless reading
     requires a login.

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from serving.answers.versions import CONDITIONAL, TheFreshness
 from serving.dependencies import TheChampion
 from serving.http import problems
-from serving.schemas.books import ModelInfo
+from serving.schemas.operations import ModelInfo
 
 router = APIRouter(tags=["Operations"])
 

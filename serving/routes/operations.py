@@ -15,7 +15,7 @@ from serving.dependencies import TheAccounts, TheCatalogue, TheDisk, TheKeeper, 
 from serving.http import problems
 from serving.monitoring.metrics import MEDIA_TYPE
 from serving.recommender.champion import ChampionKeeper
-from serving.schemas.books import DependencyCheck, Health, Readiness
+from serving.schemas.operations import DependencyCheck, Health, Readiness
 
 IS_OPEN = True
 

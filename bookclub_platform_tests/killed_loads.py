@@ -9,6 +9,7 @@ nothing is ever killed, had between two of its loads; and the crawl, loaded agai
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -93,9 +94,10 @@ class Server:
     def kill_a_backend(self) -> None:
         """One that serves the suffering database: Postgres then ends all the others and recovers."""
         postmaster = psutil.Process(int((self.home / "postgres/data/postmaster.pid").read_text().split()[0]))
-        serving = [one for one in postmaster.children() if "suffers" in " ".join(one.cmdline())]
-        for one in serving:
-            one.kill()
+        for one in postmaster.children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # others of its processes come and go
+                if "suffers" in " ".join(one.cmdline()):
+                    one.kill()
 
     def rows(self, name: str) -> dict[str, list[tuple[object, ...]]]:
         engine = sa.create_engine(self.database(name), poolclass=sa.NullPool)
